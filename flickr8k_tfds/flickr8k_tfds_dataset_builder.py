@@ -1,0 +1,200 @@
+"""The TFDS builder of Flickr8k, and of any pictures with captions in the same layout.
+
+tfds build flickr8k_tfds --manual_dir=FOLDER_OR_ZIP
+
+import flickr8k_tfds
+data = tfds.load("flickr8k_tfds", split="train[:1200]")
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from flickr8k_tfds.captions import Defect
+from flickr8k_tfds.files import MAX_PICTURE_BYTES, DatasetError, UnreadableFile
+from flickr8k_tfds.layout import (
+    WAYS_OUT,
+    Layout,
+    NothingFoundError,
+    fetch_from_kaggle,
+    is_empty,
+    locate,
+)
+from flickr8k_tfds.parallel import map_ahead
+from flickr8k_tfds.pictures import BadPicture, Picture, sha256, square_png, verify
+from flickr8k_tfds.splitting import SPLITS, check_fractions, hashed_split, official_splits
+from flickr8k_tfds.verification import Verification
+
+REPORT_FILE = "verification.json"
+
+Example = dict[str, Any]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Config(tfds.core.BuilderConfig):
+    """How pictures are stored and split.
+
+    On the command line: `--config='{"name": "mine", "fractions": {"train": 0.8, "test": 0.2}}'`.
+
+    Attributes:
+      side: None keeps each file's bytes unchanged; a number resizes once to side x side pixels
+        and keeps a PNG.
+      fractions: split -> share, for pictures that are not Flickr8k's (those have official splits).
+      strict: stop at the first row or picture that would be left out.
+    """
+
+    side: int | None = None
+    fractions: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1}
+    )
+    strict: bool = False
+
+    def __post_init__(self):
+        check_fractions(self.fractions)
+        if self.side is not None and not 1 <= self.side <= 4096:
+            raise ValueError(f"side is {self.side}, expected 1 to 4096 pixels, or null")
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Flickr8k: photographs with five captions each."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Initial release."}
+    # `tfds build` makes every config of this list unless one is named; the squares are on request.
+    BUILDER_CONFIGS = [Config(name="original", description="The picture files as they are.")]
+    DEFAULT_BUILDER_CONFIG_NAME = "original"
+    builder_configs = {
+        config.name: config
+        for config in (
+            *BUILDER_CONFIGS,
+            Config(name="square224", side=224, description="Resized to 224 x 224, as PNG."),
+            Config(name="square448", side=448, description="Resized to 448 x 448, as PNG."),
+        )
+    }
+    MANUAL_DOWNLOAD_INSTRUCTIONS = WAYS_OUT
+
+    _manual_dir: str | None = None
+    _report: Verification | None = None
+
+    def download_and_prepare(self, *, download_config=None, **kwargs) -> None:
+        """As in TFDS, except that the manual folder may be a zip, be empty or not be given."""
+        given = download_config.manual_dir if download_config else None
+        self._manual_dir = os.fspath(given) if given else None
+        super().download_and_prepare(download_config=download_config, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(
+                        shape=(self.builder_config.side, self.builder_config.side, 3)
+                    ),
+                    "image_id": tfds.features.Text(doc="The picture's file name."),
+                    "captions": tfds.features.Sequence(tfds.features.Text()),
+                    "height": tfds.features.Scalar(np.int32, doc="Of the original, in pixels."),
+                    "width": tfds.features.Scalar(np.int32, doc="Of the original, in pixels."),
+                }
+            ),
+            homepage="https://hockenmaier.cs.illinois.edu/8k-pictures.html",
+            supervised_keys=None,
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, Example]]]:
+        layout = self._locate(dl_manager)
+        report = Verification(str(layout.table), layout.read_table(), self.builder_config.strict)
+        self._report = report
+        names = self._names_by_split(layout, report)
+        generators: dict[str, Iterator[tuple[str, Example]]] = {}
+        for split in SPLITS:
+            examples = self._generate_examples(split, names[split], layout, report)
+            first = next(examples, None)
+            if first is not None:  # TFDS refuses a split without examples
+                generators[split] = itertools.chain([first], examples)
+        if not generators:
+            raise DatasetError(
+                f"Nothing usable remains of {layout.table}.\n{report.text()}\n{WAYS_OUT}"
+            )
+        return generators
+
+    def _generate_examples(
+        self, split: str, names: list[str], layout: Layout, report: Verification
+    ) -> Iterator[tuple[str, Example]]:
+        side = self.builder_config.side
+
+        def load(name: str) -> tuple[Picture, bytes] | Defect:
+            file = layout.pictures[name]
+            try:
+                data = file.read(MAX_PICTURE_BYTES)
+                picture = verify(data, name)
+                return picture, square_png(data, side) if side else data
+            except (UnreadableFile, BadPicture) as error:
+                return Defect(file.name, name, str(error))
+
+        for name, loaded in zip(names, map_ahead(load, names), strict=True):
+            if isinstance(loaded, Defect):
+                report.leave_out(loaded)
+                continue
+            picture, data = loaded
+            report.keep(split, name, picture)
+            yield (
+                name,
+                {
+                    "image": data,
+                    "image_id": name,
+                    "captions": report.table.captions[name],
+                    "height": picture.height,
+                    "width": picture.width,
+                },
+            )
+
+    def _download_and_prepare(self, dl_manager, download_config) -> None:
+        super()._download_and_prepare(dl_manager, download_config)
+        if self._report:  # TFDS generates nothing for --max_examples_per_split=0
+            # Into the folder that TFDS renames when all is done.
+            (self.data_path / REPORT_FILE).write_text(self._report.json())
+            print(self._report.text())
+
+    def _locate(self, dl_manager) -> Layout:
+        given = Path(self._manual_dir).expanduser() if self._manual_dir else None
+        if given and not is_empty(given):
+            return locate(given)
+        if not given:
+            # The default place may not exist, for which TFDS asserts, or hold other data sets.
+            with contextlib.suppress(AssertionError, NothingFoundError):
+                return locate(Path(dl_manager.manual_dir))
+        return locate(fetch_from_kaggle())
+
+    def _names_by_split(self, layout: Layout, report: Verification) -> dict[str, list[str]]:
+        """The pictures with captions, by split; notes those without a partner."""
+        pictures, captions = layout.pictures, report.table.captions
+        for name in sorted(pictures.keys() - captions.keys()):
+            report.leave_out(Defect(pictures[name].name, name, "picture without caption"))
+        for name in sorted(captions.keys() - pictures.keys()):
+            for _ in captions[name]:
+                report.leave_out(Defect(layout.table.name, name, "caption without picture"))
+        official = official_splits()
+        names: dict[str, list[str]] = collections.defaultdict(list)
+        present = sorted(captions.keys() & pictures.keys())
+
+        def split_of(name: str) -> str:
+            if name in official:
+                return official[name]
+            try:
+                data = pictures[name].read(MAX_PICTURE_BYTES)
+            except UnreadableFile:
+                data = b""  # left out, with its reason, when it is its turn
+            return hashed_split(sha256(data), self.builder_config.fractions)
+
+        for name, split in zip(present, map_ahead(split_of, present), strict=True):
+            names[split].append(name)
+        return names

@@ -1,0 +1,173 @@
+"""Finds the data set in what a user has: which files hold captions and which are the pictures.
+
+    layout = locate(Path("~/Downloads/flickr8k").expanduser())    # a folder or a zip
+    layout = locate(fetch_from_kaggle())
+
+Known forms: Kaggle's (`captions.txt` and `Images/`, in the folder or one level down, or in a zip)
+and the original one of the University of Illinois (`Flickr8k.token.txt`, split lists,
+`Flicker8k_Dataset/`; in folders or in two zips).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from flickr8k_tfds.captions import Table, parse_csv, parse_tokens
+from flickr8k_tfds.files import (
+    MAX_TABLE_BYTES,
+    DatasetError,
+    Folder,
+    Tree,
+    UnreadableFile,
+    Zip,
+    open_tree,
+)
+
+KAGGLE_HANDLE = "adityajn105/flickr8k"
+
+WAYS_OUT = f"""\
+Any one of these provides the pictures and captions:
+  1. Kaggle, by itself: create an API token at https://www.kaggle.com/settings, save it as
+     ~/.kaggle/kaggle.json (or set KAGGLE_USERNAME and KAGGLE_KEY), then
+       tfds build flickr8k_tfds
+  2. Kaggle, by hand: download https://www.kaggle.com/datasets/{KAGGLE_HANDLE} and name
+     the zip, or the folder with captions.txt and Images/:
+       tfds build flickr8k_tfds --manual_dir=FOLDER_OR_ZIP
+  3. The original files: a folder with Flickr8k_text.zip and Flickr8k_Dataset.zip, or what they
+     hold (Flickr8k.token.txt and Flicker8k_Dataset/):
+       tfds build flickr8k_tfds --manual_dir=FOLDER
+  4. Pictures of your own: a folder with Images/ and a captions.txt of lines `image,caption`:
+       tfds build flickr8k_tfds --manual_dir=FOLDER
+  5. Drawn sample pictures, without any download:
+       python examples/sample_data.py sample && tfds build flickr8k_tfds --manual_dir=sample"""
+
+_KAGGLE_TABLE = re.compile(r"((?:[^/]+/)?)captions\.txt")
+_TOKENS = re.compile(r"(?:[^/]+/)?Flickr8k\.token\.txt")
+_UIUC_PICTURE = re.compile(r"(?:[^/]+/)?Flick(?:e)?r8k_Dataset/([^/]+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file in a tree."""
+
+    tree: Tree
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.tree}/{self.name}"
+
+    def read(self, limit: int) -> bytes:
+        """The file's bytes. Raises UnreadableFile, also for more than `limit` bytes."""
+        return self.tree.read(self.name, limit)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A data set as found.
+
+    Attributes:
+      form: "Kaggle" or "UIUC".
+      table: the file of captions.
+      pictures: file name without folders -> file.
+    """
+
+    form: str
+    table: File
+    pictures: dict[str, File]
+
+    def read_table(self) -> Table:
+        """The captions. Raises DatasetError when the table is unusable."""
+        try:
+            data = self.table.read(MAX_TABLE_BYTES)
+        except UnreadableFile as error:
+            raise DatasetError(f"{self.table}: {error}") from error
+        parse = parse_csv if self.form == "Kaggle" else parse_tokens
+        return parse(data, where=Path(self.table.name).name)
+
+
+class NothingFoundError(DatasetError):
+    """The place holds no data set of a known form."""
+
+
+def is_empty(path: Path) -> bool:
+    """Whether this is a folder without anything in it."""
+    try:
+        return path.is_dir() and not any(path.iterdir())
+    except PermissionError:
+        return False
+
+
+def locate(path: Path) -> Layout:
+    """Finds the data set in a folder or a zip.
+
+    Raises:
+      NothingFoundError: there is no data set of a known form.
+      DatasetError: the path does not exist, cannot be read, or holds several data sets.
+    """
+    root = open_tree(path)
+    names = list(root.names())
+    files = [File(root, name) for name in names]
+    zips = [name for name in names if "/" not in name and name.lower().endswith(".zip")]
+    layouts = _kaggle_layouts(files)
+    if not layouts and isinstance(root, Folder):
+        trees = [Zip(path / name) for name in zips]
+        inside = [[File(tree, name) for name in tree.names()] for tree in trees]
+        layouts = [found for files_of_zip in inside for found in _kaggle_layouts(files_of_zip)]
+        files = [file for files_of_zip in [files, *inside] for file in files_of_zip]
+    layouts = layouts or _uiuc_layouts(files)
+    if not layouts:
+        found = ", ".join(sorted({file.name.partition("/")[0] for file in files})[:8]) or "nothing"
+        raise NothingFoundError(
+            f"{path} holds no data set: expected captions.txt beside Images/, or "
+            f"Flickr8k.token.txt with Flicker8k_Dataset/, found {found}.\n{WAYS_OUT}"
+        )
+    if len(layouts) > 1:
+        tables = "\n".join(f"  {layout.table}" for layout in layouts)
+        raise DatasetError(
+            f"{path} holds {len(layouts)} data sets, expected one. Name one of:\n{tables}"
+        )
+    return layouts[0]
+
+
+def fetch_from_kaggle() -> Path:
+    """Downloads Flickr8k through kagglehub and returns the folder.
+
+    Raises:
+      DatasetError: whatever the cause, with every other way to get the data.
+    """
+    try:
+        import kagglehub
+
+        return Path(kagglehub.dataset_download(KAGGLE_HANDLE))
+    except Exception as error:  # kagglehub passes on what its HTTP stack and the file system raise
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        raise DatasetError(
+            f"No data set was given, and Kaggle's {KAGGLE_HANDLE} could not be fetched "
+            f"({reason}).\n{WAYS_OUT}"
+        ) from error
+
+
+def _kaggle_layouts(files: list[File]) -> list[Layout]:
+    tables = [(file, _KAGGLE_TABLE.fullmatch(file.name)) for file in files]
+    found = []
+    for table, match in tables:
+        if match:
+            folder = f"{match[1]}Images/"
+            pictures = {
+                file.name[len(folder) :]: file
+                for file in files
+                if file.name.startswith(folder) and "/" not in file.name[len(folder) :]
+            }
+            if pictures:
+                found.append(Layout("Kaggle", table, pictures))
+    return found
+
+
+def _uiuc_layouts(files: list[File]) -> list[Layout]:
+    tables = [file for file in files if _TOKENS.fullmatch(file.name)]
+    matches = [(file, _UIUC_PICTURE.fullmatch(file.name)) for file in reversed(files)]
+    pictures = {match[1]: file for file, match in matches if match}
+    # Unpacked files stand before those in zips, and hold the same.
+    return [Layout("UIUC", table, pictures) for table in tables[:1] if pictures]

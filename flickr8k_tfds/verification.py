@@ -1,0 +1,195 @@
+"""The verification report: what a build kept, what it left out and why, what is worth knowing.
+
+report = Verification(source="...", table=table)
+report.keep("train", "a.jpg", picture)
+report.leave_out(Defect("Images/b.jpg", "b.jpg", "empty file"))
+print(report.text())
+path.write_text(report.json())
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from flickr8k_tfds.captions import Defect, Table
+from flickr8k_tfds.files import DatasetError
+from flickr8k_tfds.pictures import Picture
+from flickr8k_tfds.splitting import SPLITS, official_splits
+
+_FLICKR8K_CAPTIONS = 40_455
+_EXAMPLES_SHOWN = 3
+
+
+@dataclasses.dataclass
+class Verification:
+    """Collects what a build finds; `summary` computes the report from it.
+
+    Attributes:
+      source: where the captions came from.
+      table: the captions as read.
+      strict: whether the first defect stops the build.
+    """
+
+    source: str
+    table: Table
+    strict: bool = False
+
+    def __post_init__(self):
+        self._pictures: dict[str, Picture] = {}
+        self._split: dict[str, str] = {}
+        self._left_out: list[Defect] = []
+        for defect in self.table.defects:
+            self.leave_out(defect)
+
+    def leave_out(self, defect: Defect) -> None:
+        """Notes something left out. Raises DatasetError when strict."""
+        if self.strict:
+            raise DatasetError(
+                f"{defect.where}: {defect.why} ({defect.what!r}). The build is strict: mend or "
+                "remove this, or build without strict to leave it out."
+            )
+        self._left_out.append(defect)
+
+    def keep(self, split: str, name: str, picture: Picture) -> None:
+        """Notes a picture that was written to a split."""
+        self._pictures[name] = picture
+        self._split[name] = split
+
+    def summary(self) -> dict[str, Any]:
+        """The report as plain data for JSON."""
+        captions = {name: self.table.captions[name] for name in self._pictures}
+        return {
+            "source": self.source,
+            "splits": self._splits(captions),
+            "left_out": [dataclasses.asdict(defect) for defect in self._left_out],
+            "remarks": _group(
+                (remark, name)
+                for name, picture in self._pictures.items()
+                for remark in picture.remarks
+            ),
+            "latin1_rows": self.table.latin1_rows,
+            "duplicate_rows": [
+                {"image": name, "caption": caption, "times": times}
+                for name, texts in captions.items()
+                for caption, times in collections.Counter(texts).items()
+                if times > 1
+            ],
+            "identical_pictures": self._identical_pictures(),
+            "captions_in_several_splits": self._captions_in_several_splits(captions),
+            "flickr8k": self._completeness(captions),
+        }
+
+    def json(self) -> str:
+        """The report as indented JSON."""
+        return json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n"
+
+    def text(self) -> str:
+        """The report for a person, in some ten lines."""
+        summary = self.summary()
+        lines = [f"Verified {self.source}"]
+        for split, counts in summary["splits"].items():
+            per_picture = ", ".join(
+                f"{pictures:,} with {number}"
+                for number, pictures in counts["captions_per_picture"].items()
+            )
+            lines.append(
+                f"  {split:<11}{counts['pictures']:>6,} pictures {counts['captions']:>7,} captions"
+                f"  ({per_picture})"
+            )
+        reasons = _group((defect.why, defect.where) for defect in self._left_out)
+        lines.append(f"  left out   {len(self._left_out):>6,}")
+        lines += [f"    {len(where):>6,} x {why}: {_some(where)}" for why, where in reasons.items()]
+        remarks = summary["remarks"].items()
+        lines += [f"  {remark}: {len(names):,} ({_some(names)})" for remark, names in remarks]
+        if self.table.latin1_rows:
+            lines.append(f"  rows not UTF-8, read as Latin-1: {len(self.table.latin1_rows):,}")
+        lines.append(f"  doubled rows: {len(summary['duplicate_rows']):,}")
+        identical = summary["identical_pictures"]
+        lines.append(
+            f"  identical pictures: {len(identical):,} groups, "
+            f"{sum(not group['same_captions'] for group in identical):,} with different captions, "
+            f"{sum(len(group['splits']) > 1 for group in identical):,} in several splits"
+        )
+        shared = len(summary["captions_in_several_splits"])
+        lines.append(f"  captions in several splits: {shared:,}")
+        if summary["flickr8k"]:
+            lines.append("  " + _completeness_line(summary["flickr8k"]))
+        return "\n".join(lines)
+
+    def _splits(self, captions: dict[str, list[str]]) -> dict[str, Any]:
+        counts = {}
+        for split in SPLITS:
+            sizes = [len(captions[name]) for name, of in self._split.items() if of == split]
+            if sizes:
+                counts[split] = {
+                    "pictures": len(sizes),
+                    "captions": sum(sizes),
+                    "captions_per_picture": dict(sorted(collections.Counter(sizes).items())),
+                }
+        return counts
+
+    def _identical_pictures(self) -> list[dict[str, Any]]:
+        groups = _group((picture.sha256, name) for name, picture in self._pictures.items())
+        return [
+            {
+                "images": names,
+                "splits": sorted({self._split[name] for name in names}),
+                "same_captions": len({tuple(self.table.captions[name]) for name in names}) == 1,
+            }
+            for names in groups.values()
+            if len(names) > 1
+        ]
+
+    def _captions_in_several_splits(self, captions: dict[str, list[str]]) -> list[dict[str, Any]]:
+        splits = collections.defaultdict(set)
+        for name, texts in captions.items():
+            for caption in texts:
+                splits[caption].add(self._split[name])
+        return [
+            {"caption": caption, "splits": sorted(where)}
+            for caption, where in splits.items()
+            if len(where) > 1
+        ]
+
+    def _completeness(self, captions: dict[str, list[str]]) -> dict[str, Any] | None:
+        """How much of Flickr8k is there; None when the pictures are not Flickr8k's."""
+        official = official_splits()
+        here = {name: len(texts) for name, texts in captions.items() if name in official}
+        if not here:
+            return None
+        missing = _group((split, name) for name, split in official.items() if name not in here)
+        return {
+            "complete": not missing and sum(here.values()) == _FLICKR8K_CAPTIONS,
+            "pictures": len(here),
+            "pictures_expected": len(official),
+            "captions": sum(here.values()),
+            "captions_expected": _FLICKR8K_CAPTIONS,
+            "missing_pictures": missing,
+        }
+
+
+def _completeness_line(found: dict[str, Any]) -> str:
+    if found["complete"]:
+        return "Flickr8k is complete."
+    missing = ", ".join(f"{len(names):,} of {s}" for s, names in found["missing_pictures"].items())
+    return (
+        f"Flickr8k is not complete: {found['pictures']:,} of {found['pictures_expected']:,} "
+        f"pictures, {found['captions']:,} of {found['captions_expected']:,} captions"
+        + (f"; missing {missing}" if missing else "")
+    )
+
+
+def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
+def _some(names: list[str]) -> str:
+    more = ", ..." if len(names) > _EXAMPLES_SHOWN else ""
+    return ", ".join(names[:_EXAMPLES_SHOWN]) + more

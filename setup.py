@@ -1,0 +1,64 @@
+"""Installs paligemma_lib and flickr8k_tfds; tool configuration is in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+INSTALL = [
+    "tensorflow>=2.21",
+    "tensorflow-datasets>=4.9.10",
+    # The `tfds` command of TFDS 4.9.10 imports these and does not declare them.
+    "apache-beam>=2.70",
+    "mlcroissant>=1.0",
+    "importlib_resources>=6.0",
+    "jax>=0.10",
+    "flax>=0.12",
+    "sentencepiece>=0.2.1",
+    "kagglehub>=0.3",
+    "ml_collections>=1.0",
+    "numpy>=2.0",
+    "pillow>=11.0",
+]
+
+EXTRAS = {
+    # dill: the test harness of TFDS imports it and does not declare it.
+    "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "dill>=0.3.8"],
+    "dev": ["ruff>=0.12", "mypy>=1.15", "build>=1.2", "pre-commit>=4"],
+    "app": ["streamlit>=1.45"],
+    "tpu": ["jax[tpu]>=0.10"],
+    "cuda": ["jax[cuda12]>=0.10"],
+}
+
+setup(
+    name="paligemma_lib",
+    version="0.1.0",
+    description="Fine-tune PaliGemma to caption images: tf.data streaming and sharded JAX training",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["paligemma_lib*", "flickr8k_tfds*"]),
+    package_data={
+        "paligemma_lib": ["py.typed", "nano/*"],
+        "flickr8k_tfds": [
+            "py.typed",
+            "README.md",
+            "CITATIONS.bib",
+            "TAGS.txt",
+            "checksums.tsv",
+            "splits/*.txt",
+            "dummy_data/captions.txt",
+            "dummy_data/Images/*",
+        ],
+    },
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+)

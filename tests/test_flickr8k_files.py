@@ -1,0 +1,97 @@
+import os
+import struct
+import zipfile
+
+import pytest
+from flickr8k_sources import write_tree, write_zip
+
+from flickr8k_tfds.files import DatasetError, Folder, UnreadableFile, Zip, open_tree
+
+
+@pytest.fixture(params=["folder", "zip"])
+def tree(request, tmp_path):
+    files = {"a.txt": b"a" * 10, "in/b.txt": b"b", ".hidden": b"h"}
+    if request.param == "folder":
+        return Folder(write_tree(tmp_path / "root", files))
+    return Zip(write_zip(tmp_path / "root.zip", {**files, "__MACOSX/._a.txt": b"m"}))
+
+
+def test_names_and_bytes(tree):
+    assert sorted(tree.names()) == ["a.txt", "in/b.txt"]
+    assert tree.read("in/b.txt", limit=1) == b"b"
+
+
+def test_the_limit_is_kept(tree):
+    assert len(tree.read("a.txt", limit=10)) == 10
+    with pytest.raises(UnreadableFile, match="larger than the limit"):
+        tree.read("a.txt", limit=9)
+
+
+def test_folder_stops_at_three_levels(tmp_path):
+    write_tree(tmp_path, {"a/b/c.txt": b"", "a/b/c/d.txt": b""})
+    assert list(Folder(tmp_path).names()) == ["a/b/c.txt"]
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UnreadableFile, match="not a regular file"):
+        Folder(tmp_path).read("pipe.jpg", limit=10)
+
+
+@pytest.mark.parametrize("name", ["../../x.jpg", "/x.jpg", "a/../../x.jpg", "C:/x.jpg"])
+def test_a_zip_with_a_member_outside_is_refused(tmp_path, name):
+    path = write_zip(tmp_path / "evil.zip", {"captions.txt": b"", name: b"x"})
+    with pytest.raises(DatasetError, match="points outside the archive"):
+        Zip(path)
+
+
+def test_a_zip_cut_off_is_refused(tmp_path):
+    path = write_zip(tmp_path / "cut.zip", {"a.txt": os.urandom(5000)})
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DatasetError, match="not a whole zip file.*fetch it again"):
+        Zip(path)
+
+
+def test_a_zip_bomb_is_not_inflated(tmp_path):
+    path = write_zip(tmp_path / "bomb.zip", {"bomb.jpg": bytes(50 << 20)})
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UnreadableFile, match="larger than the limit of 1 MiB"):
+        Zip(path).read("bomb.jpg", limit=1 << 20)
+
+
+def test_a_zip_bomb_that_lies_about_its_size_is_not_inflated(tmp_path):
+    path = write_zip(tmp_path / "bomb.zip", {"bomb.jpg": bytes(50 << 20)})
+    honest, lie = struct.pack("<I", 50 << 20), struct.pack("<I", 100)
+    path.write_bytes(path.read_bytes().replace(honest, lie))
+    with pytest.raises(UnreadableFile, match="damaged"):
+        Zip(path).read("bomb.jpg", limit=1 << 20)
+
+
+def test_a_damaged_member_is_unreadable(tmp_path):
+    path = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", b"A" * 1000)
+    path.write_bytes(path.read_bytes().replace(b"A" * 1000, b"B" * 1000))
+    with pytest.raises(UnreadableFile, match="damaged in the zip.*CRC"):
+        Zip(path).read("a.txt", limit=2000)
+
+
+def test_neither_folder_nor_zip(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"")
+    with pytest.raises(DatasetError, match="neither a folder nor a .zip"):
+        open_tree(tmp_path / "a.tar")
+    with pytest.raises(DatasetError, match="does not exist"):
+        open_tree(tmp_path / "nowhere")
+
+
+def test_a_folder_without_read_permission_says_so(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)  # nothing is closed to root: look as somebody else
+    try:
+        with pytest.raises(DatasetError, match="cannot be listed: permission denied.*chmod"):
+            list(Folder(closed).names())
+    finally:
+        os.seteuid(user)
+        closed.chmod(0o700)

@@ -1,0 +1,108 @@
+import pytest
+from flickr8k_sources import kaggle_files, picture, token_table, write_tree, write_zip
+
+from flickr8k_tfds import layout
+from flickr8k_tfds.files import DatasetError
+from flickr8k_tfds.layout import NothingFoundError, fetch_from_kaggle, locate
+
+KAGGLE = kaggle_files({"a.jpg": picture()})
+TOKENS = {"Flickr8k.token.txt": token_table({"a.jpg": ["A dog ."]})}
+
+
+def below(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
+    return {f"{folder}/{name}": data for name, data in files.items()}
+
+
+def dataset(spelling: str) -> dict[str, bytes]:
+    return {f"{spelling}/a.jpg": picture()}
+
+
+FOLDERS = {
+    "kaggle": ("Kaggle", KAGGLE),
+    "kaggle one level down": ("Kaggle", below("flickr8k", KAGGLE)),
+    "uiuc": ("UIUC", {**TOKENS, **dataset("Flicker8k_Dataset")}),
+    "uiuc, other spelling": ("UIUC", {**TOKENS, **dataset("Flickr8k_Dataset")}),
+    "uiuc, text one level down": (
+        "UIUC",
+        {**below("Flickr8k_text", TOKENS), **dataset("Flicker8k_Dataset")},
+    ),
+    "uiuc, zip folders": (
+        "UIUC",
+        {
+            **below("Flickr8k_text", TOKENS),
+            **below("Flickr8k_Dataset", dataset("Flicker8k_Dataset")),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_folders(tmp_path, case):
+    form, files = FOLDERS[case]
+    found = locate(write_tree(tmp_path, files))
+    assert (found.form, list(found.pictures)) == (form, ["a.jpg"])
+    assert list(found.read_table().captions) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_the_same_in_one_zip_beside_or_named(tmp_path, case):
+    form, files = FOLDERS[case]
+    path = write_zip(tmp_path / "archive.zip", files)
+    for place in (path, tmp_path):
+        found = locate(place)
+        assert (found.form, list(found.pictures)) == (form, ["a.jpg"])
+        assert list(found.read_table().captions) == ["a.jpg"]
+
+
+def test_the_two_original_zips(tmp_path):
+    write_zip(tmp_path / "Flickr8k_text.zip", {**TOKENS, "__MACOSX/._Flickr8k.token.txt": b""})
+    write_zip(tmp_path / "Flickr8k_Dataset.zip", dataset("Flicker8k_Dataset"))
+    found = locate(tmp_path)
+    assert (found.form, list(found.pictures)) == ("UIUC", ["a.jpg"])
+    assert found.pictures["a.jpg"].read(10_000) == picture()
+
+
+def test_an_unpacked_folder_stands_before_its_zip(tmp_path):
+    write_tree(tmp_path, KAGGLE)
+    write_zip(tmp_path / "archive.zip", KAGGLE)
+    assert str(locate(tmp_path).table) == str(tmp_path / "captions.txt")
+
+
+def test_two_data_sets_are_not_chosen_between(tmp_path):
+    write_tree(tmp_path, {**below("one", KAGGLE), **below("two", KAGGLE)})
+    with pytest.raises(DatasetError, match=r"2 data sets(.|\n)*one/captions.txt(.|\n)*two/capt"):
+        locate(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["captions.txt", "Images/a.jpg"])
+def test_a_part_alone_says_what_is_expected_and_found(tmp_path, missing):
+    write_tree(tmp_path, {name: data for name, data in KAGGLE.items() if name != missing})
+    found = "Images" if missing == "captions.txt" else "captions.txt"
+    with pytest.raises(NothingFoundError, match=f"expected captions.txt beside.*found {found}"):
+        locate(tmp_path)
+
+
+def test_kaggle_downloads_a_folder(tmp_path, monkeypatch):
+    import kagglehub
+
+    monkeypatch.setattr(kagglehub, "dataset_download", lambda handle: f"{tmp_path}/{handle}")
+    assert fetch_from_kaggle() == tmp_path / "adityajn105/flickr8k"
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no route to host"), PermissionError("403 Client Error")]
+)
+def test_when_kaggle_fails_the_error_names_all_ways_out(monkeypatch, error):
+    import kagglehub
+
+    def fail(handle):
+        raise error
+
+    monkeypatch.setattr(kagglehub, "dataset_download", fail)
+    with pytest.raises(DatasetError) as caught:
+        fetch_from_kaggle()
+    message = str(caught.value)
+    assert str(error) in message
+    assert layout.WAYS_OUT in message
+    for command in ("kaggle.json", "--manual_dir=FOLDER_OR_ZIP", "examples/sample_data.py"):
+        assert command in message

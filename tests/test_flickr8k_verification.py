@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from flickr8k_tfds.captions import Defect, Table
+from flickr8k_tfds.files import DatasetError
+from flickr8k_tfds.pictures import Picture
+from flickr8k_tfds.splitting import official_splits
+from flickr8k_tfds.verification import Verification
+
+
+def picture(content: str, *remarks: str) -> Picture:
+    return Picture(height=3, width=4, sha256=content, remarks=remarks)
+
+
+def made(captions, kept, defects=(), strict=False) -> Verification:
+    report = Verification("captions.txt", Table(captions, list(defects)), strict)
+    for split, name, found in kept:
+        report.keep(split, name, found)
+    return report
+
+
+def test_counts():
+    report = made(
+        {"a.jpg": ["1", "2"], "b.jpg": ["3"], "c.jpg": ["4"]},
+        [
+            ("train", "a.jpg", picture("A")),
+            ("train", "b.jpg", picture("B", "greyscale")),
+            ("test", "c.jpg", picture("C", "greyscale")),
+        ],
+    )
+    summary = report.summary()
+    assert summary["splits"] == {
+        "train": {"pictures": 2, "captions": 3, "captions_per_picture": {1: 1, 2: 1}},
+        "test": {"pictures": 1, "captions": 1, "captions_per_picture": {1: 1}},
+    }
+    assert summary["remarks"] == {"greyscale": ["b.jpg", "c.jpg"]}
+    assert summary["flickr8k"] is None
+
+
+def test_duplicates_and_what_is_shared_between_splits():
+    report = made(
+        {
+            "a.jpg": ["Same .", "Same ."],
+            "b.jpg": ["Same ."],
+            "c.jpg": ["Other ."],
+            "d.jpg": ["D ."],
+        },
+        [
+            ("train", "a.jpg", picture("A")),
+            ("test", "b.jpg", picture("A")),
+            ("train", "c.jpg", picture("C")),
+            ("train", "d.jpg", picture("D")),
+        ],
+    )
+    summary = report.summary()
+    assert summary["duplicate_rows"] == [{"image": "a.jpg", "caption": "Same .", "times": 2}]
+    assert summary["identical_pictures"] == [
+        {"images": ["a.jpg", "b.jpg"], "splits": ["test", "train"], "same_captions": False}
+    ]
+    assert summary["captions_in_several_splits"] == [
+        {"caption": "Same .", "splits": ["test", "train"]}
+    ]
+    assert "1 groups, 1 with different captions, 1 in several splits" in report.text()
+
+
+def test_what_was_left_out_is_listed_with_place_and_reason():
+    row = Defect("captions.txt:7", "a.jpg,", "empty caption")
+    report = made({"a.jpg": ["A ."]}, [("train", "a.jpg", picture("A"))], [row])
+    report.leave_out(Defect("Images/b.jpg", "b.jpg", "empty file"))
+    assert json.loads(report.json())["left_out"] == [
+        {"where": "captions.txt:7", "what": "a.jpg,", "why": "empty caption"},
+        {"where": "Images/b.jpg", "what": "b.jpg", "why": "empty file"},
+    ]
+    assert "1 x empty file: Images/b.jpg" in report.text()
+
+
+def test_strict_stops_at_the_first_defect():
+    row = Defect("captions.txt:7", "a.jpg,", "empty caption")
+    with pytest.raises(DatasetError, match="captions.txt:7: empty caption"):
+        made({}, [], [row], strict=True)
+
+
+def test_complete_and_incomplete_flickr8k():
+    captions = {
+        name: ["One .", "Two .", "Three .", "Four .", "Five ."] for name in official_splits()
+    }
+    kept = [(split, name, picture(name)) for name, split in official_splits().items()]
+    complete = made(captions, kept)
+    assert complete.summary()["flickr8k"]["complete"]
+    assert "Flickr8k is complete." in complete.text()
+
+    _, lost, _ = kept.pop()
+    found = made(captions, kept).summary()["flickr8k"]
+    assert not found["complete"]
+    assert (found["pictures"], found["captions"]) == (8090, 40450)
+    assert found["missing_pictures"] == {"unused": [lost]}
+
+
+def test_pictures_of_ones_own_say_nothing_of_flickr8k():
+    assert "Flickr8k" not in made({"a.jpg": ["A ."]}, [("train", "a.jpg", picture("A"))]).text()
