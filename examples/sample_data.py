@@ -1,0 +1,232 @@
+"""Drawn scenes with five captions each, laid out as Kaggle's Flickr8k is, for trying things out.
+
+    python examples/sample_data.py OUT --count 1500 --seed 0
+
+    OUT/captions.txt              image,caption: five rows for each picture
+    OUT/Images/scene_00000.jpg    ...
+
+From Python: `folder = write_scenes("OUT", count=1500, seed=0)`. Picture k depends on the seed and
+on k alone, so that a larger count only adds pictures. Most are 256 to 320 pixels wide; some are
+greyscale, tall, very wide or small, as real ones are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import random
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from drawing import draw
+from scenes import AIR, SHORE, WATER, Box, Group, Scene, captions
+
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
+COLOURS_OF = {
+    "dog": ("black", "white", "orange", "yellow"),
+    "tree": ("green", "red", "orange", "yellow"),
+}
+UNSEEN = {("snow", "white"), ("night", "black")}  # colours lost against their background
+LAND = ("ball", "house", "tree", "car", "dog", "child")
+KINDS_ON = {  # background -> the kinds that make sense on its surface and in its air
+    "meadow": (LAND, AIR),
+    "beach": (("ball", "dog", "child", "boat"), AIR),
+    "sea": (WATER, AIR),
+    "snow": (LAND, AIR),
+    "night": (("house", "tree", "car", "dog", "child"), ("balloon",)),
+    "room": (("ball", "dog", "child"), ("balloon",)),
+}
+MIXES = ((1, 0), (2, 0), (2, 0), (1, 1), (2, 1))  # how many groups on the surface, in the air
+COUNTS = (1, 1, 1, 2, 2, 3, 4)
+DETAILS = {"room": ("window", ""), "night": ("moon", "")}  # others have DAYLIGHT; "" is nothing
+DAYLIGHT = ("sun", "clouds", "")
+HORIZONS = {"sea": (0.36, 0.46), "beach": (0.34, 0.40), "room": (0.62, 0.70)}  # others have HILLS
+HILLS = (0.44, 0.56)
+SHAPES = {  # kind -> height of a middle-sized one against the picture's, width against height
+    "ball": (0.24, 1.0),
+    "house": (0.38, 1.1),
+    "tree": (0.45, 0.72),
+    "car": (0.20, 2.0),
+    "dog": (0.26, 1.3),
+    "child": (0.40, 0.5),
+    "boat": (0.34, 1.0),
+    "duck": (0.25, 1.15),
+    "kite": (0.30, 0.72),
+    "balloon": (0.33, 0.55),
+}
+SIZES = {"small": (0.70, 0.78), "large": (1.15, 1.30)}  # against the middle size
+FORMATS = ((256, 192), (320, 240), (288, 216), (300, 200), (320, 213))  # pixels
+ODD_FORMATS = ((192, 256), (200, 300), (480, 160), (240, 240), (96, 72))
+
+
+def write_scenes(
+    folder: str | os.PathLike[str], count: int = 1500, seed: int = 0, workers: int | None = None
+) -> Path:
+    """Writes `count` pictures and their captions to `folder`, or finds them there.
+
+    The folder appears when it is complete. One that is there already is kept if it holds these
+    captions, which tell every count and seed apart, and these pictures' names.
+
+    Args:
+      folder: must not exist yet, or be from an earlier call with the same count and seed.
+      count: pictures, at least 1.
+      seed: any integer; another seed gives other scenes.
+      workers: threads, by default one for each core; the result does not depend on it.
+
+    Raises:
+      ValueError: `count` is below 1.
+      FileExistsError: `folder` holds something else.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    folder = Path(folder)
+    scenes = [compose(seed, index) for index in range(count)]
+    table = _table(scenes, seed)
+    if os.path.lexists(folder):
+        _check_same(folder, table, count, seed)
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        unfinished = Path(temporary) / folder.name
+        (unfinished / "Images").mkdir(parents=True)
+
+        def save(index: int) -> None:
+            picture = draw(scenes[index], random.Random(f"{seed}/{index}/drawing"))
+            picture.save(unfinished / "Images" / _name(index), quality=92, subsampling=0)
+
+        # Threads: a caller may have JAX or TensorFlow loaded, with which forking is not safe.
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            for _ in pool.map(save, range(count)):
+                pass
+        (unfinished / "captions.txt").write_bytes(table)
+        unfinished.rename(folder)
+    return folder
+
+
+def compose(seed: int, index: int) -> Scene:
+    """Scene `index` of the endless sequence that belongs to `seed`: a pure function of both."""
+    rng = random.Random(f"{seed}/{index}/scene")
+    background = rng.choice(tuple(KINDS_ON))
+    surface_kinds, air_kinds = KINDS_ON[background]
+    on_surface, in_air = rng.choice(MIXES)
+    kinds = rng.sample(surface_kinds, on_surface) + rng.sample(air_kinds, in_air)
+    width, height = rng.choice(ODD_FORMATS if rng.random() < 0.08 else FORMATS)
+    greyscale = rng.random() < 0.04
+    horizon = rng.uniform(*HORIZONS.get(background, HILLS))
+    detail = rng.choice(DETAILS.get(background, DAYLIGHT))
+    unit = min(height, 0.75 * width)  # pixels; things keep their shape in odd formats
+    scale = unit / width, unit / height
+    while True:  # a few tries, until nothing hides anything
+        detail_box = _detail_box(rng, detail, scale)
+        groups = _arrange(rng, kinds, background, horizon, scale)
+        boxes = [box for group in groups for box in group.boxes]
+        boxes += [detail_box] if detail in ("sun", "moon", "window") else []
+        inside = all(min(box) > 0.01 and max(box) < 0.99 for box in boxes)
+        hidden = any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+        in_order = on_surface == 1 or groups[0].is_left_of(groups[1])
+        if inside and in_order and not hidden:
+            return Scene(width, height, greyscale, background, horizon, detail, detail_box, groups)
+
+
+def _arrange(
+    rng: random.Random,
+    kinds: Sequence[str],
+    background: str,
+    horizon: float,
+    scale: tuple[float, float],
+) -> tuple[Group, ...]:
+    """One try: things may still overlap or lie outside the picture."""
+    centres = [rng.uniform(0.2, 0.3), rng.uniform(0.7, 0.8)]
+    if sum(kind not in AIR for kind in kinds) == 1:
+        centres = [rng.uniform(*rng.choice([(0.15, 0.34), (0.44, 0.56), (0.66, 0.85)]))]
+    centres.append(rng.choice([*centres, rng.uniform(0.15, 0.85)]))  # in the air: above one or not
+    groups = []
+    for kind, centre in zip(kinds, centres, strict=False):
+        size = rng.choice(tuple(SIZES))
+        count = rng.choice(COUNTS)
+        height = SHAPES[kind][0] * rng.uniform(*SIZES[size])
+        width = height * SHAPES[kind][1] * scale[0]
+        height *= scale[1]
+        ground = horizon + 0.04
+        if kind in AIR:
+            bottom = rng.uniform(0.03, 0.20) + height
+        elif (kind, background) == ("boat", "beach"):
+            bottom = horizon + rng.uniform(0.10, 0.14)
+        else:
+            ground += SHORE * (background == "beach")
+            bottom = rng.uniform(max(0.72, ground + 0.04), 0.95)
+        columns = 2 if count > 2 and rng.random() < 0.5 else count
+        if bottom - 1.1 * height < ground:
+            columns = count  # no second row without ground under it
+        boxes = []
+        for i in range(count):
+            row, column = divmod(i, columns)
+            in_row = min(columns, count - row * columns)
+            x = centre + (column - (in_row - 1) / 2) * width * 1.12
+            y = bottom - row * height * 1.1 + rng.uniform(-0.01, 0.01)
+            boxes.append((x - width / 2, y - height, x + width / 2, y))
+        colours = COLOURS_OF.get(kind, COLOURS)
+        colour = rng.choice([c for c in colours if (background, c) not in UNSEEN])
+        groups.append(Group(kind, colour, size, tuple(boxes)))
+    return tuple(groups)
+
+
+def _detail_box(rng: random.Random, detail: str, scale: tuple[float, float]) -> Box:
+    side = 0.30 if detail == "window" else 0.16
+    width, height = side * scale[0], side * scale[1]
+    left, top = rng.uniform(0.02, 0.98 - width), rng.uniform(0.04, 0.12)
+    return left, top, left + width, top + height
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _name(index: int) -> str:
+    return f"scene_{index:05d}.jpg"
+
+
+def _table(scenes: Sequence[Scene], seed: int) -> bytes:
+    """The bytes of captions.txt."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["image", "caption"])
+    for index, scene in enumerate(scenes):
+        for caption in captions(scene, random.Random(f"{seed}/{index}/wording")):
+            rows.writerow([_name(index), caption])
+    return text.getvalue().encode("ascii")
+
+
+def _check_same(folder: Path, table: bytes, count: int, seed: int) -> None:
+    captions_file = folder / "captions.txt"
+    if not captions_file.is_file() or captions_file.read_bytes() != table:
+        fault = "its captions.txt is missing or differs"
+    elif lacking := [n for n in map(_name, range(count)) if not (folder / "Images" / n).is_file()]:
+        fault = f"{len(lacking)} pictures are missing, the first is Images/{lacking[0]}"
+    else:
+        return
+    raise FileExistsError(
+        f"{folder} exists, but not as the {count} scenes of seed {seed}: {fault}. "
+        "Remove it, or name another folder."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write drawn scenes in the Kaggle layout.")
+    parser.add_argument("folder", type=Path, help="where to, for example data/scenes")
+    parser.add_argument("--count", type=int, default=1500, help="pictures (default: 1500)")
+    parser.add_argument("--seed", type=int, default=0, help="other scenes (default: 0)")
+    args = parser.parse_args()
+    try:
+        folder = write_scenes(args.folder, args.count, args.seed)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(f"{args.count} pictures with five captions each are in {folder}")
+
+
+if __name__ == "__main__":
+    main()
