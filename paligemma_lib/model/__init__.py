@@ -1,0 +1,35 @@
+"""PaliGemma 1 and 2 in JAX and Flax, with the reference's parameter names and shapes.
+
+import paligemma_lib as pg
+
+config = pg.model.config.paligemma_3b(image_size=224)
+params = pg.model.init(config, jax.random.key(0))
+hidden = pg.model.hidden_states(config, params, image, text, segment, position)
+logits = pg.model.logits(config, params, hidden)
+"""
+
+from paligemma_lib.model import attention, config, gemma, overview, paligemma, siglip, stack
+from paligemma_lib.model.paligemma import (
+    abstract_params,
+    attention_mask,
+    hidden_states,
+    init,
+    logits,
+    previous_slot,
+)
+
+__all__ = [
+    "abstract_params",
+    "attention",
+    "attention_mask",
+    "config",
+    "gemma",
+    "hidden_states",
+    "init",
+    "logits",
+    "overview",
+    "paligemma",
+    "previous_slot",
+    "siglip",
+    "stack",
+]

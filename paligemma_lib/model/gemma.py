@@ -1,0 +1,234 @@
+"""Gemma and Gemma 2: embedded tokens through the decoder's layers, and logits.
+
+    params = gemma.init(config, key)
+    x = gemma.embed(config, params, tokens)                        # dtype[B, T, D]
+    x, cache = gemma.apply_layers(config, params, x, position, mask, keep_cache=True)
+    logits = gemma.logits(config, params, gemma.final_norm(config, params, x))
+
+Training, prefill and decoding are this one path: `past` holds the keys and values of what came
+before, and whoever decodes keeps the new ones where it likes.
+
+Sources: Gemma (arXiv 2403.08295), Gemma 2 (arXiv 2408.00118), RoPE (arXiv 2104.09864).
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from paligemma_lib.model.attention import attention
+from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig
+from paligemma_lib.model.stack import scan_layers
+
+KeyValue = tuple[jax.Array, jax.Array]
+
+_fan_in = functools.partial(nn.initializers.variance_scaling, 1.0, "fan_in", "truncated_normal")
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalization, see `rms_norm`."""
+
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.zeros, x.shape[-1:])
+        return rms_norm(x, scale, self.dtype)
+
+
+class Einsum(nn.Module):
+    """A product with the weight `w`, which is cast to the type of `x`."""
+
+    equation: str
+    shape: tuple[int, ...]
+    in_axis: int | tuple[int, ...]
+    out_axis: int | tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, out_dtype: Any = None) -> jax.Array:
+        w = self.param("w", _fan_in(in_axis=self.in_axis, out_axis=self.out_axis), self.shape)
+        return jnp.einsum(self.equation, x, w.astype(x.dtype), preferred_element_type=out_dtype)
+
+
+class Attention(nn.Module):
+    """Attention with RoPE; `past` and `mask` as in `apply_layers`."""
+
+    config: GemmaConfig
+    residual_dtype: str
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, position: jax.Array, mask: jax.Array, past: Sequence[KeyValue]
+    ) -> tuple[jax.Array, KeyValue]:
+        c = self.config
+        n, k, d, h = c.num_heads, c.num_kv_heads, c.width, c.head_dim
+        query = Einsum("btd,ndh->btnh", (n, d, h), 1, (0, 2), name="q_einsum")(x)
+        key, value = Einsum("btd,ckdh->cbtkh", (2, k, d, h), 2, (0, 1, 3), name="kv_einsum")(x)
+        scale = h**-0.5 if c.query_scale is None else c.query_scale
+        query = (rotate(query, position) * scale).astype(x.dtype)
+        key = rotate(key, position).astype(x.dtype)
+        out = attention(query, [*past, (key, value)], mask, c.attention_softcap)
+        project = Einsum("btnh,nhd->btd", (n, h, d), (0, 1), 2, name="attn_vec_einsum")
+        return project(out, self.residual_dtype), (key, value)
+
+
+class FeedForward(nn.Module):
+    """MLP gated by GELU in its tanh form."""
+
+    hidden_dim: int
+    residual_dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        d, f = x.shape[-1], self.hidden_dim
+        gating = self.param("gating_einsum", _fan_in(in_axis=1, out_axis=(0, 2)), (2, d, f))
+        linear = self.param("linear", _fan_in(in_axis=0, out_axis=1), (f, d))
+        gate, up = (x @ w for w in gating.astype(x.dtype))
+        hidden = nn.gelu(gate, approximate=True) * up
+        return jnp.matmul(
+            hidden, linear.astype(x.dtype), preferred_element_type=self.residual_dtype
+        )
+
+
+class Block(nn.Module):
+    """One decoder layer; returns its output and the keys and values of its own tokens."""
+
+    config: GemmaConfig
+    dtype: str
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, position: jax.Array, mask: jax.Array, past: Sequence[KeyValue] = ()
+    ) -> tuple[jax.Array, KeyValue]:
+        residual = x.dtype.name
+        y = RMSNorm(self.dtype, name="pre_attention_norm")(x)
+        y, own = Attention(self.config, residual, name="attn")(y, position, mask, past)
+        if self.config.post_norms:
+            y = RMSNorm(residual, name="post_attention_norm")(y)
+        x = x + y
+        y = RMSNorm(self.dtype, name="pre_ffw_norm")(x)
+        y = FeedForward(self.config.mlp_dim, residual, name="mlp")(y)
+        if self.config.post_norms:
+            y = RMSNorm(residual, name="post_ffw_norm")(y)
+        return x + y, own
+
+
+def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:
+    """Returns new parameters (float32), named as under `llm/` of the reference checkpoints."""
+    language = config.language
+    layers_key, embedding_key = jax.random.split(key)
+    x = jnp.zeros((1, 1, language.width), config.residual_dtype)
+    position, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool)
+    block = Block(language, config.dtype)
+    layers = jax.vmap(lambda key: block.init(key, x, position, mask)["params"])(
+        jax.random.split(layers_key, language.depth)
+    )
+    embedding_init = nn.initializers.normal(language.width**-0.5)
+    table = embedding_init(embedding_key, (language.vocab_size, language.width))
+    return {
+        "embedder": {"input_embedding": table},
+        "layers": layers,
+        "final_norm": {"scale": jnp.zeros(language.width)},
+    }
+
+
+def embed(config: PaliGemmaConfig, params: dict[str, Any], tokens: jax.Array) -> jax.Array:
+    """Embeds int32[B, T] tokens as dtype[B, T, D]; an id beyond the vocabulary becomes NaN."""
+    table = params["embedder"]["input_embedding"]
+    x = jnp.take(table, tokens, axis=0, mode="fill").astype(jnp.float32)
+    return (x * config.language.width**0.5).astype(config.residual_dtype)
+
+
+def apply_layers(
+    config: PaliGemmaConfig,
+    params: dict[str, Any],
+    x: jax.Array,
+    position: jax.Array,
+    mask: jax.Array,
+    past: Sequence[KeyValue] = (),
+    *,
+    keep_cache: bool = False,
+) -> tuple[jax.Array, KeyValue | None]:
+    """Runs all layers over embedded tokens.
+
+    Args:
+      config: the model.
+      params: as `init` returns, in any float types; stacked leaves may be given in pieces, see
+        `scan_layers`.
+      x: dtype[B, T, D] embedded tokens.
+      position: int32[B, T] for RoPE, counted over image and text together.
+      mask: bool[B, T, S + T], true where a token may look: first at what `past` holds, part by
+        part, then at the tokens of `x`.
+      past: parts of what came before, each (keys, values) of shape [depth, B / R, S', K, H] as an
+        earlier call returned them; each row of a part serves R successive rows of `x`, so that
+        beams share what they have in common.
+      keep_cache: whether to return the keys and values of `x`.
+
+    Returns:
+      dtype[B, T, D] before the final norm, and (keys, values) [depth, B, T, K, H] or None.
+    """
+    block = Block(config.language, config.dtype)
+
+    def layer(x, layer_params, layer_past):
+        x, own = block.apply({"params": layer_params}, x, position, mask, layer_past)
+        return x, own if keep_cache else None
+
+    return scan_layers(layer, x, params["layers"], tuple(past), remat=config.remat)
+
+
+def final_norm(config: PaliGemmaConfig, params: dict[str, Any], x: jax.Array) -> jax.Array:
+    """Normalizes the last layer's output dtype[..., D]; logits are taken from the result."""
+    return rms_norm(x, params["final_norm"]["scale"], config.dtype)
+
+
+def logits(config: PaliGemmaConfig, params: dict[str, Any], hidden: jax.Array) -> jax.Array:
+    """Returns float32[..., V] logits of `hidden` dtype[..., D], as `final_norm` returns it.
+
+    A table of another type is used chunk by chunk: no cast of the whole of it ever exists.
+    """
+    table = params["embedder"]["input_embedding"]
+    as_it_is = table.dtype == hidden.dtype == jnp.float32
+    chunks = vocabulary_chunks(table, len(table) if as_it_is else 16_384)
+    if len(chunks) == 1:
+        return chunk_logits(config, chunks[0], hidden)
+    _, out = scan_layers(lambda x, rows, _: (x, chunk_logits(config, rows, hidden)), (), chunks)
+    return jnp.moveaxis(out, 0, -2).reshape(*hidden.shape[:-1], len(table))
+
+
+def vocabulary_chunks(table: jax.Array, max_rows: int) -> jax.Array:
+    """Views the table [V, D] as [n, V / n, D], n as small as at most `max_rows` rows allow.
+
+    What works through the vocabulary, such as a loss that never holds all logits, scans over
+    this with `scan_layers` and calls `chunk_logits`.
+    """
+    rows = len(table)
+    n = next(n for n in range(-(-rows // max_rows), rows + 1) if rows % n == 0)
+    return table.reshape(n, rows // n, -1)
+
+
+def chunk_logits(config: PaliGemmaConfig, rows: jax.Array, hidden: jax.Array) -> jax.Array:
+    """Returns float32[..., C] logits for the rows [C, D] of the embedding table."""
+    rows = rows.astype(hidden.dtype)
+    out = jnp.einsum("...d,vd->...v", hidden, rows, preferred_element_type=jnp.float32)
+    softcap = config.language.final_softcap
+    return out if softcap is None else softcap * jnp.tanh(out / softcap)
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, dtype: str) -> jax.Array:
+    """Returns `x / rms(x) * (1 + scale)` over the last axis, epsilon 1e-6, computed in float32."""
+    x = x.astype(jnp.float32)
+    x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+    return (x * (1 + scale.astype(jnp.float32))).astype(dtype)
+
+
+def rotate(x: jax.Array, position: jax.Array) -> jax.Array:
+    """Applies RoPE to [B, T, N, H] at int32[B, T] positions; base 10,000, halves, float32."""
+    half = x.shape[-1] // 2
+    frequency = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = position.astype(jnp.float32)[..., None, None] * frequency
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -1,0 +1,75 @@
+"""A table of parameters: names, shapes, dtypes, sizes, trainable or frozen, sharding, totals.
+
+print(parameter_table(abstract_params(config)))
+print(parameter_table(params, trainable=mask))
+"""
+
+import itertools
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def parameter_table(params: Any, trainable: Any = None) -> str:
+    """Returns a text table with a row for every array, and totals.
+
+    Args:
+      params: nested dict of arrays, or of what has their shape and dtype, such as
+        `jax.ShapeDtypeStruct`: a model can be looked at before it is loaded. A leaf in pieces
+        (see `scan_layers`) gets a row for each, named after the layers it holds.
+      trainable: the same nested dict with a bool for every array; None: not told apart.
+
+    Raises:
+      ValueError: `trainable` has another structure than `params`.
+    """
+    arrays = jax.tree.leaves(params)
+    kinds = [""] * len(arrays)
+    if trainable is not None:
+        named = {True: "trainable", False: "frozen"}
+        kinds = jax.tree.leaves(jax.tree.map(lambda _, flag: named[flag], params, trainable))
+
+    rows = [("name", "shape", "dtype", "parameters", "MiB", "", "sharding")]
+    counts: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for name, array, kind in zip(_names(params), arrays, kinds, strict=True):
+        count = math.prod(array.shape)
+        size = count * np.dtype(array.dtype).itemsize
+        spec = getattr(getattr(array, "sharding", None), "spec", "")
+        shape = str(list(array.shape))
+        rows.append((name, shape, str(array.dtype), f"{count:,}", _mib(size), kind, str(spec)))
+        for total in {"total", kind or "total"}:
+            counts[total] = counts.get(total, 0) + count
+            sizes[total] = sizes.get(total, 0) + size
+    for total in sorted(counts, reverse=True):
+        rows.append((total, "", "", f"{counts[total]:,}", _mib(sizes[total]), "", ""))
+
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    numbers = (3, 4)
+    lines = []
+    for row in rows:
+        cells = (
+            cell.rjust(width) if k in numbers else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _names(params: Any) -> list[str]:
+    """Names of all arrays, in the order of `jax.tree.leaves`."""
+    names = []
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: isinstance(x, tuple))
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if isinstance(leaf, tuple):
+            borders = itertools.accumulate((piece.shape[0] for piece in leaf), initial=0)
+            names += [f"{name}[{first}:{last}]" for first, last in itertools.pairwise(borders)]
+        else:
+            names.append(name)
+    return names
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f}"

@@ -1,0 +1,116 @@
+"""Run one block over a stack of layers whose parameters lie along axis 0.
+
+    def layer(x, params, _):
+        return x + x @ params["kernel"], None
+
+    x, _ = scan_layers(layer, x, {"kernel": kernel})              # float32[depth, D, D]
+    x, _ = scan_layers(layer, x, {"kernel": (frozen, trained)})   # [lo, D, D], [depth - lo, D, D]
+
+A leaf may be given in pieces, as a tuple: layers 0..lo-1 in the first array, the others in the
+second. Each stretch of layers between two borders is a scan of its own. So, when only the top
+layers train, the lower scan depends on nothing that is differentiated and has no backward pass,
+while the leaves that stay whole are read in place.
+"""
+
+import bisect
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# Cheap to do again, and keeping it would keep a second copy of a layer's weights.
+_DATA_MOVEMENT = {
+    "broadcast_in_dim",
+    "convert_element_type",
+    "dynamic_slice",
+    "reshape",
+    "slice",
+    "squeeze",
+    "transpose",
+}
+
+
+def _keep_arithmetic(primitive, *_, **__) -> bool:
+    return primitive.name not in _DATA_MOVEMENT
+
+
+_POLICIES = {
+    "none": _keep_arithmetic,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def scan_layers(
+    layer: Callable[[Any, Any, Any], tuple[Any, Any]],
+    x: Any,
+    params: Any,
+    inputs: Any = None,
+    *,
+    remat: str = "none",
+) -> tuple[Any, Any]:
+    """Applies `x, output = layer(x, params[i], inputs[i])` for every layer i in turn.
+
+    Args:
+      layer: the block; its `x` keeps shapes and dtypes.
+      x: what flows through the layers.
+      params: nested dict of arrays [depth, ...], or tuples of arrays that make up such an array
+        when laid one after the other along axis 0.
+      inputs: other arrays [depth, ...] to read layer by layer, such as a key/value cache.
+      remat: what to keep for the backward pass, see `PaliGemmaConfig`.
+
+    Returns:
+      The last `x` and the outputs, stacked to [depth, ...].
+
+    Raises:
+      ValueError: leaves have different numbers of layers.
+    """
+    leaves, tree = jax.tree.flatten(params, is_leaf=lambda node: isinstance(node, tuple))
+    pieces = [leaf if isinstance(leaf, tuple) else (leaf,) for leaf in leaves]
+    ends = [list(itertools.accumulate(piece.shape[0] for piece in leaf)) for leaf in pieces]
+    depths = {leaf_ends[-1] for leaf_ends in ends}
+    if len(depths) > 1:
+        found = jax.tree.unflatten(tree, [leaf_ends[-1] for leaf_ends in ends])
+        raise ValueError(f"scan_layers: parameters differ in their number of layers: {found}")
+
+    outputs = []
+    for first, last in itertools.pairwise(sorted({0}.union(*ends))):
+        stretch = []  # for every leaf, the piece that holds these layers and its first layer
+        for leaf, leaf_ends in zip(pieces, ends, strict=True):
+            k = bisect.bisect_right(leaf_ends, first)
+            stretch.append((leaf[k], leaf_ends[k] - leaf[k].shape[0]))
+
+        def body(x, i, stretch=stretch):
+            layer_params = jax.tree.unflatten(tree, [take(a, i - start) for a, start in stretch])
+            return layer(x, layer_params, jax.tree.map(lambda a: take(a, i), inputs))
+
+        body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=False)
+        x, output = lax.scan(body, x, jnp.arange(first, last))
+        outputs.append(output)
+    if len(outputs) == 1:
+        return x, outputs[0]
+    return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
+
+
+def take(stack: jax.Array, i: jax.Array) -> jax.Array:
+    """Returns `stack[i]`, without a float32 copy of the whole of a bfloat16 stack.
+
+    XLA's CPU compiler has no bfloat16 slice: it widens the stack and slices that, and since the
+    widening is the same in every turn, it moves it out of the loop. It moves nothing out of a
+    branch. So there the slice is taken in one, under a condition that always holds, and only the
+    layer that is read gets widened.
+    """
+    if stack.dtype != jnp.bfloat16:
+        return _slice(stack, i)
+    return lax.platform_dependent(stack, i, cpu=_slice_in_branch, default=_slice)
+
+
+def _slice(stack: jax.Array, i: jax.Array) -> jax.Array:
+    return lax.dynamic_index_in_dim(stack, i, keepdims=False)
+
+
+def _slice_in_branch(stack: jax.Array, i: jax.Array) -> jax.Array:
+    return lax.cond(i >= 0, _slice, lambda stack, _: jnp.zeros_like(stack[0]), stack, i)

@@ -1,0 +1,18 @@
+"""The model side needs neither TensorFlow nor the rest of the library."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+sys.modules["tensorflow"] = None
+import paligemma_lib.model
+loaded = [name for name in sys.modules if name.startswith("paligemma_lib.")]
+print([name for name in loaded if not name.startswith("paligemma_lib.model")])
+"""
+
+
+def test_model_imports_alone_and_without_tensorflow():
+    result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
