@@ -12,13 +12,15 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from flickr8k_tfds.files import DatasetError, is_escape
 
 # A byte that is no UTF-8 is decoded to U+DC80..U+DCFF and then read as Latin-1.
 _SURROGATES = re.compile("[\udc80-\udcff]")
-_MAX_CAPTION_CHARACTERS = 10_000
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")  # splitlines() also splits at U+0085
+_MAX_LINE_CHARACTERS = 10_000
+_MAX_DEFECTS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +38,13 @@ class Table:
 
     Attributes:
       captions: image file name -> its captions in the order of their rows.
+      lines: image file name -> the line numbers (from 1) of these captions.
       defects: the rows left out.
       latin1_rows: line numbers (from 1) of rows with bytes that are not UTF-8, read as Latin-1.
     """
 
     captions: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    lines: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     defects: list[Defect] = dataclasses.field(default_factory=list)
     latin1_rows: list[int] = dataclasses.field(default_factory=list)
 
@@ -57,18 +61,19 @@ def parse_csv(data: bytes, where: str) -> Table:
       where: the file's name for messages.
 
     Raises:
-      DatasetError: the header is not there, or a name points outside the folder of pictures.
+      DatasetError: the header is not there, a name points outside the folder of pictures, or
+        more than 100,000 rows are bad.
     """
     table = Table()
-    lines = _lines(data, where, table)
+    lines = _lines(data, table)
     header = next(lines, (1, ""))[1]
-    if [field.strip().lower() for field in header.split(",")] != ["image", "caption"]:
+    if re.sub(r'[" ]', "", header.lower()) != "image,caption":
         raise DatasetError(
             f"{where}: the first line is {header[:80]!r}, expected the header 'image,caption'. "
             "Add the header, or export the table as comma-separated UTF-8 text."
         )
     for number, line in lines:
-        _add_row(table, f"{where}:{number}", line, _split_csv)
+        _add_row(table, where, number, line, _split_csv)
     return table
 
 
@@ -80,39 +85,45 @@ def parse_tokens(data: bytes, where: str) -> Table:
       where: the file's name for messages.
 
     Raises:
-      DatasetError: a name points outside the folder of pictures.
+      DatasetError: a name points outside the folder of pictures, or more than 100,000 rows are
+        bad.
     """
     table = Table()
-    for number, line in _lines(data, where, table):
-        _add_row(table, f"{where}:{number}", line, _split_tokens)
+    for number, line in _lines(data, table):
+        _add_row(table, where, number, line, _split_tokens)
     return table
 
 
-def _lines(data: bytes, where: str, table: Table) -> Iterator[tuple[int, str]]:
+def _lines(data: bytes, table: Table) -> Iterator[tuple[int, str]]:
     """Yields (number from 1, text) of each line."""
     text = data.decode("utf-8-sig", "surrogateescape")
-    lines = re.split(r"\r\n|\n|\r", text)  # splitlines() would also split at U+0085 and such
-    if lines[-1] == "":
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
+    for number, match in enumerate(_LINE.finditer(text), start=1):
+        line = match[0].rstrip("\r\n")
         if _SURROGATES.search(line):
             line = _SURROGATES.sub(lambda byte: chr(ord(byte[0]) - 0xDC00), line)
             table.latin1_rows.append(number)
         yield number, line
 
 
-def _add_row(table: Table, where: str, line: str, split) -> None:
+def _add_row(
+    table: Table,
+    where: str,
+    number: int,
+    line: str,
+    split: Callable[[str], tuple[str, str]],
+) -> None:
+    place = f"{where}:{number}"
     try:
         if not line.strip():
             raise _BadRow("blank line")
-        if len(line) > _MAX_CAPTION_CHARACTERS:
-            raise _BadRow(f"{len(line)} characters, at most {_MAX_CAPTION_CHARACTERS} are read")
+        if len(line) > _MAX_LINE_CHARACTERS:
+            raise _BadRow(f"{len(line)} characters, at most {_MAX_LINE_CHARACTERS} are read")
         if "\0" in line:
             raise _BadRow("holds NUL characters: not plain text")
         image, caption = split(line)
         if is_escape(image):
             raise DatasetError(
-                f"{where}: the image name {image!r} points outside the folder of pictures. "
+                f"{place}: the image name {image!r} points outside the folder of pictures. "
                 "Expected a bare file name: do not use this table."
             )
         if not image or "/" in image or "\\" in image:
@@ -120,9 +131,15 @@ def _add_row(table: Table, where: str, line: str, split) -> None:
         if not caption.strip():
             raise _BadRow("empty caption")
     except _BadRow as error:
-        table.defects.append(Defect(where, line[:120], str(error)))
+        table.defects.append(Defect(place, line[:120], str(error)))
+        if len(table.defects) > _MAX_DEFECTS:
+            raise DatasetError(
+                f"{where} has more than {_MAX_DEFECTS:,} bad rows, the last is line {number}: "
+                f"{error}. It does not look like a table of captions."
+            ) from error
     else:
         table.captions.setdefault(image, []).append(caption)
+        table.lines.setdefault(image, []).append(number)
 
 
 def _split_csv(line: str) -> tuple[str, str]:

@@ -9,7 +9,9 @@ Both list relative names and read one file at a time, never more than `limit` by
 
 from __future__ import annotations
 
+import lzma
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -17,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 MAX_PICTURE_BYTES = 64 << 20
-MAX_TABLE_BYTES = 256 << 20
+MAX_TABLE_BYTES = 64 << 20
 
 
 class DatasetError(ValueError):
@@ -31,36 +33,39 @@ class UnreadableFile(Exception):
 def is_escape(name: str) -> bool:
     """Whether a name taken from a table or a zip points outside its own folder."""
     parts = name.replace("\\", "/").split("/")
-    return name.startswith(("/", "\\")) or ".." in parts or name[1:2] == ":"
+    drive = re.match(r"[A-Za-z]:[\\/]", name)
+    return name.startswith(("/", "\\")) or ".." in parts or drive is not None
 
 
 class Folder:
-    """The files of a folder, down to three levels: `x`, `a/x`, `a/b/x`."""
+    """The files of a folder, down to three levels: `x`, `a/x`, `a/b/x`.
+
+    Attributes:
+      closed: folders that `names` found and may not list.
+    """
 
     def __init__(self, root: Path):
         self.root = root
+        self.closed: list[Path] = []
 
     def __str__(self) -> str:
         return str(self.root)
 
     def names(self) -> Iterator[str]:
-        """Relative names with forward slashes. Raises DatasetError for an unreadable folder."""
+        """Relative names with forward slashes, without hidden files."""
         yield from self._walk("", levels=3)
 
     def _walk(self, prefix: str, levels: int) -> Iterator[str]:
-        folder = self.root / prefix
         try:
-            with os.scandir(folder) as entries:
+            with os.scandir(self.root / prefix) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
-        except PermissionError as error:
-            raise DatasetError(
-                f"{folder} cannot be listed: permission denied. "
-                f"Make it readable (chmod -R a+rX {folder}) or copy it."
-            ) from error
+        except OSError:
+            self.closed.append(self.root / prefix)
+            return
         for entry in found:
             if entry.name.startswith("."):
                 continue
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 yield prefix + entry.name
             elif levels > 1:
                 yield from self._walk(f"{prefix}{entry.name}/", levels - 1)
@@ -75,7 +80,9 @@ class Folder:
                 data = file.read(limit + 1)
         except OSError as error:
             raise UnreadableFile(f"cannot be read: {error.strerror}") from error
-        return _bounded(data, limit)
+        if len(data) > limit:
+            raise UnreadableFile(_too_large(limit))
+        return data
 
 
 class Zip:
@@ -85,7 +92,7 @@ class Zip:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
             raise DatasetError(
                 f"{path} is not a whole zip file ({error}). A download that broke off looks like "
                 "this: fetch it again, or check it with `unzip -t`."
@@ -106,22 +113,20 @@ class Zip:
         """Relative names with forward slashes, without folders and macOS's side files."""
         for member in self._zip.infolist():
             path = PurePosixPath(member.filename)
-            if not (member.is_dir() or path.name.startswith(".") or path.parts[0] == "__MACOSX"):
+            hidden = path.name.startswith(".") or path.parts[:1] == ("__MACOSX",)
+            if path.name and not member.filename.endswith("/") and not hidden:
                 yield member.filename
 
     def read(self, name: str, limit: int) -> bytes:
         """The member's bytes. Raises UnreadableFile, also for more than `limit` bytes."""
-        # The declared size spares inflating a bomb; the bounded read holds where it lies.
         if self._zip.getinfo(name).file_size > limit:
             raise UnreadableFile(_too_large(limit))
         try:
-            with self._zip.open(name) as file:
-                data = file.read(limit + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            return self._zip.read(name)  # zipfile inflates no more than the declared size
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise UnreadableFile(f"damaged in the zip: {error}") from error
         except (NotImplementedError, RuntimeError) as error:  # compression method, password
             raise UnreadableFile(f"cannot be unpacked: {error}") from error
-        return _bounded(data, limit)
 
 
 Tree = Folder | Zip
@@ -129,18 +134,22 @@ Tree = Folder | Zip
 
 def open_tree(path: Path) -> Tree:
     """A folder or a zip as a tree. Raises DatasetError for anything else."""
-    if path.is_dir():
-        return Folder(path)
-    if path.is_file() and path.suffix.lower() == ".zip":
-        return Zip(path)
-    what = "is neither a folder nor a .zip file" if path.exists() else "does not exist"
+    try:
+        if path.is_dir():
+            return Folder(path)
+        if path.is_file() and path.suffix.lower() == ".zip":
+            return Zip(path)
+        what = "is neither a folder nor a .zip file" if path.exists() else "does not exist"
+    except OSError as error:
+        what = f"cannot be looked at: {error.strerror}"
     raise DatasetError(f"{path} {what}. Pass --manual_dir a folder or a zip with the data set.")
 
 
-def _bounded(data: bytes, limit: int) -> bytes:
-    if len(data) > limit:
-        raise UnreadableFile(_too_large(limit))
-    return data
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or into a closed folder
+        return False
 
 
 def _too_large(limit: int) -> str:

@@ -9,29 +9,29 @@ data = tfds.load("flickr8k_tfds", split="train[:1200]")
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 
 from flickr8k_tfds.captions import Defect
 from flickr8k_tfds.files import MAX_PICTURE_BYTES, DatasetError, UnreadableFile
 from flickr8k_tfds.layout import (
     WAYS_OUT,
     Layout,
-    NothingFoundError,
     fetch_from_kaggle,
     is_empty,
     locate,
 )
 from flickr8k_tfds.parallel import map_ahead
-from flickr8k_tfds.pictures import BadPicture, Picture, sha256, square_png, verify
+from flickr8k_tfds.pictures import BadPicture, Picture, decode, describe, sha256, square_png
 from flickr8k_tfds.splitting import SPLITS, check_fractions, hashed_split, official_splits
 from flickr8k_tfds.verification import Verification
 
@@ -61,8 +61,10 @@ class Config(tfds.core.BuilderConfig):
 
     def __post_init__(self):
         check_fractions(self.fractions)
-        if self.side is not None and not 1 <= self.side <= 4096:
-            raise ValueError(f"side is {self.side}, expected 1 to 4096 pixels, or null")
+        if self.side is not None and not (isinstance(self.side, int) and 1 <= self.side <= 4096):
+            raise ValueError(f"side is {self.side!r}, expected 1 to 4096 pixels, or null")
+        if not isinstance(self.strict, bool):
+            raise ValueError(f"strict is {self.strict!r}, expected true or false")
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -91,6 +93,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         given = download_config.manual_dir if download_config else None
         self._manual_dir = os.fspath(given) if given else None
         super().download_and_prepare(download_config=download_config, **kwargs)
+        if self._report:
+            # Only now that the data is safe: a terminal may not print every name.
+            encoding = sys.stdout.encoding or "ascii"
+            print(self._report.text().encode(encoding, "backslashreplace").decode(encoding))
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -135,8 +141,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             file = layout.pictures[name]
             try:
                 data = file.read(MAX_PICTURE_BYTES)
-                picture = verify(data, name)
-                return picture, square_png(data, side) if side else data
+                image = decode(data)
+                picture = describe(image, data, name)
+                return picture, square_png(image, side) if side else data
             except (UnreadableFile, BadPicture) as error:
                 return Defect(file.name, name, str(error))
 
@@ -162,7 +169,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if self._report:  # TFDS generates nothing for --max_examples_per_split=0
             # Into the folder that TFDS renames when all is done.
             (self.data_path / REPORT_FILE).write_text(self._report.json())
-            print(self._report.text())
 
     def _locate(self, dl_manager) -> Layout:
         given = Path(self._manual_dir).expanduser() if self._manual_dir else None
@@ -170,8 +176,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             return locate(given)
         if not given:
             # The default place may not exist, for which TFDS asserts, or hold other data sets.
-            with contextlib.suppress(AssertionError, NothingFoundError):
+            try:
                 return locate(Path(dl_manager.manual_dir))
+            except AssertionError:
+                pass
+            except DatasetError as error:
+                logging.info("Nothing to build in the default place, trying Kaggle: %s", error)
         return locate(fetch_from_kaggle())
 
     def _names_by_split(self, layout: Layout, report: Verification) -> dict[str, list[str]]:
@@ -180,11 +190,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for name in sorted(pictures.keys() - captions.keys()):
             report.leave_out(Defect(pictures[name].name, name, "picture without caption"))
         for name in sorted(captions.keys() - pictures.keys()):
-            for _ in captions[name]:
-                report.leave_out(Defect(layout.table.name, name, "caption without picture"))
+            for line, caption in zip(report.table.lines[name], captions[name], strict=True):
+                where = f"{Path(layout.table.name).name}:{line}"
+                report.leave_out(Defect(where, f"{name}: {caption}", "caption without picture"))
+        for defect in layout.defects:
+            report.leave_out(defect)
         official = official_splits()
         names: dict[str, list[str]] = collections.defaultdict(list)
-        present = sorted(captions.keys() & pictures.keys())
+        present = report.planned = sorted(captions.keys() & pictures.keys())
 
         def split_of(name: str) -> str:
             if name in official:

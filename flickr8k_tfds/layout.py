@@ -14,7 +14,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from flickr8k_tfds.captions import Table, parse_csv, parse_tokens
+from flickr8k_tfds.captions import Defect, Table, parse_csv, parse_tokens
 from flickr8k_tfds.files import (
     MAX_TABLE_BYTES,
     DatasetError,
@@ -45,7 +45,7 @@ Any one of these provides the pictures and captions:
 
 _KAGGLE_TABLE = re.compile(r"((?:[^/]+/)?)captions\.txt")
 _TOKENS = re.compile(r"(?:[^/]+/)?Flickr8k\.token\.txt")
-_UIUC_PICTURE = re.compile(r"(?:[^/]+/)?Flick(?:e)?r8k_Dataset/([^/]+)")
+_UIUC_PICTURE = re.compile(r"(?:[^/]+/)?Flick(?:e)?r8k_Dataset/(.+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +71,13 @@ class Layout:
       form: "Kaggle" or "UIUC".
       table: the file of captions.
       pictures: file name without folders -> file.
+      defects: files that look like pictures of the data set and are not taken.
     """
 
     form: str
     table: File
     pictures: dict[str, File]
+    defects: tuple[Defect, ...] = ()
 
     def read_table(self) -> Table:
         """The captions. Raises DatasetError when the table is unusable."""
@@ -95,7 +97,7 @@ def is_empty(path: Path) -> bool:
     """Whether this is a folder without anything in it."""
     try:
         return path.is_dir() and not any(path.iterdir())
-    except PermissionError:
+    except OSError:
         return False
 
 
@@ -107,21 +109,34 @@ def locate(path: Path) -> Layout:
       DatasetError: the path does not exist, cannot be read, or holds several data sets.
     """
     root = open_tree(path)
-    names = list(root.names())
-    files = [File(root, name) for name in names]
-    zips = [name for name in names if "/" not in name and name.lower().endswith(".zip")]
+    files = [File(root, name) for name in root.names()]
     layouts = _kaggle_layouts(files)
+    bad_zips: list[DatasetError] = []
     if not layouts and isinstance(root, Folder):
-        trees = [Zip(path / name) for name in zips]
-        inside = [[File(tree, name) for name in tree.names()] for tree in trees]
-        layouts = [found for files_of_zip in inside for found in _kaggle_layouts(files_of_zip)]
-        files = [file for files_of_zip in [files, *inside] for file in files_of_zip]
+        inside = []
+        for name in [file.name for file in files]:
+            if "/" not in name and name.lower().endswith(".zip"):
+                try:
+                    tree = Zip(path / name)
+                except DatasetError as error:
+                    bad_zips.append(error)  # of no concern when the data set is elsewhere
+                else:
+                    inside.append([File(tree, member) for member in tree.names()])
+        layouts = [found for members in inside for found in _kaggle_layouts(members)]
+        files += [member for members in inside for member in members]
     layouts = layouts or _uiuc_layouts(files)
     if not layouts:
+        if bad_zips:
+            raise bad_zips[0]
         found = ", ".join(sorted({file.name.partition("/")[0] for file in files})[:8]) or "nothing"
+        closed = root.closed if isinstance(root, Folder) else []
+        denied = "".join(
+            f" {folder} cannot be listed: make it readable (chmod -R a+rX {folder})."
+            for folder in closed
+        )
         raise NothingFoundError(
             f"{path} holds no data set: expected captions.txt beside Images/, or "
-            f"Flickr8k.token.txt with Flicker8k_Dataset/, found {found}.\n{WAYS_OUT}"
+            f"Flickr8k.token.txt with Flicker8k_Dataset/, found {found}.{denied}\n{WAYS_OUT}"
         )
     if len(layouts) > 1:
         tables = "\n".join(f"  {layout.table}" for layout in layouts)
@@ -144,30 +159,40 @@ def fetch_from_kaggle() -> Path:
     except Exception as error:  # kagglehub passes on what its HTTP stack and the file system raise
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise DatasetError(
-            f"No data set was given, and Kaggle's {KAGGLE_HANDLE} could not be fetched "
+            f"There is no data set here, and Kaggle's {KAGGLE_HANDLE} could not be fetched "
             f"({reason}).\n{WAYS_OUT}"
         ) from error
 
 
 def _kaggle_layouts(files: list[File]) -> list[Layout]:
-    tables = [(file, _KAGGLE_TABLE.fullmatch(file.name)) for file in files]
+    tables = {}  # a zip may hold a name twice: the last counts, as in unpacking
+    for file in files:
+        if match := _KAGGLE_TABLE.fullmatch(file.name):
+            tables[match[1]] = file
     found = []
-    for table, match in tables:
-        if match:
-            folder = f"{match[1]}Images/"
-            pictures = {
-                file.name[len(folder) :]: file
-                for file in files
-                if file.name.startswith(folder) and "/" not in file.name[len(folder) :]
-            }
-            if pictures:
-                found.append(Layout("Kaggle", table, pictures))
-    return found
+    for folder, table in tables.items():
+        picture = re.compile(re.escape(folder) + "Images/(.+)", re.DOTALL)
+        found.append(_layout("Kaggle", table, files, picture))
+    return [layout for layout in found if layout.pictures]
 
 
 def _uiuc_layouts(files: list[File]) -> list[Layout]:
-    tables = [file for file in files if _TOKENS.fullmatch(file.name)]
-    matches = [(file, _UIUC_PICTURE.fullmatch(file.name)) for file in reversed(files)]
-    pictures = {match[1]: file for file, match in matches if match}
     # Unpacked files stand before those in zips, and hold the same.
-    return [Layout("UIUC", table, pictures) for table in tables[:1] if pictures]
+    tables = [file for file in files if _TOKENS.fullmatch(file.name)][:1]
+    found = [_layout("UIUC", table, files, _UIUC_PICTURE) for table in tables]
+    return [layout for layout in found if layout.pictures]
+
+
+def _layout(form: str, table: File, files: list[File], picture: re.Pattern[str]) -> Layout:
+    pictures: dict[str, File] = {}
+    defects = []
+    for file in files:
+        if match := picture.fullmatch(file.name):
+            name = match[1]
+            if "/" in name:
+                defects.append(Defect(str(file), name, "in a folder below that of the pictures"))
+            elif name not in pictures:
+                pictures[name] = file
+            elif pictures[name].tree is file.tree:
+                defects.append(Defect(str(file), name, "another picture of this name is taken"))
+    return Layout(form, table, pictures, tuple(defects))

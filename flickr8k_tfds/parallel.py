@@ -14,23 +14,29 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+# More would decode faster than TFDS can write, and each may hold a large picture.
+_MAX_WORKERS = 8
+
 
 def map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Yields function(item) in the order of the items, computed by threads.
 
-    At most four results per core wait for the reader. The function should spend its time outside
-    Python, as decoding and hashing do. What it raises is raised here, at its turn.
+    Once the first result was taken, at most four results per thread wait for the reader. The
+    function should spend its time outside Python, as decoding and hashing do. What it raises is
+    raised here, at its turn.
     """
-    workers = os.cpu_count() or 1
+    workers = min(os.cpu_count() or 1, _MAX_WORKERS)
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
     items = iter(items)
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        pending = collections.deque(
-            pool.submit(function, item) for item in itertools.islice(items, 4 * workers)
-        )
-        try:
-            while pending:
-                result = pending.popleft().result()
-                pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
-                yield result
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pending: collections.deque[concurrent.futures.Future[R]] = collections.deque()
+    ahead = 1  # whoever looks at the first result only should not hold many
+    try:
+        while True:
+            wanted = itertools.islice(items, ahead - len(pending))
+            pending.extend(pool.submit(function, item) for item in wanted)
+            if not pending:
+                return
+            yield pending.popleft().result()
+            ahead = 4 * workers
+    finally:
+        pool.shutdown(cancel_futures=True)

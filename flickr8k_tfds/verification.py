@@ -20,7 +20,7 @@ from flickr8k_tfds.files import DatasetError
 from flickr8k_tfds.pictures import Picture
 from flickr8k_tfds.splitting import SPLITS, official_splits
 
-_FLICKR8K_CAPTIONS = 40_455
+_CAPTIONS_PER_PICTURE = 5
 _EXAMPLES_SHOWN = 3
 
 
@@ -32,11 +32,14 @@ class Verification:
       source: where the captions came from.
       table: the captions as read.
       strict: whether the first defect stops the build.
+      planned: names of all pictures that have captions; those not kept or left out by the end
+        were not read, as with `--max_examples_per_split`.
     """
 
     source: str
     table: Table
     strict: bool = False
+    planned: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self):
         self._pictures: dict[str, Picture] = {}
@@ -65,6 +68,9 @@ class Verification:
         return {
             "source": self.source,
             "splits": self._splits(captions),
+            "not_read": len(
+                set(self.planned) - captions.keys() - {defect.what for defect in self._left_out}
+            ),
             "left_out": [dataclasses.asdict(defect) for defect in self._left_out],
             "remarks": _group(
                 (remark, name)
@@ -85,7 +91,7 @@ class Verification:
 
     def json(self) -> str:
         """The report as indented JSON."""
-        return json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(self.summary(), indent=1) + "\n"
 
     def text(self) -> str:
         """The report for a person, in some ten lines."""
@@ -116,7 +122,9 @@ class Verification:
         )
         shared = len(summary["captions_in_several_splits"])
         lines.append(f"  captions in several splits: {shared:,}")
-        if summary["flickr8k"]:
+        if summary["not_read"]:
+            lines.append(f"  not read, as asked for: {summary['not_read']:,} pictures")
+        elif summary["flickr8k"]:
             lines.append("  " + _completeness_line(summary["flickr8k"]))
         return "\n".join(lines)
 
@@ -162,13 +170,15 @@ class Verification:
         if not here:
             return None
         missing = _group((split, name) for name, split in official.items() if name not in here)
+        odd = {name: count for name, count in here.items() if count != _CAPTIONS_PER_PICTURE}
         return {
-            "complete": not missing and sum(here.values()) == _FLICKR8K_CAPTIONS,
+            "complete": not missing and not odd,
             "pictures": len(here),
             "pictures_expected": len(official),
             "captions": sum(here.values()),
-            "captions_expected": _FLICKR8K_CAPTIONS,
+            "captions_expected": _CAPTIONS_PER_PICTURE * len(official),
             "missing_pictures": missing,
+            "pictures_without_five_captions": odd,
         }
 
 
@@ -176,10 +186,12 @@ def _completeness_line(found: dict[str, Any]) -> str:
     if found["complete"]:
         return "Flickr8k is complete."
     missing = ", ".join(f"{len(names):,} of {s}" for s, names in found["missing_pictures"].items())
+    odd = found["pictures_without_five_captions"]
     return (
         f"Flickr8k is not complete: {found['pictures']:,} of {found['pictures_expected']:,} "
         f"pictures, {found['captions']:,} of {found['captions_expected']:,} captions"
         + (f"; missing {missing}" if missing else "")
+        + (f"; not five captions: {_some(list(odd))}" if odd else "")
     )
 
 

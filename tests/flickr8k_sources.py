@@ -1,7 +1,9 @@
 """Small data sets in the forms that Flickr8k comes in, for the tests of `flickr8k_tfds`."""
 
+import contextlib
 import csv
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -62,3 +64,28 @@ def kaggle_files(pictures: dict[str, bytes], captions: dict[str, list[str]] | No
     captions = captions or {name: [f"Caption of {name} ."] for name in pictures}
     images = {f"Images/{name}": data for name, data in pictures.items()}
     return {"captions.txt": csv_table(captions), **images}
+
+
+@contextlib.contextmanager
+def closed(folder: Path):
+    """Makes a folder unreadable; nothing is closed to root, who becomes somebody else meanwhile."""
+    user = os.geteuid()
+    parents = [parent for parent in folder.parents if parent.stat().st_mode & 0o5 != 0o5]
+    for parent in parents:
+        parent.chmod(0o755)
+    folder.chmod(0)
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
+        for parent in parents:
+            parent.chmod(0o700)
+
+
+def exif_rotated() -> bytes:
+    """A picture whose EXIF says that it is to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return picture(exif=exif)

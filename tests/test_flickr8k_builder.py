@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from flickr8k_sources import (
     TEST,
     TRAIN,
     VALIDATION,
+    exif_rotated,
     kaggle_files,
     picture,
     token_table,
@@ -161,12 +163,6 @@ def test_square_configs_keep_png_of_that_side(tmp_path):
         assert (example["height"], example["width"]) == (12, 16)
 
 
-def exif_rotated() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return picture(exif=exif)
-
-
 def test_bad_files_are_left_out_and_reported_and_the_rest_is_built(tmp_path):
     good = {
         TRAIN: picture(),
@@ -188,8 +184,9 @@ def test_bad_files_are_left_out_and_reported_and_the_rest_is_built(tmp_path):
     assert {name: e["image"] for name, e in examples(builder).items()} == good
     report = report_of(builder)
     why = {defect["what"]: defect["why"] for defect in report["left_out"]}
-    assert why.keys() == {*bad, "nowhere.jpg", "uncaptioned.jpg", "grey.jpg,", "", "short"}
-    assert why["nowhere.jpg"] == "caption without picture"
+    nowhere = "nowhere.jpg: A caption ."
+    assert why.keys() == {*bad, nowhere, "uncaptioned.jpg", "grey.jpg,", "", "short"}
+    assert why[nowhere] == "caption without picture"
     assert why["uncaptioned.jpg"] == "picture without caption"
     assert report["remarks"].keys() == {
         "greyscale",
@@ -197,6 +194,29 @@ def test_bad_files_are_left_out_and_reported_and_the_rest_is_built(tmp_path):
         "rotated by EXIF, which is ignored",
         "PNG content in a .jpg file",
     }
+
+
+def test_the_report_is_printed_and_a_name_that_is_not_text_does_no_harm(tmp_path, capsys):
+    source = write_tree(tmp_path / "in", kaggle_files({TRAIN: picture()}))
+    os.rename(
+        write_tree(tmp_path, {"odd": picture()}) / "odd",
+        os.fsencode(source) + b"/Images/caf\xe9.jpg",
+    )
+    builder = build(source, tmp_path / "data")
+    assert list(examples(builder)) == [TRAIN]
+    printed = capsys.readouterr().out
+    assert "1 x picture without caption: Images/caf\\udce9.jpg" in printed
+    assert "1 pictures       1 captions  (1 with 1)" in printed
+
+
+def test_some_examples_only(tmp_path, capsys):
+    source = write_tree(tmp_path / "in", kaggle_files(own_pictures(9)))
+    config = flickr8k_tfds.Config(name="one", fractions={"train": 1.0})
+    builder = build(source, tmp_path / "data", config=config, max_examples_per_split=2)
+    assert len(examples(builder)) == 2
+    assert report_of(builder)["not_read"] == 7
+    nothing = flickr8k_tfds.Config(name="none", fractions={"train": 1.0})
+    build(source, tmp_path / "data", config=nothing, max_examples_per_split=0)
 
 
 def test_a_zip_bomb_among_the_pictures_is_left_out(tmp_path):
@@ -259,8 +279,11 @@ def test_without_data_it_comes_from_kaggle(tmp_path, monkeypatch, given):
 def test_bad_configs():
     with pytest.raises(ValueError, match="must add up to 1"):
         flickr8k_tfds.Config(name="bad", fractions={"train": 0.5})
-    with pytest.raises(ValueError, match="side is 0"):
-        flickr8k_tfds.Config(name="bad", side=0)
+    for side in (0, "224"):
+        with pytest.raises(ValueError, match="side is"):
+            flickr8k_tfds.Config(name="bad", side=side)
+    with pytest.raises(ValueError, match="strict is 'false'"):
+        flickr8k_tfds.Config(name="bad", strict="false")
 
 
 def tfds_build(manual_dir, data_dir, **options):

@@ -41,6 +41,7 @@ def test_bad_rows_are_left_out_with_place_and_reason():
     table = parse(
         'image,caption\na.jpg,Good .\n\na.jpg\na.jpg,"open\na.jpg,  \n'
         "a.jpg,one, two\nsub/a.jpg,inner .\na.jpg,Last .\n,no name\n"
+        f"a.jpg,{'x' * 10_000}\na.jpg,A \0 .\n"
     )
     assert table.captions == {"a.jpg": ["Good .", "Last ."]}
     why = reasons(table)
@@ -51,7 +52,23 @@ def test_bad_rows_are_left_out_with_place_and_reason():
     assert "needs quotes" in why["captions.txt:7"]
     assert "not a bare file name" in why["captions.txt:8"]
     assert "not a bare file name" in why["captions.txt:10"]
-    assert len(why) == 7
+    assert "at most 10000" in why["captions.txt:11"]
+    assert "NUL" in why["captions.txt:12"]
+    assert len(why) == 9
+
+
+def test_every_caption_knows_its_line():
+    table = parse("image,caption\na.jpg,One .\nb.jpg,Two .\n\na.jpg,Three .\n")
+    assert table.lines == {"a.jpg": [2, 5], "b.jpg": [3]}
+
+
+def test_a_quoted_header_is_a_header():
+    assert parse('"image","caption"\n"a.jpg","One ."\n').captions == {"a.jpg": ["One ."]}
+
+
+def test_a_file_of_bad_rows_stops_soon():
+    with pytest.raises(DatasetError, match="more than 100,000 bad rows, the last is line 100002"):
+        parse(b"image,caption\n" + b"\n" * (1 << 20))
 
 
 @pytest.mark.parametrize("name", ["../../x.jpg", "/etc/x.jpg", "..\\x.jpg", "C:\\x.jpg"])

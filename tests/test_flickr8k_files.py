@@ -3,9 +3,9 @@ import struct
 import zipfile
 
 import pytest
-from flickr8k_sources import write_tree, write_zip
+from flickr8k_sources import closed, write_tree, write_zip
 
-from flickr8k_tfds.files import DatasetError, Folder, UnreadableFile, Zip, open_tree
+from flickr8k_tfds.files import DatasetError, Folder, UnreadableFile, Zip, is_escape, open_tree
 
 
 @pytest.fixture(params=["folder", "zip"])
@@ -84,14 +84,55 @@ def test_neither_folder_nor_zip(tmp_path):
         open_tree(tmp_path / "nowhere")
 
 
-def test_a_folder_without_read_permission_says_so(tmp_path):
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0)
-    user = os.geteuid()
-    os.seteuid(user or 65534)  # nothing is closed to root: look as somebody else
-    try:
-        with pytest.raises(DatasetError, match="cannot be listed: permission denied.*chmod"):
-            list(Folder(closed).names())
-    finally:
-        os.seteuid(user)
-        closed.chmod(0o700)
+def test_a_closed_folder_is_noted_and_the_rest_is_listed(tmp_path):
+    write_tree(tmp_path, {"a.txt": b"", "closed/b.txt": b""})
+    with closed(tmp_path / "closed"):
+        folder = Folder(tmp_path)
+        assert list(folder.names()) == ["a.txt"]
+        assert folder.closed == [tmp_path / "closed"]
+
+
+def test_a_link_in_a_circle_is_no_folder(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+    assert list(Folder(tmp_path).names()) == ["circle"]
+
+
+def test_an_encrypted_member_is_unreadable(tmp_path):
+    path = write_zip(tmp_path / "locked.zip", {"a.txt": b"secret"})
+    data = bytearray(path.read_bytes())
+    data[6] |= 1  # the flag in the member's own header
+    data[data.index(b"PK\1\2") + 8] |= 1  # and in the directory
+    path.write_bytes(data)
+    with pytest.raises(UnreadableFile, match="cannot be unpacked: .*encrypted"):
+        Zip(path).read("a.txt", limit=100)
+
+
+def test_a_damaged_lzma_member_is_unreadable(tmp_path):
+    path = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.txt", bytes(range(256)) * 10)
+    data = bytearray(path.read_bytes())
+    data[60:80] = b"\xff" * 20
+    path.write_bytes(data)
+    with pytest.raises(UnreadableFile, match="damaged in the zip"):
+        Zip(path).read("a.txt", limit=10_000)
+
+
+def test_odd_member_names_are_passed_over(tmp_path):
+    path = write_zip(
+        tmp_path / "odd.zip", {".": b"", "in/": b"", "__MACOSX/a.txt": b"", "b.txt": b""}
+    )
+    assert list(Zip(path).names()) == ["b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "escapes"),
+    [("1:2.jpg", False), ("a..b.jpg", False), ("C:\\a.jpg", True), ("a/../b.jpg", True)],
+)
+def test_what_counts_as_an_escape(name, escapes):
+    assert is_escape(name) == escapes
+
+
+def test_a_name_that_is_too_long_for_the_file_system(tmp_path):
+    with pytest.raises(DatasetError, match="cannot be looked at: File name too long"):
+        open_tree(tmp_path / ("x" * 300))

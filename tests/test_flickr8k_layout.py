@@ -1,5 +1,5 @@
 import pytest
-from flickr8k_sources import kaggle_files, picture, token_table, write_tree, write_zip
+from flickr8k_sources import closed, kaggle_files, picture, token_table, write_tree, write_zip
 
 from flickr8k_tfds import layout
 from flickr8k_tfds.files import DatasetError
@@ -66,6 +66,39 @@ def test_an_unpacked_folder_stands_before_its_zip(tmp_path):
     write_tree(tmp_path, KAGGLE)
     write_zip(tmp_path / "archive.zip", KAGGLE)
     assert str(locate(tmp_path).table) == str(tmp_path / "captions.txt")
+
+
+def test_a_broken_zip_beside_the_data_set_is_of_no_concern(tmp_path):
+    write_tree(tmp_path, {"other.zip": b"broken", **FOLDERS["uiuc"][1]})
+    assert list(locate(tmp_path).pictures) == ["a.jpg"]
+
+
+def test_a_broken_zip_alone_is_named(tmp_path):
+    write_tree(tmp_path, {"archive.zip": b"broken"})
+    with pytest.raises(DatasetError, match="archive.zip is not a whole zip"):
+        locate(tmp_path)
+
+
+def test_a_closed_folder_is_named_where_nothing_else_is_found(tmp_path):
+    write_tree(tmp_path, KAGGLE)
+    with closed(tmp_path / "Images"), pytest.raises(DatasetError, match="Images cannot be listed"):
+        locate(tmp_path)
+
+
+def test_a_closed_folder_beside_the_data_set_is_of_no_concern(tmp_path):
+    write_tree(tmp_path, {**KAGGLE, "lost+found/x": b""})
+    with closed(tmp_path / "lost+found"):
+        assert list(locate(tmp_path).pictures) == ["a.jpg"]
+
+
+def test_pictures_that_are_not_taken_are_listed(tmp_path):
+    found = locate(write_tree(tmp_path, {**KAGGLE, "Images/sub/b.jpg": picture()}))
+    assert [(defect.what, defect.why) for defect in found.defects] == [
+        ("sub/b.jpg", "in a folder below that of the pictures")
+    ]
+    both = {**TOKENS, **dataset("Flickr8k_Dataset"), **dataset("Flicker8k_Dataset")}
+    (defect,) = locate(write_tree(tmp_path / "both", both)).defects
+    assert (defect.what, defect.why) == ("a.jpg", "another picture of this name is taken")
 
 
 def test_two_data_sets_are_not_chosen_between(tmp_path):

@@ -4,10 +4,46 @@ import zlib
 
 import numpy as np
 import pytest
-from flickr8k_sources import picture
+import tensorflow as tf
+from flickr8k_sources import exif_rotated, picture
 from PIL import Image
 
-from flickr8k_tfds.pictures import BadPicture, sha256, square_png, verify
+from flickr8k_tfds.pictures import BadPicture, decode, describe, sha256, square_png
+
+
+def verify(data: bytes, name: str):
+    return describe(decode(data), data, name)
+
+
+def square(data: bytes, side: int) -> Image.Image:
+    return Image.open(io.BytesIO(square_png(decode(data), side)))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_with(kind: bytes, content: bytes) -> bytes:
+    """A PNG with another chunk before its pixels."""
+    data = picture(form="PNG")
+    place = data.index(b"IDAT") - 4
+    return data[:place] + chunk(kind, content) + data[place:]
+
+
+def png_with_bad_exif() -> bytes:
+    return png_with(b"eXIf", b"not EXIF at all")
+
+
+def jpeg_with_bad_exif() -> bytes:
+    data = picture(dpi=(72, 72))
+    broken = b"Exif\0\0not EXIF at all"
+    return data[:20] + b"\xff\xe1" + struct.pack(">H", len(broken) + 2) + broken + data[20:]
+
+
+def png_with_wrong_checksum() -> bytes:
+    data = bytearray(picture(form="PNG"))
+    data[data.index(b"IEND") - 5] ^= 1
+    return bytes(data)
 
 
 def test_a_plain_picture():
@@ -15,12 +51,6 @@ def test_a_plain_picture():
     found = verify(data, "a.jpg")
     assert (found.height, found.width, found.remarks) == (12, 16, ())
     assert found.sha256 == sha256(data)
-
-
-def exif_rotated() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return picture(exif=exif)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +61,8 @@ def exif_rotated() -> bytes:
         (picture((1, 2, 3, 4), mode="RGBA", form="PNG"), "a.png", "with alpha"),
         (picture(form="PNG"), "a.jpg", "PNG content in a .jpg file"),
         (exif_rotated(), "a.jpg", "rotated by EXIF, which is ignored"),
+        (png_with_bad_exif(), "a.png", "EXIF that cannot be read, which is ignored"),
+        (jpeg_with_bad_exif(), "a.jpg", "EXIF that cannot be read, which is ignored"),
     ],
 )
 def test_unusual_but_usable(data, name, remark):
@@ -43,10 +75,6 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -54,11 +82,13 @@ def chunk(kind: bytes, data: bytes) -> bytes:
         (b"hello", "not a picture"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
         (picture(size=(200, 200))[:-50], "does not decode.*truncated"),
-        (picture(form="PNG", size=(200, 200))[:-50], "does not decode.*truncated"),
+        (picture(form="PNG", size=(200, 200))[:-50], "does not decode: Truncated"),
         (picture(form="GIF"), "format GIF, only JPEG and PNG are kept"),
         (png_header(20_000, 20_000), "more than the limit of 64,000,000 pixels"),
         (png_header(9_000, 9_000), "9000 x 9000 pixels, more than the limit of 64,000,000"),
         (png_header(100, 100), "does not decode"),
+        (png_with_wrong_checksum(), "does not decode.*IDAT"),
+        (picture(form="PNG")[:-12], "does not decode"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -83,18 +113,31 @@ def test_every_truncation_of_a_jpeg_is_noticed(cut):
 
 
 def test_square_png_is_rgb_of_the_side():
-    png = Image.open(io.BytesIO(square_png(picture(0, mode="L", size=(30, 20)), side=8)))
+    png = square(picture(0, mode="L", size=(30, 20)), side=8)
     assert (png.format, png.mode, png.size) == ("PNG", "RGB", (8, 8))
 
 
 def test_square_png_keeps_the_high_byte_of_16_bits():
     buffer = io.BytesIO()
     Image.fromarray(np.full((8, 8), 0xAB12, np.uint16)).save(buffer, "PNG")
-    png = Image.open(io.BytesIO(square_png(buffer.getvalue(), side=4)))
+    png = square(buffer.getvalue(), side=4)
     assert np.unique(np.asarray(png)).tolist() == [0xAB]
 
 
 def test_square_png_drops_alpha():
     data = picture((10, 20, 30, 0), mode="RGBA", form="PNG")
-    png = np.asarray(Image.open(io.BytesIO(square_png(data, side=4))))
+    png = np.asarray(square(data, side=4))
     assert png[0, 0].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("side", [7, 40, 90])
+def test_square_png_is_the_antialiased_bilinear_resize_of_training(side):
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
+    pixels = np.asarray(coarse.resize((64, 48), Image.Resampling.BICUBIC))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    expected = tf.image.resize(pixels, (side, side), method="bilinear", antialias=True).numpy()
+    difference = np.abs(np.asarray(square(buffer.getvalue(), side), np.float32) - expected)
+    assert difference.mean() < 0.5
+    assert difference.max() < 1.5

@@ -48,7 +48,15 @@ def test_shares_are_met():
 
 
 @pytest.mark.parametrize(
-    "fractions", [{"train": 0.9}, {"train": 1.5, "test": -0.5}, {"training": 1.0}, {}]
+    "fractions",
+    [
+        {"train": 0.9},
+        {"train": 1.5, "test": -0.5},
+        {"training": 1.0},
+        {"train": float("nan")},
+        {},
+        ["train"],
+    ],
 )
 def test_bad_fractions(fractions):
     with pytest.raises(ValueError, match="fractions"):

@@ -14,7 +14,7 @@ def picture(content: str, *remarks: str) -> Picture:
 
 
 def made(captions, kept, defects=(), strict=False) -> Verification:
-    report = Verification("captions.txt", Table(captions, list(defects)), strict)
+    report = Verification("captions.txt", Table(captions, defects=list(defects)), strict)
     for split, name, found in kept:
         report.keep(split, name, found)
     return report
@@ -95,6 +95,28 @@ def test_complete_and_incomplete_flickr8k():
     assert not found["complete"]
     assert (found["pictures"], found["captions"]) == (8090, 40450)
     assert found["missing_pictures"] == {"unused": [lost]}
+
+
+def test_a_picture_with_another_number_of_captions_makes_flickr8k_incomplete():
+    captions = {name: ["1", "2", "3", "4", "5"] for name in official_splits()}
+    few, many, *_ = captions
+    captions[many].append(captions[few].pop())
+    kept = [(split, name, picture(name)) for name, split in official_splits().items()]
+    report = made(captions, kept)
+    found = report.summary()["flickr8k"]
+    assert (found["captions"], found["complete"]) == (40455, False)
+    assert found["pictures_without_five_captions"] == {few: 4, many: 6}
+    assert f"not five captions: {few}, {many}" in report.text()
+
+
+def test_what_was_not_read_is_not_called_missing():
+    name, split = next(iter(official_splits().items()))
+    report = made({name: ["1"], "b.jpg": ["2"], "c.jpg": ["3"]}, [(split, name, picture("A"))])
+    report.planned = [name, "b.jpg", "c.jpg"]
+    report.leave_out(Defect("Images/b.jpg", "b.jpg", "empty file"))
+    assert report.summary()["not_read"] == 1
+    assert "not read, as asked for: 1 pictures" in report.text()
+    assert "complete" not in report.text()
 
 
 def test_pictures_of_ones_own_say_nothing_of_flickr8k():
