@@ -17,6 +17,7 @@ INSTALL = [
     "flax>=0.12",
     "sentencepiece>=0.2.1",
     "kagglehub>=0.3",
+    "google-crc32c>=1.5",
     "ml_collections>=1.0",
     "numpy>=2.0",
     "pillow>=11.0",
@@ -24,8 +25,19 @@ INSTALL = [
 
 EXTRAS = {
     # dill: the test harness of TFDS imports it and does not declare it.
-    "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "dill>=0.3.8"],
+    "test": [
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "hypothesis>=6.100",
+        "fsspec>=2024.6",
+        "safetensors>=0.5",
+        "dill>=0.3.8",
+    ],
+    # To hold the model and its conversions against Hugging Face's.
+    "parity": ["torch>=2.7", "transformers>=5.23"],
     "dev": ["ruff>=0.12", "mypy>=1.15", "build>=1.2", "pre-commit>=4"],
+    # To stream checkpoints from gs:// in one pass, without a download.
+    "gcs": ["fsspec>=2024.6", "gcsfs>=2024.6"],
     "app": ["streamlit>=1.45"],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda12]>=0.10"],

@@ -10,7 +10,16 @@ Submodules load when touched (PEP 562), so importing this costs neither TensorFl
 import importlib
 from types import ModuleType
 
-__all__ = ["batch", "data", "model", "testing", "tokenizer"]
+__all__ = [
+    "batch",
+    "checkpoint",
+    "data",
+    "hub",
+    "huggingface",
+    "model",
+    "testing",
+    "tokenizer",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

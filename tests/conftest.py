@@ -10,7 +10,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 # What may be absent even where everything that can be installed is.
-_EXCUSED = ("needs a big_vision checkout", "Not a test.")  # the latter are TensorFlow's own
+_EXCUSED = (
+    "needs a big_vision checkout",
+    "needs transformers and torch",  # which .ci/run has in an environment of their own
+    "Not a test.",  # TensorFlow's own
+)
 
 
 def pytest_addoption(parser):

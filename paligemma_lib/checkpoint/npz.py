@@ -1,0 +1,284 @@
+"""The `.npz` format of the reference: a zip file of `.npy` arrays, one for each parameter.
+
+    with NpzReader("paligemma-3b-pt-224.f16.npz") as file:
+        file.shapes["img/head/bias"], file.dtypes["img/head/bias"]
+        rows = file.read("llm/layers/mlp/linear", slice(0, 1))
+
+Members are named `params/img/head/bias.npy` and so on (the `params/` may be absent); bfloat16 is a
+void type of 2 bytes. Files are not trusted: nothing is unpickled, and every size must agree with
+the file before anything is allocated. Arrays stored as they are, the usual case, are read at their
+place in the file and their checksums left to `verify`: computing them takes longer than reading.
+Checksums of compressed arrays are always compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO, cast
+
+import jax.numpy as jnp
+import numpy as np
+
+DTYPES = {name: jnp.dtype(name) for name in ("float32", "bfloat16", "float16")}
+
+_PREFIX = "params/"
+_MAX_MEMBERS = 4096
+_MAX_HEADER = 10_000  # bytes, NumPy's own limit
+_THREADS = 2  # the first touch of new memory takes about as long as reading into it
+_PIECE = 8 << 20  # bytes that a thread reads at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class _Member:
+    entry: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    header_size: int
+
+    @property
+    def is_compressed(self) -> bool:
+        return self.entry.compress_type != zipfile.ZIP_STORED
+
+
+class NpzReader:
+    """An open file; a context manager.
+
+    Attributes:
+      shapes: parameter name -> shape.
+      dtypes: parameter name -> NumPy dtype; only those in DTYPES can be read.
+      is_compressed: whether any array is.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Opens the file and reads what its arrays are.
+
+        Args:
+          path: a local file, or a URL that fsspec opens, such as `gs://bucket/file`.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+          ValueError: it is no whole `.npz` file.
+          ImportError: fsspec lacks what the URL needs.
+        """
+        self.path = os.fspath(path)
+        self._current: tuple[str, BinaryIO] | None = None  # the compressed array being read
+        with contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(_open_binary(self.path))
+            with _damage_reported(self.path):
+                self._archive = zipfile.ZipFile(self._file)
+                self._members = _read_members(self._archive)
+            self._threads = stack.enter_context(ThreadPoolExecutor(_THREADS, "npz"))
+            self._stack = stack.pop_all()
+        self.shapes = {name: member.shape for name, member in self._members.items()}
+        self.dtypes = {name: member.dtype for name, member in self._members.items()}
+        self.is_compressed = any(member.is_compressed for member in self._members.values())
+
+    def __enter__(self) -> NpzReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def read(
+        self, name: str, rows: slice | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns `parameter[rows]`, reading no more; a compressed array is best read in order.
+
+        Args:
+          name: a name in `shapes`.
+          rows: a slice of axis 0, without a step; None: all.
+          out: where to read to, contiguous; None: new memory.
+
+        Raises:
+          ValueError: the file is damaged, or the type is not in DTYPES.
+        """
+        member = self._members[name]
+        if member.dtype not in DTYPES.values():
+            raise ValueError(
+                f"{self.path}: {name} is {member.dtype}, which is never read; expected "
+                f"{', '.join(DTYPES)}"
+            )
+        first, last, _ = (rows or slice(None)).indices(member.shape[0])
+        if out is None:
+            out = np.empty((last - first, *member.shape[1:]), member.dtype)
+        row_size = math.prod(member.shape[1:]) * member.dtype.itemsize
+        with _damage_reported(f"{self.path}, {name}"):
+            stream, start = self._data(name)
+            start += first * row_size
+            left = _as_bytes(out)
+            if isinstance(stream, io.FileIO):
+                pieces = range(0, len(left), _PIECE)
+                read = functools.partial(_read_piece, stream.fileno(), start, left)
+                list(self._threads.map(read, pieces))
+                return out
+            stream.seek(start)
+            while left:
+                left = left[_positive(cast(io.RawIOBase, stream).readinto(left)) :]
+            if member.is_compressed and last == member.shape[0]:
+                stream.read(1)  # at the end, the checksum is compared
+        return out
+
+    def verify(self) -> None:
+        """Compares the checksums of all arrays.
+
+        Raises:
+          ValueError: one is wrong.
+        """
+        for name, member in self._members.items():
+            with _damage_reported(f"{self.path}, {name}"):
+                stream = self._stack.enter_context(self._archive.open(member.entry))
+                while stream.read(1 << 20):
+                    pass
+
+    def _data(self, name: str) -> tuple[BinaryIO, int]:
+        """A file and where in it the array's values begin."""
+        member = self._members[name]
+        if not member.is_compressed:
+            # Behind the member's own header: 30 bytes, of which the last 4 are two sizes.
+            self._file.seek(member.entry.header_offset + 26)
+            sizes = struct.unpack("<HH", self._file.read(4))
+            return self._file, member.entry.header_offset + 30 + sum(sizes) + member.header_size
+        if self._current is None or self._current[0] != name:
+            stream = self._stack.enter_context(self._archive.open(member.entry))
+            self._current = name, cast(BinaryIO, stream)
+        return self._current[1], member.header_size
+
+
+def write_npz(
+    file: BinaryIO,
+    arrays: Iterable[tuple[str, tuple[int, ...], np.dtype, Iterable[np.ndarray]]],
+) -> None:
+    """Writes arrays one after the other, uncompressed, as the reference does.
+
+    Args:
+      file: where to.
+      arrays: name, shape, dtype, and the values in order, in blocks of any number of rows.
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, shape, dtype, blocks in arrays:
+            entry = zipfile.ZipInfo(f"{_PREFIX}{name}.npy")
+            with archive.open(entry, "w", force_zip64=True) as out:
+                descr = np.lib.format.dtype_to_descr(dtype)
+                header = {"descr": descr, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(out, header)
+                for rows in blocks:
+                    out.write(_as_bytes(np.ascontiguousarray(rows)))
+
+
+def _as_bytes(array: np.ndarray) -> memoryview:
+    return memoryview(cast(Any, array.reshape(-1).view(np.uint8)))
+
+
+def _read_piece(fd: int, start: int, out: memoryview, first: int) -> None:
+    """Fills `out[first : first + _PIECE]` from the file, of which it is the bytes from `start`."""
+    piece = out[first : first + _PIECE]
+    while piece:
+        count = _positive(os.preadv(fd, [piece], start + first))
+        piece, first = piece[count:], first + count
+
+
+def _positive(count: int | None) -> int:
+    if not count:
+        raise EOFError("the file ends too early")
+    return count
+
+
+def _open_binary(path: str) -> BinaryIO:
+    if "://" not in path:
+        if os.path.isdir(path):
+            raise ValueError(f"{path} is a folder, expected an .npz file")
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"{path} is not there, expected an .npz file")
+        file = open(path, "rb", buffering=0)  # noqa: SIM115, the caller closes it
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)  # reads further ahead
+        return cast(BinaryIO, file)
+    try:
+        import fsspec
+
+        return cast(BinaryIO, fsspec.open(path, "rb").open())
+    except ImportError as error:
+        raise ImportError(
+            f"{path} cannot be read ({error}): pip install 'paligemma_lib[gcs]', or, if it is "
+            "public, download it with paligemma_lib.hub.fetch"
+        ) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is not there") from error
+    except Exception as error:  # each of fsspec's file systems has exceptions of its own
+        raise OSError(
+            f"{path} cannot be opened ({type(error).__name__}: {error}). A private bucket needs "
+            "credentials: gcloud auth application-default login"
+        ) from error
+
+
+def _read_members(archive: zipfile.ZipFile) -> dict[str, _Member]:
+    entries = archive.infolist()
+    if len(entries) > _MAX_MEMBERS:
+        raise zipfile.BadZipFile(
+            f"it has {len(entries):,} members, at most {_MAX_MEMBERS:,} are read"
+        )
+    members: dict[str, _Member] = {}
+    for entry in entries:
+        name = entry.filename.removesuffix(".npy").removeprefix(_PREFIX)
+        if not entry.filename.endswith(".npy"):
+            raise zipfile.BadZipFile(f"{entry.filename!r} in it is no .npy array")
+        if name in members:
+            raise zipfile.BadZipFile(f"{name} is in it twice")
+        members[name] = _read_header(archive, entry)
+    return members
+
+
+def _read_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
+    name = entry.filename
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise zipfile.BadZipFile(f"{name} is compressed as NumPy never does")
+    if entry.flag_bits & 1:
+        raise zipfile.BadZipFile(f"{name} is encrypted")
+    with archive.open(entry) as stream:
+        head = io.BytesIO(stream.read(_MAX_HEADER))
+    version = np.lib.format.read_magic(head)
+    if version != (1, 0):
+        raise zipfile.BadZipFile(f"{name} has a header of version {version}, expected (1, 0)")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(head)
+    if dtype == np.dtype("V2"):
+        dtype = DTYPES["bfloat16"]
+    member = _Member(entry, shape, dtype, head.tell())
+    if dtype in DTYPES.values():
+        if fortran_order:
+            raise zipfile.BadZipFile(f"{name} is in Fortran order: save np.ascontiguousarray of it")
+        size = member.header_size + math.prod(shape) * dtype.itemsize
+        stored = size if member.is_compressed else entry.compress_size
+        if min(shape, default=0) < 0 or not size == entry.file_size == stored:
+            raise zipfile.BadZipFile(
+                f"{name} has {entry.file_size:,} bytes, but its shape {list(shape)} needs {size:,}"
+            )
+    return member
+
+
+@contextlib.contextmanager
+def _damage_reported(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        NotImplementedError,
+        OverflowError,
+        ValueError,
+    ) as error:
+        raise ValueError(
+            f"{source}: not a whole .npz file of arrays ({error}). If its download broke off, "
+            "fetch it again"
+        ) from error

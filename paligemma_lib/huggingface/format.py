@@ -1,0 +1,106 @@
+"""The safetensors format: the header's length (uint64), the header as JSON, values, little-endian.
+
+entries = read_header(path)                      # {"lm_head.weight": Entry(...), ...}
+read_values(file, entries["lm_head.weight"], out, skip=0)
+file.write(header_bytes({"lm_head.weight": (shape, dtype)}))      # then the values, in this order
+
+The safetensors package writes a file only with all of its tensors in memory, and is slow at reading
+some rows of a large one. Source: the description in its repository.
+"""
+
+import dataclasses
+import json
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paligemma_lib.checkpoint.npz import DTYPES
+
+CODES = {"F32": DTYPES["float32"], "F16": DTYPES["float16"], "BF16": DTYPES["bfloat16"]}
+
+_CODE_OF = {dtype: code for code, dtype in CODES.items()}
+_MAX_HEADER = 16 << 20  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A tensor of a file: its type as the file calls it, its shape, its first byte."""
+
+    code: str
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def dtype(self) -> np.dtype | None:
+        """NumPy dtype; None: not a type that parameters have."""
+        return CODES.get(self.code)
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """Returns the tensors of a file by name; all sizes agree with that of the file.
+
+    Raises:
+      ValueError: it is no whole safetensors file.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if not length <= min(size - 8, _MAX_HEADER):
+                raise ValueError(f"a header of {length:,} bytes")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        first, end, entries = 8 + length, 0, {}
+        for name, fields in header.items():
+            begin, stop = fields["data_offsets"]
+            shape, code = tuple(fields["shape"]), str(fields["dtype"])
+            if not all(type(n) is int and n >= 0 for n in (begin, stop, *shape)):
+                raise ValueError(f"{name} has shape {list(shape)} at bytes {begin} to {stop}")
+            num_bytes = math.prod(shape) * CODES[code].itemsize if code in CODES else stop - begin
+            if stop - begin != num_bytes:
+                raise ValueError(f"{name} of shape {list(shape)} has {stop - begin:,} bytes")
+            end = max(end, stop)
+            entries[name] = Entry(code, shape, first + begin)
+        if first + end != size:
+            raise ValueError(f"its tensors end at byte {first + end:,}")
+    except (
+        struct.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise ValueError(
+            f"{path}: {size:,} bytes that are no whole safetensors file ({error}). If its "
+            "download broke off, download it again."
+        ) from error
+    return entries
+
+
+def read_values(file: Any, entry: Entry, out: np.ndarray, skip: int = 0) -> None:
+    """Fills `out`, contiguous and of the entry's dtype, with its values from number `skip` on."""
+    left: Any = out.reshape(-1).view(np.uint8).data
+    file.seek(entry.start + skip * out.itemsize)
+    while left:
+        count = file.readinto(left)
+        if not count:
+            raise ValueError(f"{file.name}: ends too early. Download it again.")
+        left = left[count:]
+
+
+def header_bytes(tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> bytes:
+    """Returns what comes before the values of these tensors, of which each has shape and dtype."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (shape, dtype) in tensors.items():
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _CODE_OF[dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text

@@ -1,0 +1,174 @@
+"""The JSON files beside the weights, from which transformers builds model and processor.
+
+for name, content in files(config, dtype="bfloat16").items():
+    (folder / name).write_text(json.dumps(content))
+
+They say explicitly what the defaults of transformers get wrong for PaliGemma 2: a soft cap of 30 on
+the final logits, and windows of 4096 tokens in every other layer.
+"""
+
+from typing import Any
+
+from paligemma_lib.huggingface.tensors import VOCABULARY_PADDING
+from paligemma_lib.model.config import PaliGemmaConfig
+
+_PAD, _EOS, _BOS, _UNKNOWN = 0, 1, 2, 3
+_MAX_POSITIONS = 8192
+_BILINEAR = 2  # Pillow's number, antialiased
+_SPECIAL = {"pad": _PAD, "eos": _EOS, "bos": _BOS, "unk": _UNKNOWN}
+
+
+def files(config: PaliGemmaConfig, dtype: str) -> dict[str, dict[str, Any]]:
+    """Returns the content of each file: of the model, of generation, and of its pictures.
+
+    Raises:
+      ValueError: transformers has no such model; says which it has.
+    """
+    return {
+        "config.json": model_settings(config, dtype),
+        "generation_config.json": {
+            "bos_token_id": _BOS,
+            "eos_token_id": _EOS,
+            "pad_token_id": _PAD,
+        },
+        "preprocessor_config.json": {
+            "image_processor_type": "SiglipImageProcessor",
+            "processor_class": "PaliGemmaProcessor",
+            "image_seq_length": config.vision.num_tokens,
+            "do_convert_rgb": True,
+            "do_resize": True,
+            "size": {"height": config.vision.image_size, "width": config.vision.image_size},
+            "resample": _BILINEAR,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5],
+        },
+    }
+
+
+def tokenizer_files(config: PaliGemmaConfig) -> dict[str, dict[str, Any]]:
+    """Returns the content of each file beside `tokenizer.model`."""
+    tokens = {f"{kind}_token": f"<{kind}>" for kind in _SPECIAL}
+    numbered = {f"<{kind}>": token for kind, token in _SPECIAL.items()}
+    numbered["<image>"] = config.language.vocab_size
+    return {
+        "tokenizer_config.json": {
+            "tokenizer_class": "GemmaTokenizer",
+            "processor_class": "PaliGemmaProcessor",
+            "add_bos_token": True,
+            "add_eos_token": False,
+            **tokens,
+            "extra_special_tokens": {"image_token": "<image>"},
+            "added_tokens_decoder": {
+                str(token): {
+                    "content": content,
+                    "lstrip": False,
+                    "normalized": False,
+                    "rstrip": False,
+                    "single_word": False,
+                    "special": True,
+                }
+                for content, token in numbered.items()
+            },
+        },
+        "special_tokens_map.json": {**tokens, "image_token": "<image>"},
+    }
+
+
+def model_settings(config: PaliGemmaConfig, dtype: str) -> dict[str, Any]:
+    """Returns `config.json`; `dtype` is the type of the stored weights.
+
+    Raises:
+      ValueError: transformers has no such model; says which it has.
+    """
+    vision, language = config.vision, config.language
+    text: dict[str, Any] = {
+        "model_type": "gemma2" if language.post_norms else "gemma",
+        "vocab_size": language.vocab_size + VOCABULARY_PADDING,
+        "hidden_size": language.width,
+        "intermediate_size": language.mlp_dim,
+        "num_hidden_layers": language.depth,
+        "num_attention_heads": language.num_heads,
+        "num_key_value_heads": language.num_kv_heads,
+        "head_dim": language.head_dim,
+        # Gemma's classes read the first name, or the second, depending on the version.
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10_000.0,
+        "max_position_embeddings": _MAX_POSITIONS,
+        "num_image_tokens": vision.num_tokens,
+        "tie_word_embeddings": True,
+        "dtype": dtype,
+    }
+    if language.post_norms:
+        text |= {
+            "query_pre_attn_scalar": _query_pre_attn_scalar(config),
+            "attn_logit_softcapping": language.attention_softcap,
+            "final_logit_softcapping": language.final_softcap,
+            "layer_types": ["full_attention"] * language.depth,
+            # Older versions know no `layer_types`; a window as wide as the text changes nothing.
+            "sliding_window": _MAX_POSITIONS,
+        }
+    else:
+        _check_gemma(config)
+    return {
+        "architectures": ["PaliGemmaForConditionalGeneration"],
+        "model_type": "paligemma",
+        "dtype": dtype,
+        "bos_token_id": _BOS,
+        "eos_token_id": _EOS,
+        "pad_token_id": _PAD,
+        "image_token_index": language.vocab_size,
+        "hidden_size": language.width,
+        "projection_dim": language.width,
+        "tie_word_embeddings": True,
+        "text_config": text,
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
+            "num_channels": 3,
+            "hidden_size": vision.width,
+            "intermediate_size": vision.mlp_dim,
+            "num_hidden_layers": vision.depth,
+            "num_attention_heads": vision.num_heads,
+            "hidden_act": "gelu_pytorch_tanh",
+            "layer_norm_eps": 1e-6,
+            "num_image_tokens": vision.num_tokens,
+            "projection_dim": language.width,
+            "vision_use_head": False,
+            "dtype": dtype,
+        },
+    }
+
+
+def _query_pre_attn_scalar(config: PaliGemmaConfig) -> int:
+    """Gemma 2 in transformers multiplies queries by `query_pre_attn_scalar**-0.5`."""
+    language = config.language
+    scale = language.head_dim**-0.5 if language.query_scale is None else language.query_scale
+    scalar = round(scale**-2)
+    if scalar < 1 or abs(scalar**-0.5 / scale - 1) > 1e-6:
+        raise ValueError(
+            f"huggingface.export: query_scale={scale} is not 1 / sqrt(a whole number), which "
+            "transformers' Gemma 2 wants. Fold it into llm/layers/attn/q_einsum/w, or save .npz."
+        )
+    return scalar
+
+
+def _check_gemma(config: PaliGemmaConfig) -> None:
+    """Without post norms the model must be Gemma 1, which knows no soft caps and no scale."""
+    language = config.language
+    for name, neutral in (
+        ("attention_softcap", (None,)),
+        ("final_softcap", (None,)),
+        ("query_scale", (None, language.head_dim**-0.5)),
+    ):
+        if getattr(language, name) not in neutral:
+            raise ValueError(
+                f"huggingface.export: {name}={getattr(language, name)} with post_norms=False. "
+                "transformers has Gemma (no post norms, no soft caps, queries scaled by "
+                "head_dim**-0.5) and Gemma 2 (post norms) and nothing between: save .npz instead."
+            )

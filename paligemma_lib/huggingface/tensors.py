@@ -1,0 +1,178 @@
+"""Which tensor of a Hugging Face checkpoint is which part of which parameter.
+
+for tensor in all_tensors(config):
+    stored[tensor.name] = tensor.to_stored(params[tensor.parameter][tensor.index])
+
+The names are those of the files on the Hub, which every version of transformers reads.
+`canonical_name` brings the names that other versions write to these.
+
+A PyTorch linear layer stores [out, in], with the heads flattened; a convolution OIHW; every layer
+has tensors of its own, where the reference stacks them on axis 0.
+"""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+
+from paligemma_lib.checkpoint.matching import POSITION_EMBEDDING, expected_shapes
+from paligemma_lib.model.config import PaliGemmaConfig
+
+EMBEDDING = "llm/embedder/input_embedding"
+LM_HEAD = "lm_head.weight"
+
+# Files hold rows for `<image>`, whose id comes after the vocabulary, up to a multiple of 64.
+VOCABULARY_PADDING = 64
+
+_VISION = "vision_tower.vision_model."
+_LANGUAGE = "language_model.model."
+
+_STRIP = 16
+
+# Which axes of a parameter make each axis of the tensor.
+Axes = tuple[tuple[int, ...], ...]
+_VECTOR: Axes = ((0,),)
+_MATRIX: Axes = ((0,), (1,))
+_TRANSPOSED: Axes = ((1,), (0,))
+_HEADS: Axes = ((0, 1),)  # [N, H] -> [N * H]
+_WIDTH_HEADS: Axes = ((1, 2), (0,))  # [D, N, H] -> [N * H, D]
+_HEADS_WIDTH: Axes = ((0, 2), (1,))  # [N, D, H] -> [N * H, D]
+_HEADS_OUT: Axes = ((2,), (0, 1))  # [N, H, D] -> [D, N * H]
+_CONVOLUTION: Axes = ((3,), (2,), (0,), (1,))  # HWIO -> OIHW
+_POSITIONS: Axes = ((0, 1), (2,))  # [1, P, D] -> [P, D]
+
+_BLOCK = "img/Transformer/encoderblock/"
+_ATTENTION = _BLOCK + "MultiHeadDotProductAttention_0/"
+_MLP = _BLOCK + "MlpBlock_0/"
+_LAYER = "llm/layers/"
+
+# Parameter, place on its axes after that of the layers, tensor; {} is the number of the layer.
+_TABLE: tuple[tuple[str, tuple[int, ...], str, Axes], ...] = (
+    ("img/embedding/kernel", (), _VISION + "embeddings.patch_embedding.weight", _CONVOLUTION),
+    ("img/embedding/bias", (), _VISION + "embeddings.patch_embedding.bias", _VECTOR),
+    (POSITION_EMBEDDING, (), _VISION + "embeddings.position_embedding.weight", _POSITIONS),
+    *(
+        (f"{_BLOCK}LayerNorm_{k}/{ours}", (), f"{_VISION}encoder.layers.{{}}.{theirs}", _VECTOR)
+        for k in (0, 1)
+        for ours, theirs in (
+            ("scale", f"layer_norm{k + 1}.weight"),
+            ("bias", f"layer_norm{k + 1}.bias"),
+        )
+    ),
+    *(
+        (f"{_ATTENTION}{ours}", (), f"{_VISION}encoder.layers.{{}}.self_attn.{theirs}", axes)
+        for ours, theirs, axes in (
+            ("query/kernel", "q_proj.weight", _WIDTH_HEADS),
+            ("query/bias", "q_proj.bias", _HEADS),
+            ("key/kernel", "k_proj.weight", _WIDTH_HEADS),
+            ("key/bias", "k_proj.bias", _HEADS),
+            ("value/kernel", "v_proj.weight", _WIDTH_HEADS),
+            ("value/bias", "v_proj.bias", _HEADS),
+            ("out/kernel", "out_proj.weight", _HEADS_OUT),
+            ("out/bias", "out_proj.bias", _VECTOR),
+        )
+    ),
+    *(
+        (
+            f"{_MLP}Dense_{k}/{ours}",
+            (),
+            f"{_VISION}encoder.layers.{{}}.mlp.fc{k + 1}.{theirs}",
+            axes,
+        )
+        for k in (0, 1)
+        for ours, theirs, axes in (("kernel", "weight", _TRANSPOSED), ("bias", "bias", _VECTOR))
+    ),
+    ("img/Transformer/encoder_norm/scale", (), _VISION + "post_layernorm.weight", _VECTOR),
+    ("img/Transformer/encoder_norm/bias", (), _VISION + "post_layernorm.bias", _VECTOR),
+    ("img/head/kernel", (), "multi_modal_projector.linear.weight", _TRANSPOSED),
+    ("img/head/bias", (), "multi_modal_projector.linear.bias", _VECTOR),
+    (EMBEDDING, (), _LANGUAGE + "embed_tokens.weight", _MATRIX),
+    *(
+        (f"{_LAYER}{ours}", place, f"{_LANGUAGE}layers.{{}}.{theirs}", axes)
+        for ours, place, theirs, axes in (
+            ("attn/q_einsum/w", (), "self_attn.q_proj.weight", _HEADS_WIDTH),
+            ("attn/kv_einsum/w", (0,), "self_attn.k_proj.weight", _HEADS_WIDTH),
+            ("attn/kv_einsum/w", (1,), "self_attn.v_proj.weight", _HEADS_WIDTH),
+            ("attn/attn_vec_einsum/w", (), "self_attn.o_proj.weight", _HEADS_OUT),
+            ("mlp/gating_einsum", (0,), "mlp.gate_proj.weight", _TRANSPOSED),
+            ("mlp/gating_einsum", (1,), "mlp.up_proj.weight", _TRANSPOSED),
+            ("mlp/linear", (), "mlp.down_proj.weight", _TRANSPOSED),
+            ("pre_attention_norm/scale", (), "input_layernorm.weight", _VECTOR),
+        )
+    ),
+    ("llm/final_norm/scale", (), _LANGUAGE + "norm.weight", _VECTOR),
+)
+
+# The same name means the norm before the MLP in Gemma, and the one after attention in Gemma 2.
+_NORMS = {
+    False: {"pre_ffw_norm": "post_attention_layernorm"},
+    True: {
+        "post_attention_norm": "post_attention_layernorm",
+        "pre_ffw_norm": "pre_feedforward_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of a checkpoint: `params[parameter][index]`, of that `shape`, in another layout."""
+
+    name: str
+    parameter: str
+    index: tuple[int, ...]
+    shape: tuple[int, ...]
+    axes: Axes
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape in the file."""
+        return tuple(math.prod(self.shape[axis] for axis in group) for group in self.axes)
+
+    def to_stored(self, values: np.ndarray) -> np.ndarray:
+        """Returns values of `shape` as the file holds them; a view where possible."""
+        order = [axis for group in self.axes for axis in group]
+        return values.transpose(order).reshape(self.stored_shape)
+
+    def from_stored(self, values: np.ndarray) -> np.ndarray:
+        """The inverse of `to_stored`."""
+        order = [axis for group in self.axes for axis in group]
+        return values.reshape([self.shape[axis] for axis in order]).transpose(np.argsort(order))
+
+
+def all_tensors(config: PaliGemmaConfig) -> list[Tensor]:
+    """Returns every tensor that a checkpoint of this model holds, the vocabulary not padded."""
+    shapes = expected_shapes(config)
+    norms = tuple(
+        (f"{_LAYER}{ours}/scale", (), f"{_LANGUAGE}layers.{{}}.{theirs}.weight", _VECTOR)
+        for ours, theirs in _NORMS[config.language.post_norms].items()
+    )
+    tensors = []
+    for parameter, place, name, axes in _TABLE + norms:
+        shape = shapes[parameter]
+        indices = [(layer, *place) for layer in range(shape[0])] if "{}" in name else [place]
+        tensors += [
+            Tensor(name.format(*index[:1]), parameter, index, shape[len(index) :], axes)
+            for index in indices
+        ]
+    return tensors
+
+
+def canonical_name(name: str) -> str:
+    """Returns the name on the Hub of a tensor that any version of transformers has written."""
+    name = name.removeprefix("model.")
+    if re.fullmatch(r"(language_model\.)?lm_head\.weight", name):
+        return LM_HEAD
+    name = re.sub(r"^vision_tower\.(?!vision_model\.)", _VISION, name)
+    return re.sub(r"^language_model\.(?!model\.)", _LANGUAGE, name)
+
+
+def copy(values: np.ndarray, out: np.ndarray) -> None:
+    """`out[...] = values`, in strips where this transposes: several times faster than in one go."""
+    if values.ndim < 2 or values.strides[-1] == values.itemsize:
+        out[...] = values
+        return
+    for start in range(0, values.shape[-1], _STRIP):
+        strip = slice(start, start + _STRIP)
+        out[..., strip] = values[..., strip]
