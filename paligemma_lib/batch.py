@@ -1,0 +1,212 @@
+"""The contract between data and model: what a batch of images and text holds, and its rules.
+
+    check(batch)                             # ValueError that lists every breach
+    print(describe(batch, tokenizer))        # the slots of one example, for a person
+
+`B` examples, `T` text slots, `S` image side. A batch is a dict of NumPy arrays:
+
+    image        float32[B, S, S, 3] in [-1, 1], or uint8[B, S, S, 3] to be scaled on the device
+    text         int32[B, T]    prefix, then one suffix or several, then padding
+    segment      int32[B, T]    0 prefix, 1..K the K-th suffix of this image, -1 padding
+    position     int32[B, T]    every suffix starts again where the prefix ended; 0 in padding
+    loss_weight  float32[B, T]  weight of predicting the token in this slot; 0 on prefix and padding
+
+An evaluation batch also has
+
+    image_id     str[B]
+    valid        bool[B]        False for the examples that only fill up the last batch
+
+A prefix is BOS, tokens, newline; a suffix is tokens, EOS. A token is predicted from the slot
+before it, the first token of every suffix from the last slot of the prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from paligemma_lib.tokenizer import Tokenizer
+
+Batch = Mapping[str, np.ndarray]
+
+# Token ids that PaliGemma fixes. `NEWLINE` is its piece for "\n"; other tokenizers differ.
+PAD, EOS, BOS, NEWLINE = 0, 1, 2, 108
+
+_FORMS = {  # key -> dtypes, shape
+    "image": (("float32", "uint8"), "BSSC"),
+    "text": (("int32",), "BT"),
+    "segment": (("int32",), "BT"),
+    "position": (("int32",), "BT"),
+    "loss_weight": (("float32",), "BT"),
+    "image_id": (("str",), "B"),
+    "valid": (("bool",), "B"),
+}
+_OPTIONAL = {"image_id", "valid"}
+
+
+def may_see(segment: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Which text slot may attend to which; every slot that is not padding also sees the image.
+
+    The prefix `a b` with the suffixes `c d` and `e`, rows looking at columns:
+
+            a b c d e
+        a   1 1 0 0 0
+        b   1 1 0 0 0
+        c   1 1 1 0 0
+        d   1 1 1 1 0
+        e   1 1 0 0 1
+
+    Args:
+      segment: int32[..., T].
+      position: int32[..., T].
+
+    Returns:
+      bool[..., T, T].
+    """
+    looking, seen = segment[..., :, None], segment[..., None, :]
+    earlier = position[..., None, :] <= position[..., :, None]
+    return (looking >= 0) & ((seen == 0) | ((seen == looking) & earlier))
+
+
+def predicted_from(segment: np.ndarray) -> np.ndarray:
+    """The slot whose output predicts each slot's token.
+
+    Args:
+      segment: int32[..., T].
+
+    Returns:
+      int32[..., T], meaningful where `segment > 0`.
+    """
+    before = np.broadcast_to(np.arange(segment.shape[-1]) - 1, segment.shape)
+    prefix_end = np.sum(segment == 0, axis=-1, keepdims=True) - 1
+    return np.where(_starts(segment), prefix_end, before).astype(np.int32)
+
+
+def check(batch: Batch, *, newline: int = NEWLINE) -> None:
+    """Checks a batch against the contract.
+
+    Args:
+      batch: arrays by key.
+      newline: the tokenizer's id of the newline.
+
+    Raises:
+      ValueError: every breach, each with the first place where it was seen.
+    """
+    breaches = list(_breaches_of_form(batch)) or list(_breaches_of_content(batch, newline))
+    if breaches:
+        raise ValueError("the batch breaks the contract:\n- " + "\n- ".join(breaches))
+
+
+def describe(batch: Batch, tokenizer: Tokenizer, example: int = 0) -> str:
+    """What each slot of one example is: token, role, segment, position, weight, what it may see."""
+    keys = ("text", "segment", "position", "loss_weight")
+    text, segment, position, weight = (np.asarray(batch[key])[example] for key in keys)
+    sees, source = may_see(segment, position), predicted_from(segment)
+    title = f"example {example}"
+    if "image_id" in batch:
+        title += f", image {batch['image_id'][example]}"
+    if "valid" in batch and not batch["valid"][example]:
+        title += ", not valid: fills up the batch"
+    lines = [title, f"{'slot':>4} {'id':>6} {'token':<16} {'role':<8} seg  pos weight from sees"]
+    padding = segment < 0
+    for slot in np.flatnonzero(~padding):
+        role = "prefix" if segment[slot] == 0 else f"suffix {segment[slot]}"
+        origin = source[slot] if segment[slot] > 0 else ""
+        lines.append(
+            f"{slot:>4} {text[slot]:>6} {tokenizer.piece(int(text[slot])):<16} {role:<8} "
+            f"{segment[slot]:>3} {position[slot]:>4} {weight[slot]:>6.3f} {origin:>4} "
+            f"image {_ranges(np.flatnonzero(sees[slot]))}"
+        )
+    lines.append(f"{padding.sum()} slots of padding")
+    return "\n".join(lines)
+
+
+def _breaches_of_form(batch: Batch) -> Iterator[str]:
+    sizes: dict[str, int] = {"C": 3}
+    for key, (dtypes, dims) in _FORMS.items():
+        if key not in batch:
+            if key not in _OPTIONAL:
+                yield f"{key!r} is missing; the keys are {sorted(batch)}"
+            continue
+        array = np.asarray(batch[key])
+        dtype = "str" if array.dtype.kind == "U" else array.dtype.name
+        if dtype not in dtypes:
+            yield f"{key!r} is {dtype}, expected {' or '.join(dtypes)}"
+        expected = ", ".join(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in dims)
+        matches = array.ndim == len(dims) and 0 not in array.shape
+        if not (
+            matches
+            and all(
+                sizes.setdefault(*pair) == pair[1] for pair in zip(dims, array.shape, strict=True)
+            )
+        ):
+            yield f"{key!r} has shape {array.shape}, expected [{expected}]"
+
+
+def _breaches_of_content(batch: Batch, newline: int) -> Iterator[str]:
+    image, text, segment, position, weight = (
+        np.asarray(batch[key]) for key in ("image", "text", "segment", "position", "loss_weight")
+    )
+    if image.dtype == np.float32:
+        # Comparing this way round also finds NaN. Resizing rounds, so a little slack.
+        inside = (np.min(image, axis=(1, 2, 3)) >= -1.001) & (
+            np.max(image, axis=(1, 2, 3)) <= 1.001
+        )
+        yield from _found("image values outside [-1, 1]", ~inside)
+
+    slot = np.broadcast_to(np.arange(text.shape[1]), text.shape)
+    previous = np.pad(segment, ((0, 0), (1, 0)), constant_values=0)[:, :-1]
+    follows = (segment == -1) | ((segment == previous + 1) & (previous >= 0))
+    contiguous = (segment == previous) | (follows & (slot > 0))
+    yield from _found("segments are not 0, 1, 2, ... in order and then -1 only", ~contiguous)
+    whole = np.all(contiguous, axis=1, keepdims=True)  # the other rules need whole segments
+
+    prefix, suffix, padding = segment == 0, segment > 0, segment == -1
+    ends = np.pad(segment, ((0, 0), (0, 1)), constant_values=-1)[:, 1:] != segment
+    start = np.maximum.accumulate(np.where(_starts(segment), slot, 0), axis=1)
+    prefix_len = np.sum(prefix, axis=1, keepdims=True)
+    expected_position = np.where(suffix, prefix_len + slot - start, np.where(prefix, slot, 0))
+    rules = {
+        "the first slot is not BOS": (slot == 0) & (text != BOS),
+        "BOS after the first slot": (slot > 0) & (text == BOS),
+        f"the prefix does not end in the newline ({newline})": prefix & ends & (text != newline),
+        "a suffix does not end in EOS": suffix & ends & (text != EOS),
+        "EOS before the end of a suffix": (text == EOS) & ~(suffix & ends),
+        "a token in padding": padding & (text != PAD),
+        "PAD or a negative id as a token": ~padding & (text <= PAD),
+        "a position that is not as the segments say": position != expected_position,
+        "a negative or infinite weight": ~(np.isfinite(weight) & (weight >= 0)),
+        "weight on the prefix": prefix & (weight != 0),
+        "weight on padding": padding & (weight != 0),
+        "EOS is not supervised": suffix & ends & ~(weight > 0),
+    }
+    for rule, broken in rules.items():
+        yield from _found(rule, broken & whole)
+
+    if "valid" in batch:
+        valid = np.asarray(batch["valid"])
+        yield from _found("weight in an example that is not valid", ~valid[:, None] & (weight != 0))
+        yield from _found("a valid example after one that is not", valid[1:] & ~valid[:-1])
+
+
+def _starts(segment: np.ndarray) -> np.ndarray:
+    """bool[..., T]: the first slot of every suffix."""
+    previous = np.concatenate([segment[..., :1], segment[..., :-1]], axis=-1)
+    return (segment > 0) & (segment != previous)
+
+
+def _found(rule: str, broken: np.ndarray) -> Iterator[str]:
+    places = np.argwhere(broken)
+    if len(places):
+        where = ", slot ".join(str(index) for index in places[0])
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        yield f"{rule}: example {where}{more}"
+
+
+def _ranges(numbers: np.ndarray) -> str:
+    """[0, 1, 2, 5] -> "0-2 5"."""
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return " ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs if len(r))

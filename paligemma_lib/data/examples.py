@@ -1,0 +1,165 @@
+"""What stands in the slots of one process's batches: everything but the pixels.
+
+    examples = Examples(source, tokenizer, image_size=224, text_len=128, batch_size=32, seed=0, ...)
+    rows = examples.load(np.arange(first, last))      # encoded pictures, text arrays, crop boxes
+
+A pure function of the slots' numbers, except that pictures found not to decode are kept in
+`broken`, and others then stand in for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from paligemma_lib.data import order
+from paligemma_lib.data.image import exif_orientation
+from paligemma_lib.data.sources import Record, Source
+from paligemma_lib.data.text import pack
+from paligemma_lib.tokenizer import Tokenizer
+
+_MAX_SUBSTITUTIONS = 20
+_KEPT_CAPTIONS = 1 << 16
+_FILLER = Record(image=b"", captions=(), image_id="")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Examples:
+    """The examples of one process, by slot; the arguments are those of `train_batches`.
+
+    Attributes:
+      seed: None is evaluation: every record once, in order.
+      captions: "packed", "sample", or "none" for prompts alone.
+      broken: records found not to decode, with their image ids.
+    """
+
+    source: Source
+    tokenizer: Tokenizer
+    image_size: int
+    text_len: int
+    batch_size: int
+    seed: int | None
+    captions: str
+    prefix: str
+    lowercase: bool
+    truncate: bool
+    image_dtype: str
+    apply_exif: bool
+    min_crop_area: float = 1.0
+    process_index: int
+    process_count: int
+    broken: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.image_dtype not in ("float32", "uint8"):
+            raise ValueError(f"image_dtype is {self.image_dtype!r}, expected 'float32' or 'uint8'")
+        for name in ("image_size", "text_len", "batch_size", "process_count"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if not 0 <= self.process_index < self.process_count:
+            raise ValueError(
+                f"process_index is {self.process_index}, expected 0 to {self.process_count - 1}"
+            )
+        if self.batch_size % self.process_count:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of {self.process_count} processes"
+            )
+        if not 0 < self.min_crop_area <= 1:
+            raise ValueError(f"min_crop_area is {self.min_crop_area}, expected a share in (0, 1]")
+
+    @property
+    def share(self) -> int:
+        """How many of a step's slots are this process's."""
+        return self.batch_size // self.process_count
+
+    def slots(self) -> int:
+        """How many slots there are; in training, more than will ever be used."""
+        if len(self.source) == 0:
+            raise ValueError(f"{self.source} has no records")
+        if self.seed is None:
+            return self.share * -(-len(self.source) // self.batch_size)
+        return np.iinfo(np.int64).max // self.batch_size
+
+    def records(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The slots' examples and records, int64[n] each; record -1 fills up the last batch."""
+        count = len(self.source)
+        examples = order.example_numbers(
+            slots,
+            batch_size=self.batch_size,
+            process_index=self.process_index,
+            process_count=self.process_count,
+        )
+        if self.seed is None:
+            return examples, np.where(examples < count, examples, -1)
+        numbers = order.record_numbers(examples, records=count, seed=self.seed)
+        for attempt in range(_MAX_SUBSTITUTIONS):  # a substitute may be broken too
+            is_broken = np.isin(numbers, list(self.broken))
+            if not is_broken.any():
+                return examples, numbers
+            others = order.substitutes(numbers, attempt, records=count, seed=self.seed)
+            numbers = np.where(is_broken, others, numbers)
+        raise ValueError(f"{len(self.broken)} of the {count} pictures of {self.source} are broken")
+
+    def load(self, slots: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads some slots.
+
+        Args:
+          slots: int64[n], counted through all steps.
+
+        Returns:
+          `encoded`: bytes[n] as objects; `text`, `segment`, `position`, `loss_weight` of the batch
+          contract; `orientation`: int32[n] and `box`: float32[n, 4], where asked for, see
+          `to_pixels`; in evaluation `image_id`: bytes[n] as objects and `valid`: bool[n].
+
+        Raises:
+          ValueError, FileNotFoundError: a record cannot be read, or its text does not fit.
+        """
+        examples, numbers = self.records(slots)
+        valid = numbers >= 0
+        records = [_FILLER] * len(slots)
+        found = self.source.read(numbers[valid].tolist())
+        for slot, record in zip(np.flatnonzero(valid), found, strict=True):
+            records[slot] = record
+        rows = [self._text(*each) for each in zip(examples, numbers, records, strict=True)]
+        loaded = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        loaded["encoded"] = np.array([record.image for record in records], object)
+        if self.apply_exif:
+            turns = [exif_orientation(record.image) for record in records]
+            loaded["orientation"] = np.array(turns, np.int32)
+        if self.seed is None:
+            loaded["image_id"] = np.array([record.image_id.encode() for record in records], object)
+            loaded["valid"] = valid
+        elif self.min_crop_area < 1:
+            loaded["box"] = order.crop_boxes(examples, min_area=self.min_crop_area, seed=self.seed)
+        return loaded
+
+    @functools.cached_property
+    def _encode_suffix(self) -> Callable[[str], list[int]]:
+        # Every epoch brings the same captions, and tokens are small.
+        return functools.lru_cache(_KEPT_CAPTIONS)(self.tokenizer.encode_suffix)
+
+    def _text(self, example: int, number: int, record: Record) -> dict[str, np.ndarray]:
+        captions = () if self.captions == "none" else record.captions
+        prefix = self.prefix if record.prefix is None else record.prefix
+        try:
+            if self.seed is not None and not captions:
+                raise ValueError("it has no caption to learn")
+            if self.seed is not None and self.captions == "sample":
+                epoch, count = int(example) // len(self.source), len(captions)
+                one = order.caption_number(int(number), epoch, captions=count, seed=self.seed)
+                captions = captions[one : one + 1]
+            return pack(
+                self.tokenizer.encode_prefix(prefix),
+                [
+                    self._encode_suffix(caption.lower() if self.lowercase else caption)
+                    for caption in captions
+                ],
+                self.text_len,
+                truncate=self.truncate,
+            )
+        except ValueError as error:
+            where = self.source.where(number)
+            raise ValueError(f"image {record.image_id} ({where}): {error}") from error

@@ -1,0 +1,98 @@
+"""Bytes of local files and of remote ones (`gs://`, TensorFlow's `ram://`), a part at a time.
+
+    data = read_part(path, offset, length)
+    everything = in_parallel(read, names, remote=is_remote(path))
+
+TensorFlow reads `gs://` in blocks of 64 MiB, however little is asked for, unless the environment
+variable GCS_READ_CACHE_DISABLED is 1 before TensorFlow is imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO, TypeVar, cast
+
+import tensorflow as tf
+
+_PARALLEL_REQUESTS = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def is_remote(path: str) -> bool:
+    """Whether the path names a file system, as in gs://bucket/file."""
+    return "://" in path
+
+
+def join(folder: str, name: str) -> str:
+    """A path below a local or remote folder."""
+    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, name)
+
+
+def stat(path: str) -> tuple[int, int]:
+    """Size in bytes and time of change in ns (0 where the file system keeps none).
+
+    Raises:
+      FileNotFoundError: there is no such file.
+    """
+    try:
+        found = tf.io.gfile.stat(path)
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(f"{path} is not there") from error
+    return found.length, found.mtime_nsec
+
+
+def open_file(path: str) -> BinaryIO:
+    """Opens a file for reading; a local one without a buffer."""
+    if not is_remote(path):
+        return cast(BinaryIO, open(path, "rb", buffering=0))
+    if path.startswith("gs://"):
+        _warn_of_large_blocks()
+    return tf.io.gfile.GFile(path, "rb")
+
+
+def read_part(path: str, offset: int, length: int) -> bytes:
+    """`length` bytes from `offset` on, or fewer where the file ends."""
+    with open_file(path) as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def read_whole(path: str, limit: int) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is larger than `limit` bytes.
+    """
+    size, _ = stat(path)
+    if size > limit:
+        raise ValueError(f"{path} is larger than the limit of {limit >> 20} MiB")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return file.read(size)
+
+
+def in_parallel(function: Callable[[T], R], items: Iterable[T], *, remote: bool) -> list[R]:
+    """`function` of each item, in order; many requests at once where each has to wait."""
+    if not remote:
+        return [function(item) for item in items]
+    return list(_requests().map(function, items))
+
+
+@functools.cache
+def _requests() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_PARALLEL_REQUESTS, thread_name_prefix="paligemma-data")
+
+
+@functools.cache
+def _warn_of_large_blocks() -> None:
+    if "GCS_READ_CACHE_DISABLED" not in os.environ:
+        logging.getLogger(__name__).warning(
+            "TensorFlow fetches 64 MiB for every part of a file that is read from gs://. Set the "
+            "environment variable GCS_READ_CACHE_DISABLED=1 before the program starts."
+        )

@@ -1,0 +1,93 @@
+"""Prefix and suffixes of one image to the text arrays of the batch contract; packing.
+
+    row = pack(tokenizer.encode_prefix("caption en"),
+               [tokenizer.encode_suffix(caption) for caption in captions], text_len=128)
+    row["text"], row["segment"], row["position"], row["loss_weight"]     # each [T]
+
+Packing puts all suffixes of an image behind one prefix. With the prefix `p q` and the suffixes
+`a b` and `c`, EOS written `.`, six tokens and EOS twice fill eight of T = 10 slots:
+
+    text         p  q   a   b   .   c   .   _  _  _
+    segment      0  0   1   1   1   2   2  -1 -1 -1
+    position     0  1   2   3   4   2   3   0  0  0
+    loss_weight  0  0  1/3 1/3 1/3 1/2 1/2  0  0  0
+
+A suffix's weights sum to one, so sum(weight x loss) / sum(weight) is the mean over captions of
+each caption's mean loss, as in the reference implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from paligemma_lib.batch import EOS
+
+
+def pack(
+    prefix: Sequence[int],
+    suffixes: Sequence[Sequence[int]],
+    text_len: int,
+    *,
+    truncate: bool = False,
+) -> dict[str, np.ndarray]:
+    """Lays out one example's text; one suffix is the ordinary, unpacked case.
+
+    Args:
+      prefix: token ids, BOS to newline.
+      suffixes: token ids of each suffix, ending in EOS. None at all gives the prompt alone.
+      text_len: T, the slots there are.
+      truncate: cut the longest suffixes where they do not all fit; each keeps its EOS.
+
+    Returns:
+      `text`, `segment`, `position`: int32[T], `loss_weight`: float32[T].
+
+    Raises:
+      ValueError: the text needs more than T slots and may not, or cannot, be truncated.
+    """
+    lengths = [len(suffix) for suffix in suffixes]
+    needed = len(prefix) + sum(lengths)
+    if needed > text_len:
+        if not truncate:
+            raise ValueError(
+                f"the text needs {needed} slots ({len(prefix)} of prefix, {sum(lengths)} of "
+                f"{len(suffixes)} suffixes), text_len is {text_len}. Raise text_len, use "
+                'captions="sample" for one suffix per example, or allow truncate=True'
+            )
+        limit = _limit(lengths, text_len - len(prefix))
+        if limit < 1:
+            raise ValueError(
+                f"{len(prefix)} slots of prefix and one for each of {len(suffixes)} suffixes do "
+                f"not fit into text_len {text_len} even when truncated: raise text_len"
+            )
+        suffixes = [
+            suffix if len(suffix) <= limit else [*suffix[: limit - 1], EOS] for suffix in suffixes
+        ]
+
+    parts = [prefix, *suffixes]
+    counts = np.array([len(part) for part in parts])
+    segment = np.repeat(np.arange(len(parts)), counts)
+    slot = np.arange(len(segment))
+    start = (np.cumsum(counts) - counts)[segment]
+    supervised = segment > 0
+    return {
+        "text": _padded(np.concatenate(parts), text_len, 0, np.int32),
+        "segment": _padded(segment, text_len, -1, np.int32),
+        "position": _padded(slot - start + supervised * counts[0], text_len, 0, np.int32),
+        "loss_weight": _padded(supervised / counts[segment], text_len, 0, np.float32),
+    }
+
+
+def _padded(values: np.ndarray, length: int, padding: int, dtype: type) -> np.ndarray:
+    row: np.ndarray = np.full(length, padding, dtype)
+    row[: len(values)] = values
+    return row
+
+
+def _limit(lengths: Sequence[int], room: int) -> int:
+    """The longest that a suffix may be for all to fit into `room` slots."""
+    limit = max(lengths, default=0)
+    while limit > 0 and sum(min(length, limit) for length in lengths) > room:
+        limit -= 1
+    return limit

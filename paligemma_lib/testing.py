@@ -1,0 +1,73 @@
+"""Small stand-ins for tests: a tokenizer with PaliGemma's conventions, and batches.
+
+tokenizer = tiny_tokenizer()                                  # 512 pieces, trained in a moment
+batch = tiny_batch(tokenizer, batch_size=2, image_size=32, text_len=48, captions=3)
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+
+import numpy as np
+import sentencepiece
+
+from paligemma_lib.data.text import pack
+from paligemma_lib.tokenizer import Tokenizer
+
+TINY_VOCAB = 512
+
+_WHO = "a dog|two girls|a small child|an old man|the climber|three horses|a boy in red|some people"
+_DOES = "runs|is jumping high|stand quietly|play with a ball|looks up|waits|swims|rides a bicycle"
+_WHERE = "on the beach|in the snow|through green grass|by a river|near tall rocks|under trees"
+
+
+def tiny_captions() -> list[str]:
+    """Captions in the manner of Flickr8k, 384 of them."""
+    parts = (words.split("|") for words in (_WHO, _DOES, _WHERE))
+    return [f"{' '.join(each).capitalize()} ." for each in itertools.product(*parts)]
+
+
+@functools.cache
+def tiny_tokenizer() -> Tokenizer:
+    """A tokenizer of 512 pieces that encodes any text; the newline has an id of its own."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(tiny_captions()),
+        model_writer=model,
+        vocab_size=TINY_VOCAB,
+        model_type="bpe",
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        user_defined_symbols=["\n"],
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return Tokenizer(model.getvalue(), "the tiny tokenizer", TINY_VOCAB)
+
+
+def tiny_batch(
+    tokenizer: Tokenizer,
+    *,
+    batch_size: int = 2,
+    image_size: int = 32,
+    text_len: int = 48,
+    captions: int = 1,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """A training batch of noise with captions; see `paligemma_lib.batch` for its keys."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for _ in range(batch_size):
+        texts = random.choice(tiny_captions(), captions, replace=False)
+        suffixes = [tokenizer.encode_suffix(str(text)) for text in texts]
+        rows.append(pack(tokenizer.encode_prefix("caption en"), suffixes, text_len, truncate=True))
+    image = random.uniform(-1, 1, (batch_size, image_size, image_size, 3)).astype(np.float32)
+    return {"image": image, **{key: np.stack([row[key] for row in rows]) for key in rows[0]}}

@@ -1,0 +1,66 @@
+"""Small data sets for the tests of `paligemma_lib.data`."""
+
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from paligemma_lib.testing import tiny_captions
+
+
+def picture(number: int, size=(40, 30), form="PNG", **options) -> bytes:
+    """The bytes of a picture of smooth noise; each number gives another."""
+    random = np.random.default_rng(number)
+    noise = Image.fromarray(random.integers(0, 256, (5, 6, 3), np.uint8))
+    buffer = io.BytesIO()
+    noise.resize(size, Image.Resampling.BICUBIC).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def captions_of(number: int) -> list[str]:
+    """One to five captions."""
+    everything = tiny_captions()
+    return [everything[(7 * number + k) % len(everything)] for k in range(1 + number % 5)]
+
+
+def example(features: dict[str, list[bytes] | list[int]]) -> bytes:
+    """A serialized `tf.train.Example`."""
+
+    def feature(values):
+        if isinstance(values[0] if values else b"", bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+    named = {name: feature(values) for name, values in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=named)).SerializeToString()
+
+
+def caption_example(number: int, image: bytes | None = None) -> bytes:
+    """A picture with its captions, in the features of `flickr8k_tfds`."""
+    return example(
+        {
+            "image": [picture(number) if image is None else image],
+            "image_id": [f"{number}.png".encode()],
+            "captions": [caption.encode() for caption in captions_of(number)],
+        }
+    )
+
+
+def write_tfrecord(path, records: list[bytes]) -> str:
+    """Writes a TFRecord file and returns its path."""
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    return str(path)
+
+
+def write_captions(folder, count: int, files: int = 2, broken: tuple[int, ...] = ()) -> str:
+    """Writes `count` pictures with captions into TFRecord files; returns their pattern."""
+    records = [
+        caption_example(number, b"no picture" if number in broken else None)
+        for number in range(count)
+    ]
+    for file, part in enumerate(np.array_split(np.arange(count), files)):
+        write_tfrecord(f"{folder}/captions-{file}.tfrecord", [records[n] for n in part])
+    return f"{folder}/captions-*.tfrecord"

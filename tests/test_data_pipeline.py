@@ -1,0 +1,376 @@
+import collections
+import hashlib
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from data_cases import captions_of, example, picture, write_captions, write_tfrecord
+from PIL import Image
+
+from paligemma_lib.batch import check
+from paligemma_lib.data import decode_image, eval_batches, from_tfrecords, order, train_batches
+from paligemma_lib.testing import tiny_captions, tiny_tokenizer
+
+SIZE, TEXT = 24, 128
+RECORDS = 50
+
+
+@pytest.fixture(scope="module")
+def pattern(tmp_path_factory) -> str:
+    return write_captions(tmp_path_factory.mktemp("data"), RECORDS)
+
+
+@pytest.fixture(scope="module")
+def source(pattern):
+    return from_tfrecords(pattern)
+
+
+def train(source, **options):
+    options = {"batch_size": 8, "seed": 0, "image_size": SIZE, "text_len": TEXT} | options
+    return train_batches(source, tiny_tokenizer(), **options)
+
+
+def evaluate(source, **options):
+    options = {"batch_size": 8, "image_size": SIZE, "text_len": TEXT} | options
+    return list(eval_batches(source, tiny_tokenizer(), **options))
+
+
+def take(batches, count):
+    return [next(batches) for _ in range(count)]
+
+
+def digest(batches) -> str:
+    """A hash of a global batch, given by its processes' parts."""
+    parts = [np.concatenate([batch[key] for batch in batches]) for key in sorted(batches[0])]
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:12]
+
+
+def captions_in(batch, row: int = 0) -> list[str]:
+    segment, text = batch["segment"][row], batch["text"][row]
+    return [tiny_tokenizer().decode(text[segment == k]) for k in range(1, segment.max() + 1)]
+
+
+def test_batches_keep_the_contract(source):
+    for batch in take(train(source), 10):
+        check(batch, newline=tiny_tokenizer().newline)
+        assert sorted(batch) == ["image", "loss_weight", "position", "segment", "text"]
+
+
+def test_an_epoch_has_every_picture_once_with_all_its_captions(source):
+    batches = train(source, batch_size=10)
+    for _ in range(2):
+        rows = [(batch, row) for batch in take(batches, 5) for row in range(10)]
+        found = sorted(captions_in(*each) for each in rows)
+        assert found == sorted(captions_of(number) for number in range(RECORDS))
+
+
+def test_pixels_are_those_that_decode_image_gives(source):
+    numbers = {tuple(captions_of(number)): number for number in range(RECORDS)}
+    (batch,) = take(train(source), 1)
+    for row in range(8):
+        data = picture(numbers[tuple(captions_in(batch, row))])
+        np.testing.assert_array_equal(batch["image"][row], decode_image(data, SIZE))
+
+
+def test_batches_are_the_same_for_any_number_of_processes_and_after_a_restart(source, capsys):
+    steps, restart = 64, 37
+    tables = {
+        processes: [
+            digest(parts)
+            for parts in zip(
+                *(
+                    take(train(source, process_index=index, process_count=processes), steps)
+                    for index in range(processes)
+                ),
+                strict=True,
+            )
+        ]
+        for processes in (1, 2, 4, 8)
+    }
+    resumed = [
+        digest([batch]) for batch in take(train(source, start_step=restart), steps - restart)
+    ]
+    with capsys.disabled():
+        print("\nstep  P=1          P=2          P=4          P=8          from step 37")
+        for step in range(steps):
+            row = [tables[processes][step] for processes in tables]
+            row += resumed[step - restart : step - restart + 1] if step >= restart else []
+            print(f"{step:>4}  " + " ".join(row))
+    assert tables[2] == tables[1] and tables[4] == tables[1] and tables[8] == tables[1]
+    assert resumed == tables[1][restart:]
+    assert len(set(tables[1])) == steps
+
+
+def test_the_step_says_where_to_go_on(source):
+    batches = train(source, start_step=5)
+    take(batches, 7)
+    assert batches.step == 12
+    assert digest(take(batches, 1)) == digest(take(train(source, start_step=12), 1))
+
+
+def test_another_seed_gives_other_batches(source):
+    assert digest(take(train(source), 1)) != digest(take(train(source, seed=1), 1))
+
+
+def test_processes_read_only_what_is_theirs(tmp_path, monkeypatch):
+    """Bytes read by one of four processes in twenty epochs, and in an evaluation."""
+    source = from_tfrecords(write_captions(tmp_path, 200))
+    opened, _ = source._opened
+    epoch = sum(map(len, opened.read(range(200))))
+    read, read_one = [], opened._read
+    monkeypatch.setattr(opened, "_read", lambda place: read.append(read_one(place)) or read[-1])
+    take(train(source, process_index=1, process_count=4), 20 * 200 // 8)
+    assert 20 * epoch / 4 * 0.95 < sum(map(len, read)) < 20 * epoch / 4 * 1.1
+    read.clear()
+    evaluate(source, process_index=1, process_count=4)
+    assert len(read) == 50
+
+
+def test_one_caption_each_epoch_and_all_before_any_repeats(source):
+    found = collections.defaultdict(list)
+    batches = train(source, batch_size=10, captions="sample")
+    for _ in range(5 * 10):  # ten epochs
+        batch = next(batches)
+        assert batch["segment"].max() == 1
+        for row in range(10):
+            (caption,) = captions_in(batch, row)
+            found[batch["image"][row].tobytes()].append(caption)
+    assert len(found) == RECORDS
+    by_picture = {decode_image(picture(n), SIZE).tobytes(): captions_of(n) for n in range(RECORDS)}
+    for image, captions in found.items():
+        expected = by_picture[image]
+        for first in range(0, 10 - len(expected) + 1, len(expected)):
+            assert sorted(captions[first : first + len(expected)]) == sorted(expected)
+
+
+def test_sampling_does_not_depend_on_where_the_run_was_resumed(source):
+    whole = take(train(source, captions="sample"), 30)[21:]
+    resumed = take(train(source, captions="sample", start_step=21), 9)
+    assert [digest([batch]) for batch in whole] == [digest([batch]) for batch in resumed]
+
+
+def test_starting_late_costs_what_starting_early_costs(source, monkeypatch):
+    read = []
+    opened, _ = source._opened
+    original = opened._read
+    monkeypatch.setattr(opened, "_read", lambda place: read.append(place) or original(place))
+    batch = next(train(source, start_step=10_000_000))
+    check(batch, newline=tiny_tokenizer().newline)
+    assert len(read) < 200
+
+
+def test_uint8_has_the_same_pixels_in_whole_levels(source):
+    (floats,), (levels,) = take(train(source), 1), take(train(source, image_dtype="uint8"), 1)
+    assert levels["image"].dtype == np.uint8
+    check(levels, newline=tiny_tokenizer().newline)
+    difference = (floats["image"] + 1) * 127.5 - levels["image"]
+    assert difference.min() > -0.01 and difference.max() < 1.01
+
+
+def test_crops_are_parts_of_the_picture_and_follow_from_the_example(source):
+    def cropped(**options):
+        return train(source, min_crop_area=0.3, **options)
+
+    batches = take(cropped(), 4)
+    numbers = {tuple(captions_of(number)): number for number in range(RECORDS)}
+    boxes = order.crop_boxes(np.arange(3 * 8, 4 * 8), min_area=0.3, seed=0)
+    for row, (top, left, height, width) in enumerate(boxes * [30, 40, 30, 40]):
+        data = picture(numbers[tuple(captions_in(batches[3], row))])  # 40 by 30 pixels
+        top, left, height, width = (round(float(side)) for side in (top, left, height, width))
+        part = Image.open(io.BytesIO(data)).crop((left, top, left + width, top + height))
+        buffer = io.BytesIO()
+        part.save(buffer, "PNG")
+        expected = decode_image(buffer.getvalue(), SIZE)
+        np.testing.assert_array_equal(batches[3]["image"][row], expected)
+    assert digest(take(cropped(start_step=3), 1)) == digest(batches[3:])
+    parts = [cropped(start_step=3, process_index=index, process_count=2) for index in range(2)]
+    assert digest([next(part) for part in parts]) == digest(batches[3:])
+
+
+def test_captions_are_lowercased_if_asked(source):
+    (plain,), (lower,) = take(train(source), 1), take(train(source, lowercase=True), 1)
+    assert captions_in(lower) == [caption.lower() for caption in captions_in(plain)]
+
+
+def test_a_records_own_prefix_comes_before_the_runs(tmp_path):
+    records = [
+        example({"image": [picture(n)], "image_id": [b"x"], "captions": [b"yes"], "ask": [ask]})
+        for n, ask in enumerate([b"answer one", b"answer two"])
+    ]
+    path = write_tfrecord(tmp_path / "a", records)
+    for field, expected in ((None, {"say"}), ("ask", {"answer one", "answer two"})):
+        (batch,) = take(train(from_tfrecords(path, prefix=field), batch_size=2, prefix="say"), 1)
+        prefixes = [batch["text"][row][batch["segment"][row] == 0] for row in range(2)]
+        assert {tiny_tokenizer().decode(ids).rstrip("\n") for ids in prefixes} == expected
+
+
+def test_remote_data_give_the_same_batches(source):
+    remote = from_tfrecords(write_captions("ram://pipeline", RECORDS))
+    assert digest(take(train(remote), 3)) == digest(take(train(source), 3))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_evaluation_has_every_example_once_and_fills_up_the_last_batch(source, processes):
+    parts = [
+        evaluate(source, batch_size=12, process_index=index, process_count=processes)
+        for index in range(processes)
+    ]
+    assert [len(part) for part in parts] == [5] * processes  # 50 in batches of 12
+    ids, valid = [], []
+    for step in zip(*parts, strict=True):
+        for batch in step:
+            check(batch, newline=tiny_tokenizer().newline)
+            assert len(batch["valid"]) == 12 // processes
+            ids += batch["image_id"][batch["valid"]].tolist()
+            valid += batch["valid"].tolist()
+    assert ids == [f"{number}.png" for number in range(RECORDS)]
+    assert valid == [True] * RECORDS + [False] * 10
+
+
+def test_evaluation_prompts_alone_need_little_room(source):
+    prompt = tiny_tokenizer().encode_prefix("caption en")
+    for batch in evaluate(source, captions="none", text_len=len(prompt)):
+        np.testing.assert_array_equal(batch["text"], np.tile(prompt, (8, 1)))
+        assert not batch["loss_weight"].any()
+
+
+def test_evaluation_pixels_are_those_that_decode_image_gives(source):
+    (first, *_) = evaluate(source, image_dtype="uint8")
+    for number in range(8):
+        pixels = decode_image(picture(number), SIZE, dtype="uint8")
+        np.testing.assert_array_equal(first["image"][number], pixels)
+
+
+def test_a_picture_that_does_not_decode_raises_with_its_id(tmp_path):
+    source = from_tfrecords(write_captions(tmp_path, 20, broken=(13,)))
+    batches = train(source)
+    with pytest.raises(
+        ValueError, match=r"image 13.png \(.*captions-1.tfrecord, record 3\) is not a"
+    ):
+        take(batches, 3)
+    step = batches.step
+    with pytest.raises(ValueError, match="image 13.png"):  # and does so again
+        next(batches)
+    assert batches.step == step
+    with pytest.raises(ValueError, match=r"image 13.png"):
+        evaluate(source)
+
+
+def test_pictures_that_do_not_decode_are_replaced_if_asked_always_by_the_same(tmp_path):
+    broken = (3, 13, 14)
+    source = from_tfrecords(write_captions(tmp_path, 20, broken=broken))
+    batches = train(source, undecodable="replace", batch_size=10)
+    found = take(batches, 6)
+    assert sorted(batches.undecodable) == sorted(f"{number}.png" for number in broken)
+    for batch in found:
+        check(batch, newline=tiny_tokenizer().newline)
+    captions = [captions_in(batch, row) for batch in found[:2] for row in range(10)]
+    whole = [captions_of(number) for number in range(20) if number not in broken]
+    assert all(each in captions for each in whole)
+    again = [captions_in(batch, row) for batch in found[2:4] for row in range(10)]
+    assert sorted(again) == sorted(captions)
+    resumed = take(train(source, undecodable="replace", batch_size=10, start_step=3), 3)
+    assert [digest([b]) for b in resumed] == [digest([b]) for b in found[3:]]
+    parts = [
+        train(source, undecodable="replace", batch_size=10, process_index=i, process_count=2)
+        for i in range(2)
+    ]
+    for batch in found:
+        assert digest([next(part) for part in parts]) == digest([batch])
+
+
+def test_if_nothing_decodes_it_raises(tmp_path):
+    source = from_tfrecords(write_captions(tmp_path, 6, broken=tuple(range(6))))
+    with pytest.raises(ValueError, match="6 of the 6 pictures of .* are broken"):
+        next(train(source, undecodable="replace"))
+
+
+def test_text_that_is_too_long_raises_with_the_picture(source):
+    with pytest.raises(
+        ValueError, match=r"image \d+.png \(.*tfrecord, record \d+\): the text needs"
+    ):
+        next(train(source, text_len=24))
+    batch = next(train(source, text_len=24, truncate=True))
+    check(batch, newline=tiny_tokenizer().newline)
+
+
+def test_a_picture_without_captions_cannot_be_learnt_but_evaluated(tmp_path):
+    record = example({"image": [picture(0)], "image_id": [b"0.png"], "captions": []})
+    source = from_tfrecords(write_tfrecord(tmp_path / "a", [record]))
+    with pytest.raises(ValueError, match=r"image 0.png \(.*\): it has no caption to learn"):
+        next(train(source))
+    (batch,) = evaluate(source)
+    assert batch["valid"].tolist() == [True] + [False] * 7
+    assert not batch["loss_weight"].any()
+
+
+def test_damaged_data_raise_with_their_place(tmp_path):
+    source = from_tfrecords(write_captions(tmp_path, 20, files=1))
+    len(source)
+    path = tmp_path / "captions-0.tfrecord"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"captions-0.tfrecord, record \d+ .* is damaged"):
+        take(train(source), 3)
+
+
+def test_an_empty_source_raises(tmp_path):
+    with pytest.raises(ValueError, match="has no records"):
+        next(train(from_tfrecords(write_tfrecord(tmp_path / "a", []))))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"captions": "none"}, r"captions is 'none', expected one of \('packed', 'sample'\)"),
+        ({"image_dtype": "bfloat16"}, "image_dtype is 'bfloat16', expected 'float32' or 'uint8'"),
+        ({"undecodable": "skip"}, "undecodable is 'skip', expected one of"),
+        ({"batch_size": 9, "process_count": 2}, "batch_size 9 is no multiple of 2 processes"),
+        ({"process_index": 2, "process_count": 2}, "process_index is 2, expected 0 to 1"),
+        ({"process_count": 0}, "process_count is 0, expected 1 or more"),
+        ({"min_crop_area": 0}, r"min_crop_area is 0, expected a share in \(0, 1\]"),
+        ({"start_step": -1}, "start_step is -1, expected 0 or more"),
+        ({"text_len": 0}, "text_len is 0, expected 1 or more"),
+    ],
+)
+def test_arguments_out_of_range_raise(source, options, message):
+    with pytest.raises(ValueError, match=message):
+        train(source, **options)
+
+
+@pytest.mark.slow
+def test_a_program_may_end_while_batches_are_made(pattern):
+    """Threads that call Python while it shuts down used to abort the program, now and then."""
+    code = f"""
+from paligemma_lib.data import from_tfrecords, train_batches
+from paligemma_lib.testing import tiny_tokenizer
+
+batches = train_batches(from_tfrecords({pattern!r}), tiny_tokenizer(), image_size=224,
+                        text_len=128, batch_size=8, seed=0)
+next(batches)
+"""
+    for _ in range(8):
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(source):
+    def resident() -> float:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096 / 2**20
+
+    batches = train(source, image_size=64, batch_size=16)
+    take(batches, 500)
+    start = resident()
+    for _ in range(3000):
+        next(batches)
+    assert resident() - start < 30  # MiB; 3000 batches are 2.2 GiB
+
+
+def test_every_tiny_caption_survives_the_pipeline(source):
+    """The stand-ins themselves: no two records of these tests share all captions."""
+    assert len({tuple(captions_of(number)) for number in range(RECORDS)}) == RECORDS
+    assert len(set(tiny_captions())) == 384

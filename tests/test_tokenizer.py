@@ -1,0 +1,112 @@
+import io
+
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paligemma_lib.testing import tiny_captions, tiny_tokenizer
+from paligemma_lib.tokenizer import Tokenizer, load
+
+
+def train(**options) -> bytes:
+    """A SentencePiece model with PaliGemma's conventions, but for `options`."""
+    model = io.BytesIO()
+    conventions = {
+        "pad_id": 0,
+        "eos_id": 1,
+        "bos_id": 2,
+        "unk_id": 3,
+        "user_defined_symbols": ["\n"],
+        "normalization_rule_name": "identity",
+        "add_dummy_prefix": False,
+        "remove_extra_whitespaces": False,
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(tiny_captions()),
+        model_writer=model,
+        vocab_size=320,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **(conventions | options),
+    )
+    return model.getvalue()
+
+
+def test_a_prefix_is_bos_text_and_a_newline_of_its_own():
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer.encode_prefix("caption en")
+    assert ids[0] == 2 and ids[-1] == tokenizer.newline
+    assert "".join(map(tokenizer.piece, ids[1:-1])) == "caption▁en"
+    assert tokenizer.encode_prefix("") == [2, tokenizer.newline]
+
+
+def test_a_suffix_is_text_and_eos():
+    ids = tiny_tokenizer().encode_suffix("a dog runs")
+    assert ids[-1] == 1
+    assert "".join(map(tiny_tokenizer().piece, ids[:-1])) == "a▁dog▁runs"
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0▁")))
+def test_any_text_comes_back_as_it_was(text):
+    tokenizer = tiny_tokenizer()
+    assert tokenizer.decode(tokenizer.encode_suffix(text)) == text
+
+
+def test_decoding_stops_at_eos_and_leaves_out_bos_and_padding():
+    tokenizer = tiny_tokenizer()
+    suffix = tokenizer.encode_suffix("a dog")
+    assert tokenizer.decode([2, *suffix, *tokenizer.encode_suffix("more"), 0, 0]) == "a dog"
+    assert tokenizer.decode([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pad_id": 3, "unk_id": 0}, r"has the ids pad, eos, bos, unk = \(3, 1, 2, 0\), expected"),
+        ({"pad_id": -1}, r"pad, eos, bos, unk = \(-1, 1, 2, 3\)"),
+        ({"user_defined_symbols": []}, "encodes a newline as .* expected one id"),
+        ({"add_dummy_prefix": True}, "changes text"),
+        ({"remove_extra_whitespaces": True}, "changes text"),
+        ({"normalization_rule_name": "nmt_nfkc"}, "changes text"),
+        ({"normalization_rule_name": "nmt_nfkc_cf"}, "changes text"),
+    ],
+)
+def test_a_tokenizer_with_other_conventions_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Tokenizer(train(**options))
+
+
+def test_the_conventions_alone_are_accepted():
+    assert Tokenizer(train()).encode_suffix("") == [1]
+
+
+def test_a_tokenizer_of_another_size_than_the_model_is_refused(tmp_path):
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(train())
+    size = load(path).vocab_size
+    assert load(path, model_vocab=size).vocab_size == size
+    with pytest.raises(ValueError, match=f"has {size} pieces, the model's vocabulary has 257152"):
+        load(path, model_vocab=257_152)
+
+
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a file; expected a SentencePiece model"):
+        load(tmp_path / "nothing.model")
+    path = tmp_path / "tokenizer.json"
+    path.write_text('{"model": {}}')
+    with pytest.raises(ValueError, match="is not a SentencePiece model"):
+        load(path)
+    with open(path, "wb") as file:
+        file.truncate(65 << 20)
+    with pytest.raises(ValueError, match="more than 64 MiB"):
+        load(path)
+
+
+def test_paligemmas_own_pieces(shared):
+    tokenizer = load(shared / "tokenizer" / "paligemma_tokenizer_rebuilt.model", 257_152)
+    assert tokenizer.encode_prefix("caption en") == [2, 21209, 659, 108]
+    assert tokenizer.newline == 108
+    assert tokenizer.encode_suffix("<loc0000><seg000>") == [256000, 257024, 1]
+    assert tokenizer.decode(tokenizer.encode_suffix("A dog  runs .")) == "A dog  runs ."
