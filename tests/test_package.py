@@ -1,6 +1,9 @@
+import functools
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +43,11 @@ def test_dir_lists_the_submodules_without_loading_them():
 def test_an_unknown_name_says_what_there_is():
     with pytest.raises(AttributeError, match="no attribute 'nothing'; it has .*'tokenizer'"):
         _ = pg.nothing
+
+
+def test_the_names_in_the_readme_exist():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    names = set(re.findall(r"\bpg((?:\.[a-z]\w*)+)", text))
+    assert ".data.train_batches" in names
+    for name in names:
+        functools.reduce(getattr, name[1:].split("."), pg)
