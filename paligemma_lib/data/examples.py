@@ -22,7 +22,7 @@ from paligemma_lib.data.text import pack
 from paligemma_lib.tokenizer import Tokenizer
 
 _MAX_SUBSTITUTIONS = 20
-_KEPT_CAPTIONS = 1 << 16
+_KEPT_TEXTS = 1 << 16
 _FILLER = Record(image=b"", captions=(), image_id="")
 
 
@@ -137,9 +137,10 @@ class Examples:
         return loaded
 
     @functools.cached_property
-    def _encode_suffix(self) -> Callable[[str], list[int]]:
-        # Every epoch brings the same captions, and tokens are small.
-        return functools.lru_cache(_KEPT_CAPTIONS)(self.tokenizer.encode_suffix)
+    def _encode(self) -> tuple[Callable[[str], list[int]], Callable[[str], list[int]]]:
+        """Prefix and suffix to tokens, kept since every epoch brings the same ones."""
+        keep = functools.lru_cache(_KEPT_TEXTS)
+        return keep(self.tokenizer.encode_prefix), keep(self.tokenizer.encode_suffix)
 
     def _text(self, example: int, number: int, record: Record) -> dict[str, np.ndarray]:
         captions = () if self.captions == "none" else record.captions
@@ -151,15 +152,11 @@ class Examples:
                 epoch, count = int(example) // len(self.source), len(captions)
                 one = order.caption_number(int(number), epoch, captions=count, seed=self.seed)
                 captions = captions[one : one + 1]
-            return pack(
-                self.tokenizer.encode_prefix(prefix),
-                [
-                    self._encode_suffix(caption.lower() if self.lowercase else caption)
-                    for caption in captions
-                ],
-                self.text_len,
-                truncate=self.truncate,
-            )
+            if self.lowercase:
+                captions = tuple(caption.lower() for caption in captions)
+            encode_prefix, encode_suffix = self._encode
+            suffixes = [encode_suffix(caption) for caption in captions]
+            return pack(encode_prefix(prefix), suffixes, self.text_len, truncate=self.truncate)
         except ValueError as error:
             where = self.source.where(number)
             raise ValueError(f"image {record.image_id} ({where}): {error}") from error

@@ -1,6 +1,6 @@
 """Bytes of local files and of remote ones (`gs://`, TensorFlow's `ram://`), a part at a time.
 
-    data = read_part(path, offset, length)
+    data, checksum = read_parts(path, offset, 5000, 4)
     everything = in_parallel(read, names, remote=is_remote(path))
 
 TensorFlow reads `gs://` in blocks of 64 MiB, however little is asked for, unless the environment
@@ -56,11 +56,11 @@ def open_file(path: str) -> BinaryIO:
     return tf.io.gfile.GFile(path, "rb")
 
 
-def read_part(path: str, offset: int, length: int) -> bytes:
-    """`length` bytes from `offset` on, or fewer where the file ends."""
+def read_parts(path: str, offset: int, *lengths: int) -> list[bytes]:
+    """Parts of these lengths, one behind the other from `offset` on; less where the file ends."""
     with open_file(path) as file:
         file.seek(offset)
-        return file.read(length)
+        return [file.read(length) for length in lengths]
 
 
 def read_whole(path: str, limit: int) -> bytes:

@@ -32,6 +32,7 @@ from paligemma_lib.tokenizer import Tokenizer
 _CHUNK = 32  # records read by one call of Python
 _READERS = 2  # such calls at a time
 _FINISHED = 2  # batches kept ready
+_TEXT = ("text", "segment", "position", "loss_weight")
 
 
 def train_batches(
@@ -71,8 +72,9 @@ def train_batches(
       image_dtype: float32 in [-1, 1], or uint8 to be scaled on the device: a quarter of the bytes.
       apply_exif: turn pictures as their EXIF orientation says; the reference does not.
       min_crop_area: below 1, a random part of the picture of at least this share of its area.
-      undecodable: whether a picture that does not decode raises, or is replaced by another record
-        (always the same one), and its id is kept in `Batches.undecodable`.
+      undecodable: whether a picture that does not decode raises, or is replaced by another record,
+        always the same one. `Batches.undecodable` then lists its id. Finding one stops the stream
+        for a moment, once in a run.
       start_step: the step to begin with.
       process_index, process_count: which of how many processes this is.
 
@@ -182,6 +184,10 @@ class Batches(Iterator[Batch]):
                 self._iterator.clear()  # it would skip the example that failed
                 self._examine(error)
                 continue
+            for number, key in enumerate(_TEXT):
+                row = np.ascontiguousarray(batch["rows"][:, number])
+                batch[key] = row.view(np.float32) if key == "loss_weight" else row
+            del batch["rows"]
             if "image_id" in batch:
                 batch["image_id"] = np.array([name.decode() for name in batch["image_id"]])
             self.step += 1
@@ -221,6 +227,8 @@ def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
 
     def load(start: np.int64) -> list[np.ndarray]:
         loaded = examples.load(np.arange(int(start), min(int(start) + _CHUNK, last)))
+        # One array instead of four: TensorFlow takes its time for each.
+        loaded["rows"] = np.stack([loaded[key].view(np.int32) for key in _TEXT], axis=1)
         return [loaded[key] for key in spec]
 
     def load_chunk(start: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -255,11 +263,11 @@ def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
 
 
 def _spec(examples: Examples) -> dict[str, tf.TensorSpec]:
-    """What `Examples.load` gives for each slot."""
-    spec = {"encoded": tf.TensorSpec([], tf.string)}
-    for key in ("text", "segment", "position"):
-        spec[key] = tf.TensorSpec([examples.text_len], tf.int32)
-    spec["loss_weight"] = tf.TensorSpec([examples.text_len], tf.float32)
+    """What TensorFlow gets for each slot."""
+    spec = {
+        "encoded": tf.TensorSpec([], tf.string),
+        "rows": tf.TensorSpec([len(_TEXT), examples.text_len], tf.int32),
+    }
     if examples.apply_exif:
         spec["orientation"] = tf.TensorSpec([], tf.int32)
     if examples.seed is None:

@@ -26,7 +26,7 @@ from paligemma_lib.data.files import (
     is_remote,
     join,
     open_file,
-    read_part,
+    read_parts,
     read_whole,
     stat,
 )
@@ -85,8 +85,8 @@ class TFRecords(Records):
     def _read(self, place: tuple[int, int]) -> bytes:
         file, number = place
         start, end = (int(offset) for offset in self._offsets[file][number : number + 2])
-        chunk = read_part(self.paths[file], start + _HEAD, end - start - _HEAD)
-        data, checksum = chunk[:-_FOOT], chunk[-_FOOT:]
+        length = end - start - _HEAD - _FOOT
+        data, checksum = read_parts(self.paths[file], start + _HEAD, length, _FOOT)
         if _masked_crc(data) != checksum:
             raise ValueError(
                 f"{self._where(place)} (at byte {start}) is damaged: its checksum does not match. "
