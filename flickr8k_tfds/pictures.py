@@ -127,4 +127,4 @@ def square_png(image: Image.Image, side: int) -> bytes:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits: keep the high byte, where Pillow would clip
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy a large one
