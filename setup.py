@@ -15,6 +15,7 @@ INSTALL = [
     "importlib_resources>=6.0",
     "jax>=0.10",
     "flax>=0.12",
+    "optax>=0.2.5",
     "sentencepiece>=0.2.1",
     "kagglehub>=0.3",
     "google-crc32c>=1.5",

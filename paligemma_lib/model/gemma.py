@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from paligemma_lib.model.attention import attention
 from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig
+from paligemma_lib.model.partitioning import split_examples
 from paligemma_lib.model.stack import scan_layers
 
 KeyValue = tuple[jax.Array, jax.Array]
@@ -138,7 +139,7 @@ def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:
 def embed(config: PaliGemmaConfig, params: dict[str, Any], tokens: jax.Array) -> jax.Array:
     """Embeds int32[B, T] tokens as dtype[B, T, D]; an id beyond the vocabulary becomes NaN."""
     table = params["embedder"]["input_embedding"]
-    x = jnp.take(table, tokens, axis=0, mode="fill").astype(jnp.float32)
+    x = split_examples(jnp.take(table, tokens, axis=0, mode="fill")).astype(jnp.float32)
     return (x * config.language.width**0.5).astype(config.residual_dtype)
 
 
@@ -174,7 +175,7 @@ def apply_layers(
 
     def layer(x, layer_params, layer_past):
         x, own = block.apply({"params": layer_params}, x, position, mask, layer_past)
-        return x, own if keep_cache else None
+        return split_examples(x), own if keep_cache else None
 
     return scan_layers(layer, x, params["layers"], tuple(past), remat=config.remat)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from paligemma_lib.model.attention import attention
 from paligemma_lib.model.config import PaliGemmaConfig, SiglipConfig
+from paligemma_lib.model.partitioning import gathered, split_examples
 from paligemma_lib.model.stack import scan_layers
 
 _xavier = nn.initializers.xavier_uniform()
@@ -127,24 +128,27 @@ def encode(config: PaliGemmaConfig, params: dict[str, Any], image: jax.Array) ->
 
     # The convolution takes each pixel once, so it is one matrix product over patches.
     vision, dtype = config.vision, config.dtype
+    embedding, positions, head = gathered(
+        [params["embedding"], params["pos_embedding"], params["head"]]
+    )
     side = size // vision.patch_size
     x = image.reshape(-1, side, vision.patch_size, side, vision.patch_size, 3).astype(dtype)
-    x = jnp.einsum("byixjc,ijcd->byxd", x, params["embedding"]["kernel"].astype(dtype))
-    x = x + params["embedding"]["bias"].astype(dtype)
+    x = jnp.einsum("byixjc,ijcd->byxd", x, embedding["kernel"].astype(dtype))
+    x = x + embedding["bias"].astype(dtype)
     x = x.reshape(-1, vision.num_tokens, vision.width).astype(config.residual_dtype)
-    x = x + params["pos_embedding"].astype(config.residual_dtype)
+    x = x + positions.astype(config.residual_dtype)
 
     block = EncoderBlock(vision, dtype)
     transformer = params["Transformer"]
     x, _ = scan_layers(
-        lambda x, layer, _: (block.apply({"params": layer}, x), None),
+        lambda x, layer, _: (split_examples(block.apply({"params": layer}, x)), None),
         x,
         transformer["encoderblock"],
         remat=config.remat,
     )
     norm = transformer["encoder_norm"]
     x = layer_norm(x, norm["scale"], norm["bias"], dtype)
-    return x @ params["head"]["kernel"].astype(dtype) + params["head"]["bias"].astype(dtype)
+    return x @ head["kernel"].astype(dtype) + head["bias"].astype(dtype)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: str) -> jax.Array:

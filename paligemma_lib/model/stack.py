@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from paligemma_lib.model.partitioning import gathered
+
 # Cheap to do again, and keeping it would keep a second copy of a layer's weights.
 _DATA_MOVEMENT = {
     "broadcast_in_dim",
@@ -85,7 +87,7 @@ def scan_layers(
 
         def body(x, i, stretch=stretch):
             layer_params = jax.tree.unflatten(tree, [take(a, i - start) for a, start in stretch])
-            return layer(x, layer_params, jax.tree.map(lambda a: take(a, i), inputs))
+            return layer(x, gathered(layer_params), jax.tree.map(lambda a: take(a, i), inputs))
 
         body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=False)
         x, output = lax.scan(body, x, jnp.arange(first, last))

@@ -1,0 +1,29 @@
+"""Training: the loss, optimizers, what a step changes, and the jitted steps.
+
+import paligemma_lib as pg
+
+optimizer = pg.train.make_optimizer("adamw", learning_rate=5e-5, total_steps=1200)
+state = pg.train.init_state(config, params, optimizer, trainable="attention", mesh=mesh)
+step = pg.train.make_train_step(config, optimizer, mesh=mesh)
+for batch in batches:
+    state, metrics = step(state, batch)
+"""
+
+from paligemma_lib.train import loss, optimizer, state, step
+from paligemma_lib.train.optimizer import Optimizer, make_optimizer
+from paligemma_lib.train.state import TrainState, init_state, restage
+from paligemma_lib.train.step import make_eval_step, make_train_step
+
+__all__ = [
+    "Optimizer",
+    "TrainState",
+    "init_state",
+    "loss",
+    "make_eval_step",
+    "make_optimizer",
+    "make_train_step",
+    "optimizer",
+    "restage",
+    "state",
+    "step",
+]

@@ -1,0 +1,203 @@
+"""The loss: negative log-likelihood of the supervised tokens, without ever holding all logits.
+
+    nll, weight = token_losses(config, params, batch)       # float32[parts, M] each
+    loss = jnp.sum(nll * weight) / jnp.sum(weight)
+
+Slots that are supervised are moved to the front, and logits are computed for them alone: for a few
+hundred slots and some ten thousand tokens of the vocabulary at a time, once forward and once more
+backward. The number of turns depends on how many slots are supervised, so a batch of short
+captions costs less. All of it is float32, whatever the activations are.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from paligemma_lib.model import gemma, hidden_states, previous_slot
+from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.partitioning import num_parts, split_examples
+from paligemma_lib.model.stack import scan_layers
+
+_SLOTS = 256  # slots, times
+_ROWS = 32_768  # tokens of the vocabulary: logits that exist at a time, in each part
+
+
+def token_losses(
+    config: PaliGemmaConfig,
+    params: dict[str, Any],
+    batch: dict[str, jax.Array],
+    label_smoothing: float = 0.0,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the loss and the weight of every supervised token.
+
+    Args:
+      config: the model.
+      params: nested dict of parameters, see `model.hidden_states`.
+      batch: of the contract in `paligemma_lib.batch`.
+      label_smoothing: share of the probability that the target leaves to all tokens alike
+        (arXiv 1512.00567).
+
+    Returns:
+      float32[parts, M] negative log-likelihoods and float32[parts, M] weights, for each of the
+      parts into which examples are split over devices its own M = B / parts * T slots, in another
+      order than in the batch; both are 0 where nothing is supervised.
+    """
+    text, weight = batch["text"], batch["loss_weight"].astype(jnp.float32)
+    hidden = hidden_states(
+        config, params, batch["image"], text, batch["segment"], batch["position"]
+    )
+    # Within a part everything stays on its device.
+    rows, length = text.shape
+    parts = num_parts()
+    shape = (parts, rows // parts * length)
+    order = jnp.argsort(split_examples(weight.reshape(shape) == 0), axis=1, stable=True)
+    target = jnp.take_along_axis(text.reshape(shape), order, axis=1)
+    weight = jnp.take_along_axis(weight.reshape(shape), order, axis=1)
+    first_slot = (jnp.arange(rows) % (rows // parts) * length)[:, None]
+    source = (first_slot + previous_slot(batch["segment"])).reshape(shape)
+    source = jnp.take_along_axis(source, order, axis=1)
+    hidden = split_examples(hidden.reshape(*shape, -1))
+    hidden = jnp.take_along_axis(hidden, source[..., None], axis=1)
+    table = params["llm"]["embedder"]["input_embedding"]
+    nll = negative_log_likelihood(config, label_smoothing, table, hidden, target, weight > 0)
+    return nll, weight
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def negative_log_likelihood(
+    config: PaliGemmaConfig,
+    label_smoothing: float,
+    table: jax.Array,
+    hidden: jax.Array,
+    target: jax.Array,
+    supervised: jax.Array,
+) -> jax.Array:
+    """Returns the loss of predicting each target, float32[parts, M].
+
+    Args:
+      config: the model.
+      label_smoothing: see `token_losses`.
+      table: embeddings [V, D] in any float type.
+      hidden: dtype[parts, M, D] as `model.hidden_states` returns it.
+      target: int32[parts, M] tokens.
+      supervised: bool[parts, M], in each part all true ones before all false ones; the loss of the
+        others is 0.
+    """
+    return _losses(config, label_smoothing, table, hidden, target, supervised)[0]
+
+
+def _losses(config, label_smoothing, table, hidden, target, supervised):
+    slots, turns = _turns(supervised)
+    vocabulary = len(table)
+    padded_hidden, padded_target = _pad(hidden, slots), _pad(target, slots)
+
+    def rows_of_vocabulary(sums, rows, first):
+        def turn(k, sums):
+            top, total, at_target, mean = (_slice(each, k, slots) for each in sums)
+            logits = gemma.chunk_logits(config, rows, _slice(padded_hidden, k, slots))
+            new_top = jnp.maximum(top, jnp.max(logits, axis=-1))
+            total = total * jnp.exp(top - new_top)
+            total += jnp.sum(jnp.exp(logits - new_top[..., None]), axis=-1)
+            is_target = _is_target(_slice(padded_target, k, slots), first, len(rows))
+            at_target += jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
+            mean += jnp.sum(logits, axis=-1) / vocabulary
+            return tuple(
+                lax.dynamic_update_slice_in_dim(whole, part, k * slots, axis=1)
+                for whole, part in zip(sums, (new_top, total, at_target, mean), strict=True)
+            )
+
+        return lax.fori_loop(0, turns, turn, sums), None
+
+    zeros = split_examples(jnp.zeros(padded_target.shape, jnp.float32))
+    lowest = jnp.full_like(zeros, jnp.finfo(jnp.float32).min)
+    chunks, firsts = _chunks(table)
+    sums, _ = scan_layers(rows_of_vocabulary, (lowest, zeros, zeros, zeros), chunks, firsts)
+    top, total, at_target, mean = (each[:, : target.shape[1]] for each in sums)
+    log_total = top + jnp.log(total)
+    nll = log_total - (1 - label_smoothing) * at_target - label_smoothing * mean
+    return jnp.where(supervised, nll, 0), log_total
+
+
+def _forward(config, label_smoothing, table, hidden, target, supervised):
+    nll, log_total = _losses(
+        config, label_smoothing, table.value, hidden.value, target.value, supervised.value
+    )
+    # A frozen table needs no gradient. That is known now, and kept as the form of what is saved.
+    table_trains = () if table.perturbed else None
+    saved = (table.value, hidden.value, target.value, supervised.value, log_total)
+    return nll, (table_trains, *saved)
+
+
+def _backward(config, label_smoothing, saved, nll_gradient):
+    table_trains, table, hidden, target, supervised, log_total = saved
+    slots, turns = _turns(supervised)
+    vocabulary = len(table)
+    nll_gradient = jnp.where(supervised, nll_gradient, 0)
+    hidden, target, log_total, nll_gradient = (
+        _pad(each, slots) for each in (hidden, target, log_total, nll_gradient)
+    )
+
+    def rows_of_vocabulary(hidden_gradient, rows, first):
+        def turn(k, gradients):
+            hidden_gradient, rows_gradient = gradients
+            logits, pull_back = jax.vjp(
+                lambda hidden, rows: gemma.chunk_logits(config, rows, hidden),
+                _slice(hidden, k, slots),
+                rows,
+            )
+            difference = jnp.exp(logits - _slice(log_total, k, slots)[..., None])
+            is_target = _is_target(_slice(target, k, slots), first, len(rows))
+            difference -= jnp.where(is_target, 1 - label_smoothing, 0)
+            difference -= label_smoothing / vocabulary
+            by_hidden, by_rows = pull_back(difference * _slice(nll_gradient, k, slots)[..., None])
+            by_hidden = _slice(hidden_gradient, k, slots) + by_hidden.astype(jnp.float32)
+            hidden_gradient = lax.dynamic_update_slice_in_dim(
+                hidden_gradient, by_hidden, k * slots, axis=1
+            )
+            if rows_gradient is not None:
+                rows_gradient += by_rows.astype(jnp.float32)
+            return hidden_gradient, rows_gradient
+
+        none = None if table_trains is None else jnp.zeros(rows.shape, jnp.float32)
+        return lax.fori_loop(0, turns, turn, (hidden_gradient, none))
+
+    chunks, firsts = _chunks(table)
+    none = split_examples(jnp.zeros(hidden.shape, jnp.float32))
+    by_hidden, by_table = scan_layers(rows_of_vocabulary, none, chunks, firsts)
+    by_hidden = by_hidden[:, : supervised.shape[1]].astype(hidden.dtype)
+    if by_table is not None:
+        by_table = by_table.reshape(table.shape).astype(table.dtype)
+    return by_table, by_hidden, None, None
+
+
+negative_log_likelihood.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _turns(supervised: jax.Array) -> tuple[int, jax.Array]:
+    """How many slots to take at a time, and how often until all supervised ones were taken."""
+    slots = min(_SLOTS, supervised.shape[1])
+    most = jnp.max(jnp.sum(supervised, axis=1, dtype=jnp.int32))
+    return slots, (most + slots - 1) // slots
+
+
+def _chunks(table: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The vocabulary in chunks [n, V / n, D], and int32[n] the first token of each."""
+    chunks = gemma.vocabulary_chunks(table, _ROWS)
+    n, rows, _ = chunks.shape
+    return chunks, jnp.arange(n, dtype=jnp.int32) * rows
+
+
+def _is_target(target: jax.Array, first: jax.Array, rows: int) -> jax.Array:
+    return (target - first)[..., None] == jnp.arange(rows, dtype=jnp.int32)
+
+
+def _pad(x: jax.Array, multiple: int) -> jax.Array:
+    missing = -x.shape[1] % multiple
+    return jnp.pad(x, ((0, 0), (0, missing), *((0, 0),) * (x.ndim - 2)))
+
+
+def _slice(x: jax.Array, k: jax.Array, slots: int) -> jax.Array:
+    return lax.dynamic_slice_in_dim(x, k * slots, slots, axis=1)

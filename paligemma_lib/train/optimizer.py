@@ -1,0 +1,103 @@
+"""Optimizers by name, and how the learning rate runs.
+
+    optimizer = make_optimizer("adamw", learning_rate=5e-5, total_steps=1200, warmup_steps=60)
+
+The optimizer knows nothing of the learning rate: a step multiplies its update by it. And it is
+given one array at a time, so that an array that joins later starts with fresh state and a bias
+correction of its own, whatever the others have behind them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+OPTIMIZERS = ("sgd", "momentum", "adamw", "adafactor")
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """How gradients become updates.
+
+    Attributes:
+      transform: from the gradient of one array to its update, before the learning rate.
+      schedule: from the number of a step, int32[], to its learning rate, float32[].
+      weight_decay: share of a weight, times the learning rate, that each step takes off it;
+        biases and scales keep theirs (arXiv 1711.05101).
+      clip_norm: the largest norm of all gradients together; None: any.
+    """
+
+    transform: optax.GradientTransformation
+    schedule: Callable[[jax.Array], jax.Array]
+    weight_decay: float
+    clip_norm: float | None
+
+
+def make_optimizer(
+    name: Literal["sgd", "momentum", "adamw", "adafactor"],
+    *,
+    learning_rate: float,
+    total_steps: int,
+    schedule: Literal["constant", "cosine", "linear"] = "cosine",
+    warmup_steps: int = 0,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+) -> Optimizer:
+    """Makes an optimizer.
+
+    Args:
+      name: "sgd"; "momentum", which keeps a running sum of gradients; "adamw" (arXiv 1711.05101);
+        or "adafactor" (arXiv 1804.04235), which keeps sums of rows and columns alone.
+      learning_rate: the highest.
+      total_steps: when "cosine" and "linear" reach 0.
+      schedule: how the rate runs after the warm-up.
+      warmup_steps: how long it rises from 0, linearly.
+      weight_decay: see `Optimizer`.
+      clip_norm: see `Optimizer`.
+      b1: decay of the mean of gradients, for "momentum" and "adamw".
+      b2: decay of the mean of their squares, for "adamw".
+
+    Raises:
+      ValueError: an argument is out of range.
+    """
+    _check("name", name, name in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
+    _check("schedule", schedule, schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
+    _check("learning_rate", learning_rate, 0 < learning_rate < math.inf, "a positive number")
+    _check("total_steps", total_steps, total_steps > 0, "a positive number")
+    _check("warmup_steps", warmup_steps, 0 <= warmup_steps <= total_steps, "0 to total_steps")
+    _check("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "0 or more")
+    _check("clip_norm", clip_norm, clip_norm is None or clip_norm > 0, "None or a positive number")
+    transform = {
+        "sgd": lambda: optax.identity(),
+        "momentum": lambda: optax.trace(decay=b1),
+        "adamw": lambda: optax.scale_by_adam(b1, b2),
+        "adafactor": lambda: optax.chain(
+            optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)
+        ),
+    }[name]()
+
+    def rate(step: jax.Array) -> jax.Array:
+        # The first step already counts: at a rate of 0 it would be wasted.
+        done = step.astype(jnp.float32) + 1
+        rising = jnp.minimum(1.0, done / max(1, warmup_steps))
+        left = jnp.clip((total_steps - step) / max(1, total_steps - warmup_steps), 0.0, 1.0)
+        falling = {
+            "constant": jnp.ones_like(left),
+            "cosine": 0.5 * (1 - jnp.cos(jnp.pi * left)),
+            "linear": left,
+        }[schedule]
+        return learning_rate * rising * falling
+
+    return Optimizer(transform, rate, weight_decay, clip_norm)
+
+
+def _check(name: str, value: object, fine: bool, expected: str) -> None:
+    if not fine:
+        raise ValueError(f"make_optimizer: {name}={value!r}, expected {expected}")

@@ -1,0 +1,217 @@
+"""The jitted steps of training and validation.
+
+    step = make_train_step(config, optimizer, mesh=mesh, microbatches=4)
+    for batch in batches:
+        state, metrics = step(state, batch)          # metrics: float32[] each, still on devices
+
+A step gives the old state's memory to the new one. It compiles once for each stage and shape of
+batch. The loss and its gradient are those of the global batch, over all devices and microbatches:
+sum(weight * nll) / sum(weight).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.partitioning import num_parts
+from paligemma_lib.sharding import put_batch
+from paligemma_lib.train.loss import token_losses
+from paligemma_lib.train.optimizer import Optimizer
+from paligemma_lib.train.state import TrainState
+from paligemma_lib.trainable import Pieces, merge
+
+Batch = Mapping[str, Any]
+Metrics = dict[str, jax.Array]
+
+_GOOD_STEPS = 1000  # after which the loss scale doubles
+_LARGEST_SCALE = 2.0**24
+
+
+def make_train_step(
+    config: PaliGemmaConfig,
+    optimizer: Optimizer,
+    *,
+    mesh: Mesh,
+    microbatches: int = 1,
+    label_smoothing: float = 0.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns `state, metrics = step(state, batch)`.
+
+    `batch` holds NumPy arrays of the contract, this process's share of the examples, or the global
+    arrays that `sharding.put_batch` makes of them. Metrics are
+
+        loss                of the batch, before the step
+        gradient_norm       before clipping
+        learning_rate
+        supervised          sum of the weights of the batch
+        skipped_in_a_row    0, or how many steps went without effect, this one the last: their loss
+                            or gradients were not finite
+
+    Args:
+      config: the model.
+      optimizer: as `make_optimizer` returns it.
+      mesh: as `sharding.make_mesh` returns it.
+      microbatches: into how many parts a batch is divided that are computed one after the other,
+        to need less memory.
+      label_smoothing: see `loss.token_losses`.
+
+    Raises:
+      ValueError: (the step) a batch cannot be divided among devices and microbatches.
+    """
+
+    def update(frozen: Pieces, changing: dict[str, Any], batch: Metrics) -> tuple[Any, Metrics]:
+        trained, opt_state = changing["trained"], changing["opt_state"]
+        scale = changing["loss_scale"]
+        supervised = jnp.sum(batch["loss_weight"], dtype=jnp.float32)
+
+        def loss_of_part(trained: Pieces, part: Metrics) -> jax.Array:
+            nll, weight = token_losses(config, merge(trained, frozen), part, label_smoothing)
+            # A batch without any weight has loss 0.
+            return scale * jnp.sum(nll * weight) / jnp.maximum(supervised, 1e-9)
+
+        def add_part(sums: Any, part: Metrics) -> tuple[Any, None]:
+            return jax.tree.map(
+                jnp.add, sums, jax.value_and_grad(loss_of_part)(trained, part)
+            ), None
+
+        if microbatches == 1:
+            loss, gradients = jax.value_and_grad(loss_of_part)(trained, batch)
+        else:
+            zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained)
+            (loss, gradients), _ = lax.scan(add_part, zeros, _parts(batch, microbatches))
+        loss, gradients = jax.tree.map(lambda x: x / scale, (loss, gradients))
+
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradients)))
+        good = jnp.isfinite(norm) & jnp.isfinite(loss)
+        if optimizer.clip_norm is not None:
+            clip = jnp.minimum(1.0, optimizer.clip_norm / jnp.maximum(norm, 1e-16))
+            gradients = jax.tree.map(lambda g: g * clip, gradients)
+        rate = jnp.asarray(optimizer.schedule(changing["step"]), jnp.float32)
+        new_trained, new_opt_state = _apply(optimizer, rate, trained, opt_state, gradients)
+
+        def keep(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+
+        in_a_row = jnp.where(good, 0, changing["skipped_in_a_row"] + 1)
+        changed = {
+            "trained": keep(new_trained, trained),
+            "opt_state": keep(new_opt_state, opt_state),
+            "step": changing["step"] + 1,
+            "skipped": changing["skipped"] + jnp.where(good, 0, 1),
+            "skipped_in_a_row": in_a_row,
+            **_next_scale(config, good, scale, changing["good_steps"]),
+        }
+        metrics = {
+            "loss": loss,
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "supervised": supervised,
+            "skipped_in_a_row": in_a_row.astype(jnp.float32),
+        }
+        return changed, metrics
+
+    jitted = jax.jit(update, donate_argnums=1)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        arrays = _on_devices(mesh, batch)
+        rows = len(arrays["text"])
+        if rows % (mesh.size * microbatches):
+            raise ValueError(
+                f"a batch of {rows} examples cannot be divided among {mesh.size} devices and "
+                f"{microbatches} microbatches; take a multiple of {mesh.size * microbatches}"
+            )
+        changing = {name: value for name, value in vars(state).items() if name != "frozen"}
+        with jax.set_mesh(mesh):
+            changed, metrics = jitted(state.frozen, changing, arrays)
+        return TrainState(frozen=state.frozen, **changed), metrics
+
+    step.jitted = jitted  # type: ignore[attr-defined]  # to lower it without running it
+    return step
+
+
+def make_eval_step(
+    config: PaliGemmaConfig, *, mesh: Mesh
+) -> Callable[[dict[str, Any], Batch], tuple[jax.Array, jax.Array]]:
+    """Returns `losses, weights = step(params, batch)`, float32[B] each.
+
+    They are the sums of weight * nll and of weights in every example of the global batch; the loss
+    over several batches is the sum of all losses over the sum of all weights.
+    """
+
+    @jax.jit
+    def sums(params: dict[str, Any], batch: Metrics) -> tuple[jax.Array, jax.Array]:
+        nll, weight = token_losses(config, params, batch)
+        rows, length = batch["text"].shape
+        # `token_losses` gives each part's slots in an order of its own: sum them by example.
+        parts = num_parts()
+        supervised = batch["loss_weight"].reshape(parts, -1)
+        order = jnp.argsort(supervised == 0, axis=1, stable=True)
+        example = order // length
+        by_example = jax.vmap(lambda x, i: jnp.zeros(rows // parts).at[i].add(x))
+        return (
+            by_example(nll * weight, example).reshape(rows),
+            by_example(weight, example).reshape(rows),
+        )
+
+    def step(params: dict[str, Any], batch: Batch) -> tuple[jax.Array, jax.Array]:
+        with jax.set_mesh(mesh):
+            return sums(params, _on_devices(mesh, batch))
+
+    return step
+
+
+def _on_devices(mesh: Mesh, batch: Batch) -> dict[str, jax.Array]:
+    wanted = ("image", "text", "segment", "position", "loss_weight")
+    arrays = {key: batch[key] for key in wanted}
+    if all(isinstance(array, np.ndarray) for array in arrays.values()):
+        return put_batch(mesh, arrays)
+    return arrays
+
+
+def _parts(batch: Metrics, microbatches: int) -> Metrics:
+    """[B, ...] -> [microbatches, B / microbatches, ...], each with a share of every device."""
+
+    def divide(x: jax.Array) -> jax.Array:
+        x = x.reshape(num_parts(), microbatches, -1, *x.shape[1:])
+        x = x.swapaxes(0, 1)
+        return x.reshape(microbatches, -1, *x.shape[3:])
+
+    return jax.tree.map(divide, batch)
+
+
+def _apply(
+    optimizer: Optimizer, rate: jax.Array, trained: Pieces, opt_state: Any, gradients: Pieces
+) -> tuple[Pieces, Any]:
+    new_trained, new_opt_state = {}, {}
+    for name, pieces in trained.items():
+        decay = 0.0 if name.endswith(("scale", "bias")) else optimizer.weight_decay
+        results = []
+        for piece, piece_state, gradient in zip(
+            pieces, opt_state[name], gradients[name], strict=True
+        ):
+            with jax.numpy_dtype_promotion("standard"):  # which optax relies on
+                change, piece_state = optimizer.transform.update(gradient, piece_state, piece)
+            results.append((piece - rate * (change + decay * piece), piece_state))
+        new_trained[name], new_opt_state[name] = zip(*results, strict=True)
+    return new_trained, new_opt_state
+
+
+def _next_scale(
+    config: PaliGemmaConfig, good: jax.Array, scale: jax.Array, good_steps: jax.Array
+) -> Metrics:
+    """Halves the loss scale after a bad step, doubles it after many good ones."""
+    if config.dtype != "float16":
+        return {"loss_scale": scale, "good_steps": good_steps}
+    good_steps = jnp.where(good, good_steps + 1, 0)
+    doubled = jnp.minimum(scale * 2, _LARGEST_SCALE)
+    grown = jnp.where(good_steps == _GOOD_STEPS, doubled, scale)
+    return {
+        "loss_scale": jnp.where(good, grown, jnp.maximum(scale / 2, 1.0)),
+        "good_steps": jnp.where(good_steps == _GOOD_STEPS, 0, good_steps),
+    }
