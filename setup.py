@@ -16,6 +16,8 @@ INSTALL = [
     "jax>=0.10",
     "flax>=0.12",
     "optax>=0.2.5",
+    "orbax-checkpoint>=0.11",
+    "tqdm>=4.66",
     "sentencepiece>=0.2.1",
     "kagglehub>=0.3",
     "google-crc32c>=1.5",
@@ -36,6 +38,8 @@ EXTRAS = {
     ],
     # To hold the model and its conversions against Hugging Face's.
     "parity": ["torch>=2.7", "transformers>=5.23"],
+    # The published scores' own code (100 MB, and Java): to compare with, and for METEOR and SPICE.
+    "scores": ["pycocoevalcap>=1.2"],
     "dev": ["ruff>=0.12", "mypy>=1.15", "build>=1.2", "pre-commit>=4"],
     # To stream checkpoints from gs:// in one pass, without a download.
     "gcs": ["fsspec>=2024.6", "gcsfs>=2024.6"],
@@ -55,7 +59,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["paligemma_lib*", "flickr8k_tfds*"]),
     package_data={
-        "paligemma_lib": ["py.typed", "nano/*"],
+        "paligemma_lib": ["py.typed", "nano/*", "report/style.css"],
         "flickr8k_tfds": [
             "py.typed",
             "README.md",

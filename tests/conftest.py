@@ -16,7 +16,9 @@ SHARED = TESTS.parents[1] / "shared"
 # What may be absent even where everything that can be installed is.
 _EXCUSED = (
     "needs a big_vision checkout",
-    "needs transformers and torch",  # which .ci/run has in an environment of their own
+    # What .ci/run has in environments of their own.
+    "needs transformers and torch",
+    "needs pycocoevalcap",
     "Not a test.",  # TensorFlow's own
 )
 

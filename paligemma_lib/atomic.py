@@ -1,0 +1,87 @@
+"""Files and folders that are there whole or not at all.
+
+with whole_file(Path("params.npz")) as file:
+    file.write(data)
+with whole_folder(Path("my-captioner")) as partial:
+    (partial / "config.json").write_text("{}")
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a new file that replaces `path` when the block ends, and not if it fails.
+
+    Until then it lies beside `path` as `.NAME.*.partial`. Whatever happens, even a power cut, the
+    old file or the new one is there, whole; a killed process leaves its partial file behind.
+
+    Raises:
+      FileNotFoundError: the folder of `path` is not there.
+      IsADirectoryError: `path` is a folder.
+    """
+    _check_parent(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file")
+    partial = _partial(path)
+    try:
+        with open(partial, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)  # the new name itself must reach the disk
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives a new folder that is renamed to `path` when the block ends, and removed if it fails.
+
+    Until then it lies beside `path` as `.NAME.*.partial`; a killed process leaves it behind.
+
+    Raises:
+      FileNotFoundError: the folder around `path` is not there.
+      FileExistsError: `path` is there, and is no empty folder.
+    """
+    _check_parent(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(f"{path} exists: remove it, or choose another name")
+    partial = _partial(path)
+    partial.mkdir()
+    try:
+        yield partial
+        for file in partial.iterdir():
+            _sync(file)
+        _sync(partial)
+        partial.rename(path)  # also over an empty folder
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync(path.parent)
+
+
+def _check_parent(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: {path.parent} is not a folder; create it")
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

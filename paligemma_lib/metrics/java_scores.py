@@ -1,0 +1,92 @@
+"""METEOR and SPICE, which are Java programs: asked where they are installed, else why they are not.
+
+    result = meteor(references, captions)
+    print(result.value if result.reason is None else result.reason)
+
+`pip install pycocoevalcap` brings METEOR with its data. SPICE wants two files of Stanford CoreNLP
+3.6.0 besides, 0.4 GB, which nothing here downloads unasked.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from paligemma_lib.metrics.scoring import ImageId, check_captions
+from paligemma_lib.metrics.tokens import tokenize
+
+_CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+
+
+class JavaScore(NamedTuple):
+    """A corpus score in [0, 1], or why there is none."""
+
+    value: float | None
+    reason: str | None
+
+
+def meteor(
+    references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]
+) -> JavaScore:
+    """METEOR 1.5 (Denkowski and Lavie, 2014) of the corpus; takes 2 GB and some seconds.
+
+    Raises:
+      ValueError: as `scoring.score`.
+    """
+    check_captions(references, captions)
+    return _score("METEOR", "meteor.meteor", "Meteor", references, captions)
+
+
+def spice(
+    references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]
+) -> JavaScore:
+    """SPICE 1.0 (Anderson et al., 2016): the mean over pictures; takes 8 GB and minutes.
+
+    Raises:
+      ValueError: as `scoring.score`.
+    """
+    check_captions(references, captions)
+    folder = _package_folder()
+    if folder is not None:
+        missing = [name for name in _CORENLP if not (folder / "spice" / "lib" / name).is_file()]
+        if missing:
+            return JavaScore(
+                None,
+                f"SPICE needs {' and '.join(missing)} in {folder / 'spice' / 'lib'}: "
+                "`python -m pycocoevalcap.spice.get_stanford_models` downloads them",
+            )
+    return _score("SPICE", "spice.spice", "Spice", references, captions)
+
+
+def _score(
+    name: str,
+    module: str,
+    scorer: str,
+    references: Mapping[ImageId, Sequence[str]],
+    captions: Mapping[ImageId, str],
+) -> JavaScore:
+    if _package_folder() is None:
+        return JavaScore(None, f"{name} needs pycocoevalcap: pip install pycocoevalcap")
+    if shutil.which("java") is None:
+        return JavaScore(None, f"{name} needs Java: install one, as `apt install default-jre`")
+    told = {i: [" ".join(tokenize(text)) for text in group] for i, group in references.items()}
+    said = {image_id: [" ".join(tokenize(captions[image_id]))] for image_id in references}
+    try:
+        imported = importlib.import_module(f"pycocoevalcap.{module}")
+        value, _ = getattr(imported, scorer)().compute_score(told, said)
+    except (OSError, ValueError, ImportError, subprocess.SubprocessError) as error:
+        # A Java program that dies leaves an empty answer or a broken pipe.
+        return JavaScore(None, f"{name} did not work: {type(error).__name__}: {error}")
+    return JavaScore(float(value), None)
+
+
+def _package_folder() -> Path | None:
+    spec = importlib.util.find_spec("pycocoevalcap")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -1,0 +1,94 @@
+"""What makes scores suspect: captions too good to be true, or broken in a way that scores hide.
+
+    find_suspicions(["a.jpg", "b.jpg"], ["", "a dog"], [[], ["a", "dog"]], references)
+    # ("1 of 2 captions (50%) are empty: is EOS the first token of all? First: 'a.jpg'",)
+
+Beside each limit stands what people's captions of Flickr8k show, each held against the other four.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+_MANY = 0.05  # of the captions; people: 0.3 % too long, 0.002 % repeating, 0.02 % cut off
+_EXACT = 0.15  # of the captions equal a reference; people: 0.1 %
+_SAME = 0.25  # of the captions are one and the same; people: 0.02 %
+_ENOUGH = 20  # pictures before shares say anything
+
+_REPETITION = re.compile(r"(?<!\S)(\S+(?: \S+){0,5})(?: \1){2,}(?!\S)")
+_MID_PHRASE = {"a", "an", "the", "of", "and", "with", "their", "his", "is", "are"}
+_BROKEN_TEXT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffd]"  # controls, halves of pairs, replacements
+    "|[\xc2\xc3][\x80-\xbf\u0152-\u2122]|\xe2\u20ac"  # UTF-8 read as Latin-1
+    r"|&(?:[a-zA-Z]{2,6}|\#\d{2,5});"  # HTML
+    r"|\u2581|</?s>|<(?:pad|eos|bos|unk|mask|image|loc\d{4}|seg\d{3})>"  # pieces of a tokenizer
+)
+
+
+def find_suspicions(
+    image_ids: Sequence[object],
+    captions: Sequence[str],
+    tokens: Sequence[Sequence[str]],
+    references: Sequence[Sequence[Sequence[str]]],
+) -> tuple[str, ...]:
+    """Looks at captions and their references for signs of a fault.
+
+    Args:
+      image_ids: of the pictures.
+      captions: one per picture, as they came.
+      tokens: of the captions.
+      references: tokens of each picture's references.
+
+    Returns:
+      One line for each kind of fault: how many, where, and what to look into.
+    """
+    total = len(captions)
+    texts = [" ".join(words) for words in tokens]
+    commonest, _ = Counter(texts).most_common(1)[0]
+    kinds: list[tuple[float, Callable[[int], object], str]] = [
+        (0, lambda i: not tokens[i], "are empty: is EOS the first token of all?"),
+        (
+            0,
+            lambda i: _BROKEN_TEXT.search(captions[i]),
+            "hold broken characters, HTML or pieces of a tokenizer: decode them as the model's "
+            "tokenizer does, and read files as UTF-8.",
+        ),
+        (
+            _EXACT,
+            lambda i: tokens[i] and tokens[i] in references[i],
+            "equal a reference of their picture: did references get among the predictions, or "
+            "these pictures into training?",
+        ),
+        (
+            _SAME,
+            lambda i: texts[i] and texts[i] == commonest,
+            f"are the same, {commonest!r:.80}: does the model see its pictures?",
+        ),
+        (
+            _MANY,
+            lambda i: len(tokens[i]) > 2 * max(map(len, references[i])),
+            "are more than twice as long as any reference: is EOS learned and obeyed?",
+        ),
+        (
+            _MANY,
+            lambda i: _REPETITION.search(texts[i]),
+            "say the same thing over and over: is EOS learned and obeyed?",
+        ),
+        (
+            _MANY,
+            lambda i: tokens[i] and tokens[i][-1] in _MID_PHRASE,
+            "end in the middle of a phrase: allow for more new tokens.",
+        ),
+    ]
+    found = []
+    for limit, is_faulty, what in kinds:
+        places = [place for place in range(total) if is_faulty(place)]
+        if len(places) > limit * total and (not limit or total >= _ENOUGH):
+            first = ", ".join(repr(image_ids[place]) for place in places[:3])
+            share = f"{len(places)} of {total} captions ({len(places) / total:.0%})"
+            found.append(f"{share} {what} First: {first}")
+    if total == 1:
+        found.append("CIDEr of a single picture is 0: it compares pictures; score hundreds")
+    return tuple(found)
