@@ -1,0 +1,43 @@
+"""What came out, for people: one HTML file with pictures, captions, scores and curves, or a sheet.
+
+    from paligemma_lib.report import Example, Report, Score, write_report
+
+    report = Report(
+        "Attention layers on Flickr8k",
+        summary=["CIDEr rose from 12.1 to 87.4 on 1,000 pictures."],
+        scores=[Score("CIDEr", 87.4, low=83.9, high=90.8, before=12.1)],
+        examples=[Example("1.jpg", "Images/1.jpg", "a dog runs", references=["A dog runs ."])],
+    )
+    write_report("report.html", report)
+    contact_sheet([("Images/1.jpg", "a dog runs")]).save("sheet.png")
+
+The page is whole in itself: it loads nothing, runs no script, and shows text as text whatever it
+holds. It needs neither TensorFlow nor JAX.
+"""
+
+from paligemma_lib.report.content import (
+    Alternative,
+    Chart,
+    Example,
+    Line,
+    ParameterGroup,
+    Report,
+    Score,
+)
+from paligemma_lib.report.page import render, write_report
+from paligemma_lib.report.pictures import Picture
+from paligemma_lib.report.sheet import contact_sheet
+
+__all__ = [
+    "Alternative",
+    "Chart",
+    "Example",
+    "Line",
+    "ParameterGroup",
+    "Picture",
+    "Report",
+    "Score",
+    "contact_sheet",
+    "render",
+    "write_report",
+]

@@ -1,0 +1,192 @@
+"""What a report says, without how it looks. Every part but the title may be left out.
+
+Report("Before and after", scores=[Score("BLEU-4", 21.3, low=19.8, high=22.9, before=2.0)])
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from paligemma_lib.report.pictures import Picture
+
+MAX_LINES = 3  # in one chart: as many as stay apart on a phone, in both colour schemes
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row of the table of scores.
+
+    Attributes:
+      name: such as "CIDEr".
+      value: the score, on the metric's own scale; NaN where it could not be computed.
+      low, high: bounds of the confidence interval, both or neither.
+      before: the same score of the other set of captions, see `Report.before_label`.
+      permuted: the same score when every caption is held against another picture's references:
+        what the captions earn without a look at the picture.
+      note: a few words on what the score measures.
+    """
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    before: float | None = None
+    permuted: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"score {self.name!r} has one bound of two: give low and high")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"score {self.name!r}: low={self.low} is above high={self.high}")
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another caption that the decoder weighed, with its probability, 0 to 1."""
+
+    text: str
+    probability: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(
+                f"the alternative {self.text!r} has probability {self.probability}, expected 0 to "
+                "1; of a log-probability take the exponential"
+            )
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture with its captions.
+
+    Attributes:
+      image_id: its name, such as the file's.
+      image: see `paligemma_lib.report.pictures.Picture`; opened only if it is shown.
+      caption: the generated one.
+      before: the one of the other set of captions, see `Report.before_label`.
+      references: captions by people.
+      alternatives: other captions that the decoder weighed, best first.
+      scores: name -> value for this picture.
+    """
+
+    image_id: str
+    image: Picture
+    caption: str
+    before: str | None = None
+    references: Sequence[str] = ()
+    alternatives: Sequence[Alternative] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_texts(f"references of {self.image_id!r}", self.references)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values over steps: `y[k]` at `x[k]`, with `x` increasing. Values may be NaN or infinite."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"line {self.name!r} has {len(self.x)} x and {len(self.y)} y")
+        ordered = all(a < b for a, b in itertools.pairwise(self.x))
+        if not ordered or not all(map(math.isfinite, self.x)):
+            raise ValueError(f"the x of line {self.name!r} must be finite and increase")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over the same x, such as training and validation loss.
+
+    Attributes:
+      title: such as "Loss".
+      lines: one to three.
+      unit: of y, such as "nats per token".
+      x_name: what x counts.
+      from_zero: whether the y axis includes 0, as it should for rates and shares.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    unit: str = ""
+    x_name: str = "step"
+    from_zero: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.lines) <= MAX_LINES:
+            raise ValueError(
+                f"chart {self.title!r} has {len(self.lines)} lines, expected 1 to {MAX_LINES}: "
+                "split it"
+            )
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that train, or don't, together: `tensors` arrays of `parameters` numbers."""
+
+    name: str
+    tensors: int
+    parameters: int
+    trainable: bool
+
+    def __post_init__(self) -> None:
+        if self.tensors < 0 or self.parameters < 0:
+            raise ValueError(
+                f"group {self.name!r} has {self.tensors} tensors and {self.parameters} parameters"
+            )
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything on the page, in its order; what is empty is left out.
+
+    Attributes:
+      title: the heading.
+      subtitle: a line below it, such as date, data and checkpoint.
+      summary: what came out, in sentences; the first one stands out.
+      warnings: what a reader must know before believing the scores.
+      scores: see `Score`.
+      score_label, before_label: which captions `Score.value` is of, and which `before`.
+      confidence: level of the intervals.
+      examples: all that there are; `write_report` says how many are shown.
+      rank_by: the name of an example score, higher is better: shows the best and the worst first.
+      charts: of the training run.
+      parameters: what trained and what was frozen.
+      config, environment: name -> value; nested mappings become dotted names.
+      files: what it is -> where it lies.
+    """
+
+    title: str
+    subtitle: str = ""
+    summary: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    scores: Sequence[Score] = ()
+    score_label: str = "Score"
+    before_label: str = "Before"
+    confidence: float = 0.95
+    examples: Sequence[Example] = ()
+    rank_by: str = ""
+    charts: Sequence[Chart] = ()
+    parameters: Sequence[ParameterGroup] = ()
+    config: Mapping[str, object] = field(default_factory=dict)
+    environment: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_texts("summary", self.summary)
+        _check_texts("warnings", self.warnings)
+        known = sorted({name for example in self.examples for name in example.scores})
+        if self.rank_by and self.examples and self.rank_by not in known:
+            raise ValueError(f"rank_by={self.rank_by!r}, but the examples have scores {known}")
+
+
+def _check_texts(name: str, texts: Iterable[str]) -> None:
+    if isinstance(texts, str):
+        raise ValueError(f"{name} must be a sequence of texts, got one text: {texts[:60]!r}")

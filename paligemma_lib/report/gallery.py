@@ -1,0 +1,135 @@
+"""The pictures of a report: which of them are shown, and the card of each.
+
+groups = choose(report.examples, rank_by="CIDEr", most=48)    # best, worst, others
+gallery(report, most=48, side=384)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from paligemma_lib.report.charts import bar
+from paligemma_lib.report.content import Alternative, Example, Report
+from paligemma_lib.report.markup import element
+from paligemma_lib.report.numbers import percent, short
+from paligemma_lib.report.pictures import data_uri, thumbnail
+
+ENDS = 8  # the best and the worst shown before the others
+
+
+@dataclass(frozen=True)
+class Group:
+    """Examples under one heading, `folded` away until asked for."""
+
+    title: str
+    examples: Sequence[Example]
+    folded: bool = False
+
+
+def choose(examples: Sequence[Example], rank_by: str, most: int) -> list[Group]:
+    """At most `most` examples: the best, the worst, and others spread evenly over the rest.
+
+    With no `rank_by` they are spread evenly over all, in their order. Examples that have no such
+    score come after those that have.
+    """
+    if not rank_by:
+        shown = _spread(examples, most)
+        first, more = shown[: 2 * ENDS], shown[2 * ENDS :]
+        return [
+            Group("", first),
+            *([Group(f"{len(more)} more", more, folded=True)] if more else []),
+        ]
+    scores = [example.scores.get(rank_by, math.nan) for example in examples]
+    order = [k for k, score in enumerate(scores) if math.isfinite(score)]
+    ranked = [examples[k] for k in sorted(order, key=lambda k: -scores[k])]
+    unranked = [examples[k] for k, score in enumerate(scores) if not math.isfinite(score)]
+    ends = min(ENDS, most // 3, len(ranked) // 3)
+    if ends == 0 or len(examples) <= 2 * ENDS:
+        return [Group(f"From best to worst by {rank_by}", _spread(ranked + unranked, most))]
+    rest = ranked[ends:-ends] + unranked
+    between = _spread(rest, most - 2 * ends)
+    title = f"{len(between):,} of the {len(rest):,} others, from better to worse"
+    return [
+        Group(f"Best by {rank_by}", ranked[:ends]),
+        Group(f"Worst by {rank_by}", ranked[: -ends - 1 : -1]),
+        Group(title, between, folded=True),
+    ]
+
+
+def gallery(report: Report, most: int, side: int) -> list[Element]:
+    """The section's contents: how many are shown, then the cards, group by group."""
+    groups = choose(report.examples, report.rank_by, most)
+    shown = sum(len(group.examples) for group in groups)
+    count = f"{shown:,} of {len(report.examples):,} pictures are shown"
+    said = f"{count}, scaled down to at most {side} pixels on the longer side."
+    parts = [element("p", {"class": "note"}, said)]
+    for group in groups:
+        cards = element(
+            "div", {"class": "cards"}, *(card(e, side, report.before_label) for e in group.examples)
+        )
+        if group.folded:
+            summary = element("summary", {}, group.title)
+            parts.append(element("details", {"class": "more"}, summary, cards))
+        else:
+            parts += [*([element("h3", {}, group.title)] if group.title else []), cards]
+    return parts
+
+
+def card(example: Example, side: int, before_label: str) -> Element:
+    """A picture, what was generated, what people wrote, and what else the decoder weighed."""
+    parts = [_picture(example, side)]
+    parts.append(
+        element("p", {"class": "generated", "dir": "auto"}, example.caption or "(nothing)")
+    )
+    if example.before is not None:
+        label = element("small", {}, before_label)
+        parts.append(element("p", {"class": "former", "dir": "auto"}, label, example.before))
+    facts = (
+        element("span", {}, f"{name} ", element("b", {}, short(value)))
+        for name, value in example.scores.items()
+    )
+    if example.scores:
+        parts.append(element("p", {"class": "facts"}, *facts))
+    if example.references:
+        said = (element("li", {"dir": "auto"}, text) for text in example.references)
+        parts.append(element("ul", {"class": "references", "aria-label": "By people"}, *said))
+    if example.alternatives:
+        parts.append(_alternatives(example.alternatives))
+    parts.append(element("p", {"class": "name"}, example.image_id))
+    return element("article", {"class": "card"}, *parts)
+
+
+def _picture(example: Example, side: int) -> Element:
+    try:
+        image = thumbnail(example.image, side)
+    except (ValueError, FileNotFoundError) as error:
+        return element("p", {"class": "picture missing"}, f"No picture: {error}")
+    text = f"Picture {example.image_id}"
+    if example.references:
+        text += f", of which a person wrote: {example.references[0]}"
+    size = {"width": image.width, "height": image.height}
+    return element("img", {"class": "picture", "src": data_uri(image), "alt": text, **size})
+
+
+def _alternatives(alternatives: Sequence[Alternative]) -> Element:
+    rows = [
+        element(
+            "li",
+            {},
+            element("span", {"class": "share-of"}, percent(each.probability)),
+            bar(each.probability),
+            element("span", {"class": "text", "dir": "auto"}, each.text),
+        )
+        for each in alternatives
+    ]
+    summary = element("summary", {}, f"{len(rows)} alternative{'s' * (len(rows) > 1)}")
+    return element("details", {"class": "alternatives"}, summary, element("ol", {}, *rows))
+
+
+def _spread(examples: Sequence[Example], most: int) -> list[Example]:
+    if len(examples) <= most:
+        return list(examples)
+    return [examples[k * len(examples) // most] for k in range(most)]

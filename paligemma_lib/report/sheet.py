@@ -1,0 +1,129 @@
+"""A picture of pictures with their captions, for people without a browser.
+
+sheet = contact_sheet([("Images/1.jpg", "a dog runs"), ("Images/2.jpg", "two girls play")])
+sheet.save("sheet.png")
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from paligemma_lib.report.pictures import Picture, thumbnail
+
+CELL = 256  # pixels, the side of the square in which a picture stands
+GAP = 20
+FONT_SIZE = 15
+LINE = 20
+MAX_LINES = 6  # of a caption
+MAX_CHARACTERS = 600  # more than six lines hold, so that a text without end costs no time
+PAPER, INK, QUIET = "#fbfaf7", "#211f1b", "#625d54"
+
+
+def contact_sheet(captioned: Sequence[tuple[Picture, str]], *, columns: int = 4) -> Image.Image:
+    """Pictures in rows, each with its caption below, wrapped and cut off after six lines.
+
+    Pillow's built-in font is drawn with, so the same sheet comes out everywhere. It has the
+    letters of English: accents are dropped, and what is left of other scripts are boxes.
+
+    Args:
+      captioned: pictures and captions. A picture that cannot be read leaves a note in its place.
+      columns: pictures in a row.
+
+    Returns:
+      An image in RGB; at 4 columns it is 1,124 pixels wide.
+
+    Raises:
+      ValueError: there are no pictures, or no columns.
+    """
+    if not captioned or columns < 1:
+        raise ValueError(f"{len(captioned)} pictures in {columns} columns: give at least one each")
+    columns = min(columns, len(captioned))
+    rows = [captioned[k : k + columns] for k in range(0, len(captioned), columns)]
+    texts = [[_wrapped(text) for _, text in row] for row in rows]
+    heights = [CELL + GAP + LINE * max(map(len, row)) for row in texts]
+    size = (columns * (CELL + GAP) + GAP, sum(heights) + GAP * len(rows) + GAP)
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    top = GAP
+    for row, lines, height in zip(rows, texts, heights, strict=True):
+        for column, ((picture, _), text) in enumerate(zip(row, lines, strict=True)):
+            left = GAP + column * (CELL + GAP)
+            _paste(sheet, draw, picture, left, top)
+            below = (left, top + CELL + GAP // 2)
+            draw.multiline_text(below, "\n".join(text), fill=INK, font=_font(), spacing=5)
+        top += height + GAP
+    return sheet
+
+
+def _paste(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int
+) -> None:
+    try:
+        small = thumbnail(picture, CELL)
+    except (ValueError, FileNotFoundError) as error:
+        note = "\n".join(_wrapped(f"No picture: {error}"))
+        draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=QUIET)
+        draw.multiline_text((left + 8, top + 8), note, fill=QUIET, font=_font(), spacing=5)
+        return
+    sheet.paste(small, (left, top + CELL - small.height))
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines no wider than a cell; a word that is wider is broken."""
+    lines, line = [], ""
+    for word in _drawable(text[:MAX_CHARACTERS]).split():
+        while word:
+            joined = f"{line} {word}" if line else word
+            if _width(joined) <= CELL:
+                line, word = joined, ""
+            elif line:
+                lines.append(line)
+                line = ""
+            else:
+                fits = 1
+                while fits < len(word) and _width(word[: fits + 1]) <= CELL:
+                    fits += 1
+                lines.append(word[:fits])
+                word = word[fits:]
+        if len(lines) > MAX_LINES:
+            break
+    lines.append(line)
+    if len(lines) <= MAX_LINES:
+        return lines
+    last = lines[MAX_LINES - 1]
+    while _width(f"{last}\N{HORIZONTAL ELLIPSIS}") > CELL:
+        last = last[:-1]
+    return [*lines[: MAX_LINES - 1], f"{last.rstrip()}\N{HORIZONTAL ELLIPSIS}"]
+
+
+def _drawable(text: str) -> str:
+    """Letters that the font lacks without their accents, where that helps."""
+    return "".join(c if _has(c) else _plain(c) for c in text)
+
+
+def _plain(character: str) -> str:
+    if unicodedata.category(character) == "Pd":
+        return "-"
+    base = "".join(
+        c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)
+    )
+    return base if all(map(_has, base)) else character
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(FONT_SIZE)
+
+
+@functools.cache
+def _has(character: str) -> bool:
+    missing = _font().getmask("\U000f0000")  # a private character: the font's box
+    return character.isspace() or bytes(_font().getmask(character)) != bytes(missing)
+
+
+def _width(text: str) -> float:
+    return _font().getlength(text)
