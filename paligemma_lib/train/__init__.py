@@ -9,13 +9,17 @@ for batch in batches:
     state, metrics = step(state, batch)
 """
 
-from paligemma_lib.train import loss, optimizer, state, step
+from paligemma_lib.train import loss, optimizer, progress, saving, state, step
 from paligemma_lib.train.optimizer import Optimizer, make_optimizer
+from paligemma_lib.train.progress import Progress
+from paligemma_lib.train.saving import Checkpoints
 from paligemma_lib.train.state import TrainState, init_state, restage
 from paligemma_lib.train.step import make_eval_step, make_train_step
 
 __all__ = [
+    "Checkpoints",
     "Optimizer",
+    "Progress",
     "TrainState",
     "init_state",
     "loss",
@@ -23,7 +27,9 @@ __all__ = [
     "make_optimizer",
     "make_train_step",
     "optimizer",
+    "progress",
     "restage",
+    "saving",
     "state",
     "step",
 ]

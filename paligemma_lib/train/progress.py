@@ -1,0 +1,179 @@
+"""How a run is going: a bar or lines for people, a file of metrics for programs.
+
+    with Progress(folder, total_steps=1200, steps_per_epoch=120) as progress:
+        for step in range(1200):
+            with progress.waiting():
+                batch = next(batches)
+            state, metrics = train_step(state, batch)
+            progress.record(step, metrics, captions=160)
+
+`metrics.jsonl` has a line for each step: what the step returned, captions per second and the share
+of time spent waiting for data. Values are fetched from the devices one step late, so that these
+never wait for the host.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+FILE = "metrics.jsonl"
+
+_SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal
+_RECENT = 20  # steps that the shown speed is of
+
+
+class ScalarWriter(Protocol):
+    """What TensorBoard's writers have, such as `flax.metrics.tensorboard.SummaryWriter`."""
+
+    def scalar(self, tag: str, value: Any, step: int) -> None: ...
+
+
+class Progress:
+    """Follows one run; a context manager.
+
+    Attributes:
+      history: the records of all steps and notes, also of those before a restart.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        total_steps: int,
+        steps_per_epoch: float,
+        first_step: int = 0,
+        writer: ScalarWriter | None = None,
+        silent: bool = False,
+    ) -> None:
+        """Opens `metrics.jsonl`; what it holds of `first_step` and later is done again.
+
+        Args:
+          folder: where it lies.
+          total_steps: of the whole run.
+          steps_per_epoch: to tell the epoch.
+          first_step: where this start of the run begins.
+          writer: also gets all values.
+          silent: for all processes but the first: writes and prints nothing.
+        """
+        self.history = [] if silent else _records_before(folder / FILE, first_step)
+        self._file = None
+        if not silent:
+            self._file = (folder / FILE).open("w", encoding="utf-8")
+            self._file.writelines(json.dumps(record) + "\n" for record in self.history)
+        self._total, self._steps_per_epoch = total_steps, steps_per_epoch
+        self._writer = writer
+        self._pending: dict[str, Any] | None = None
+        self._waited = 0.0
+        self._last = time.monotonic()
+        self._line_due = 0.0
+        self._bar = tqdm(
+            total=total_steps,
+            initial=first_step,
+            disable=silent or not sys.stderr.isatty(),
+            unit="step",
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._bar.close()
+        if self._file is not None:
+            self._file.close()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time in here counts as waiting for data."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time in here, such as that of a validation, counts as no step's."""
+        self._flush()
+        start = time.monotonic()
+        yield
+        self._last += time.monotonic() - start
+
+    def record(self, step: int, metrics: Mapping[str, Any], captions: int) -> None:
+        """Takes what a step returned.
+
+        Args:
+          step: its number, from 0.
+          metrics: scalars, which may still be on their way on the devices; "loss" and
+            "learning_rate" are shown.
+          captions: in its global batch.
+        """
+        self._flush()  # the step before: its values are there by now
+        now = time.monotonic()
+        seconds = max(now - self._last, 1e-9)
+        self._pending = {
+            "step": step,
+            **metrics,
+            "captions_per_second": captions / seconds,
+            "waiting": self._waited / seconds,
+            "seconds": seconds,
+        }
+        self._last, self._waited = now, 0.0
+
+    def note(self, step: int, values: Mapping[str, float]) -> None:
+        """Records and prints what is not there at every step, such as a validation loss."""
+        self._flush()
+        self._write({"step": step, **values})
+        self.say(step, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+    def say(self, step: int, text: str) -> None:
+        """Prints a line, with the number of steps done."""
+        if self._file is not None:
+            tqdm.write(f"step {step:,} of {self._total:,}: {text}", file=sys.stderr)
+
+    def _flush(self) -> None:
+        if self._pending is None:
+            return
+        record = {name: float(value) for name, value in self._pending.items()}
+        step = int(record["step"])
+        self._pending = None
+        self._write({**record, "step": step})
+        recent = [each for each in self.history[-_RECENT:] if "seconds" in each]
+        seconds = sum(each["seconds"] for each in recent) / len(recent)
+        waiting = sum(each["waiting"] for each in recent) / len(recent)
+        speed = sum(each["captions_per_second"] for each in recent) / len(recent)
+        shown = (
+            f"epoch {(step + 1) / self._steps_per_epoch:.2f}, loss {record['loss']:.3f}, "
+            f"rate {record['learning_rate']:.2g}, {speed:,.0f} captions/s, waiting {waiting:.0%}"
+        )
+        self._bar.set_postfix_str(shown, refresh=False)
+        self._bar.update(step + 1 - self._bar.n)
+        if self._bar.disable and (self._last > self._line_due or step + 1 == self._total):
+            self._line_due = self._last + _SECONDS_BETWEEN_LINES
+            self.say(step + 1, f"{shown}, {seconds * (self._total - step - 1):,.0f} s left")
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self.history.append(record)
+        if self._file is None:
+            return
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in record.items():
+                if name != "step":
+                    self._writer.scalar(name, value, record["step"])
+
+
+def _records_before(path: Path, step: int) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text("utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # the last line may be cut off
+            records.append(json.loads(line))
+    return [record for record in records if record["step"] < step]

@@ -1,0 +1,102 @@
+"""What is recorded, what is shown, and what a restart keeps."""
+
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from paligemma_lib.train import progress
+from paligemma_lib.train.progress import Progress
+
+METRICS = {"loss": jnp.float32(2.5), "learning_rate": jnp.float32(0.1)}
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / progress.FILE).read_text().splitlines()]
+
+
+def test_speed_and_waiting_of_each_step(tmp_path, clock):
+    with Progress(tmp_path, total_steps=2, steps_per_epoch=1) as run:
+        with run.waiting():
+            clock.now += 1
+        clock.now += 3
+        run.record(0, METRICS, captions=40)
+        with run.paused():
+            clock.now += 1000
+        clock.now += 2
+        run.record(1, METRICS, captions=40)
+    first, second = lines(tmp_path)
+    assert first == {
+        "step": 0,
+        "loss": 2.5,
+        "learning_rate": pytest.approx(0.1),
+        "captions_per_second": 10,
+        "waiting": 0.25,
+        "seconds": 4,
+    }
+    assert (second["captions_per_second"], second["waiting"]) == (20, 0)
+
+
+def test_lines_for_people(tmp_path, clock, capsys):
+    with Progress(tmp_path, total_steps=40, steps_per_epoch=10) as run:
+        for step in range(40):
+            clock.now += 2
+            run.record(step, METRICS, captions=60)
+        run.note(40, {"validation_loss": 1.25})
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        "step 1 of 40: epoch 0.10, loss 2.500, rate 0.1, 30 captions/s, waiting 0%, 78 s left"
+    )
+    assert len(said) == 7  # one in 15 seconds, the last, the note
+    assert said[-1] == "step 40 of 40: validation_loss 1.25"
+    assert lines(tmp_path)[-1] == {"step": 40, "validation_loss": 1.25}
+
+
+def test_a_restart_does_later_steps_again(tmp_path, clock):
+    with Progress(tmp_path, total_steps=9, steps_per_epoch=1) as run:
+        for step in range(5):
+            clock.now += 1
+            run.record(step, METRICS, captions=1)
+    with (tmp_path / progress.FILE).open("a") as file:
+        file.write('{"step": 5, "lo')  # killed while writing
+    with Progress(tmp_path, total_steps=9, steps_per_epoch=1, first_step=3) as run:
+        assert [record["step"] for record in run.history] == [0, 1, 2]
+        clock.now += 1
+        run.record(3, METRICS, captions=1)
+    assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2, 3]
+
+
+def test_a_silent_one_writes_and_prints_nothing(tmp_path, clock, capsys):
+    with Progress(tmp_path, total_steps=2, steps_per_epoch=1, silent=True) as run:
+        clock.now += 1
+        run.record(0, METRICS, captions=1)
+        run.note(1, {"validation_loss": 1.0})
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == ""
+
+
+def test_a_writer_gets_all_values(tmp_path, clock):
+    seen = []
+
+    class Writer:
+        def scalar(self, tag, value, step):
+            seen.append((tag, value, step))
+
+    with Progress(tmp_path, total_steps=2, steps_per_epoch=1, writer=Writer()) as run:
+        clock.now += 1
+        run.record(0, METRICS, captions=8)
+    assert ("loss", 2.5, 0) in seen
+    assert ("captions_per_second", 8, 0) in seen
