@@ -12,13 +12,20 @@ from types import ModuleType
 
 __all__ = [
     "batch",
+    "captioner",
     "checkpoint",
     "data",
+    "decode",
+    "evaluation",
     "hub",
-    "huggingface",
+    "metrics",
     "model",
+    "report",
+    "sharding",
     "testing",
     "tokenizer",
+    "train",
+    "trainable",
 ]
 
 

@@ -12,23 +12,23 @@ tells size and checksum before the first byte. A download takes its name only wh
 from __future__ import annotations
 
 import base64
-import contextlib
 import errno
 import hashlib
 import http.client
 import os
 import re
-import secrets
 import shutil
 import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import google_crc32c
+
+from paligemma_lib.atomic import whole_file
 
 CACHE = Path("~/.cache/paligemma_lib")
 TOKENIZER = "gs://big_vision/paligemma_tokenizer.model"
@@ -64,7 +64,7 @@ def fetch(source: str | os.PathLike[str], cache: str | os.PathLike[str] = CACHE)
     path = Path(name).expanduser()
     if path.exists():
         return path
-    if _KAGGLE_HANDLE.fullmatch(name):
+    if _KAGGLE_HANDLE.fullmatch(name) and path.suffix != ".npz":
         return _fetch_kaggle(name)
     raise FileNotFoundError(
         f"{name} is not there. Expected a local file or folder, gs://bucket/object, or a Kaggle "
@@ -88,34 +88,6 @@ def fetch_tokenizer(
     if name != TOKENIZER:
         return fetch(name, cache)
     return _fetch_gcs(name, Path(cache).expanduser(), _problem_with_tokenizer)
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a new file that replaces `path` when the block ends, and not if it fails.
-
-    Until then it lies beside `path` as `.NAME.*.partial`. Whatever happens, even a power cut, the
-    old file or the new one is there, whole; a killed process leaves its partial file behind.
-    """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: {path.parent} is not a folder; create it")
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file")
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with open(partial, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name itself must reach the disk
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _problem_with_tokenizer(path: Path) -> str | None:

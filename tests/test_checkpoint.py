@@ -17,8 +17,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from paligemma_lib import model
-from paligemma_lib.checkpoint import load_params, matching, placement, save_params
-from paligemma_lib.checkpoint.__main__ import main
+from paligemma_lib.checkpoint import load_params, placement, save_params
 
 CONFIG = cases.tiny_config(2)
 PARAMS = cases.random_params(CONFIG)
@@ -64,6 +63,17 @@ def test_casts_as_numpy_does(path, stored, dtype, small_blocks):
     np.savez(path, **as_numpy_stores(FLAT, stored))
     want = {name: value.astype(jnp.dtype(stored)) for name, value in FLAT.items()}
     assert_equal(load_params(path, CONFIG, dtype=dtype), want, dtype)
+
+
+def test_each_parameter_may_get_a_type_of_its_own(path):
+    np.savez(path, **as_numpy_stores(FLAT, "bfloat16"))
+
+    def dtype(name):
+        return "float32" if name.startswith("llm/layers/attn/") else None
+
+    found = load_params(path, CONFIG, dtype=dtype)
+    assert found["llm"]["layers"]["attn"]["q_einsum"]["w"].dtype == np.float32
+    assert found["llm"]["layers"]["mlp"]["linear"].dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -294,33 +304,13 @@ def test_all_differences_are_in_one_error(path):
     assert "float32, bfloat16, float16" in message
 
 
-def test_another_model_is_named(path, monkeypatch):
-    monkeypatch.setattr(
-        matching,
-        "MODELS",
-        {
-            "tiny": lambda image_size=32: dataclasses.replace(
-                CONFIG, vision=dataclasses.replace(CONFIG.vision, image_size=image_size)
-            )
-        },
-    )
-    larger = matching.MODELS["tiny"](64)
-    np.savez(path, **cases.flatten(cases.random_params(larger)))
-    with pytest.raises(ValueError, match=r"It is tiny at 64 pixels: take config.tiny\("):
+def test_another_model_is_named(path):
+    save_params(path, cases.random_params(model.config.nano(48)))
+    with pytest.raises(ValueError, match=r"It is nano at 48 pixels: take config.nano\(image_size="):
+        load_params(path, CONFIG)
+    save_params(path, PARAMS)
+    with pytest.raises(ValueError, match="It is another model at 32 pixels: take .*read_config"):
         load_params(path, cases.tiny_config(1))
-
-
-def test_published_models_are_told_apart_by_their_shapes():
-    published = [
-        *((model.config.paligemma_3b, size) for size in (224, 448, 896)),
-        (model.config.paligemma2_3b, 448),
-        (model.config.paligemma2_10b, 224),
-        (model.config.paligemma2_28b, 896),
-        (model.config.nano, 96),
-    ]
-    for make, size in published:
-        shapes = matching.expected_shapes(make(image_size=size))
-        assert matching.closest_model(shapes) == (make.__name__, make(image_size=size), True)
 
 
 def test_a_part_is_loaded_on_purpose_only(path):
@@ -411,13 +401,13 @@ def test_a_full_disk_leaves_the_old_file(path):
 KILLED = """
 import sys, time
 import numpy as np
-from paligemma_lib.checkpoint import params, save_params
+from paligemma_lib.checkpoint import outgoing, save_params
 def slow(name, array, dtype):
     for row in np.asarray(array):
         yield row
         print("row", flush=True)
         time.sleep(0.2)
-params.to_host = slow
+outgoing.to_host = slow
 save_params(sys.argv[1], {"w": np.ones((1000, 100_000), np.float32)})
 """
 
@@ -433,39 +423,6 @@ def test_a_killed_process_leaves_the_old_file_whole(path):
     assert path.read_bytes() == before
     partial = [name for name in os.listdir(path.parent) if name != path.name]
     assert len(partial) == 1 and partial[0].endswith(".partial")
-
-
-# --- The command
-
-
-@pytest.fixture
-def nano_file(path):
-    save_params(path, cases.random_params(model.config.nano()), "bfloat16")
-    return path
-
-
-def test_the_command_says_what_a_file_is(nano_file, capsys):
-    assert main([str(nano_file)]) == 0
-    out = capsys.readouterr().out
-    assert f"{nano_file}: nano at 96 pixels, bfloat16\n" in out
-    assert "parameters in " in out and "checksums are right" in out
-    assert main([str(nano_file), "--config", "nano"]) == 0
-
-
-def test_the_command_says_what_is_wrong(nano_file, capsys):
-    data = nano_file.read_bytes()
-    assert main([str(nano_file), "--config", "paligemma_3b"]) == 1
-    assert "It is nano at 96 pixels" in capsys.readouterr().err
-    nano_file.write_bytes(data[: len(data) // 2])
-    assert main([str(nano_file)]) == 1
-    assert "fetch it again" in capsys.readouterr().err
-    flipped = bytearray(data)
-    flipped[len(data) // 2] ^= 1
-    nano_file.write_bytes(flipped)
-    assert main([str(nano_file)]) == 1
-    assert "Bad CRC-32" in capsys.readouterr().err
-    assert main([str(nano_file.with_name("none.npz"))]) == 1
-    assert "is not there" in capsys.readouterr().err
 
 
 def test_imports_without_tensorflow():

@@ -14,7 +14,7 @@ import model_cases as cases
 import numpy as np
 import pytest
 
-from paligemma_lib import huggingface
+from paligemma_lib.checkpoint import huggingface, load_params, read_config
 
 REASON = "needs transformers and torch (pip install -e '.[parity]')"
 torch = pytest.importorskip("torch", reason=REASON)
@@ -128,19 +128,33 @@ def test_our_export_computes_the_same_logits_there(tmp_path, version):
     assert largest_difference(config, params, their_model) < TOLERANCE
 
 
-@pytest.mark.parametrize("version", cases.VERSIONS)
-def test_their_model_computes_the_same_logits_here(tmp_path, version):
-    config = cases.tiny_config(version)
+def saved_by_transformers(folder, settings):
+    """A random model of these settings, and its folder."""
     torch.manual_seed(0)
-    their_model = transformers.PaliGemmaForConditionalGeneration(
-        their_config(config, **(GEMMA2 if version == 2 else {}))
-    )
+    their_model = transformers.PaliGemmaForConditionalGeneration(settings)
     with torch.no_grad():
         for parameter in their_model.parameters():  # none neutral, as norms are at first
             parameter.add_(0.12 * torch.randn_like(parameter))
-    their_model.save_pretrained(tmp_path / "model")
-    with huggingface.SafetensorsReader(tmp_path / "model", config) as file:
-        params = cases.unflatten({name: file.read(name) for name in file.shapes})
+    their_model.save_pretrained(folder)
+    return their_model
+
+
+@pytest.mark.parametrize("version", cases.VERSIONS)
+def test_their_model_computes_the_same_logits_here(tmp_path, version):
+    config = cases.tiny_config(version)
+    settings = their_config(config, **(GEMMA2 if version == 2 else {}))
+    their_model = saved_by_transformers(tmp_path / "model", settings)
+    assert read_config(tmp_path / "model") == config
+    params = load_params(tmp_path / "model", config)
+    assert largest_difference(config, params, their_model) < TOLERANCE
+
+
+def test_the_defaults_of_gemma2_are_taken_over(tmp_path):
+    """A soft cap of 30 on the final logits, queries scaled by 1 / 16, windows of 4096 tokens."""
+    their_model = saved_by_transformers(tmp_path / "model", their_config(cases.tiny_config(2)))
+    config = read_config(tmp_path / "model")
+    assert (config.language.final_softcap, config.language.query_scale) == (30.0, 1 / 16)
+    params = load_params(tmp_path / "model", config)
     assert largest_difference(config, params, their_model) < TOLERANCE
 
 

@@ -2,13 +2,43 @@
 
 import paligemma_lib as pg
 
+config = pg.checkpoint.read_config("paligemma-3b-pt-224.f16.npz")
 params = pg.checkpoint.load_params("paligemma-3b-pt-224.f16.npz", config, dtype="bfloat16")
 pg.checkpoint.save_params("paligemma_flickr8k.params.f16.npz", params, dtype="float16")
+pg.checkpoint.huggingface.export(params, config, "my-captioner", tokenizer="tokenizer.model")
 
-python -m paligemma_lib.checkpoint FILE [--config NAME]        # what it is, or what is wrong
+python -m paligemma_lib.checkpoint show CHECKPOINT           # what it is, or what is wrong
+python -m paligemma_lib.checkpoint convert SOURCE TARGET     # .npz to a folder, or back
+
+Files may be the reference's `.npz` or Hugging Face's folders of safetensors: `load_params` and
+`read_config` take both.
 """
 
-from paligemma_lib.checkpoint import matching, npz, params, placement
+from paligemma_lib.checkpoint import (
+    arrays,
+    configuration,
+    conversion,
+    huggingface,
+    matching,
+    npz,
+    params,
+    placement,
+    stored,
+)
 from paligemma_lib.checkpoint.params import load_params, save_params
+from paligemma_lib.checkpoint.stored import read_config
 
-__all__ = ["load_params", "matching", "npz", "params", "placement", "save_params"]
+__all__ = [
+    "arrays",
+    "configuration",
+    "conversion",
+    "huggingface",
+    "load_params",
+    "matching",
+    "npz",
+    "params",
+    "placement",
+    "read_config",
+    "save_params",
+    "stored",
+]

@@ -1,37 +1,28 @@
-"""Does a checkpoint hold the parameters of a model, and if not, which model is it?
+"""Does a checkpoint hold the parameters of a model?
 
 check_params(file.shapes, file.dtypes, config)      # an error that names every difference
-name, config, same = closest_model(file.shapes)     # ("paligemma2_3b", ..., True)
 """
 
-import math
+import functools
 from collections.abc import Mapping, Sequence
 
 import flax.traverse_util
 import numpy as np
 
-from paligemma_lib.checkpoint.npz import DTYPES
+from paligemma_lib.checkpoint.arrays import DTYPES
+from paligemma_lib.checkpoint.configuration import (
+    POSITION_EMBEDDING,
+    Shape,
+    config_of_shapes,
+    published_name,
+    side_of_grid,
+)
 from paligemma_lib.model import abstract_params
-from paligemma_lib.model import config as configs
 from paligemma_lib.model.config import PaliGemmaConfig
 
 PARTS = ("img", "llm")
-POSITION_EMBEDDING = "img/pos_embedding"
-MODELS = {
-    make.__name__: make
-    for make in (
-        configs.paligemma_3b,
-        configs.paligemma2_3b,
-        configs.paligemma2_10b,
-        configs.paligemma2_28b,
-        configs.nano,
-    )
-}
 
 _LISTED = 8
-_MAX_IMAGE_SIZE = 8192
-
-Shape = tuple[int, ...]
 
 
 def expected_shapes(config: PaliGemmaConfig, parts: Sequence[str] = PARTS) -> dict[str, Shape]:
@@ -42,9 +33,8 @@ def expected_shapes(config: PaliGemmaConfig, parts: Sequence[str] = PARTS) -> di
     """
     if isinstance(parts, str) or not parts or not set(parts) <= set(PARTS):
         raise ValueError(f"parts={parts!r}, expected a tuple of one or more of {PARTS}")
-    params = abstract_params(config)
-    leaves = flax.traverse_util.flatten_dict({part: params[part] for part in parts}, sep="/")
-    return {name: leaf.shape for name, leaf in leaves.items()}
+    wanted = tuple(f"{part}/" for part in parts)
+    return {name: shape for name, shape in _all_shapes(config).items() if name.startswith(wanted)}
 
 
 def check_params(
@@ -69,74 +59,89 @@ def check_params(
       ValueError: lists all that is missing, unexpected, or of another shape or type, and says
         which model it seems to be.
     """
-    expected = expected_shapes(config, parts)
+    expected = {name: [shape] for name, shape in expected_shapes(config, parts).items()}
+    positions = shapes.get(POSITION_EMBEDDING)
+    if positions and POSITION_EMBEDDING in expected and side_of_grid(positions):
+        (shape,) = expected[POSITION_EMBEDDING]
+        if positions[2] == shape[2]:
+            expected[POSITION_EMBEDDING] = [positions]
     not_wanted = tuple(f"{part}/" for part in PARTS if part not in parts)
+    found = {name: shape for name, shape in shapes.items() if not name.startswith(not_wanted)}
+    lines = differences(expected, found, dtypes)
+    if not lines:
+        return
+    try:
+        likely = config_of_shapes(shapes)
+    except ValueError:
+        likely = None  # there is no knowing
+    known = likely and expected_shapes(likely) == dict(shapes)
+    if likely and known and (likely.vision, likely.language) != (config.vision, config.language):
+        lines.append(f"  It is {describe_model(likely)}.")
+    held = {part for part in PARTS if any(name.startswith(f"{part}/") for name in shapes)}
+    if held and not set(parts) <= held:
+        lines.append(f"  To load a part alone, say so: parts={tuple(sorted(held))}.")
+    raise mismatch(source, lines)
+
+
+def differences(
+    expected: Mapping[str, Sequence[Shape]],
+    shapes: Mapping[str, Shape],
+    dtypes: Mapping[str, np.dtype | str],
+) -> list[str]:
+    """Returns what a checkpoint has otherwise than a model, a line for each kind of difference.
+
+    Args:
+      expected: name -> the shapes that it may have.
+      shapes: name -> shape of what the checkpoint holds.
+      dtypes: name -> dtype of it, or what the file calls a type that NumPy does not have.
+    """
     common = [name for name in expected if name in shapes]
     problems = {
         "missing": [name for name in expected if name not in shapes],
-        "unexpected": [
-            name for name in shapes if name not in expected and not name.startswith(not_wanted)
-        ],
+        "unexpected": [name for name in shapes if name not in expected],
         "of another shape": [
-            f"{name} {list(shapes[name])}, expected {list(expected[name])}"
-            for name in common
-            if not _fits(name, shapes[name], expected[name])
+            f"{name} {list(shapes[name])}, expected {' or '.join(str(list(s)) for s in allowed)}"
+            for name, allowed in expected.items()
+            if name in shapes and shapes[name] not in allowed
         ],
         "of another type": [
-            f"{name} {_describe(dtypes[name])}"
+            f"{name} {_describe_type(dtypes[name])}"
             for name in common
             if dtypes[name] not in DTYPES.values()
         ],
     }
-    lines = [
-        f"  {len(items)} {kind}: {'; '.join(items[:_LISTED])}"
-        + (f" and {len(items) - _LISTED} more" if len(items) > _LISTED else "")
-        for kind, items in problems.items()
-        if items
-    ]
-    if not lines:
-        return
+    lines = [f"  {len(items)} {kind}: {listed(items)}" for kind, items in problems.items() if items]
     if problems["of another type"]:
         lines.append(f"  What can be read is {', '.join(DTYPES)}.")
-    name, closest, same = closest_model(shapes)
-    if same and closest != config:
-        size = closest.vision.image_size
-        lines.append(f"  It is {name} at {size} pixels: take config.{name}(image_size={size}).")
-    held = {part for part in PARTS if any(key.startswith(f"{part}/") for key in shapes)}
-    if held and not set(parts) <= held:
-        lines.append(f"  To load a part alone, say so: parts={tuple(sorted(held))}.")
-    raise ValueError("\n".join([f"{source} does not hold the parameters of this model.", *lines]))
+    return lines
 
 
-def closest_model(shapes: Mapping[str, Shape]) -> tuple[str, PaliGemmaConfig, bool]:
-    """Returns the published model that shares most shapes: its name, and whether all agree."""
-    found = []
-    for name, make in MODELS.items():
-        config = make()
-        side = _side_of_grid(shapes.get(POSITION_EMBEDDING, ()))
-        if side and side * config.vision.patch_size <= _MAX_IMAGE_SIZE:
-            config = make(image_size=side * config.vision.patch_size)
-        expected = expected_shapes(config)
-        same = len(expected.items() & shapes.items())
-        found.append((same, name, config, expected == dict(shapes)))
-    return max(found, key=lambda model: model[0])[1:]
+def mismatch(source: str, lines: Sequence[str]) -> ValueError:
+    """The error that says how a checkpoint and a model differ."""
+    return ValueError("\n".join([f"{source} does not hold the parameters of this model.", *lines]))
 
 
-def _fits(name: str, shape: Shape, expected: Shape) -> bool:
-    if name == POSITION_EMBEDDING and _side_of_grid(shape):
-        return shape[2] == expected[2]
-    return shape == expected
+def listed(items: Sequence[object]) -> str:
+    """The items; of many, the first and how many more."""
+    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return "; ".join(map(str, items[:_LISTED])) + more
 
 
-def _side_of_grid(shape: Shape) -> int | None:
-    """Patches along one side, where this is a position embedding of a square picture."""
-    if len(shape) != 3 or shape[0] != 1 or shape[1] < 1:
-        return None
-    side = math.isqrt(shape[1])
-    return side if side**2 == shape[1] else None
+def describe_model(config: PaliGemmaConfig) -> str:
+    """Says in a few words which model this is, and how to get its configuration."""
+    name, size = published_name(config), config.vision.image_size
+    if name is None:
+        return f"another model at {size} pixels: take checkpoint.read_config of it"
+    return f"{name} at {size} pixels: take config.{name}(image_size={size})"
 
 
-def _describe(dtype: np.dtype) -> str:
-    if dtype.hasobject:
+@functools.lru_cache(maxsize=8)
+def _all_shapes(config: PaliGemmaConfig) -> dict[str, Shape]:
+    leaves = flax.traverse_util.flatten_dict(abstract_params(config), sep="/")
+    return {name: leaf.shape for name, leaf in leaves.items()}
+
+
+def _describe_type(dtype: np.dtype | str) -> str:
+    if isinstance(dtype, np.dtype) and dtype.hasobject:
         return "holds pickled Python objects, never loaded because they can run any program"
     return str(dtype)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import io
 import math
 import os
@@ -24,18 +23,23 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-import jax.numpy as jnp
 import numpy as np
 
-DTYPES = {name: jnp.dtype(name) for name in ("float32", "bfloat16", "float16")}
+from paligemma_lib.checkpoint.arrays import (
+    DTYPES,
+    THREADS,
+    as_bytes,
+    open_binary,
+    read_at,
+    read_next,
+    row_range,
+)
 
 _PREFIX = "params/"
 _MAX_MEMBERS = 4096
 _MAX_HEADER = 10_000  # bytes, NumPy's own limit
-_THREADS = 2  # the first touch of new memory takes about as long as reading into it
-_PIECE = 8 << 20  # bytes that a thread reads at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +77,11 @@ class NpzReader:
         self.path = os.fspath(path)
         self._current: tuple[str, BinaryIO] | None = None  # the compressed array being read
         with contextlib.ExitStack() as stack:
-            self._file = stack.enter_context(_open_binary(self.path))
+            self._file = stack.enter_context(_open(self.path))
             with _damage_reported(self.path):
                 self._archive = zipfile.ZipFile(self._file)
                 self._members = _read_members(self._archive)
-            self._threads = stack.enter_context(ThreadPoolExecutor(_THREADS, "npz"))
+            self._threads = stack.enter_context(ThreadPoolExecutor(THREADS, "npz"))
             self._stack = stack.pop_all()
         self.shapes = {name: member.shape for name, member in self._members.items()}
         self.dtypes = {name: member.dtype for name, member in self._members.items()}
@@ -108,28 +112,24 @@ class NpzReader:
                 f"{self.path}: {name} is {member.dtype}, which is never read; expected "
                 f"{', '.join(DTYPES)}"
             )
-        first, last, _ = (rows or slice(None)).indices(member.shape[0])
+        first, last = row_range(rows, member.shape[0])
         if out is None:
             out = np.empty((last - first, *member.shape[1:]), member.dtype)
         row_size = math.prod(member.shape[1:]) * member.dtype.itemsize
         with _damage_reported(f"{self.path}, {name}"):
             stream, start = self._data(name)
             start += first * row_size
-            left = _as_bytes(out)
-            if isinstance(stream, io.FileIO):
-                pieces = range(0, len(left), _PIECE)
-                read = functools.partial(_read_piece, stream.fileno(), start, left)
-                list(self._threads.map(read, pieces))
+            if not member.is_compressed:
+                read_at(stream, start, out, self._threads)
                 return out
             stream.seek(start)
-            while left:
-                left = left[_positive(cast(io.RawIOBase, stream).readinto(left)) :]
-            if member.is_compressed and last == member.shape[0]:
+            read_next(stream, as_bytes(out))
+            if last == member.shape[0]:
                 stream.read(1)  # at the end, the checksum is compared
         return out
 
-    def verify(self) -> None:
-        """Compares the checksums of all arrays.
+    def verify(self) -> str:
+        """Compares the checksums of all arrays; says so.
 
         Raises:
           ValueError: one is wrong.
@@ -139,6 +139,8 @@ class NpzReader:
                 stream = self._stack.enter_context(self._archive.open(member.entry))
                 while stream.read(1 << 20):
                     pass
+        kind = "compressed arrays" if self.is_compressed else "arrays"
+        return f"{len(self.shapes)} {kind}, all checksums are right"
 
     def _data(self, name: str) -> tuple[BinaryIO, int]:
         """A file and where in it the array's values begin."""
@@ -172,53 +174,15 @@ def write_npz(
                 header = {"descr": descr, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(out, header)
                 for rows in blocks:
-                    out.write(_as_bytes(np.ascontiguousarray(rows)))
+                    out.write(as_bytes(np.ascontiguousarray(rows)))
 
 
-def _as_bytes(array: np.ndarray) -> memoryview:
-    return memoryview(cast(Any, array.reshape(-1).view(np.uint8)))
-
-
-def _read_piece(fd: int, start: int, out: memoryview, first: int) -> None:
-    """Fills `out[first : first + _PIECE]` from the file, of which it is the bytes from `start`."""
-    piece = out[first : first + _PIECE]
-    while piece:
-        count = _positive(os.preadv(fd, [piece], start + first))
-        piece, first = piece[count:], first + count
-
-
-def _positive(count: int | None) -> int:
-    if not count:
-        raise EOFError("the file ends too early")
-    return count
-
-
-def _open_binary(path: str) -> BinaryIO:
-    if "://" not in path:
-        if os.path.isdir(path):
-            raise ValueError(f"{path} is a folder, expected an .npz file")
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"{path} is not there, expected an .npz file")
-        file = open(path, "rb", buffering=0)  # noqa: SIM115, the caller closes it
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)  # reads further ahead
-        return cast(BinaryIO, file)
-    try:
-        import fsspec
-
-        return cast(BinaryIO, fsspec.open(path, "rb").open())
-    except ImportError as error:
-        raise ImportError(
-            f"{path} cannot be read ({error}): pip install 'paligemma_lib[gcs]', or, if it is "
-            "public, download it with paligemma_lib.hub.fetch"
-        ) from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is not there") from error
-    except Exception as error:  # each of fsspec's file systems has exceptions of its own
-        raise OSError(
-            f"{path} cannot be opened ({type(error).__name__}: {error}). A private bucket needs "
-            "credentials: gcloud auth application-default login"
-        ) from error
+def _open(path: str) -> BinaryIO:
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder, expected an .npz file")
+    if "://" not in path and not os.path.exists(path):
+        raise FileNotFoundError(f"{path} is not there, expected an .npz file")
+    return open_binary(path)
 
 
 def _read_members(archive: zipfile.ZipFile) -> dict[str, _Member]:

@@ -4,26 +4,26 @@ params = load_params("paligemma-3b-pt-224.f16.npz", config, dtype="bfloat16")
 save_params("paligemma_flickr8k.params.f16.npz", params, dtype="float16")
 """
 
-import functools
-import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Sharding
 
-from paligemma_lib.checkpoint.matching import PARTS, Shape, check_params, expected_shapes
-from paligemma_lib.checkpoint.npz import DTYPES, NpzReader, write_npz
-from paligemma_lib.checkpoint.placement import to_devices, to_host
-from paligemma_lib.hub import whole_file
+from paligemma_lib.atomic import whole_file
+from paligemma_lib.checkpoint.arrays import DTYPES, checked_dtype
+from paligemma_lib.checkpoint.configuration import Shape
+from paligemma_lib.checkpoint.matching import PARTS, expected_shapes, listed
+from paligemma_lib.checkpoint.npz import write_npz
+from paligemma_lib.checkpoint.outgoing import prepare
+from paligemma_lib.checkpoint.placement import to_devices
+from paligemma_lib.checkpoint.stored import open_params
 from paligemma_lib.model.config import PaliGemmaConfig
-from paligemma_lib.model.siglip import resize_position_embedding
 
 
 def load_params(
@@ -31,17 +31,20 @@ def load_params(
     config: PaliGemmaConfig,
     *,
     sharding: Any = None,
-    dtype: str | None = None,
+    dtype: str | Callable[[str], str | None] | None = None,
     parts: Sequence[str] = PARTS,
 ) -> dict[str, Any]:
-    """Reads parameters from an `.npz` file, each block straight to the devices it belongs to.
+    """Reads a checkpoint, each block of it straight to the devices that it belongs to.
 
     Args:
-      path: a local file or `gs://bucket/file`; `paligemma_lib.hub.fetch` finds published ones.
+      path: a local `.npz` file or `gs://bucket/file`; a Hugging Face folder of safetensors; or a
+        Kaggle model such as `google/paligemma/jax/paligemma-3b-pt-224` (see `hub.fetch`).
       config: the model. A position embedding of another image size is interpolated.
       sharding: a `jax.sharding.Sharding` for all parameters, or a nested dict of them with the
-        parameters' names; None: the default device.
-      dtype: "float32", "bfloat16" or "float16"; None: each parameter's own in the file.
+        parameters' names, as `sharding.param_shardings` makes it; None: the default device.
+      dtype: "float32", "bfloat16" or "float16"; None: each parameter's own in the file; or a
+        function of a parameter's name that says which of these, as when what trains shall be
+        float32 and the rest not.
       parts: the parts of the model to load: "img" (vision), "llm" (language), or both; the file
         need not hold the others.
 
@@ -50,24 +53,23 @@ def load_params(
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is damaged, does not hold the parameters of this model, or holds values
-        too large for `dtype`.
+      ValueError: the file is damaged, does not hold the parameters of this model (all that is
+        missing, unexpected or otherwise than expected is listed), or holds values too large for
+        `dtype`; a config.json beside it is of another model.
+
+    Warns:
+      UserWarning: config.json has other soft caps or another scale of queries than `config`, which
+        counts.
     """
-    target = _checked_dtype(dtype)
-    shapes = expected_shapes(config, parts)
-    shardings = _sharding_of_each(sharding, shapes)
-    params = {}
-    with NpzReader(path) as file:
-        check_params(file.shapes, file.dtypes, config, parts, source=file.path)
-        for name, shape in shapes.items():
-            stored = file.dtypes[name]
-            result = target or stored
-            read: Callable[[slice, np.ndarray], object] = functools.partial(file.read, name)
-            if file.shapes[name] != shape:
-                embedding = file.read(name).astype(np.float32)
-                resized = resize_position_embedding(embedding, shape[1])
-                stored, read = resized.dtype, functools.partial(_copy_rows, resized)
-            params[name] = to_devices(name, shape, result, shardings[name], read, stored)
+    dtype_of = dtype if callable(dtype) else lambda name: dtype
+    shardings = _sharding_of_each(sharding, expected_shapes(config, parts))
+    with open_params(path, config, parts) as stored:
+        params = {}
+        for name, array in stored.items():
+            target = checked_dtype(dtype_of(name)) or array.dtype
+            params[name] = to_devices(
+                name, array.shape, target, shardings[name], array.read, array.dtype
+            )
     return flax.traverse_util.unflatten_dict(params, sep="/")
 
 
@@ -93,43 +95,25 @@ def save_params(
     if "://" in os.fspath(path):
         raise ValueError(f"save_params writes local files, not {path}: save it here, then copy it")
     path = Path(path).expanduser()
-    target = _checked_dtype(dtype)
-    leaves = flax.traverse_util.flatten_dict(dict(params), sep="/")
-    arrays = [_prepared(name, leaf, target) for name, leaf in leaves.items()]
+    arrays = prepare(params, dtype)
     if not arrays:
         raise ValueError(f"there are no parameters to write to {path}")
+    bad = [f"{each.name} is {each.given}" for each in arrays if each.given not in DTYPES.values()]
+    if bad:
+        raise ValueError(f"{listed(bad)}; what can be written is {', '.join(DTYPES)}")
     try:
         with whole_file(path) as file:
-            write_npz(file, arrays)
+            write_npz(file, ((p.name, p.shape, p.dtype, p.blocks()) for p in arrays))
     except OSError as error:
         if error.errno is None or not path.parent.is_dir():
             raise
-        size = sum(math.prod(shape) * kind.itemsize for _, shape, kind, _ in arrays)
+        size = sum(each.num_bytes for each in arrays)
         free = shutil.disk_usage(path.parent).free
         raise OSError(
             error.errno,
             f"{path} could not be written ({error.strerror}): it needs {size:,} bytes, and "
             f"{free:,} are free in {path.parent}. What was there before is unchanged",
         ) from error
-
-
-def _prepared(
-    name: str, leaf: Any, target: np.dtype | None
-) -> tuple[str, Shape, np.dtype, Iterator[np.ndarray]]:
-    pieces = leaf if isinstance(leaf, tuple) else (leaf,)
-    dtypes = {np.dtype(piece.dtype) for piece in pieces}
-    if not dtypes <= set(DTYPES.values()):
-        found = ", ".join(map(str, dtypes))
-        raise ValueError(f"{name} is {found}; what can be written is {', '.join(DTYPES)}")
-    if target is None and len(dtypes) > 1:
-        raise ValueError(f"{name} is in pieces of different types: give the `dtype` to write")
-    dtype = target or dtypes.pop()
-    shape = (sum(piece.shape[0] for piece in pieces), *pieces[0].shape[1:])
-    return name, shape, dtype, (rows for piece in pieces for rows in to_host(name, piece, dtype))
-
-
-def _copy_rows(array: np.ndarray, rows: slice, out: np.ndarray) -> None:
-    out[...] = array[rows]
 
 
 def _sharding_of_each(sharding: Any, shapes: Mapping[str, Shape]) -> dict[str, Sharding]:
@@ -140,9 +124,3 @@ def _sharding_of_each(sharding: Any, shapes: Mapping[str, Shape]) -> dict[str, S
     names = flax.traverse_util.unflatten_dict({name: name for name in shapes}, sep="/")
     each = jax.tree.broadcast({part: sharding[part] for part in names}, names)
     return flax.traverse_util.flatten_dict(each, sep="/")
-
-
-def _checked_dtype(name: str | None) -> np.dtype | None:
-    if name is not None and name not in DTYPES:
-        raise ValueError(f"dtype={name!r}, expected one of {', '.join(DTYPES)}")
-    return None if name is None else DTYPES[name]

@@ -1,7 +1,7 @@
 """Which tensor of a Hugging Face checkpoint is which part of which parameter.
 
 for tensor in all_tensors(config):
-    stored[tensor.name] = tensor.to_stored(params[tensor.parameter][tensor.index])
+    params[tensor.parameter][tensor.index] = tensor.from_stored(stored[tensor.name])
 
 The names are those of the files on the Hub, which every version of transformers reads.
 `canonical_name` brings the names that other versions write to these.
@@ -13,10 +13,12 @@ has tensors of its own, where the reference stacks them on axis 0.
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
-from paligemma_lib.checkpoint.matching import POSITION_EMBEDDING, expected_shapes
+from paligemma_lib.checkpoint.configuration import POSITION_EMBEDDING
+from paligemma_lib.checkpoint.matching import expected_shapes
 from paligemma_lib.model.config import PaliGemmaConfig
 
 EMBEDDING = "llm/embedder/input_embedding"
@@ -28,7 +30,9 @@ VOCABULARY_PADDING = 64
 _VISION = "vision_tower.vision_model."
 _LANGUAGE = "language_model.model."
 
-_STRIP = 16
+_ROWS = 256  # long enough runs at both ends of a transposition
+_BLOCK_BYTES = 1 << 20  # bytes, of what stays in a processor's cache
+_CACHE_LINE = 64
 
 # Which axes of a parameter make each axis of the tensor.
 Axes = tuple[tuple[int, ...], ...]
@@ -130,15 +134,28 @@ class Tensor:
         """Shape in the file."""
         return tuple(math.prod(self.shape[axis] for axis in group) for group in self.axes)
 
-    def to_stored(self, values: np.ndarray) -> np.ndarray:
-        """Returns values of `shape` as the file holds them; a view where possible."""
-        order = [axis for group in self.axes for axis in group]
-        return values.transpose(order).reshape(self.stored_shape)
-
     def from_stored(self, values: np.ndarray) -> np.ndarray:
-        """The inverse of `to_stored`."""
+        """Returns values of `stored_shape`, contiguous, as a view of `shape`."""
         order = [axis for group in self.axes for axis in group]
         return values.reshape([self.shape[axis] for axis in order]).transpose(np.argsort(order))
+
+    def strips(self, out: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Gives views of `out`, of `shape`, that follow one another in the file.
+
+        Each comes with the number of its first value; all together they cover `out`.
+        """
+        view = out.transpose([axis for group in self.axes for axis in group])
+        if view.flags.c_contiguous:
+            yield 0, view
+            return
+        heads = view.shape[: len(self.axes[0]) - 1]
+        first = 0
+        for index in np.ndindex(heads):
+            rows = view[index]
+            for start in range(0, len(rows), _ROWS):
+                strip = rows[start : start + _ROWS]
+                yield first, strip
+                first += strip.size
 
 
 def all_tensors(config: PaliGemmaConfig) -> list[Tensor]:
@@ -169,10 +186,24 @@ def canonical_name(name: str) -> str:
 
 
 def copy(values: np.ndarray, out: np.ndarray) -> None:
-    """`out[...] = values`, in strips where this transposes: several times faster than in one go."""
-    if values.ndim < 2 or values.strides[-1] == values.itemsize:
+    """`out[...] = values`, several times faster where this transposes contiguous `values`.
+
+    It goes block by block through memory whose rows are an odd number of cache lines apart. With
+    rows a power of two apart, as weights have them, a column's values evict one another.
+    """
+    if values.ndim < 2 or out.flags.c_contiguous:
         out[...] = values
         return
-    for start in range(0, values.shape[-1], _STRIP):
-        strip = slice(start, start + _STRIP)
-        out[..., strip] = values[..., strip]
+    row = values[0, 0].size
+    columns = max(1, _BLOCK_BYTES // (min(len(values), _ROWS) * row * values.itemsize))
+    padding = _CACHE_LINE // values.itemsize
+    for top in range(0, len(values), _ROWS):
+        for left in range(0, values.shape[1], columns):
+            part = (slice(top, top + _ROWS), slice(left, left + columns))
+            block = values[part]
+            size = block.shape[1] * row
+            lines = -(-size // padding) | 1
+            padded = np.empty((len(block), lines * padding), values.dtype)
+            padded = padded[:, :size].reshape(block.shape)
+            padded[...] = block
+            out[part] = padded

@@ -1,7 +1,7 @@
 """The safetensors format: the header's length (uint64), the header as JSON, values, little-endian.
 
 entries = read_header(path)                      # {"lm_head.weight": Entry(...), ...}
-read_values(file, entries["lm_head.weight"], out, skip=0)
+read_at(file, entries["lm_head.weight"].start, out, threads)
 file.write(header_bytes({"lm_head.weight": (shape, dtype)}))      # then the values, in this order
 
 The safetensors package writes a file only with all of its tensors in memory, and is slow at reading
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from paligemma_lib.checkpoint.npz import DTYPES
+from paligemma_lib.checkpoint.arrays import DTYPES
 
 CODES = {"F32": DTYPES["float32"], "F16": DTYPES["float16"], "BF16": DTYPES["bfloat16"]}
 
@@ -81,17 +81,6 @@ def read_header(path: Path) -> dict[str, Entry]:
             "download broke off, download it again."
         ) from error
     return entries
-
-
-def read_values(file: Any, entry: Entry, out: np.ndarray, skip: int = 0) -> None:
-    """Fills `out`, contiguous and of the entry's dtype, with its values from number `skip` on."""
-    left: Any = out.reshape(-1).view(np.uint8).data
-    file.seek(entry.start + skip * out.itemsize)
-    while left:
-        count = file.readinto(left)
-        if not count:
-            raise ValueError(f"{file.name}: ends too early. Download it again.")
-        left = left[count:]
 
 
 def header_bytes(tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> bytes:

@@ -9,8 +9,29 @@ the final logits, and windows of 4096 tokens in every other layer.
 
 from typing import Any
 
-from paligemma_lib.huggingface.tensors import VOCABULARY_PADDING
+from paligemma_lib.checkpoint.huggingface.tensors import VOCABULARY_PADDING
 from paligemma_lib.model.config import PaliGemmaConfig
+
+# transformers' names of the sizes.
+VISION_SIZES = {
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "hidden_size": "width",
+    "intermediate_size": "mlp_dim",
+    "num_hidden_layers": "depth",
+    "num_attention_heads": "num_heads",
+}
+LANGUAGE_SIZES = {
+    "hidden_size": "width",
+    "intermediate_size": "mlp_dim",
+    "num_hidden_layers": "depth",
+    "num_attention_heads": "num_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "head_dim": "head_dim",
+}
+GELU = "gelu_pytorch_tanh"
+EPSILON = 1e-6  # of all norms
+ROPE_THETA = 10_000.0
 
 _PAD, _EOS, _BOS, _UNKNOWN = 0, 1, 2, 3
 _MAX_POSITIONS = 8192
@@ -87,17 +108,12 @@ def model_settings(config: PaliGemmaConfig, dtype: str) -> dict[str, Any]:
     text: dict[str, Any] = {
         "model_type": "gemma2" if language.post_norms else "gemma",
         "vocab_size": language.vocab_size + VOCABULARY_PADDING,
-        "hidden_size": language.width,
-        "intermediate_size": language.mlp_dim,
-        "num_hidden_layers": language.depth,
-        "num_attention_heads": language.num_heads,
-        "num_key_value_heads": language.num_kv_heads,
-        "head_dim": language.head_dim,
+        **{theirs: getattr(language, ours) for theirs, ours in LANGUAGE_SIZES.items()},
         # Gemma's classes read the first name, or the second, depending on the version.
-        "hidden_act": "gelu_pytorch_tanh",
-        "hidden_activation": "gelu_pytorch_tanh",
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10_000.0,
+        "hidden_act": GELU,
+        "hidden_activation": GELU,
+        "rms_norm_eps": EPSILON,
+        "rope_theta": ROPE_THETA,
         "max_position_embeddings": _MAX_POSITIONS,
         "num_image_tokens": vision.num_tokens,
         "tie_word_embeddings": True,
@@ -128,15 +144,10 @@ def model_settings(config: PaliGemmaConfig, dtype: str) -> dict[str, Any]:
         "text_config": text,
         "vision_config": {
             "model_type": "siglip_vision_model",
-            "image_size": vision.image_size,
-            "patch_size": vision.patch_size,
+            **{theirs: getattr(vision, ours) for theirs, ours in VISION_SIZES.items()},
             "num_channels": 3,
-            "hidden_size": vision.width,
-            "intermediate_size": vision.mlp_dim,
-            "num_hidden_layers": vision.depth,
-            "num_attention_heads": vision.num_heads,
-            "hidden_act": "gelu_pytorch_tanh",
-            "layer_norm_eps": 1e-6,
+            "hidden_act": GELU,
+            "layer_norm_eps": EPSILON,
             "num_image_tokens": vision.num_tokens,
             "projection_dim": language.width,
             "vision_use_head": False,

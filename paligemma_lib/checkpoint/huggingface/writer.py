@@ -18,16 +18,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import flax.traverse_util
 import numpy as np
 
-from paligemma_lib.checkpoint.matching import expected_shapes
-from paligemma_lib.checkpoint.npz import DTYPES
-from paligemma_lib.checkpoint.placement import to_host
-from paligemma_lib.huggingface import settings, tensors
-from paligemma_lib.huggingface.format import CODES, header_bytes
-from paligemma_lib.huggingface.reader import INDEX, WEIGHTS
-from paligemma_lib.huggingface.tensors import Tensor
+from paligemma_lib.atomic import whole_folder
+from paligemma_lib.checkpoint.arrays import as_bytes
+from paligemma_lib.checkpoint.huggingface import settings, tensors
+from paligemma_lib.checkpoint.huggingface.folder import INDEX, WEIGHTS
+from paligemma_lib.checkpoint.huggingface.format import header_bytes
+from paligemma_lib.checkpoint.huggingface.tensors import Tensor
+from paligemma_lib.checkpoint.matching import differences, expected_shapes, mismatch
+from paligemma_lib.checkpoint.outgoing import Outgoing, prepare
 from paligemma_lib.model.config import PaliGemmaConfig
 
 MAX_FILE_BYTES = 5_000_000_000
@@ -38,10 +38,10 @@ _OTHER_FILES_BYTES = 64 << 20
 def export(
     params: dict[str, Any],
     config: PaliGemmaConfig,
-    folder: str | Path,
+    folder: str | os.PathLike[str],
     *,
     dtype: str | None = None,
-    tokenizer: str | Path | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Writes weights, config.json and the processor's files to a new folder; returns it.
 
@@ -51,20 +51,21 @@ def export(
       params: nested dict with the reference's names and shapes; `jax.Array` of any sharding or
         NumPy's; one may be given in pieces along axis 0, as a tuple (see `model.stack`).
       config: the model; what changes no results, such as `remat`, is not written.
-      folder: must not exist.
+      folder: must not exist, or be empty.
       dtype: "float32", "bfloat16" or "float16"; None: each parameter keeps its type.
       tokenizer: the `.model` file to put beside the weights; None: transformers will find
         no tokenizer in the folder.
 
     Raises:
-      FileExistsError: the folder exists.
+      FileExistsError: the folder exists and is not empty.
       FileNotFoundError: its parent or the tokenizer does not exist.
       OSError: the disk has too little room.
       ValueError: missing, unexpected or wrongly shaped parameters, types that cannot be written,
         values too large for float16, or a model that transformers does not have.
     """
-    folder = _new_folder(folder)
-    pieces, types = _checked(params, config, dtype)
+    folder = _local(folder)
+    checked = _checked(params, config, dtype)
+    types = {name: each.dtype for name, each in checked.items()}
     names = {each.name for each in types.values()}
     content = settings.files(config, names.pop() if len(names) == 1 else "float32")
     if tokenizer is not None:
@@ -74,18 +75,15 @@ def export(
     order = _in_order(config, types)
     shards = _shards(order, types)
     total = sum(_num_bytes(t, types) for shard in shards for t in shard)
-    free = shutil.disk_usage(folder.parent).free
-    if free < total + _OTHER_FILES_BYTES:
-        raise OSError(
-            f"huggingface.export: {folder} needs {total:,} bytes and 64 MiB, and the disk has "
-            f'{free:,} left. Make room, or pass dtype="bfloat16".'
-        )
-
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    partial.mkdir()
-    try:
+    with whole_folder(folder) as partial:
+        free = shutil.disk_usage(partial).free
+        if free < total + _OTHER_FILES_BYTES:
+            raise OSError(
+                f"huggingface.export: {folder} needs {total:,} bytes and 64 MiB, and the disk has "
+                f'{free:,} left. Make room, or pass dtype="bfloat16".'
+            )
         weight_map: dict[str, str] = {}
-        values = _stored_values(order, pieces, types)
+        values = _stored_values(order, checked)
         for k, shard in enumerate(shards, start=1):
             file = f"model-{k:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else WEIGHTS
             weight_map |= {tensor.name: file for tensor in shard}
@@ -96,58 +94,31 @@ def export(
             (partial / file).write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, partial / "tokenizer.model")
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return folder
 
 
-def _new_folder(folder: str | Path) -> Path:
+def _local(folder: str | os.PathLike[str]) -> Path:
     if "://" in str(folder):
         raise ValueError(
             f"huggingface.export: {folder} is not on this machine; export writes local folders. "
             "Copy the result, for instance with `gcloud storage cp -r`."
         )
-    folder = Path(os.path.abspath(folder))
-    if folder.exists():
-        raise FileExistsError(
-            f"huggingface.export: {folder} exists. Remove it, or choose another name."
-        )
-    if not folder.parent.is_dir():
-        raise FileNotFoundError(f"huggingface.export: no folder {folder.parent} to write to.")
-    return folder
+    return Path(os.path.abspath(folder))
 
 
 def _checked(
     params: dict[str, Any], config: PaliGemmaConfig, dtype: str | None
-) -> tuple[dict[str, tuple[Any, ...]], dict[str, np.dtype]]:
-    """Returns the pieces of every parameter, and the type in which each will be written."""
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(
-            f"huggingface.export: dtype={dtype!r}, expected one of {list(DTYPES)} or None."
-        )
-    expected = expected_shapes(config)
-    leaves = flax.traverse_util.flatten_dict(params, sep="/")
-    problems = [f"missing: {name}" for name in expected if name not in leaves]
-    problems += [f"unexpected: {name}" for name in leaves if name not in expected]
-    pieces, types = {}, {}
-    for name in expected.keys() & leaves.keys():
-        leaf = leaves[name]
-        pieces[name] = leaf if isinstance(leaf, tuple) else (leaf,)
-        shape = (sum(piece.shape[0] for piece in pieces[name]), *pieces[name][0].shape[1:])
-        if shape != expected[name]:
-            problems.append(f"{name}: shape {list(shape)}, expected {list(expected[name])}")
-        found = {np.dtype(piece.dtype) for piece in pieces[name]}
-        if not found <= set(CODES.values()) or (dtype is None and len(found) > 1):
-            listed = " and ".join(sorted(map(str, found)))
-            problems.append(f"{name}: type {listed}, expected one of {list(DTYPES)}")
-        types[name] = DTYPES[dtype] if dtype else found.pop()
-    if problems:
-        raise ValueError(
-            "huggingface.export: these parameters are not this model's.\n" + "\n".join(problems)
-        )
-    return pieces, types
+) -> dict[str, Outgoing]:
+    """Returns the parameters by their names, which are those of the model."""
+    found = {each.name: each for each in prepare(params, dtype)}
+    lines = differences(
+        {name: [shape] for name, shape in expected_shapes(config).items()},
+        {name: each.shape for name, each in found.items()},
+        {name: each.given for name, each in found.items()},
+    )
+    if lines:
+        raise mismatch("huggingface.export: `params`", lines)
+    return found
 
 
 def _in_order(config: PaliGemmaConfig, types: dict[str, np.dtype]) -> list[Tensor]:
@@ -187,26 +158,28 @@ def _num_bytes(tensor: Tensor, types: dict[str, np.dtype]) -> int:
 
 
 def _stored_values(
-    order: list[Tensor], pieces: dict[str, tuple[Any, ...]], types: dict[str, np.dtype]
+    order: list[Tensor], params: dict[str, Outgoing]
 ) -> Iterator[Iterable[np.ndarray]]:
     """Gives the values of each tensor, in one block or several."""
     for parameter, group in itertools.groupby(order, key=lambda tensor: tensor.parameter):
-        blocks = (
-            rows
-            for piece in pieces[parameter]
-            for rows in to_host(parameter, piece, types[parameter])
-        )
+        blocks = params[parameter].blocks()
         first, *others = group
         if parameter == tensors.EMBEDDING:
             yield _with_padding(blocks)
         elif not first.index:
-            yield [first.to_stored(np.concatenate(list(blocks)))]
+            yield [_to_stored(first, np.concatenate(list(blocks)))]
         else:
             layers = itertools.chain.from_iterable(blocks)
             for _, same in itertools.groupby([first, *others], key=lambda tensor: tensor.index[0]):
                 layer = next(layers)
                 for tensor in same:
-                    yield [tensor.to_stored(layer[tensor.index[1:]])]
+                    yield [_to_stored(tensor, layer[tensor.index[1:]])]
+
+
+def _to_stored(tensor: Tensor, values: np.ndarray) -> np.ndarray:
+    stored = np.empty(tensor.stored_shape, values.dtype)
+    tensors.copy(np.ascontiguousarray(values), tensor.from_stored(stored))
+    return stored
 
 
 def _with_padding(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -234,8 +207,4 @@ def _write_safetensors(
         file.write(header_bytes(header))
         for blocks in itertools.islice(values, len(shard)):
             for block in blocks:
-                contiguous = np.empty(block.shape, block.dtype)
-                tensors.copy(block, contiguous)
-                file.write(contiguous.reshape(-1).view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
+                file.write(as_bytes(block))

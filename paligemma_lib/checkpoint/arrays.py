@@ -1,0 +1,120 @@
+"""Arrays as the bytes of a file: their types, and reading them to where they are wanted.
+
+    with open_binary("params.npz") as file, ThreadPoolExecutor(THREADS) as threads:
+        read_at(file, start, out, threads)
+
+Files are local, or URLs that fsspec opens.
+"""
+
+import functools
+import io
+import os
+from concurrent.futures import Executor
+from typing import Any, BinaryIO, cast
+
+import jax.numpy as jnp
+import numpy as np
+
+DTYPES = {name: jnp.dtype(name) for name in ("float32", "bfloat16", "float16")}
+THREADS = 2  # the first touch of new memory takes about as long as reading into it
+
+_PIECE = 8 << 20  # bytes that a thread reads at a time
+
+
+def checked_dtype(name: str | None) -> np.dtype | None:
+    """Returns the type of that name; None for None.
+
+    Raises:
+      ValueError: the name is not in DTYPES.
+    """
+    if name is not None and name not in DTYPES:
+        raise ValueError(f"dtype={name!r}, expected one of {', '.join(DTYPES)}")
+    return None if name is None else DTYPES[name]
+
+
+def row_range(rows: slice | None, count: int) -> tuple[int, int]:
+    """The first row of a slice without a step and the one after its last, of `count` rows."""
+    first, last, _ = (rows or slice(None)).indices(count)
+    return first, max(first, last)
+
+
+def as_bytes(array: np.ndarray) -> memoryview:
+    """The bytes of a contiguous array, in place."""
+    return memoryview(cast(Any, array.reshape(-1).view(np.uint8)))
+
+
+def open_binary(path: str) -> BinaryIO:
+    """Opens a local file or a URL to read.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ImportError: fsspec lacks what the URL needs.
+      OSError: it cannot be opened for another reason.
+    """
+    if "://" not in path:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115, the caller closes it
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)  # reads further ahead
+        return cast(BinaryIO, file)
+    try:
+        import fsspec
+
+        return cast(BinaryIO, fsspec.open(path, "rb").open())
+    except ImportError as error:
+        raise ImportError(
+            f"{path} cannot be read ({error}): pip install 'paligemma_lib[gcs]', or, if it is "
+            "public, download it with paligemma_lib.hub.fetch"
+        ) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is not there") from error
+    except Exception as error:  # each of fsspec's file systems has exceptions of its own
+        raise OSError(
+            f"{path} cannot be opened ({type(error).__name__}: {error}). A private bucket needs "
+            "credentials: gcloud auth application-default login"
+        ) from error
+
+
+def read_at(file: BinaryIO, start: int, out: np.ndarray, threads: Executor) -> None:
+    """Fills `out`, contiguous, with the file's bytes from `start` on.
+
+    Raises:
+      EOFError: the file ends before.
+    """
+    left = as_bytes(out)
+    if isinstance(file, io.FileIO):
+        pieces = range(0, len(left), _PIECE)
+        list(threads.map(functools.partial(_read_piece, file, start, left), pieces))
+        return
+    file.seek(start)
+    read_next(file, left)
+
+
+def read_next(file: Any, left: memoryview) -> None:
+    """Fills `left` with the file's next bytes.
+
+    Raises:
+      EOFError: the file ends before.
+    """
+    while left:
+        left = left[_positive(file.readinto(left)) :]
+
+
+def read_here(file: io.FileIO, start: int, left: memoryview) -> None:
+    """Fills `left` with a local file's bytes from `start` on, in the calling thread.
+
+    Raises:
+      EOFError: the file ends before.
+    """
+    while left:
+        count = _positive(os.preadv(file.fileno(), [left], start))
+        left, start = left[count:], start + count
+
+
+def _read_piece(file: io.FileIO, start: int, out: memoryview, first: int) -> None:
+    read_here(file, start + first, out[first : first + _PIECE])
+
+
+def _positive(count: int | None) -> int:
+    if not count:
+        raise EOFError("the file ends too early")
+    return count

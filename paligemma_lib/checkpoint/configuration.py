@@ -1,0 +1,126 @@
+"""The configuration of a model, read off the names and shapes of its parameters.
+
+config = config_of_shapes(file.shapes)
+published_name(config)                              # "paligemma2_3b"; None: not published
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from paligemma_lib.model import config as configs
+from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig, SiglipConfig
+
+POSITION_EMBEDDING = "img/pos_embedding"
+MODELS = {
+    make.__name__: make
+    for make in (
+        configs.paligemma_3b,
+        configs.paligemma2_3b,
+        configs.paligemma2_10b,
+        configs.paligemma2_28b,
+        configs.nano,
+    )
+}
+
+# Fields that change what is computed from parameters, and not the parameters themselves.
+SETTINGS = {f"language.{name}" for name in ("query_scale", "attention_softcap", "final_softcap")}
+
+_BLOCK = "img/Transformer/encoderblock/"
+_GEMMA2_SOFTCAP = 50.0
+
+Shape = tuple[int, ...]
+
+
+def config_of_shapes(shapes: Mapping[str, Shape]) -> PaliGemmaConfig:
+    """Returns the model that has parameters of these names and shapes.
+
+    What shapes do not tell is taken from the published models: with Gemma 2's norms, attention
+    logits have its soft cap of 50, and final logits none; queries are scaled by `head_dim**-0.5`,
+    except in the 28B model.
+
+    Args:
+      shapes: name -> shape; those arrays are looked at that sizes are read from, and no others.
+
+    Raises:
+      ValueError: an array that tells a size is not there, or has another number of axes.
+    """
+
+    def sizes(name: str, axes: str) -> Shape:
+        shape = shapes.get(name)
+        if shape is None or len(shape) != len(axes.split(",")):
+            found = "is not there" if shape is None else f"has shape {list(shape)}"
+            raise ValueError(f"no model is known by these arrays: {name} {found}, not [{axes}]")
+        return shape
+
+    patch_size, _, _, _ = sizes("img/embedding/kernel", "patch, patch, 3, width")
+    positions = sizes(POSITION_EMBEDDING, "1, patches, width")
+    side = side_of_grid(positions)
+    if side is None:
+        raise ValueError(f"{POSITION_EMBEDDING} {list(positions)} is of no square grid of patches")
+    kernel = f"{_BLOCK}MultiHeadDotProductAttention_0/query/kernel"
+    depth, width, heads, _ = sizes(kernel, "depth, width, heads, size")
+    *_, mlp_dim = sizes(f"{_BLOCK}MlpBlock_0/Dense_0/kernel", "depth, width, mlp")
+    vision = SiglipConfig(side * patch_size, patch_size, width, depth, mlp_dim, heads)
+
+    vocab_size, width = sizes("llm/embedder/input_embedding", "vocabulary, width")
+    query = sizes("llm/layers/attn/q_einsum/w", "depth, heads, width, size")
+    _, _, kv_heads, _, _ = sizes("llm/layers/attn/kv_einsum/w", "depth, 2, heads, width, size")
+    *_, mlp_dim = sizes("llm/layers/mlp/gating_einsum", "depth, 2, width, mlp")
+    post_norms = any(name.startswith("llm/layers/post_") for name in shapes)
+    language = GemmaConfig(
+        width=width,
+        depth=query[0],
+        mlp_dim=mlp_dim,
+        num_heads=query[1],
+        num_kv_heads=kv_heads,
+        head_dim=query[3],
+        vocab_size=vocab_size,
+        attention_softcap=_GEMMA2_SOFTCAP if post_norms else None,
+        post_norms=post_norms,
+    )
+    for make in MODELS.values():
+        published = make().language
+        if dataclasses.replace(published, query_scale=None) == language:
+            language = published
+    return PaliGemmaConfig(vision, language)
+
+
+def published_name(config: PaliGemmaConfig) -> str | None:
+    """Returns the key in MODELS of a model; None: it is another."""
+    for name, make in MODELS.items():
+        published = make()
+        if config.vision.patch_size != published.vision.patch_size:
+            continue
+        vision = dataclasses.replace(config.vision, image_size=published.vision.image_size)
+        if (vision, config.language) == (published.vision, published.language):
+            return name
+    return None
+
+
+def differing_fields(config: PaliGemmaConfig, other: PaliGemmaConfig) -> dict[str, object]:
+    """Returns in what another model differs: names such as `language.width`, and its values there.
+
+    Not counted is what a user may choose: the image size, the type of activations and `remat`.
+    """
+    found: dict[str, object] = {}
+    for part in ("vision", "language"):
+        ours, theirs = _fields(getattr(config, part)), _fields(getattr(other, part))
+        found |= {f"{part}.{name}": theirs[name] for name in ours if ours[name] != theirs[name]}
+    return found
+
+
+def side_of_grid(shape: Shape) -> int | None:
+    """Patches along one side, where this is a position embedding of a square picture."""
+    if len(shape) != 3 or shape[0] != 1 or shape[1] < 1:
+        return None
+    side = math.isqrt(shape[1])
+    return side if side**2 == shape[1] else None
+
+
+def _fields(config: SiglipConfig | GemmaConfig) -> dict[str, object]:
+    fields = dataclasses.asdict(config)
+    fields.pop("image_size", None)
+    if isinstance(config, GemmaConfig) and config.query_scale is None:
+        fields["query_scale"] = config.head_dim**-0.5
+    return fields

@@ -1,0 +1,200 @@
+"""The configuration of a model, read from the config.json of a Hugging Face checkpoint.
+
+    config = read_config_json(folder / "config.json")
+
+A field that is not there has transformers' default. Whatever the model here does not do is an
+error, so that nothing is computed otherwise than transformers computes it. The file is untrusted:
+its size is bounded, and so is every number in it.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paligemma_lib.checkpoint.huggingface.settings import (
+    EPSILON,
+    GELU,
+    LANGUAGE_SIZES,
+    ROPE_THETA,
+    VISION_SIZES,
+)
+from paligemma_lib.checkpoint.huggingface.tensors import VOCABULARY_PADDING
+from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig, SiglipConfig
+
+CONFIG = "config.json"
+
+_MAX_BYTES = 4 << 20
+_MAX_SIZE = 1 << 20
+_MAX_DEPTH = 1000
+
+# Defaults of transformers 5.23, which leaves out what equals them.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "siglip_vision_model": {
+        "image_size": 224,
+        "patch_size": 16,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
+    "gemma": {
+        "vocab_size": 256_000,
+        "hidden_size": 3072,
+        "intermediate_size": 24_576,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 256,
+    },
+    "gemma2": {
+        "vocab_size": 256_000,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "sliding_window": 4096,
+        "layer_types": None,
+    },
+}
+
+
+def read_config_json(path: Path) -> PaliGemmaConfig:
+    """Returns the model that transformers builds from this file.
+
+    Two of transformers' settings differ from the reference for PaliGemma 2. A soft cap on the final
+    logits, 30 unless the file says otherwise, is taken over. Windows of attention in every other
+    layer are not, where the whole picture fits into one: the reference has none.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is no such file, or of a model that cannot be computed here; says why.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: without it the model is not known")
+    if (size := path.stat().st_size) > _MAX_BYTES:
+        raise ValueError(f"{path} has {size:,} bytes, expected at most {_MAX_BYTES:,}")
+    try:
+        fields = _Fields(json.loads(path.read_text("utf-8")), "", {})
+        fields.check("model_type", ("paligemma",), None)
+        fields.check("tie_word_embeddings", (True,))
+        vision = fields.section("vision_config", ("siglip_vision_model",))
+        language = fields.section("text_config", ("gemma", "gemma2"))
+        siglip = _vision(vision)
+        gemma = _language(language, fields.number("image_token_index", 256_000))
+        _check_windows(language, gemma.depth, siglip.num_tokens)
+        return PaliGemmaConfig(siglip, gemma)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not of a model that is known here: {error}") from error
+
+
+def _vision(fields: "_Fields") -> SiglipConfig:
+    fields.check("hidden_act", (GELU,))
+    fields.check("layer_norm_eps", (EPSILON,))
+    return SiglipConfig(**fields.sizes(VISION_SIZES))
+
+
+def _language(fields: "_Fields", image_token: int) -> GemmaConfig:
+    # Gemma 1 means the tanh form by "gelu" too; which name counts depends on the version.
+    is_gemma2 = fields["model_type"] == "gemma2"
+    fields.check("hidden_act", (GELU,) if is_gemma2 else (GELU, "gelu"))
+    fields.check("hidden_activation", (GELU, None))
+    fields.check("rms_norm_eps", (EPSILON,))
+    fields.check("tie_word_embeddings", (True,))
+    fields.check("attention_bias", (False,))
+    fields.check("use_bidirectional_attention", (True, None))
+    fields.check("rope_theta", (ROPE_THETA,))
+    fields.check("rope_scaling", (None,))
+    default_rope = {"rope_type": "default", "rope_theta": ROPE_THETA}
+    fields.check("rope_parameters", (None, default_rope))
+    rows = fields.number("vocab_size")
+    if rows - image_token not in (0, VOCABULARY_PADDING):
+        raise ValueError(
+            f"text_config.vocab_size is {rows} and image_token_index {image_token}, expected this "
+            f"number (the vocabulary's size) or {VOCABULARY_PADDING} more"
+        )
+    sizes = fields.sizes(LANGUAGE_SIZES) | {"vocab_size": image_token}
+    if not is_gemma2:
+        return GemmaConfig(**sizes)
+    scalar = fields.positive("query_pre_attn_scalar")
+    return GemmaConfig(
+        **sizes,
+        query_scale=None if scalar in (None, sizes["head_dim"]) else scalar**-0.5,
+        attention_softcap=fields.positive("attn_logit_softcapping"),
+        final_softcap=fields.positive("final_logit_softcapping"),
+        post_norms=True,
+    )
+
+
+def _check_windows(fields: "_Fields", depth: int, num_image_tokens: int) -> None:
+    window, layers = fields["sliding_window"], fields["layer_types"]
+    if fields["model_type"] != "gemma2" or window is None or layers == ["full_attention"] * depth:
+        return
+    if fields.number("sliding_window") < num_image_tokens:
+        raise ValueError(
+            f"text_config.sliding_window is {window}, less than the {num_image_tokens} tokens of a "
+            "picture: attention is full in every layer here"
+        )
+
+
+class _Fields:
+    """A JSON object and the defaults for what it leaves out; errors name the section."""
+
+    def __init__(self, values: Any, section: str, defaults: Mapping[str, Any]) -> None:
+        if not isinstance(values, dict):
+            raise ValueError(f"{section or 'it'} is no JSON object")
+        self._values, self._section, self._defaults = values, section, defaults
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values.get(name, self._defaults.get(name))
+
+    def section(self, name: str, kinds: tuple[str, ...]) -> "_Fields":
+        values = self._values.get(name)
+        section = _Fields(values, f"{name}.", {})
+        section.check("model_type", kinds, None)
+        return _Fields(values, f"{name}.", _DEFAULTS[section["model_type"]])
+
+    def check(self, name: str, allowed: tuple[Any, ...], default: Any = ...) -> None:
+        """A field must be one of these; without a default it may also be left out."""
+        if name not in self._values and default is ...:
+            return
+        found = self._values.get(name, default)
+        if not any(
+            found == value and isinstance(found, bool) == isinstance(value, bool)
+            for value in allowed
+        ):
+            expected = " or ".join(map(repr, allowed))
+            raise ValueError(f"{self._section}{name} is {_short(found)}, expected {expected}")
+
+    def number(self, name: str, default: int | None = None) -> int:
+        value = self._values.get(name, self._defaults.get(name, default))
+        if type(value) is not int or not 0 < value <= _MAX_SIZE:
+            raise ValueError(
+                f"{self._section}{name} is {_short(value)}, expected a whole number from 1 to "
+                f"{_MAX_SIZE:,}"
+            )
+        return value
+
+    def positive(self, name: str) -> float | None:
+        value = self[name]
+        if value is None:
+            return None
+        if type(value) not in (int, float) or not 0 < value <= _MAX_SIZE:
+            raise ValueError(f"{self._section}{name} is {_short(value)}, expected null or a number")
+        return value
+
+    def sizes(self, names: Mapping[str, str]) -> dict[str, Any]:
+        sizes: dict[str, Any] = {ours: self.number(theirs) for theirs, ours in names.items()}
+        if sizes["depth"] > _MAX_DEPTH:
+            raise ValueError(f"{self._section}num_hidden_layers is more than {_MAX_DEPTH:,}")
+        return sizes
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

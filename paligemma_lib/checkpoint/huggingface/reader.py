@@ -1,0 +1,237 @@
+"""Read a folder of safetensors as the reference's parameters, a layer at a time.
+
+with SafetensorsReader("paligemma2-3b-pt-224", config) as file:
+    file.shapes["llm/layers/mlp/linear"]                       # (26, 9216, 2304)
+    file.read("llm/layers/mlp/linear", slice(3, 4))            # [1, 9216, 2304], in the file's type
+
+The folder is untrusted: nothing is unpickled, no path out of it is followed, and all sizes must
+agree with the files before anything is allocated.
+"""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from paligemma_lib.checkpoint.arrays import (
+    THREADS,
+    as_bytes,
+    read_at,
+    read_here,
+    row_range,
+)
+from paligemma_lib.checkpoint.configuration import (
+    POSITION_EMBEDDING,
+    SETTINGS,
+    Shape,
+    differing_fields,
+    side_of_grid,
+)
+from paligemma_lib.checkpoint.huggingface import tensors
+from paligemma_lib.checkpoint.huggingface.config_json import CONFIG, read_config_json
+from paligemma_lib.checkpoint.huggingface.folder import open_tensors
+from paligemma_lib.checkpoint.huggingface.format import Entry
+from paligemma_lib.checkpoint.huggingface.tensors import Tensor
+from paligemma_lib.checkpoint.matching import (
+    describe_model,
+    differences,
+    expected_shapes,
+    listed,
+    mismatch,
+)
+from paligemma_lib.model.config import PaliGemmaConfig
+
+_ROWS = 8192  # of the embedding table, compared at a time
+
+
+class SafetensorsReader:
+    """An open checkpoint; a context manager.
+
+    Attributes:
+      path: the folder.
+      shapes: parameter name -> shape, as in the reference; the position embedding has the shape
+        that the file has, since it can be interpolated.
+      dtypes: parameter name -> NumPy dtype: float32, float16 or bfloat16.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        config: PaliGemmaConfig,
+        names: Iterable[str] | None = None,
+    ) -> None:
+        """Opens the files and checks that they hold the wanted parameters.
+
+        Args:
+          folder: holds `model.safetensors`, or several files and their index.
+          config: the model; only its sizes matter.
+          names: the parameters wanted, of the reference's names; None: all. Others may be missing
+            from the files, and no tensor may be there that belongs to none.
+
+        Raises:
+          FileNotFoundError: no folder, no safetensors, or files missing that the index names.
+          ValueError: damaged files, a bad index, or tensors that are missing, unexpected, or of a
+            wrong shape or type: all of them in one error.
+        """
+        self.path = os.fspath(folder)
+        with contextlib.ExitStack() as stack:
+            self._stored = open_tensors(stack, Path(folder))
+            self._threads = stack.enter_context(ThreadPoolExecutor(THREADS, "safetensors"))
+            self._check(config, names)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "SafetensorsReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def read(
+        self, name: str, rows: slice | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns `parameter[rows]`, reading those layers, or rows of the vocabulary, alone.
+
+        Args:
+          name: a name in `shapes`.
+          rows: a slice of axis 0, without a step; None: all.
+          out: where to read to, contiguous; None: new memory.
+
+        Raises:
+          ValueError: a file has become shorter.
+        """
+        shape, dtype = self.shapes[name], self.dtypes[name]
+        first, last = row_range(rows, shape[0])
+        if out is None:
+            out = np.empty((last - first, *shape[1:]), dtype)
+        with self._damage_reported(name):
+            for part in self._parts[name]:
+                if name == tensors.EMBEDDING:
+                    skip = first * shape[1] * dtype.itemsize
+                    stored = self._stored[part.name]
+                    read_at(stored.file, stored.entry.start + skip, out, self._threads)
+                elif not part.index and len(out) == shape[0]:
+                    self._read_tensor(part, out)
+                elif not part.index:
+                    whole = np.empty(shape, dtype)
+                    self._read_tensor(part, whole)
+                    out[...] = whole[first:last]
+                elif first <= part.index[0] < last:
+                    layer, *place = part.index
+                    self._read_tensor(part, out[(layer - first, *place)])
+        return out
+
+    def verify(self) -> str:
+        """Says what has been compared: the sizes of all tensors, when the files were opened."""
+        files = len({stored.file.name for stored in self._stored.values()})
+        return f"{len(self._stored)} tensors in {files} file{'s' * (files > 1)}, of the right sizes"
+
+    def _read_tensor(self, tensor: Tensor, out: np.ndarray) -> None:
+        stored = self._stored[tensor.name]
+
+        def read(strip: tuple[int, np.ndarray]) -> None:
+            skip, view = strip
+            start = stored.entry.start + skip * out.itemsize
+            if view.flags.c_contiguous:
+                read_here(stored.file, start, as_bytes(view))
+            else:
+                values = np.empty(view.shape, view.dtype)
+                read_here(stored.file, start, as_bytes(values))
+                tensors.copy(values, view)
+
+        list(self._threads.map(read, tensor.strips(out)))
+
+    @contextlib.contextmanager
+    def _damage_reported(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except EOFError as error:
+            raise ValueError(f"{self.path}, {name}: {error}. Download it again") from error
+
+    def _check(self, config: PaliGemmaConfig, names: Iterable[str] | None) -> None:
+        expected = expected_shapes(config)
+        wanted = set(expected if names is None else names)
+        if unknown := wanted - set(expected):
+            raise ValueError(
+                f"SafetensorsReader: this model has no parameters {sorted(unknown)}; "
+                f"it has {sorted(expected)}."
+            )
+        not_wanted = {tensors.LM_HEAD}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, np.dtype] = {}
+        self._parts: dict[str, list[Tensor]] = {}
+        allowed, mixed = {}, []
+        for tensor in tensors.all_tensors(config):
+            if tensor.parameter not in wanted:
+                not_wanted.add(tensor.name)
+                continue
+            entry = self._stored[tensor.name].entry if tensor.name in self._stored else None
+            allowed[tensor.name] = _allowed_shapes(tensor, entry)
+            shape = expected[tensor.parameter]
+            if tensor.parameter == POSITION_EMBEDDING and entry:
+                shape = (1, *entry.shape)
+                tensor = Tensor(tensor.name, tensor.parameter, (), shape, tensor.axes)
+            self.shapes[tensor.parameter] = shape
+            self._parts.setdefault(tensor.parameter, []).append(tensor)
+            if entry and entry.dtype:
+                other = self.dtypes.setdefault(tensor.parameter, entry.dtype)
+                if other != entry.dtype:
+                    mixed.append(f"{tensor.name} {entry.dtype}, but {other} in an earlier layer")
+        found = {name: s.entry for name, s in self._stored.items() if name not in not_wanted}
+        lines = differences(
+            allowed,
+            {name: entry.shape for name, entry in found.items()},
+            {name: entry.dtype or entry.code for name, entry in found.items()},
+        )
+        if mixed:
+            lines.append(f"  {len(mixed)} of another type than other layers: {listed(mixed)}")
+        self._check_config(config, lines)
+        self._check_tied()
+
+    def _check_config(self, config: PaliGemmaConfig, lines: list[str]) -> None:
+        """Raises what is wrong with the tensors or, by config.json, with the configuration."""
+        path = Path(self.path, CONFIG)
+        theirs = read_config_json(path) if path.is_file() else config
+        fields = differing_fields(config, theirs)
+        told = [f"  {name} is {found} by {CONFIG}" for name, found in fields.items()]
+        if lines or not SETTINGS.issuperset(fields):
+            hint = [f"  By {CONFIG} it is {describe_model(theirs)}."] if fields else []
+            raise mismatch(self.path, (lines or told) + hint)
+        if told:
+            warnings.warn(
+                "\n".join([f"{self.path} has other settings than the configuration given:", *told]),
+                stacklevel=2,
+            )
+
+    def _check_tied(self) -> None:
+        """The output layer may be stored too, but must be the embedding table."""
+        if tensors.LM_HEAD not in self._stored or tensors.EMBEDDING not in self.shapes:
+            return
+        head = self._stored[tensors.LM_HEAD]
+        table = self._stored[self._parts[tensors.EMBEDDING][0].name]
+        rows, width = self.shapes[tensors.EMBEDDING]
+        shape = head.entry.shape
+        equal = shape[1:] == (width,) and shape[0] >= rows and head.entry.code == table.entry.code
+        for row in range(0, rows if equal else 0, _ROWS):
+            chunks = np.empty((2, min(_ROWS, rows - row), width), self.dtypes[tensors.EMBEDDING])
+            skip = row * width * chunks.itemsize
+            for stored, chunk in zip((head, table), chunks, strict=True):
+                read_at(stored.file, stored.entry.start + skip, chunk, self._threads)
+            equal = equal and chunks[0].tobytes() == chunks[1].tobytes()
+        if not equal:
+            raise ValueError(
+                f"{self.path}: {head.name} differs from the embedding table, but PaliGemma's are "
+                "one and the same. Export the model with tied word embeddings."
+            )
+
+
+def _allowed_shapes(tensor: Tensor, entry: Entry | None) -> list[Shape]:
+    shape = tensor.stored_shape
+    if tensor.parameter == tensors.EMBEDDING:
+        return [shape, (shape[0] + tensors.VOCABULARY_PADDING, shape[1])]
+    if tensor.parameter == POSITION_EMBEDDING and entry and side_of_grid((1, *entry.shape)):
+        return [(entry.shape[0], *shape[1:])]
+    return [shape]

@@ -1,0 +1,138 @@
+"""Parameters where they are stored: opened and checked, not read yet.
+
+config = read_config("paligemma-3b-pt-224.f16.npz")
+with open_params("paligemma-3b-pt-224.f16.npz", config) as params:
+    params["llm/layers/mlp/linear"].shape              # (18, 16384, 2048)
+    params["llm/layers/mlp/linear"][3:4]               # one layer, float16[1, 16384, 2048]
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from paligemma_lib import hub
+from paligemma_lib.checkpoint.configuration import Shape, config_of_shapes
+from paligemma_lib.checkpoint.huggingface.config_json import CONFIG, read_config_json
+from paligemma_lib.checkpoint.huggingface.reader import SafetensorsReader
+from paligemma_lib.checkpoint.matching import PARTS, check_params, expected_shapes
+from paligemma_lib.checkpoint.npz import NpzReader
+from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.siglip import resize_position_embedding
+
+
+class Reader(Protocol):
+    """An open checkpoint of any kind, in the reference's names and shapes.
+
+    Attributes:
+      path: where it is.
+      shapes: parameter name -> shape.
+      dtypes: parameter name -> NumPy dtype.
+    """
+
+    path: str
+    shapes: dict[str, Shape]
+    dtypes: dict[str, np.dtype]
+
+    def read(
+        self, name: str, rows: slice | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns `parameter[rows]`, read to `out` where that is given."""
+
+    def verify(self) -> str:
+        """Compares what the format has to compare; says what that was."""
+
+
+class StoredArray:
+    """A parameter in a file; rows are read when they are asked for.
+
+    Attributes:
+      shape: of the parameter in the model; a position embedding is interpolated to it.
+      dtype: of the values in the file.
+    """
+
+    def __init__(self, file: Reader, name: str, shape: Shape) -> None:
+        self.shape, self.dtype = shape, file.dtypes[name]
+        self._file, self._name = file, name
+
+    def read(self, rows: slice, out: np.ndarray) -> None:
+        """Fills `out`, contiguous, with these rows."""
+        if self._file.shapes[self._name] == self.shape:
+            self._file.read(self._name, rows, out)
+        else:
+            embedding = self._file.read(self._name).astype(np.float32)
+            out[...] = resize_position_embedding(embedding, self.shape[1])[rows]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.shape[0])
+        out = np.empty((last - first, *self.shape[1:]), self.dtype)
+        self.read(rows, out)
+        return out
+
+
+@contextlib.contextmanager
+def open_reader(
+    path: str | os.PathLike[str], config: PaliGemmaConfig, parts: Sequence[str] = PARTS
+) -> Iterator[Reader]:
+    """Opens a checkpoint of either kind and checks that it holds the parameters of a model.
+
+    Args:
+      path: as in `load_params`.
+      config: the model.
+      parts: the parts that are wanted.
+
+    Raises:
+      As `load_params` does.
+    """
+    place = _place(path)
+    names = expected_shapes(config, parts)
+    if os.path.isdir(place):
+        with SafetensorsReader(place, config, names) as folder:
+            yield folder
+    else:
+        with NpzReader(place) as file:
+            check_params(file.shapes, file.dtypes, config, parts, source=file.path)
+            yield file
+
+
+@contextlib.contextmanager
+def open_params(
+    path: str | os.PathLike[str], config: PaliGemmaConfig, parts: Sequence[str] = PARTS
+) -> Iterator[dict[str, StoredArray]]:
+    """Gives the parameters of a model by their names, in the order of the file where it has one.
+
+    Args and errors are those of `open_reader`.
+    """
+    shapes = expected_shapes(config, parts)
+    with open_reader(path, config, parts) as file:
+        names = [name for name in file.shapes if name in shapes]
+        yield {name: StoredArray(file, name, shapes[name]) for name in names}
+
+
+def read_config(path: str | os.PathLike[str]) -> PaliGemmaConfig:
+    """Returns the configuration of a checkpoint: of its config.json, or of its arrays' shapes.
+
+    Args:
+      path: as in `load_params`. A folder must hold config.json, as transformers writes it.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is damaged, or of a model that is not known here.
+    """
+    place = _place(path)
+    if os.path.isdir(place):
+        return read_config_json(Path(place, CONFIG))
+    with NpzReader(place) as file:
+        try:
+            return config_of_shapes(file.shapes)
+        except ValueError as error:
+            raise ValueError(f"{file.path}: {error}") from error
+
+
+def _place(path: str | os.PathLike[str]) -> str:
+    """A local path, after a download where that is needed; URLs stay, to be read as they come."""
+    name = os.fspath(path)
+    return name if "://" in name else os.fspath(hub.fetch(name))
