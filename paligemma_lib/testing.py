@@ -7,14 +7,12 @@ batch = tiny_batch(tokenizer, batch_size=2, image_size=32, text_len=48, captions
 from __future__ import annotations
 
 import functools
-import io
 import itertools
 
 import numpy as np
-import sentencepiece
 
 from paligemma_lib.data.text import pack
-from paligemma_lib.tokenizer import Tokenizer
+from paligemma_lib.tokenizer import Tokenizer, train
 
 TINY_VOCAB = 512
 
@@ -32,25 +30,8 @@ def tiny_captions() -> list[str]:
 @functools.cache
 def tiny_tokenizer() -> Tokenizer:
     """A tokenizer of 512 pieces that encodes any text; the newline has an id of its own."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(tiny_captions()),
-        model_writer=model,
-        vocab_size=TINY_VOCAB,
-        model_type="bpe",
-        pad_id=0,
-        eos_id=1,
-        bos_id=2,
-        unk_id=3,
-        user_defined_symbols=["\n"],
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        num_threads=1,
-        minloglevel=2,
-    )
-    return Tokenizer(model.getvalue(), "the tiny tokenizer", TINY_VOCAB)
+    model = train(tiny_captions(), TINY_VOCAB)
+    return Tokenizer(model, "the tiny tokenizer", TINY_VOCAB)
 
 
 def tiny_batch(

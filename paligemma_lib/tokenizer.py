@@ -11,6 +11,7 @@ ends a prefix is tokenized on its own.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -113,6 +114,46 @@ class Tokenizer:
                 f"{name} encodes a newline as {newline}, expected one id: train it with "
                 r"user_defined_symbols=['\n']"
             )
+
+
+def train(texts: Iterable[str], vocab_size: int) -> bytes:
+    """Trains a tokenizer with PaliGemma's conventions, for a small model of one's own.
+
+    Args:
+      texts: what the model will read and write. Other text is encoded too, byte by byte.
+      vocab_size: number of pieces, of which 260 are special or single bytes.
+
+    Returns:
+      A SentencePiece model, for `Tokenizer` or a file. The same texts give the same one.
+
+    Raises:
+      ValueError: the texts do not hold as many pieces.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="bpe",
+            pad_id=PAD,
+            eos_id=EOS,
+            bos_id=BOS,
+            unk_id=UNKNOWN,
+            user_defined_symbols=["\n"],
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"no tokenizer of {vocab_size} pieces can be made of these texts ({error}): take fewer "
+            "pieces, but more than 260, or more text"
+        ) from error
+    return model.getvalue()
 
 
 def load(path: str | os.PathLike[str], model_vocab: int | None = None) -> Tokenizer:

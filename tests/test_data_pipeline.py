@@ -376,3 +376,12 @@ def test_every_tiny_caption_survives_the_pipeline(source):
     """The stand-ins themselves: no two records of these tests share all captions."""
     assert len({tuple(captions_of(number)) for number in range(RECORDS)}) == RECORDS
     assert len(set(tiny_captions())) == 384
+
+
+def test_ids_of_a_steps_pictures(source):
+    batches = train(source, start_step=3)
+    ids = batches.image_ids(3)
+    batch = next(batches)
+    told = {f"{number}.png": set(captions_of(number)) for number in range(RECORDS)}
+    for row, image_id in enumerate(ids):
+        assert set(captions_in(batch, row)) == told[image_id]

@@ -5,6 +5,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paligemma_lib import tokenizer
 from paligemma_lib.testing import tiny_captions, tiny_tokenizer
 from paligemma_lib.tokenizer import Tokenizer, load
 
@@ -110,3 +111,18 @@ def test_paligemmas_own_pieces(shared):
     assert tokenizer.newline == 108
     assert tokenizer.encode_suffix("<loc0000><seg000>") == [256000, 257024, 1]
     assert tokenizer.decode(tokenizer.encode_suffix("A dog  runs .")) == "A dog  runs ."
+
+
+def test_a_trained_tokenizer_encodes_any_text():
+    texts = [f"a {colour} ball {number}" for colour in ("red", "blue") for number in range(50)]
+    own = Tokenizer(tokenizer.train(texts, 300), "own", 300)
+    for text in (*texts, "Äpfel \U0001f34e, 2 €"):
+        assert own.decode(own.encode_suffix(text)) == text
+    assert len(own.encode_suffix("a red ball 7")) < 8
+    assert tokenizer.train(texts, 300) == tokenizer.train(texts, 300)
+
+
+@pytest.mark.parametrize("vocab_size", [100, 5000])
+def test_a_tokenizer_that_cannot_be_trained_is_refused(vocab_size):
+    with pytest.raises(ValueError, match=f"no tokenizer of {vocab_size} pieces"):
+        tokenizer.train(["a red ball"] * 9, vocab_size)

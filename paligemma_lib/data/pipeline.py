@@ -174,6 +174,12 @@ class Batches(Iterator[Batch]):
         """The ids of the pictures that this process found not to decode, and replaced."""
         return list(self._examples.broken.values())
 
+    def image_ids(self, step: int) -> list[str]:
+        """The ids of the pictures in this process's rows of a step's batch."""
+        examples = self._examples
+        _, numbers = examples.records(np.arange(examples.share) + step * examples.share)
+        return [record.image_id for record in examples.source.read(numbers.tolist())]
+
     def __next__(self) -> Batch:
         while True:
             if not self._iterator:

@@ -12,7 +12,7 @@ for batch in batches:
 from paligemma_lib.train import loss, optimizer, progress, saving, state, step
 from paligemma_lib.train.optimizer import Optimizer, make_optimizer
 from paligemma_lib.train.progress import Progress
-from paligemma_lib.train.saving import Checkpoints
+from paligemma_lib.train.saving import Checkpoints, fingerprint
 from paligemma_lib.train.state import TrainState, init_state, restage
 from paligemma_lib.train.step import make_eval_step, make_train_step
 
@@ -21,6 +21,7 @@ __all__ = [
     "Optimizer",
     "Progress",
     "TrainState",
+    "fingerprint",
     "init_state",
     "loss",
     "make_eval_step",

@@ -131,6 +131,10 @@ class Progress:
         self._write({"step": step, **values})
         self.say(step, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
+    def latest(self, name: str) -> float:
+        """The last known value of a metric, 0 before there is one."""
+        return next((record[name] for record in reversed(self.history) if name in record), 0.0)
+
     def say(self, step: int, text: str) -> None:
         """Prints a line, with the number of steps done."""
         if self._file is not None:

@@ -12,16 +12,20 @@ or another mesh, may go on.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from paligemma_lib.train.state import TrainState
+
+_SPREAD = 2654435761  # near 2**32 over the golden ratio, so that places get spread weights
 
 
 class Checkpoints:
@@ -116,6 +120,30 @@ class Checkpoints:
                 f"folder, or train what trained then ({error})"
             ) from error
         return dataclasses.replace(state, **saved["state"])
+
+
+def fingerprint(params: Any) -> str:
+    """16 hexadecimal digits that tell parameters apart by their bits and where these stand.
+
+    Computed where the arrays lie, and the same for any sharding. A check, not a safeguard.
+    """
+
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(
+            f"{jax.tree_util.keystr(path)} {leaf.dtype} {int(_sum_of_bits(leaf))}\n".encode()
+        )
+    return digest.hexdigest()[:16]
+
+
+@jax.jit
+def _sum_of_bits(array: jax.Array) -> jax.Array:
+    bits = jax.lax.bitcast_convert_type(array, f"uint{8 * array.dtype.itemsize}")
+    place = sum(
+        jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(pow(_SPREAD, axis + 1, 1 << 32))
+        for axis in range(array.ndim)
+    )
+    return jnp.sum(bits.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)
 
 
 def _changing(state: TrainState) -> dict[str, Any]:
