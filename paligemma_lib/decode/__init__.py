@@ -1,0 +1,45 @@
+"""Captions from images: prefill, a jitted token loop, samplers and beam search.
+
+captions = pg.decode.generate(config, params, images, tokenizer, prompt="caption en",
+                              sampler=pg.decode.Beam(4))
+captions[0].text
+
+Or token by token, as a page that shows words as they come does:
+
+prompt, length = pg.decode.pad_prompts([tokenizer.encode_prefix("caption en")])
+state = pg.decode.prefill(config, params, image, prompt, length)
+while not pg.decode.finished(state):
+    state = pg.decode.extend(config, params, state, 4)
+    print(tokenizer.decode(pg.decode.tokens_so_far(state)[0]))
+"""
+
+from paligemma_lib.decode.beam import Beam
+from paligemma_lib.decode.captions import Caption, generate
+from paligemma_lib.decode.loop import (
+    State,
+    extend,
+    finished,
+    hypotheses,
+    image_keys,
+    prefill,
+    tokens_so_far,
+)
+from paligemma_lib.decode.prompt import pad_prompts
+from paligemma_lib.decode.samplers import BestOf, Greedy, Sample
+
+__all__ = [
+    "Beam",
+    "BestOf",
+    "Caption",
+    "Greedy",
+    "Sample",
+    "State",
+    "extend",
+    "finished",
+    "generate",
+    "hypotheses",
+    "image_keys",
+    "pad_prompts",
+    "prefill",
+    "tokens_so_far",
+]

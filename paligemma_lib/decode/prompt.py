@@ -1,0 +1,157 @@
+"""The model's side of decoding: read image and prompt once, then one token for each row at a time.
+
+    prompt, hidden = read_prompt(config, params, image, text, length, "bfloat16")
+    cache = empty_cache(prompt, rows=4 * len(image), slots=20)
+    hidden, cache = read_token(config, params, prompt, cache, token, step=1)
+
+Keys and values of image and prompt are stored once per image; R successive rows (beams or samples
+of that image) look at them and at a cache of their own, which holds nothing but new tokens.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from paligemma_lib.batch import PAD
+from paligemma_lib.model import gemma, siglip
+from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.gemma import KeyValue
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """What was read before the first new token.
+
+    Attributes:
+      cache: keys and values, dtype[depth, B, P + L, K, H] each.
+      length: int32[B], tokens of image and prompt together; slots from there on are padding.
+    """
+
+    cache: KeyValue
+    length: jax.Array
+
+
+def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Lays prompts of different lengths into one array, padded on the right.
+
+    Args:
+      prompts: token ids, as `Tokenizer.encode_prefix` returns them.
+
+    Returns:
+      int32[B, L] tokens, L being the longest prompt's length, and int32[B] lengths.
+
+    Raises:
+      ValueError: there is no prompt, or one without tokens.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    if not lengths or min(lengths) == 0:
+        raise ValueError(
+            f"pad_prompts: prompts of {lengths} tokens, expected one or more of at least one token"
+        )
+    text = np.full((len(lengths), max(lengths)), PAD, np.int32)
+    for row, prompt in zip(text, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    return text, np.array(lengths, np.int32)
+
+
+def read_prompt(
+    config: PaliGemmaConfig,
+    params: dict[str, Any],
+    image: jax.Array,
+    text: jax.Array,
+    text_length: jax.Array,
+    cache_dtype: str,
+) -> tuple[Prompt, jax.Array]:
+    """Reads image and prompt, which all see each other.
+
+    Args:
+      config: the model.
+      params: its parameters, see `model.init`.
+      image: float32[B, S, S, 3] in [-1, 1], or uint8[B, S, S, 3].
+      text: int32[B, L], padded on the right.
+      text_length: int32[B].
+      cache_dtype: the type in which keys and values are kept.
+
+    Returns:
+      The prompt, and dtype[B, D] from which the first token's logits are taken.
+    """
+    image_tokens = siglip.encode(config, params["img"], image).astype(config.residual_dtype)
+    x = jnp.concatenate([image_tokens, gemma.embed(config, params["llm"], text)], axis=1)
+    slots = jnp.arange(x.shape[1], dtype=jnp.int32)
+    length = text_length + config.vision.num_tokens
+    x, cache = gemma.apply_layers(
+        config,
+        params["llm"],
+        x,
+        jnp.broadcast_to(slots, x.shape[:2]),
+        (slots < length[:, None])[:, None],
+        keep_cache=True,
+    )
+    assert cache is not None
+    last = jnp.take_along_axis(x, (length - 1)[:, None, None], axis=1)[:, 0]
+    cache = (cache[0].astype(cache_dtype), cache[1].astype(cache_dtype))
+    return Prompt(cache, length), gemma.final_norm(config, params["llm"], last)
+
+
+def empty_cache(prompt: Prompt, rows: int, slots: int) -> KeyValue:
+    """Returns zeros [depth, rows, slots, K, H] for keys and values of new tokens."""
+    depth, _, _, heads, width = prompt.cache[0].shape
+    zeros = jnp.zeros((depth, rows, slots, heads, width), prompt.cache[0].dtype)
+    return zeros, zeros
+
+
+def read_token(
+    config: PaliGemmaConfig,
+    params: dict[str, Any],
+    prompt: Prompt,
+    cache: KeyValue,
+    token: jax.Array,
+    step: jax.Array,
+) -> tuple[jax.Array, KeyValue]:
+    """Reads the newest token of every row.
+
+    Args:
+      config: the model.
+      params: its parameters, see `model.init`.
+      prompt: of B images.
+      cache: keys and values of new tokens, [depth, R * B, slots, K, H]; `step` slots are taken.
+      token: int32[R * B].
+      step: int32[], how many new tokens each row has read before this one.
+
+    Returns:
+      dtype[R * B, D], from which the next token's logits are taken, and the cache with one more
+      slot taken.
+    """
+    per_image = len(token) // len(prompt.length)
+    seen = jnp.arange(prompt.cache[0].shape[2]) < prompt.length[:, None]
+    own = jnp.broadcast_to(jnp.arange(cache[0].shape[2]) < step, (len(token), cache[0].shape[2]))
+    itself = jnp.ones((len(token), 1), bool)
+    mask = jnp.concatenate([jnp.repeat(seen, per_image, axis=0), own, itself], axis=1)
+    position = jnp.repeat(prompt.length, per_image)[:, None] + step
+    x = gemma.embed(config, params["llm"], token[:, None])
+    x, new = gemma.apply_layers(
+        config, params["llm"], x, position, mask[:, None], (prompt.cache, cache), keep_cache=True
+    )
+    assert new is not None
+    keys, values = (
+        jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), step, axis=2)
+        for old, part in zip(cache, new, strict=True)
+    )
+    return gemma.final_norm(config, params["llm"], x[:, 0]), (keys, values)
+
+
+def reorder(cache: KeyValue, parent: jax.Array) -> KeyValue:
+    """Gives row r of every image the cache that its row `parent[b, r]` (int32[B, R]) has."""
+    b, r = parent.shape
+
+    def gather(leaf: jax.Array) -> jax.Array:
+        split = leaf.reshape(len(leaf), b, r, *leaf.shape[2:])
+        rows = jax.vmap(lambda rows, parent: rows[:, parent], in_axes=(1, 0), out_axes=1)
+        return rows(split, parent).reshape(leaf.shape)
+
+    return gather(cache[0]), gather(cache[1])
