@@ -1,57 +1,202 @@
-"""The main job, as far as it goes: builds the sample data set and shows what it made.
+"""Fine-tunes PaliGemma to caption pictures, from a laptop to a TPU pod.
 
-    python examples/finetune.py [--workdir=workdir]
+    python examples/finetune.py                                   # a small model, drawn pictures
+    python examples/finetune.py --config=examples/configs/flickr8k.py --config.batch_size=16
 
-Draws captioned scenes, packs them into TFRecords by the same builder as real photographs, prints
-the verification report and some examples, and saves a sheet of pictures to look at.
+Checkpoints, metrics, TensorBoard's events, the exported model and the report lie in the config's
+workdir. The same command goes on where it was stopped or killed.
 """
 
-import argparse
+import itertools
 import os
+import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("GCS_READ_CACHE_DISABLED", "1")  # TensorFlow's would read 64 MiB at a time
 
-import tensorflow_datasets as tfds
-from PIL import Image, ImageOps
-from sample_data import write_scenes
+import jax
+import numpy as np
+from absl import app, flags
+from flax.metrics.tensorboard import SummaryWriter
+from ingredients import Ingredients, batch_options, gather, optimizer_of, plain
+from ml_collections import ConfigDict, config_flags
+from outcome import caption_test_pictures, finish, predictions_before
 
-import flickr8k_tfds
+import paligemma_lib as pg
+from paligemma_lib.batch import Batch
+from paligemma_lib.data.pipeline import Batches
+from paligemma_lib.train import Checkpoints, Progress, TrainState
 
-SHEET = (4, 3)  # columns and rows of pictures
-CELL = (256, 192)  # width and height of each in pixels
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--workdir", type=Path, default=Path("workdir"))
-    parser.add_argument("--pictures", type=int, default=1500, help="how many scenes to draw")
-    args = parser.parse_args()
-
-    tfds.display_progress_bar(False)
-    sample = write_scenes(args.workdir / f"sample-{args.pictures}", count=args.pictures)
-    builder = flickr8k_tfds.Builder(data_dir=args.workdir / f"tfds-{args.pictures}")
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=sample))
-
-    examples = list(tfds.as_numpy(builder.as_dataset(split="train").take(SHEET[0] * SHEET[1])))
-    for example in examples[:3]:
-        print(f"\n{example['image_id'].decode()}, {example['width']} x {example['height']} pixels")
-        for caption in example["captions"]:
-            print(f"  {caption.decode()}")
-    path = args.workdir / "examples.png"
-    sheet([Image.fromarray(example["image"]) for example in examples]).save(path)
-    print(f"\nTFRecords and verification.json: {builder.data_path}\nPictures: {path}")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", str(Path(__file__).parent / "configs" / "demo.py"), "what to run"
+)
+CPU = flags.DEFINE_bool("cpu", False, "compute on the CPU alone")
+TERMINATED = 143  # exit code after SIGTERM, as shells have it
 
 
-def sheet(pictures: list[Image.Image]) -> Image.Image:
-    """The pictures side by side, each fitted into a cell."""
-    result = Image.new("RGB", (SHEET[0] * CELL[0], SHEET[1] * CELL[1]), "white")
-    for number, picture in enumerate(pictures):
-        row, column = divmod(number, SHEET[0])
-        cell = ImageOps.pad(picture, (CELL[0] - 8, CELL[1] - 8), color="white")
-        result.paste(cell, (column * CELL[0] + 4, row * CELL[1] + 4))
-    return result
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+    if CPU.value:
+        jax.config.update("jax_platforms", "cpu")
+    try:
+        finetune(CONFIG.value)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def finetune(config: ConfigDict) -> None:
+    """Runs the whole job, or what is left of it."""
+    workdir = Path(config.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    mesh = pg.sharding.make_mesh(config.fsdp or None)
+    run = gather(config, workdir, mesh)
+    steps_per_epoch = len(run.data.train) / config.batch_size
+    total_steps = max(1, round(config.epochs * steps_per_epoch))
+    optimizer = optimizer_of(config, total_steps)
+
+    with Checkpoints(workdir / "checkpoints", keep=config.keep) as checkpoints:
+        first_step = checkpoints.latest() or 0
+        identity = {"config": plain(config), "params": pg.train.fingerprint(run.params)}
+        if first_step:
+            may_differ = [f"config.{name}" for name in (*config.may_differ, "may_differ")]
+            checkpoints.check(first_step, identity, may_differ)
+        before = None
+        if config.evaluate_before:
+            before = predictions_before(config, workdir, run)
+        first, *later = run.stages
+        state = pg.train.init_state(
+            run.model, run.params, optimizer, trainable=first.trainable, mesh=mesh
+        )
+        run.params.clear()  # the state has them
+        for stage in later:
+            if stage.from_step < first_step:
+                state = pg.train.restage(state, optimizer, stage.trainable)
+        if first_step:
+            state = checkpoints.restore(first_step, state)
+
+        speaks = jax.process_index() == 0
+        if speaks:
+            print(pg.model.overview.parameter_table(state.all_params(), what_trains(state)))
+
+        train_step = pg.train.make_train_step(
+            run.model,
+            optimizer,
+            mesh=mesh,
+            microbatches=config.microbatches,
+            label_smoothing=config.label_smoothing,
+        )
+        eval_step = pg.train.make_eval_step(run.model, mesh=mesh)
+        batches = pg.data.train_batches(
+            run.data.train,
+            run.tokenizer,
+            seed=config.seed,
+            captions=config.captions,
+            start_step=first_step,
+            **batch_options(config, run.model),
+        )
+        terminated = note_sigterm()
+        with Progress(
+            workdir,
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            first_step=first_step,
+            writer=SummaryWriter(str(workdir)) if speaks else None,
+            silent=not speaks,
+        ) as progress:
+            for step in range(first_step, total_steps):
+                for stage in later:
+                    if stage.from_step == step:
+                        state = pg.train.restage(state, optimizer, stage.trainable)
+                with progress.waiting():
+                    batch = next(batches)
+                state, metrics = train_step(state, batch)
+                progress.record(step, metrics, captions_in(batch))
+                if progress.latest("skipped_in_a_row") >= config.max_skipped:
+                    checkpoints.save(state, identity)
+                    raise ValueError(not_finite(config, state, eval_step, batch, batches, step))
+
+                done = step + 1
+                validation_loss = None
+                if is_due(done, total_steps, config.validate_every * steps_per_epoch):
+                    with progress.paused():
+                        validation_loss = validate(config, run, eval_step, state)
+                        shown = caption_test_pictures(config, run, state.all_params(), count=2)
+                    progress.note(done, {"validation_loss": validation_loss})
+                    for image_id, caption in shown.items():
+                        progress.say(done, f"{image_id}: {caption}")
+                if terminated or is_due(done, total_steps, config.save_every * steps_per_epoch):
+                    checkpoints.save(state, identity, validation_loss)
+                if terminated and done < total_steps:
+                    progress.say(done, "stopped; the same command goes on from here")
+                    break
+    if terminated:
+        sys.exit(TERMINATED)
+    finish(config, workdir, run, state, progress.history, before)
+
+
+def validate(config: ConfigDict, run: Ingredients, eval_step: Any, state: TrainState) -> float:
+    """The loss on the validation pictures."""
+    batches = pg.data.eval_batches(
+        run.data.validation, run.tokenizer, **batch_options(config, run.model)
+    )
+    params = state.all_params()
+    sums = np.zeros(2)
+    for batch in batches:
+        losses, weights = eval_step(params, batch)
+        sums += [float(jax.numpy.sum(losses)), float(jax.numpy.sum(weights))]
+    return float(sums[0] / sums[1])
+
+
+def what_trains(state: TrainState) -> dict[str, Any]:
+    """True and False in the place of parameters."""
+    trained, frozen = (
+        {name: (value,) * len(pieces) for name, pieces in tree.items()}
+        for tree, value in ((state.trained, True), (state.frozen, False))
+    )
+    return pg.trainable.merge(trained, frozen)
+
+
+def captions_in(batch: Batch) -> int:
+    """How many captions a global batch has, going by this process's part of it."""
+    return int(np.sum(np.max(batch["segment"], axis=1))) * jax.process_count()
+
+
+def is_due(done: int, total: int, every: float) -> bool:
+    """Whether a multiple of `every` lies in the last step, or it was the last of all."""
+    return done == total or done // every > (done - 1) // every
+
+
+def not_finite(
+    config: ConfigDict,
+    state: TrainState,
+    eval_step: Any,
+    batch: Batch,
+    batches: Batches,
+    step: int,
+) -> str:
+    """What to say when training cannot go on."""
+    losses, _ = eval_step(state.all_params(), batch)
+    local = np.concatenate([np.asarray(shard.data) for shard in losses.addressable_shards])
+    ids = itertools.compress(batches.image_ids(step), ~np.isfinite(local))
+    found = ", ".join(ids) or "none by itself: the gradients overflow"
+    return (
+        f"{config.max_skipped} steps in a row had a loss or gradients that are not finite, so "
+        f"training stopped at step {step + 1}; what it had learned is saved. Pictures of this "
+        f"batch whose loss is not finite: {found}. Lower optimizer.learning_rate, or take "
+        "model.dtype=bfloat16 or float32"
+    )
+
+
+def note_sigterm() -> list[int]:
+    """Returns a list that gets an entry when this process is asked to end."""
+    received: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    return received
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

@@ -1,0 +1,225 @@
+"""What a run is made of, as its config says: pictures, a model, an optimizer, stages.
+
+Everything that can be wrong with a config is found here, before the first step.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tensorflow_datasets as tfds
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from sample_data import write_scenes
+
+import flickr8k_tfds
+import paligemma_lib as pg
+from paligemma_lib.atomic import whole_file
+from paligemma_lib.data.sources import Source
+from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.tokenizer import Tokenizer
+from paligemma_lib.train import Optimizer
+from paligemma_lib.trainable import Select
+
+_CHUNK = 64  # records read at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where pictures and captions of a run come from."""
+
+    train: Source
+    validation: Source
+    test: Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What trains from a step on."""
+
+    from_step: int
+    trainable: tuple[Select, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ingredients:
+    """All that a run starts from."""
+
+    data: Data
+    stages: Sequence[Stage]
+    model: PaliGemmaConfig
+    params: dict[str, Any]
+    tokenizer: Tokenizer
+
+
+def gather(config: ConfigDict, workdir: Path, mesh: Mesh) -> Ingredients:
+    """Finds what the config names. Raises ValueError or OSError where something is wrong."""
+    parts = mesh.size * config.microbatches
+    if config.batch_size % parts:
+        raise ValueError(
+            f"batch_size={config.batch_size} cannot be divided among {mesh.size} devices and "
+            f"{config.microbatches} microbatches: take a multiple of {parts}"
+        )
+    stages = stages_of(config)
+    data = data_of(config, workdir)
+    tokenizer = tokenizer_of(config, data.train, workdir)
+    model, params = model_of(config, stages, tokenizer, mesh)
+    for source in (data.train, data.validation):
+        check_texts(config, source, tokenizer)
+    return Ingredients(data, stages, model, params, tokenizer)
+
+
+def optimizer_of(config: ConfigDict, total_steps: int) -> Optimizer:
+    """The optimizer for a run of so many steps."""
+    options = config.optimizer
+    return pg.train.make_optimizer(
+        options.name,
+        learning_rate=options.learning_rate,
+        total_steps=total_steps,
+        schedule=options.schedule,
+        warmup_steps=round(options.warmup * total_steps),
+        weight_decay=options.weight_decay,
+        clip_norm=options.clip_norm or None,
+    )
+
+
+def batch_options(config: ConfigDict, model: PaliGemmaConfig) -> dict[str, Any]:
+    """What batches for training and for validation have in common."""
+    return {
+        "image_size": model.vision.image_size,
+        "text_len": config.text_len,
+        "batch_size": config.batch_size,
+        "prefix": config.prompt,
+        "lowercase": config.lowercase,
+        "truncate": config.truncate,
+        "image_dtype": "uint8",
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+
+
+def data_of(config: ConfigDict, workdir: Path) -> Data:
+    """The three sources. Raises FileNotFoundError with a cure where one is not there."""
+    data = config.data
+    names = (data.train, data.validation, data.test)
+    if data.kind == "sample":
+        count = int(data.name)
+        scenes = write_scenes(workdir / f"scenes-{count}", count=count, seed=config.seed)
+        builder = flickr8k_tfds.Builder(data_dir=workdir / f"tfds-{count}")
+        manual = tfds.download.DownloadConfig(manual_dir=scenes)
+        builder.download_and_prepare(download_config=manual)
+        found = [
+            pg.data.from_tfds("flickr8k_tfds", split, data_dir=workdir / f"tfds-{count}")
+            for split in names
+        ]
+    elif data.kind == "tfds":
+        found = [pg.data.from_tfds(data.name, split, data_dir=data.dir or None) for split in names]
+    elif data.kind == "jsonl":
+        found = [pg.data.from_jsonl(path) for path in names]
+    else:
+        raise ValueError(f"data.kind={data.kind!r}, expected tfds, jsonl or sample")
+    for name, source in zip(names, found, strict=True):
+        if len(source) == 0:
+            raise ValueError(f"{name} of {data.name} has no pictures")
+    return Data(*found)
+
+
+def check_texts(config: ConfigDict, source: Source, tokenizer: Tokenizer) -> None:
+    """Raises ValueError if a caption does not fit `text_len`, which else would show hours later."""
+    if config.truncate:
+        return
+    for start in range(0, len(source), _CHUNK):
+        numbers = range(start, min(start + _CHUNK, len(source)))
+        for number, record in zip(numbers, source.read(numbers), strict=True):
+            captions = [c.lower() if config.lowercase else c for c in record.captions]
+            prefix = tokenizer.encode_prefix(record.prefix or config.prompt)
+            suffixes = [tokenizer.encode_suffix(caption) for caption in captions]
+            if config.captions == "sample":
+                suffixes = [max(suffixes, key=len, default=[])]
+            try:
+                pg.data.pack(prefix, suffixes, config.text_len)
+            except ValueError as error:
+                where = source.where(number)
+                raise ValueError(f"image {record.image_id} ({where}): {error}") from error
+
+
+def stages_of(config: ConfigDict) -> list[Stage]:
+    """What trains when. Raises ValueError for stages out of order."""
+    stages = []
+    for stage in config.stages:
+        patterns = stage["trainable"]
+        patterns = (patterns,) if isinstance(patterns, str) else patterns
+        top_layers = stage.get("top_layers", 0) or None
+        selects = tuple(Select(pattern, top_layers) for pattern in patterns)
+        stages.append(Stage(stage["from_step"], selects))
+    steps = [stage.from_step for stage in stages]
+    if not steps or steps[0] != 0 or sorted(set(steps)) != steps:
+        raise ValueError(f"stages begin at steps {steps}, expected 0 and then rising numbers")
+    return stages
+
+
+def tokenizer_of(config: ConfigDict, train: Source, workdir: Path) -> Tokenizer:
+    """The tokenizer that the config names, or one of the training captions, kept in the workdir."""
+    given = config.model
+    if given.tokenizer or not given.vocab_size:
+        return pg.tokenizer.load(given.tokenizer or pg.captioner.tokenizer_of(given.checkpoint))
+    path = workdir / "tokenizer.model"
+    if not path.is_file():
+        texts = [config.prompt]
+        for start in range(0, len(train), _CHUNK):
+            for record in train.read(range(start, min(start + _CHUNK, len(train)))):
+                texts += [c.lower() if config.lowercase else c for c in record.captions]
+        with whole_file(path) as file:
+            file.write(pg.tokenizer.train(texts, given.vocab_size))
+    return pg.tokenizer.load(path)
+
+
+def model_of(
+    config: ConfigDict, stages: Sequence[Stage], tokenizer: Tokenizer, mesh: Mesh
+) -> tuple[PaliGemmaConfig, dict[str, Any]]:
+    """The model's configuration, and its parameters on the devices of the mesh."""
+    given = config.model
+    if given.checkpoint:
+        model = pg.checkpoint.read_config(given.checkpoint)
+        tokenizer.check_fits(model.language.vocab_size)
+    else:
+        model = getattr(pg.model.config, given.name)()
+        language = dataclasses.replace(model.language, vocab_size=tokenizer.vocab_size)
+        model = dataclasses.replace(model, language=language)
+    vision = model.vision
+    if given.image_size:
+        vision = dataclasses.replace(vision, image_size=given.image_size)
+    model = dataclasses.replace(model, vision=vision, dtype=given.dtype, remat=given.remat)
+
+    abstract = pg.model.abstract_params(model)
+    shardings = pg.sharding.param_shardings(mesh, abstract)
+    trains = set()
+    for stage in stages:
+        trains |= set(pg.trainable.trained_rows(abstract, stage.trainable))
+    if given.checkpoint:
+        params = pg.checkpoint.load_params(
+            given.checkpoint,
+            model,
+            sharding=shardings,
+            dtype=lambda name: "float32" if name in trains else given.frozen_dtype or None,
+        )
+    else:
+        init = jax.jit(lambda key: pg.model.init(model, key), out_shardings=shardings)
+        params = init(jax.random.key(config.seed))
+    return model, params
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """The config as JSON has it."""
+    return _plain(config.to_dict())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.item() if isinstance(value, np.generic) else value

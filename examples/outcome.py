@@ -1,0 +1,169 @@
+"""What a run leaves: captions before and after, scores, the exported model, the report."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ingredients import Ingredients, plain
+from ml_collections import ConfigDict
+
+import paligemma_lib as pg
+from paligemma_lib.captioner import Captioned, Captioner
+from paligemma_lib.evaluation import (
+    RANK_BY,
+    environment,
+    permuted_scores,
+    picture_of,
+    score_rows,
+    sentence,
+    write_outcome,
+)
+from paligemma_lib.metrics import (
+    ImageId,
+    compare,
+    read_predictions,
+    score,
+    write_predictions,
+)
+from paligemma_lib.report import Chart, Example, Line, ParameterGroup, Report
+from paligemma_lib.train import TrainState
+from paligemma_lib.trainable import pieces_shape
+
+BEFORE, AFTER = "predictions_before.json", "predictions.json"
+
+
+def caption_test_pictures(
+    config: ConfigDict, run: Ingredients, params: dict[str, Any], count: int = 0
+) -> dict[ImageId, str]:
+    """Captions of the first test pictures by image id, greedily; 0: as many as the config says."""
+    return {
+        result.image_id: result.caption.text
+        for result in _caption(config, run, params, count or config.test_pictures)
+    }
+
+
+def predictions_before(
+    config: ConfigDict, workdir: Path, run: Ingredients
+) -> Mapping[ImageId, str]:
+    """Captions of the test pictures before training, made once and kept."""
+    path = workdir / BEFORE
+    if not path.is_file():
+        captions = caption_test_pictures(config, run, run.params)
+        if jax.process_index() > 0:
+            return captions
+        write_predictions(path, captions)
+    return read_predictions(path)
+
+
+def finish(
+    config: ConfigDict,
+    workdir: Path,
+    run: Ingredients,
+    state: TrainState,
+    history: Sequence[Mapping[str, float]],
+    before: Mapping[ImageId, str] | None,
+) -> None:
+    """Exports the model, captions and scores the test pictures, writes the report."""
+    params = state.all_params()
+    found = _caption(config, run, params, config.test_pictures)
+    results: dict[ImageId, Captioned] = {result.image_id: result for result in found}
+    if jax.process_index() > 0:
+        return
+    export = workdir / config.export
+    pg.checkpoint.save_params(export, params, dtype=config.export_dtype)
+    captions = {image_id: result.caption.text for image_id, result in results.items()}
+    references = {image_id: result.references for image_id, result in results.items()}
+    write_predictions(workdir / AFTER, captions)
+    scores = score(references, captions)
+    former = score(references, before) if before else None
+    differences = compare(scores, former) if former else None
+    rows = score_rows(scores, permuted_scores(references, captions), former, differences)
+    seconds = sum(record.get("seconds", 0.0) for record in history)
+    trained = sum(math.prod(pieces_shape(pieces)) for pieces in state.trained.values())
+    summary = [
+        sentence(rows[0], differences[RANK_BY] if differences else None),
+        f"{int(state.step):,} steps trained {trained:,} parameters in {seconds:,.0f} seconds; "
+        f"{int(state.skipped)} steps were skipped, as their gradients were not finite.",
+    ]
+    report = Report(
+        f"Fine-tuning on {config.data.name}",
+        subtitle=f"{len(captions):,} test pictures that training has not seen",
+        summary=summary,
+        warnings=scores.warnings,
+        scores=rows,
+        examples=[
+            Example(
+                str(image_id),
+                picture_of(run.data.test, result.number),
+                result.caption.text,
+                before=before[image_id] if before else None,
+                references=result.references,
+                scores={RANK_BY: float(scores.per_image[RANK_BY][number])},
+            )
+            for number, (image_id, result) in enumerate(results.items())
+        ],
+        rank_by=RANK_BY,
+        charts=_charts(history),
+        parameters=_groups(state),
+        config=plain(config),
+        environment=environment(),
+        files={"Model": export, "Predictions": workdir / AFTER, "Workdir": workdir},
+    )
+    path = write_outcome(workdir, report)
+    print("\n".join(summary))
+    for row in rows:
+        former_value = "" if row.before is None else f"{row.before:.3f} -> "
+        print(f"{row.name:<8} {former_value}{row.value:.3f} ({row.low:.3f} to {row.high:.3f})")
+    for image_id in list(captions)[:3]:
+        print(f"\n{image_id}")
+        if before:
+            print(f"  before: {before[image_id]}")
+        print(f"  after:  {captions[image_id]}\n  people: {references[image_id][0]}")
+    print(f"\nThe report: {path}\nThe model:  {export}")
+
+
+def _caption(
+    config: ConfigDict, run: Ingredients, params: dict[str, Any], count: int
+) -> list[Captioned]:
+    captioner = Captioner(run.model, params, run.tokenizer)
+    results = captioner.caption(
+        run.data.test,
+        prompt=config.prompt,
+        batch_size=config.decode_batch_size,
+        max_new_tokens=config.max_new_tokens,
+        count=count or None,
+    )
+    return [result for result in results if isinstance(result, Captioned)]
+
+
+def _charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:
+    def line(title: str, name: str) -> Line:
+        records = [record for record in history if name in record]
+        return Line(title, [r["step"] for r in records], [r[name] for r in records])
+
+    losses = [line("training", "loss")]
+    if any("validation_loss" in record for record in history):
+        losses.append(line("validation", "validation_loss"))
+    return [
+        Chart("Loss", losses, "nats per token"),
+        Chart("Learning rate", [line("rate", "learning_rate")]),
+        Chart("Speed", [line("speed", "captions_per_second")], "captions/s", from_zero=True),
+        Chart("Waiting for data", [line("share", "waiting")], "of the time", from_zero=True),
+    ]
+
+
+def _groups(state: TrainState) -> list[ParameterGroup]:
+    """Parameters by the first parts of their names."""
+    groups = []
+    for pieces_by_name, trainable in ((state.trained, True), (state.frozen, False)):
+        shapes: dict[str, list[int]] = {}
+        for name, pieces in pieces_by_name.items():
+            group = "/".join(name.split("/")[: 3 if name.startswith("llm/layers") else 2])
+            shapes.setdefault(group, []).append(math.prod(pieces_shape(pieces)))
+        groups += [
+            ParameterGroup(group, len(counts), sum(counts), trainable)
+            for group, counts in shapes.items()
+        ]
+    return groups

@@ -1,0 +1,144 @@
+"""From captions to a report: rows of scores, examples, a sentence, and the files.
+
+done = {"1.jpg": Captioned(...), ...}
+rows = score_rows(score(references, captions), permuted_scores(references, captions))
+report = Report("Captions", summary=[sentence(rows[0])], scores=rows,
+                examples=examples_of(source, done, scores), rank_by=RANK_BY)
+write_outcome(folder, report)         # report.html and scores.json
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+
+from paligemma_lib.atomic import whole_file
+from paligemma_lib.captioner import Captioned
+from paligemma_lib.data.sources import Source
+from paligemma_lib.decode import Caption
+from paligemma_lib.metrics import Difference, ImageId, Scores, permuted
+from paligemma_lib.report import Alternative, Example, Report, Score, write_report
+
+RANK_BY = "CIDEr"
+PACKAGES = ("paligemma_lib", "jax", "flax", "tensorflow", "numpy", "pillow")
+NOTES = {
+    "CIDEr": "agreement with people on the words that matter, 0 to 10",
+    "BLEU-4": "runs of up to four words in common, 0 to 1",
+    "ROUGE-L": "longest common subsequence, 0 to 1",
+    "BLEU-1": "words in common, 0 to 1",
+}
+
+
+def score_rows(
+    scores: Scores,
+    chance: Scores | None = None,
+    before: Scores | None = None,
+    differences: Mapping[str, Difference] | None = None,
+) -> list[Score]:
+    """Rows for a report, CIDEr first.
+
+    Args:
+      scores: of the captions.
+      chance: of the same captions, given to other pictures.
+      before: of other captions of the same pictures.
+      differences: from these, as `pg.metrics.compare` tells them.
+    """
+    intervals = scores.intervals()
+    rows = []
+    for name, note in NOTES.items():
+        if differences:
+            change = differences[name]
+            note = (
+                f"changed by {change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f}), "
+                f"p = {change.p_value:.2g}"
+            )
+        rows.append(
+            Score(
+                name,
+                scores.corpus[name],
+                *intervals[name],
+                before=before.corpus[name] if before else None,
+                permuted=chance.corpus[name] if chance else None,
+                note=note,
+            )
+        )
+    return rows
+
+
+def permuted_scores(
+    references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]
+) -> Scores | None:
+    """The scores of captions given to other pictures; None where there is no other one."""
+    return permuted(references, captions, seed=0) if len(captions) > 1 else None
+
+
+def examples_of(source: Source, done: Mapping[ImageId, Captioned], scores: Scores) -> list[Example]:
+    """Pictures for a report, with their own scores."""
+    examples = []
+    for number, image_id in enumerate(scores.image_ids):
+        result = done[image_id]
+        examples.append(
+            Example(
+                str(image_id),
+                picture_of(source, result.number),
+                result.caption.text,
+                references=result.references,
+                alternatives=alternatives_of(result.caption),
+                scores={
+                    name: float(scores.per_image[name][number]) for name in (RANK_BY, "BLEU-4")
+                },
+            )
+        )
+    return examples
+
+
+def sentence(row: Score, change: Difference | None = None) -> str:
+    """The outcome in words."""
+    said = f"{row.name} is {row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
+    if change is not None:
+        verb = "rose" if change.value >= 0 else "fell"
+        said = (
+            f"{row.name} {verb} from {row.before:.3f} to {row.value:.3f}, by "
+            f"{abs(change.value):.3f} (p = {change.p_value:.2g})"
+        )
+    if row.permuted is not None:
+        said += f"; with the pictures permuted it is {row.permuted:.3f}"
+    return f"{said}."
+
+
+def write_outcome(folder: Path, report: Report) -> Path:
+    """Writes scores.json and report.html; returns the path of the latter."""
+    outcome = {
+        "scores": {row.name: dataclasses.asdict(row) for row in report.scores},
+        "warnings": list(report.warnings),
+    }
+    with whole_file(folder / "scores.json") as file:
+        file.write(json.dumps(outcome, indent=2).encode("utf-8"))
+    return write_report(folder / "report.html", report)
+
+
+def alternatives_of(caption: Caption) -> list[Alternative]:
+    """The caption and the others that were found, with the probability of each; none if alone."""
+    found = (caption, *caption.alternatives) if caption.alternatives else ()
+    return [Alternative(each.text, min(each.probability, 1.0)) for each in found]
+
+
+def picture_of(source: Source, number: int) -> Callable[[], bytes]:
+    """The picture for a report, which reads it again if it shows it."""
+    return lambda: source.read([number])[0].image
+
+
+def environment() -> dict[str, str]:
+    """Versions and devices, for reports."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a checkout
+            versions[name] = importlib.metadata.version(name)
+    kinds = [device.device_kind for device in jax.devices()]
+    devices = ", ".join(f"{kinds.count(kind)} x {kind}" for kind in sorted(set(kinds)))
+    return {**versions, "devices": devices, "processes": str(jax.process_count())}

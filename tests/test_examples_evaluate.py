@@ -1,0 +1,132 @@
+import json
+from pathlib import Path
+
+import captioning_cases as cases
+import evaluate
+import pytest
+from report_cases import Page
+
+from paligemma_lib.metrics import compare, permuted, read_predictions, score, write_predictions
+
+NAMES = [f"{k}.png" for k in range(5)]
+REFERENCES = {
+    name: [f"a dog number {k} runs on the beach .", f"dog {k} is running fast ."]
+    for k, name in enumerate(NAMES)
+}
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory) -> list[str]:
+    return cases.write_captioner(tmp_path_factory.mktemp("captioner"))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Five pictures in Kaggle's layout."""
+    cases.write_pictures(tmp_path / "data" / "Images", NAMES)
+    rows = [f"{name},{text}" for name, texts in REFERENCES.items() for text in texts]
+    (tmp_path / "data" / "captions.txt").write_text("\n".join(["image,caption", *rows]))
+    return tmp_path / "data"
+
+
+def test_a_checkpoint_is_scored_and_shown(captioner, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert evaluate.main([*captioner, "--folder", str(folder), "--out-dir", str(out)]) == 0
+
+    captions = read_predictions(out / "predictions.json")
+    paths = [folder / "Images" / name for name in NAMES]
+    assert captions == dict(zip(NAMES, cases.captions_of(captioner[0], paths), strict=True))
+    expected = score(REFERENCES, captions)
+    saved = json.loads((out / "scores.json").read_text("utf-8"))
+    assert list(saved["scores"]) == ["CIDEr", "BLEU-4", "ROUGE-L", "BLEU-1"]
+    for name, row in saved["scores"].items():
+        assert row["value"] == expected.corpus[name]
+        assert (row["low"], row["high"]) == expected.intervals()[name]
+        assert row["permuted"] == permuted(REFERENCES, captions, seed=0).corpus[name]
+    assert saved["warnings"] == list(expected.warnings)
+
+    page = Page((out / "report.html").read_text("utf-8"))
+    assert len(page.all("img")) == 5
+    assert set(captions.values()) | set(REFERENCES["0.png"]) <= set(page.texts)
+    assert {"Before", "Training"}.isdisjoint(page.texts)
+    assert capsys.readouterr().out.startswith(f"CIDEr is {expected.corpus['CIDEr']:.3f} (")
+
+
+def test_damaged_pictures_are_not_scored_and_said_to_be_skipped(captioner, folder, tmp_path):
+    (folder / "Images" / "1.png").write_bytes(b"damaged")
+    out = tmp_path / "out"
+    arguments = [*captioner, "--folder", str(folder), "--out-dir", str(out)]
+    assert evaluate.main(arguments) == evaluate.SKIPPED == 3
+    assert list(read_predictions(out / "predictions.json")) == ["0.png", "2.png", "3.png", "4.png"]
+    (skipped,) = [
+        w for w in json.loads((out / "scores.json").read_text())["warnings"] if "Skipped" in w
+    ]
+    assert "captions.txt, line 4" in skipped
+    assert "not a whole JPEG" in skipped
+
+
+def test_two_files_of_predictions_are_compared_without_a_model(folder, tmp_path, capsys):
+    former = dict.fromkeys(NAMES, "a cat sleeps")
+    latter = {name: texts[0] for name, texts in REFERENCES.items()}
+    write_predictions(tmp_path / "a.json", former)
+    write_predictions(tmp_path / "b.json", latter)
+    out = tmp_path / "out"
+    arguments = ["--compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    assert evaluate.main([*arguments, "--folder", str(folder), "--out-dir", str(out)]) == 0
+    one, two = score(REFERENCES, former), score(REFERENCES, latter)
+    row = json.loads((out / "scores.json").read_text())["scores"]["CIDEr"]
+    assert (row["value"], row["before"]) == (two.corpus["CIDEr"], one.corpus["CIDEr"])
+    change = compare(two, one)["CIDEr"]
+    assert change.value > 0
+    assert capsys.readouterr().out.startswith(
+        f"CIDEr rose from {one.corpus['CIDEr']:.3f} to {two.corpus['CIDEr']:.3f}, by "
+        f"{change.value:.3f} (p = {change.p_value:.2g}); with the pictures permuted"
+    )
+    page = Page((out / "report.html").read_text("utf-8"))
+    assert page.texts.count("a cat sleeps") == 5
+    assert {"a.json", "b.json", *latter.values()} <= set(page.texts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either a checkpoint or --compare"),
+        (["my.npz", "--compare", "a.json", "b.json"], "give either a checkpoint or --compare"),
+    ],
+)
+def test_a_wrong_command_says_what_is_wrong(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as exit_:
+        evaluate.main([*arguments, "--folder", "x", "--out-dir", str(tmp_path)])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_predictions_of_other_pictures_are_refused(folder, tmp_path, capsys):
+    write_predictions(tmp_path / "a.json", {"other.png": "a dog"})
+    given = ["--compare", str(tmp_path / "a.json"), str(tmp_path / "a.json")]
+    out = tmp_path / "out"
+    assert evaluate.main([*given, "--folder", str(folder), "--out-dir", str(out)]) == 1
+    assert "different pictures" in capsys.readouterr().err
+    assert list(out.iterdir()) == []
+
+
+def test_pictures_without_captions_by_people_cannot_be_scored(captioner, folder, tmp_path, capsys):
+    lines = tmp_path / "data" / "Images" / "data.jsonl"
+    lines.write_text("\n".join(json.dumps({"image": name}) for name in NAMES))
+    out = tmp_path / "out"
+    assert evaluate.main([*captioner, "--jsonl", str(lines), "--out-dir", str(out)]) == 1
+    assert "references that are no sequence of str, or an empty one" in capsys.readouterr().err
+
+
+def test_a_prompt_of_the_data_goes_before_the_one_of_the_command(captioner, folder, tmp_path):
+    def predictions(prefix: dict[str, str], *arguments: str) -> dict:
+        lines = folder / "Images" / "data.jsonl"
+        rows = [{"image": name, "suffix": REFERENCES[name], **prefix} for name in NAMES]
+        lines.write_text("\n".join(map(json.dumps, rows)))
+        given = ["--jsonl", str(lines), "--out-dir", str(tmp_path / "out"), *arguments]
+        assert evaluate.main([*captioner, *given]) == 0
+        return read_predictions(tmp_path / "out" / "predictions.json")
+
+    of_the_data = predictions({"prefix": "caption de"}, "--prompt", "caption fr")
+    assert of_the_data == predictions({}, "--prompt", "caption de")
+    assert of_the_data != predictions({}, "--prompt", "caption fr")

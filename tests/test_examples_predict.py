@@ -1,0 +1,210 @@
+import csv
+import json
+import re
+import warnings
+from pathlib import Path
+
+import captioning_cases as cases
+import options
+import predict
+import pytest
+from PIL import Image
+from report_cases import Page
+
+import paligemma_lib as pg
+from paligemma_lib.decode import Beam, BestOf, Greedy, Sample
+
+NAMES = ["1.jpg", "2.png", "deeper/3.JPG", "4.bmp", "5.webp"]
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory) -> list[str]:
+    return cases.write_captioner(tmp_path_factory.mktemp("captioner"))
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    folder = cases.write_pictures(tmp_path / "Images", NAMES)
+    (folder / "captions.txt").write_text("image,caption\n")
+    (folder / "._1.jpg").write_bytes(b"left by macOS")
+    return folder
+
+
+def test_a_folder_is_captioned_to_every_format(captioner, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    code = predict.main([*captioner, str(images), "--out-dir", str(out)])
+    assert code == 0
+    names = ["1.jpg", "2.png", "4.bmp", "5.webp", "deeper/3.JPG"]
+    captions = cases.captions_of(captioner[0], [images / name for name in names])
+    assert len(set(captions)) == 5
+    zipped = list(zip(names, captions, strict=True))
+    printed = capsys.readouterr().out.splitlines()
+    assert [line[:28].strip() for line in printed] == names
+
+    with open(out / "captions.csv", newline="", encoding="utf-8") as file:
+        assert list(map(tuple, csv.reader(file))) == [("image", "caption"), *zipped]
+    lines = [json.loads(line) for line in (out / "captions.jsonl").read_text("utf-8").splitlines()]
+    assert [(line["image"], line["caption"]) for line in lines] == zipped
+    assert all(line["logprob"] < 0 and line["alternatives"] == [] for line in lines)
+    page = Page((out / "captions.html").read_text("utf-8"))
+    assert "5 of 5 pictures are shown" in page.text
+    assert len(page.all("img")) == 5
+    with Image.open(out / "captions.png") as sheet:
+        assert sheet.width == 1124
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"captions.{kind}" for kind in ("csv", "html", "jsonl", "png")
+    ]
+
+
+@pytest.mark.slow
+def test_beams_come_with_their_alternatives(captioner, images, tmp_path):
+    out = [tmp_path / "a.jsonl", tmp_path / "a.html"]
+    pictures = [images / "1.jpg", images / "2.png"]
+    arguments = [*captioner, *map(str, pictures), "--sampler", "beam", "--beams", "3"]
+    arguments += ["--length-penalty", "2"]
+    assert predict.main([*arguments, "--out", str(out[0]), "--out", str(out[1])]) == 0
+    lines = [json.loads(line) for line in out[0].read_text("utf-8").splitlines()]
+    captions = cases.captions_of(captioner[0], pictures, Beam(3, 2.0))
+    assert [line["caption"] for line in lines] == captions
+    logprobs = [[each["logprob"] for each in [line, *line["alternatives"]]] for line in lines]
+    assert all(len(each) == 3 and max(each) < 0 for each in logprobs)
+    assert len(Page(out[1].read_text("utf-8")).all("svg", "bar")) == 6
+
+
+def test_damaged_pictures_are_skipped_and_told(captioner, images, tmp_path, capsys):
+    (images / "2.png").write_bytes((images / "2.png").read_bytes()[:200])
+    (images / "4.bmp").unlink()
+    (images / "4.bmp").symlink_to(images / "gone.bmp")
+    (images / "6.jpg").write_text("not a picture")
+    out = tmp_path / "out.html"
+    arguments = [*captioner, str(images), str(images / "6.jpg"), "--out", str(out)]
+    assert predict.main(arguments) == predict.SKIPPED == 3
+    printed = capsys.readouterr()
+    assert [line[:28].strip() for line in printed.out.splitlines()] == [
+        "1.jpg",
+        "5.webp",
+        "deeper/3.JPG",
+    ]
+    assert f"skipped {images / '2.png'}: not a whole JPEG" in printed.err
+    assert f"skipped {images / '6.jpg'}: not a whole JPEG" in printed.err
+    assert "2 of 5 pictures were skipped" in printed.err
+    warnings_shown = Page(out.read_text("utf-8")).all("section", "warnings")
+    assert len(warnings_shown) == 1
+
+
+def test_a_neighbour_that_is_skipped_changes_no_caption(captioner, images, tmp_path):
+    (images / "2.png").write_bytes(b"damaged")
+    out = tmp_path / "a.csv"
+    assert predict.main([*captioner, str(images), "--out", str(out)]) == predict.SKIPPED
+    rows = list(csv.reader(out.read_text("utf-8").splitlines()))[1:]
+    names = ["1.jpg", "4.bmp", "5.webp", "deeper/3.JPG"]
+    captions = cases.captions_of(captioner[0], [images / name for name in names])
+    assert rows == [list(pair) for pair in zip(names, captions, strict=True)]
+
+
+def test_a_split_of_a_tfds_data_set_brings_its_references(captioner, tmp_path, capsys):
+    import tensorflow_datasets as tfds
+
+    import flickr8k_tfds
+
+    dummy = Path(flickr8k_tfds.__file__).parent / "dummy_data"
+    builder = flickr8k_tfds.Builder(data_dir=tmp_path / "tfds")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=dummy))
+    split, count = max(
+        ((k, v.num_examples) for k, v in builder.info.splits.items()), key=lambda x: x[1]
+    )
+    out = tmp_path / "out.html"
+    capsys.readouterr()
+    arguments = [*captioner, "--tfds", "flickr8k_tfds", "--split", split]
+    code = predict.main([*arguments, "--data-dir", str(tmp_path / "tfds"), "--out", str(out)])
+    assert code == 0
+    assert len(capsys.readouterr().out.splitlines()) == count > 0
+    page = Page(out.read_text("utf-8"))
+    assert len(page.all("ul", "references")) == count
+    assert len(page.all("img")) == count
+
+
+def test_a_folder_of_safetensors_brings_its_own_tokenizer(captioner, images, tmp_path, capsys):
+    folder, pictures = tmp_path / "captioner", [images / "1.jpg", images / "2.png"]
+    pg.checkpoint.huggingface.export(
+        cases.random_params(), cases.CONFIG, folder, tokenizer=captioner[2]
+    )
+    assert predict.main([str(folder), *map(str, pictures), *cases.OPTIONS]) == 0
+    captions = cases.captions_of(captioner[0], pictures)
+    printed = capsys.readouterr().out.splitlines()
+    assert [
+        line.removeprefix(str(p)).strip() for line, p in zip(printed, pictures, strict=True)
+    ] == captions
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either pictures or --tfds NAME"),
+        (["a.jpg", "--tfds", "flickr8k_tfds"], "give either pictures or --tfds NAME"),
+        (["a.jpg", "--out", "a.docx"], r"ends in .jsonl, .csv, .png, .html"),
+    ],
+)
+def test_a_wrong_command_says_what_is_wrong(captioner, capsys, arguments, message):
+    with pytest.raises(SystemExit) as exit_:
+        predict.main([*captioner, *arguments])
+    assert exit_.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{}/nothing/*.jpg"], "nothing/*.jpg has no pictures: expected a picture file"),
+        (["{}"], "has no pictures"),
+        (["{}/1.jpg", "--out", "{}/missing/a.csv"], "its folder is not there; create it"),
+        (["{}/1.jpg", "--sampler", "beam", "--beams", "0"], "Beam"),
+        (["{}/1.jpg", "--tokenizer", "{}/1.jpg"], "is not a SentencePiece model"),
+    ],
+)
+def test_errors_are_told_in_a_line(captioner, tmp_path, capsys, arguments, message):
+    if arguments != ["{}"]:
+        cases.write_pictures(tmp_path, ["1.jpg"])
+    given = [argument.format(tmp_path) for argument in arguments]
+    assert predict.main([*captioner, *given]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_checkpoint_that_is_missing_is_told(tmp_path, capsys):
+    cases.write_pictures(tmp_path, ["1.jpg"])
+    assert predict.main([str(tmp_path / "no.npz"), str(tmp_path / "1.jpg")]) == 1
+    assert "no.npz" in capsys.readouterr().err
+
+
+def test_a_picture_is_named_once_by_the_place_it_was_first_found(images):
+    found = pg.data.from_pictures([f"{images}/*.png", str(images), f"{images}/1.jpg"])
+    assert found.names == (f"{images}/2.png", "1.jpg", "4.bmp", "5.webp", "deeper/3.JPG")
+    assert found.paths[1] == str(images / "1.jpg")
+
+
+def test_what_is_printed_cannot_command_a_terminal():
+    assert predict.printable("a\x1b[31m dog\r\n\u202e") == "a?[31m dog???"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sampler"),
+    [
+        ([], Greedy()),
+        (["--sampler", "beam", "--beams", "2", "--length-penalty", "0.6"], Beam(2, 0.6)),
+        (["--sampler", "sample", "--top-k", "5"], Sample(1.0, 5, None)),
+        (
+            ["--sampler", "sample", "--samples", "3", "--temperature", "0.5", "--top-p", "0.9"],
+            BestOf(3, Sample(0.5, None, 0.9)),
+        ),
+    ],
+)
+def test_options_make_the_sampler(arguments, sampler):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    options.add_decoding_options(parser)
+    assert options.sampler_of(parser.parse_args(arguments)) == sampler
