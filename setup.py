@@ -32,6 +32,7 @@ EXTRAS = {
     "test": [
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "fsspec>=2024.6",
         "safetensors>=0.5",

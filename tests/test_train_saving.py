@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from paligemma_lib import sharding
-from paligemma_lib.train import Checkpoints, init_state, make_optimizer, restage
+from paligemma_lib.train import Checkpoints, fingerprint, init_state, make_optimizer, restage
 from paligemma_lib.trainable import Select
 
 CONFIG = cases.tiny_config(1)
@@ -85,3 +85,19 @@ def test_a_half_written_checkpoint_is_not_found(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() == 1
         checkpoints.restore(1, state_of())
+
+
+def test_a_fingerprint_tells_parameters_apart():
+    params = cases.random_params(CONFIG)
+    found = {fingerprint(params), fingerprint(jax.device_put(params, sharding.replicated(MESH)))}
+    assert len(found) == 1
+    kernel = params["img"]["embedding"]["kernel"]
+    kernel[..., [0, 1]] = kernel[..., [1, 0]]  # same numbers in other places
+    found.add(fingerprint(params))
+    params["llm"]["final_norm"]["scale"][-1] = np.nextafter(
+        params["llm"]["final_norm"]["scale"][-1], 9
+    )
+    found.add(fingerprint(params))
+    half = jax.tree.map(lambda leaf: leaf.astype(np.float16), params)
+    found |= {fingerprint(half), fingerprint({"img": half["img"]})}
+    assert len(found) == 5

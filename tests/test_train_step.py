@@ -249,6 +249,7 @@ print(json.dumps(losses))
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one(run_on_devices):
     one = json.loads(run_on_devices(1, PROGRAM.format(start="", fsdp=1, microbatches=1)))
     eight = json.loads(run_on_devices(8, PROGRAM.format(start="", fsdp=4, microbatches=2)))

@@ -139,10 +139,10 @@ def fingerprint(params: Any) -> str:
 @jax.jit
 def _sum_of_bits(array: jax.Array) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(array, f"uint{8 * array.dtype.itemsize}")
-    place = sum(
-        jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(pow(_SPREAD, axis + 1, 1 << 32))
-        for axis in range(array.ndim)
-    )
+    place = jnp.uint32(0)
+    for axis in range(array.ndim):
+        weight = jnp.uint32(pow(_SPREAD, axis + 1, 1 << 32))
+        place += weight * jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
     return jnp.sum(bits.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)
 
 
