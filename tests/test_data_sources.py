@@ -73,6 +73,7 @@ def test_equal_arguments_make_equal_sources():
             "a, record 1 cannot be used: 'utf-8' codec can't decode",
         ),
     ],
+    ids=["no message", "no captions", "no picture", "not UTF-8"],
 )
 def test_a_record_that_cannot_be_used_raises_with_its_place(tmp_path, record, message):
     source = from_tfrecords(write_tfrecord(tmp_path / "a", [caption_example(0), record]))

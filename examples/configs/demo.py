@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config.stages = ({"from_step": 0, "trainable": ("all",), "top_layers": 0},)
     config.text_len = 160
     config.batch_size = 32
+    config.microbatches = 4  # for less than 3 GiB of memory
     config.epochs = 2.0
     config.optimizer.learning_rate = 1e-3
     config.export = "nano.params.f16.npz"
