@@ -5,11 +5,20 @@ import model_cases as cases
 import numpy as np
 import pytest
 
+from paligemma_lib import checkpoint, sharding, train
+from paligemma_lib.testing import tiny_batch, tiny_tokenizer
+
 REASON = "needs a big_vision checkout on PYTHONPATH, with what it imports"
 
 
-@pytest.mark.parametrize("version", cases.VERSIONS)
-def test_same_parameters_give_the_same_logits(version, monkeypatch):
+@pytest.fixture(params=cases.VERSIONS)
+def version(request):
+    return request.param
+
+
+@pytest.fixture
+def theirs(version, monkeypatch):
+    """The reference's model of the tiny sizes."""
     reference = pytest.importorskip("big_vision.models.proj.paligemma.paligemma", reason=REASON)
     from big_vision.models.ppp import gemma
     from ml_collections import ConfigDict
@@ -35,7 +44,7 @@ def test_same_parameters_give_the_same_logits(version, monkeypatch):
         },
     }
     monkeypatch.setattr(gemma, "get_config", lambda variant: ConfigDict(sizes))
-    theirs = reference.Model(
+    return reference.Model(
         llm={"variant": "tiny"},
         img={
             "patch_size": (vision.patch_size, vision.patch_size),
@@ -48,14 +57,39 @@ def test_same_parameters_give_the_same_logits(version, monkeypatch):
         },
     )
 
-    params, batch = cases.random_params(config), cases.packed_batch(config)
+
+def assert_same_logits(version, theirs, their_params, params):
+    config = cases.tiny_config(version)
+    batch = cases.packed_batch(config)
     several = batch["segment"] > 1  # big_vision knows one suffix per image
     batch = {name: value.copy() for name, value in batch.items()}
     for name, empty in (("text", 0), ("segment", -1), ("position", 0)):
         batch[name][several] = empty
     mask_ar = (batch["segment"] > 0).astype(np.int32)
-    expected, _ = jax.jit(theirs.apply)({"params": params}, batch["image"], batch["text"], mask_ar)
+    run = jax.jit(theirs.apply)
+    expected, _ = run({"params": their_params}, batch["image"], batch["text"], mask_ar)
     got = np.asarray(cases.all_logits(config, params, batch))
     # Where something is predicted from; its last slots look at padding, ours do not.
     supervised = batch["segment"][:, 1:] == 1
     np.testing.assert_allclose(got[:, :-1][supervised], expected[:, :-1][supervised], atol=2e-5)
+
+
+def test_same_parameters_give_the_same_logits(version, theirs):
+    params = cases.random_params(cases.tiny_config(version))
+    assert_same_logits(version, theirs, params, params)
+
+
+def test_what_our_steps_have_trained_loads_there(version, theirs, tmp_path):
+    from big_vision import utils
+
+    config, mesh = cases.tiny_config(version), sharding.make_mesh(devices=jax.devices()[:1])
+    params = jax.device_put(cases.random_params(config), sharding.replicated(mesh))
+    optimizer = train.make_optimizer("sgd", learning_rate=0.1, total_steps=2)
+    state = train.init_state(config, params, optimizer, trainable="attention", mesh=mesh)
+    step = train.make_train_step(config, optimizer, mesh=mesh)
+    for seed in range(2):
+        state, _ = step(state, tiny_batch(tiny_tokenizer(), batch_size=4, captions=2, seed=seed))
+    path = tmp_path / "trained.npz"
+    checkpoint.save_params(path, state.all_params())
+    loaded = utils.load_params(str(path))
+    assert_same_logits(version, theirs, loaded, state.all_params())
