@@ -85,7 +85,7 @@ class Captioner:
           source: a record's own prefix counts instead of `prompt`.
           prompt, sampler, max_new_tokens: as for `pg.decode.generate`.
           batch_size: pictures at a time.
-          seed: for samplers that draw at random, whose captions depend on `batch_size` too.
+          seed: for samplers that draw at random.
           count: only the first so many pictures; None: all.
         """
         size = self.config.vision.image_size
@@ -112,7 +112,8 @@ class Captioner:
                     prompt=prompts,
                     sampler=sampler,
                     max_new_tokens=max_new_tokens,
-                    key=jax.random.fold_in(jax.random.key(seed), start),
+                    key=jax.random.key(seed),
+                    first_number=start,
                 )
                 for number, (each, caption) in enumerate(
                     zip(loaded, captions, strict=False), start

@@ -43,6 +43,8 @@ def test_batches_of_any_size_give_the_same_captions(images, tokenizer, sampler):
     cut = generate(images, tokenizer, sampler=sampler, key=jax.random.key(5), batch_size=2)
     assert len(whole) == len(cut) == 5
     assert len({caption.tokens for caption in whole}) > 1
+    options = {"sampler": sampler, "key": jax.random.key(5), "batch_size": 2}
+    cut[2:] = generate(images[2:4], tokenizer, first_number=2, **options) + cut[4:]
     for one, other in zip(whole, cut, strict=True):
         assert one.text == other.text and one.tokens == other.tokens
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)

@@ -60,6 +60,7 @@ def generate(
     banned_tokens: Iterable[int] = (),
     batch_size: int | None = None,
     key: jax.Array | None = None,
+    first_number: int = 0,
     cache_dtype: str | None = None,
 ) -> list[Caption]:
     """Writes a caption for each image.
@@ -84,6 +85,7 @@ def generate(
       banned_tokens: ids that must never come.
       batch_size: images at a time; None: all. The last batch is filled up and cut back.
       key: where the randomness of `Sample` and `BestOf` comes from.
+      first_number: the number of the first image, where a set is captioned in several calls.
       cache_dtype: type in which keys and values are kept; None: `config.dtype`.
 
     Raises:
@@ -125,7 +127,7 @@ def generate(
             max_new_tokens=max_new_tokens,
             min_new_tokens=min_new_tokens,
             banned_tokens=banned_tokens,
-            keys=image_keys(jax.random.key(0) if key is None else key, rows),
+            keys=image_keys(jax.random.key(0) if key is None else key, first_number + rows),
             cache_dtype=cache_dtype,
         )
         found = hypotheses(extend(config, params, state, max_new_tokens))
