@@ -19,7 +19,7 @@ os.environ.setdefault("GCS_READ_CACHE_DISABLED", "1")  # TensorFlow's would read
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from flax.metrics.tensorboard import SummaryWriter
 from ingredients import Ingredients, batch_options, gather, optimizer_of, plain
 from ml_collections import ConfigDict, config_flags
@@ -40,6 +40,7 @@ TERMINATED = 143  # exit code after SIGTERM, as shells have it
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     if CPU.value:
         jax.config.update("jax_platforms", "cpu")
     try:
