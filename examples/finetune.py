@@ -1,4 +1,4 @@
-"""Fine-tunes PaliGemma to caption pictures, from a laptop to a TPU pod.
+"""Fine-tunes PaliGemma to caption pictures, on the devices of one machine.
 
     python examples/finetune.py                                   # a small model, drawn pictures
     python examples/finetune.py --config=examples/configs/flickr8k.py --config.batch_size=16
@@ -51,6 +51,8 @@ def main(argv: list[str]) -> None:
 
 def finetune(config: ConfigDict) -> None:
     """Runs the whole job, or what is left of it."""
+    if "://" in config.workdir:
+        raise ValueError(f"workdir={config.workdir!r} is no local folder: give one, copy it later")
     workdir = Path(config.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = pg.sharding.make_mesh(config.fsdp or None)

@@ -163,6 +163,11 @@ def test_what_is_wrong_is_said_before_the_first_step(config, tmp_path, changes, 
     assert not (tmp_path / FILE).exists()
 
 
+def test_a_remote_workdir_is_refused(config):
+    with pytest.raises(ValueError, match="'gs://bucket/run' is no local folder"):
+        finetune.finetune(of(config, "gs://bucket/run"))
+
+
 def start(config, workdir, folder):
     """The script in a process of its own, with this config as a file."""
     file = folder / "config.py"

@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """Returns the fields that all configs share."""
     config = ConfigDict()
-    config.workdir = "workdir"  # checkpoints, metrics, results; local or gs://
+    config.workdir = "workdir"  # checkpoints, metrics, results; a local folder
     config.seed = 0  # of the order of pictures and of new parameters
 
     config.data = ConfigDict()
-    config.data.kind = "tfds"  # tfds, folder (captions.txt and Images/), jsonl, or sample
-    config.data.name = "flickr8k_tfds"  # of the TFDS data set, or path of the folder or the file
+    config.data.kind = "tfds"  # tfds, jsonl, or sample
+    config.data.name = "flickr8k_tfds"  # of the TFDS data set; for sample, how many pictures
     config.data.dir = ""  # where TFDS keeps it, if not in its usual place
     config.data.train = "train"  # splits of TFDS; for jsonl, paths of files
     config.data.validation = "validation"
