@@ -18,12 +18,18 @@ import io
 import os
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import labels
+import scenes
 from drawing import draw
-from scenes import AIR, SHORE, WATER, Box, Group, Scene, captions
+from scenes import AIR, SHORE, WATER, Box, Group, Scene
+
+Wording = Callable[[Scene, random.Random], list[str]]  # five captions of a scene
+
+WORDINGS: dict[str, Wording] = {"sentences": scenes.captions, "labels": labels.captions}
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
 COLOURS_OF = {
@@ -64,7 +70,11 @@ ODD_FORMATS = ((192, 256), (200, 300), (480, 160), (240, 240), (96, 72))
 
 
 def write_scenes(
-    folder: str | os.PathLike[str], count: int = 1500, seed: int = 0, workers: int | None = None
+    folder: str | os.PathLike[str],
+    count: int = 1500,
+    seed: int = 0,
+    wording: str = "sentences",
+    workers: int | None = None,
 ) -> Path:
     """Writes `count` pictures and their captions to `folder`, or finds them there.
 
@@ -75,17 +85,20 @@ def write_scenes(
       folder: must not exist yet, or be from an earlier call with the same count and seed.
       count: pictures, at least 1.
       seed: any integer; another seed gives other scenes.
+      wording: "sentences" or "labels", see `scenes` and `labels`.
       workers: threads, by default one for each core; the result does not depend on it.
 
     Raises:
-      ValueError: `count` is below 1.
+      ValueError: `count` is below 1, or there is no such wording.
       FileExistsError: `folder` holds something else.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
+    if wording not in WORDINGS:
+        raise ValueError(f"wording={wording!r}, expected one of {', '.join(WORDINGS)}")
     folder = Path(folder)
-    scenes = [compose(seed, index) for index in range(count)]
-    table = _table(scenes, seed)
+    drawn = [compose(seed, index) for index in range(count)]
+    table = _table(drawn, seed, WORDINGS[wording])
     if os.path.lexists(folder):
         _check_same(folder, table, count, seed)
         return folder
@@ -95,7 +108,7 @@ def write_scenes(
         (unfinished / "Images").mkdir(parents=True)
 
         def save(index: int) -> None:
-            picture = draw(scenes[index], random.Random(f"{seed}/{index}/drawing"))
+            picture = draw(drawn[index], random.Random(f"{seed}/{index}/drawing"))
             picture.save(unfinished / "Images" / _name(index), quality=92, subsampling=0)
 
         # Threads: a caller may have JAX or TensorFlow loaded, with which forking is not safe.
@@ -190,12 +203,12 @@ def _name(index: int) -> str:
     return f"scene_{index:05d}.jpg"
 
 
-def _table(scenes: Sequence[Scene], seed: int) -> bytes:
+def _table(drawn: Sequence[Scene], seed: int, captions: Wording) -> bytes:
     """The bytes of captions.txt."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["image", "caption"])
-    for index, scene in enumerate(scenes):
+    for index, scene in enumerate(drawn):
         for caption in captions(scene, random.Random(f"{seed}/{index}/wording")):
             rows.writerow([_name(index), caption])
     return text.getvalue().encode("ascii")
@@ -220,9 +233,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to, for example data/scenes")
     parser.add_argument("--count", type=int, default=1500, help="pictures (default: 1500)")
     parser.add_argument("--seed", type=int, default=0, help="other scenes (default: 0)")
+    parser.add_argument("--wording", choices=WORDINGS, default="sentences", help="how to speak")
     args = parser.parse_args()
     try:
-        folder = write_scenes(args.folder, args.count, args.seed)
+        folder = write_scenes(args.folder, args.count, args.seed, args.wording)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(f"{args.count} pictures with five captions each are in {folder}")

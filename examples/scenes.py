@@ -150,10 +150,10 @@ def _placed(scene: Scene, rng: random.Random) -> str:
 
 
 def _related(scene: Scene, rng: random.Random) -> str:
-    relations = _relations(scene)
-    if not relations:
+    found = relations(scene)
+    if not found:
         return _join([_acting(scene, group, rng) for group in scene.groups])
-    one, relation, other = rng.choice(relations)
+    one, relation, other = rng.choice(found)
     return f"{_acting(scene, one, rng)} {relation} {_phrase(scene, other, rng)}"
 
 
@@ -163,12 +163,13 @@ def _detailed(scene: Scene, rng: random.Random) -> str:
     if len(on_surface) == 2:
         text += f" to the left of {_phrase(scene, on_surface[1], rng, sized=True)}"
     for group in scene.groups[len(on_surface) :]:
-        text += f" , with {_phrase(scene, group, rng, sized=True)} {_where(scene, group, rng)}"
+        text += f" , with {_phrase(scene, group, rng, sized=True)} {where(scene, group, rng)}"
     around = rng.choice(DETAILS.get(scene.detail, AROUND[scene.background]))
     return rng.choice([f"{around} , {text}", f"{text} {around}"])
 
 
-def _relations(scene: Scene) -> list[tuple[Group, str, Group]]:
+def relations(scene: Scene) -> list[tuple[Group, str, Group]]:
+    """All that is true of two groups, such as (balls, "to the left of", house)."""
     found = []
     for a, b in itertools.permutations(scene.groups, 2):
         if a.is_left_of(b):
@@ -196,10 +197,11 @@ def _phrase(scene: Scene, group: Group, rng: random.Random, sized: bool = False)
 def _acting(scene: Scene, group: Group, rng: random.Random, sized: bool = False) -> str:
     """What the group does and where, such as "two red balls lie on the grass"."""
     verb = VERBS[group.kind][len(group.boxes) > 1]
-    return f"{_phrase(scene, group, rng, sized)} {verb} {_where(scene, group, rng)}"
+    return f"{_phrase(scene, group, rng, sized)} {verb} {where(scene, group, rng)}"
 
 
-def _where(scene: Scene, group: Group, rng: random.Random) -> str:
+def where(scene: Scene, group: Group, rng: random.Random) -> str:
+    """Such as "on the grass"."""
     if group.kind in AIR:
         return rng.choice(OVERHEAD.get(scene.background, SKY))
     return rng.choice(AFLOAT if group.kind in WATER else UNDERFOOT[scene.background])

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import drawing
+import labels
 import numpy as np
 import pytest
 import sample_data
@@ -438,3 +439,48 @@ def test_captions_differ_in_detail_and_seldom_repeat_between_pictures() -> None:
     distinct = {caption for five in told for caption in five}
     assert len(distinct) > 0.9 * 5 * COUNT
     assert len({word for caption in distinct for word in caption.lower().split()}) < 150
+
+
+# The other way of speaking.
+
+
+def labels_of(index: int, seed: int = 0) -> tuple[scenes.Scene, list[str]]:
+    scene = sample_data.compose(seed, index)
+    return scene, labels.captions(scene, random.Random(f"{seed}/{index}/wording"))
+
+
+def test_labels_are_five_different_ones_that_no_sentence_equals() -> None:
+    for index in range(COUNT):
+        _, told = labels_of(index)
+        assert len(set(told)) == 5
+        assert not set(told) & {caption.lower() for caption in captions_of(index)[1]}
+        for label in told:
+            assert re.fullmatch(r"[a-z]+( [a-z]+| [,.:])*", label)
+
+
+def test_labels_have_every_word_of_the_sentences() -> None:
+    """Whose embeddings would else be as they were at random, and frozen so."""
+    spoken = {word for i in range(2000) for label in labels_of(i)[1] for word in label.split()}
+    sentences = {word for i in range(2000) for told in captions_of(i)[1] for word in told.split()}
+    assert {word.lower() for word in sentences} <= spoken
+
+
+def test_labels_name_what_is_there_and_nothing_else() -> None:
+    nouns = {word: kind for kind, forms in scenes.NOUNS.items() for pair in forms for word in pair}
+    for index in range(COUNT):
+        scene, told = labels_of(index)
+        kinds = {group.kind for group in scene.groups}
+        colours = {group.colour for group in scene.groups} if not scene.greyscale else set()
+        for label in told:
+            words = set(label.split())
+            assert {nouns[word] for word in words & set(nouns)} <= kinds
+            assert words & set(drawing.PALETTE) <= colours
+
+
+def test_the_folder_speaks_as_it_is_told_to(tmp_path: Path) -> None:
+    folder = sample_data.write_scenes(tmp_path / "labels", 4, seed=3, wording="labels")
+    assert [caption for _, caption in rows(folder)[1:]] == [
+        label for index in range(4) for label in labels_of(index, seed=3)[1]
+    ]
+    with pytest.raises(ValueError, match="wording='songs', expected one of sentences, labels"):
+        sample_data.write_scenes(tmp_path / "songs", 4, wording="songs")
