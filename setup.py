@@ -18,6 +18,7 @@ INSTALL = [
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11",
     "tqdm>=4.66",
+    "psutil>=6.0",
     "tensorboard>=2.19",
     "sentencepiece>=0.2.1",
     "kagglehub>=0.3",

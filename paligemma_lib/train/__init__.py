@@ -9,7 +9,8 @@ for batch in batches:
     state, metrics = step(state, batch)
 """
 
-from paligemma_lib.train import loss, optimizer, progress, saving, state, step
+from paligemma_lib.train import loss, memory, optimizer, progress, saving, state, step
+from paligemma_lib.train.memory import bytes_needed, check_memory
 from paligemma_lib.train.optimizer import Optimizer, make_optimizer
 from paligemma_lib.train.progress import Progress
 from paligemma_lib.train.saving import Checkpoints, fingerprint
@@ -21,12 +22,15 @@ __all__ = [
     "Optimizer",
     "Progress",
     "TrainState",
+    "bytes_needed",
+    "check_memory",
     "fingerprint",
     "init_state",
     "loss",
     "make_eval_step",
     "make_optimizer",
     "make_train_step",
+    "memory",
     "optimizer",
     "progress",
     "restage",
