@@ -29,6 +29,7 @@ _DATA_MOVEMENT = {
     "convert_element_type",
     "dynamic_slice",
     "reshape",
+    "sharding_constraint",
     "slice",
     "squeeze",
     "transpose",
