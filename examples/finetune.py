@@ -1,15 +1,19 @@
-"""Fine-tunes PaliGemma to caption pictures, on the devices of one machine.
+"""Fine-tunes PaliGemma to caption pictures, on one machine or on many.
 
     python examples/finetune.py                                   # a small model, drawn pictures
     python examples/finetune.py --config=examples/configs/flickr8k.py --config.batch_size=16
+    python -m paligemma_lib.launch --count 2 examples/finetune.py --cpu         # two processes
 
 Checkpoints, metrics, TensorBoard's events, the exported model and the report lie in the config's
-workdir. The same command goes on where it was stopped or killed.
+workdir. The same command goes on where it was stopped or killed, also in another number of
+processes. On several machines, start it on each, with a workdir that all of them see: where JAX
+knows the cluster (a TPU pod, SLURM, Open MPI) as it is, elsewhere with --coordinator, --processes
+and --process.
 """
 
+import functools
 import itertools
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,9 +27,10 @@ from absl import app, flags, logging
 from flax.metrics.tensorboard import SummaryWriter
 from ingredients import Ingredients, batch_options, gather, optimizer_of, plain
 from ml_collections import ConfigDict, config_flags
-from outcome import caption_test_pictures, finish, predictions_before
+from outcome import caption_test_pictures, finish, pixels_of, predictions_before
 
 import paligemma_lib as pg
+from paligemma_lib import processes
 from paligemma_lib.batch import Batch
 from paligemma_lib.data.pipeline import Batches
 from paligemma_lib.train import Checkpoints, Progress, TrainState
@@ -34,6 +39,10 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", str(Path(__file__).parent / "configs" / "demo.py"), "what to run"
 )
 CPU = flags.DEFINE_bool("cpu", False, "compute on the CPU alone")
+JOINING: list[flags.FlagHolder[Any]] = [
+    (flags.DEFINE_integer if kind is int else flags.DEFINE_string)(name, None, description)
+    for name, (kind, description) in processes.OPTIONS.items()
+]
 TERMINATED = 143  # exit code after SIGTERM, as shells have it
 
 
@@ -44,13 +53,15 @@ def main(argv: list[str]) -> None:
     if CPU.value:
         jax.config.update("jax_platforms", "cpu")
     try:
-        finetune(CONFIG.value)
+        with processes.joined(*(flag.value for flag in JOINING)):
+            code = finetune(CONFIG.value)
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    sys.exit(code)
 
 
-def finetune(config: ConfigDict) -> None:
-    """Runs the whole job, or what is left of it."""
+def finetune(config: ConfigDict) -> int:
+    """Runs the whole job, or what is left of it; returns the exit code."""
     if "://" in config.workdir:
         raise ValueError(f"workdir={config.workdir!r} is no local folder: give one, copy it later")
     workdir = Path(config.workdir)
@@ -101,15 +112,17 @@ def finetune(config: ConfigDict) -> None:
             start_step=first_step,
             **batch_options(config, run.model),
         )
-        terminated = note_sigterm()
-        with Progress(
-            workdir,
-            total_steps=total_steps,
-            steps_per_epoch=steps_per_epoch,
-            first_step=first_step,
-            writer=SummaryWriter(str(workdir)) if speaks else None,
-            silent=not speaks,
-        ) as progress:
+        with (
+            processes.Termination(mesh) as termination,
+            Progress(
+                workdir,
+                total_steps=total_steps,
+                steps_per_epoch=steps_per_epoch,
+                first_step=first_step,
+                writer=SummaryWriter(str(workdir)) if speaks else None,
+                silent=not speaks,
+            ) as progress,
+        ):
             for step in range(first_step, total_steps):
                 for stage in later:
                     if stage.from_step == step:
@@ -123,22 +136,23 @@ def finetune(config: ConfigDict) -> None:
                     raise ValueError(not_finite(config, state, eval_step, batch, batches, step))
 
                 done = step + 1
+                stop = termination.agreed()
                 validation_loss = None
                 if is_due(done, total_steps, config.validate_every * steps_per_epoch):
                     with progress.paused():
                         validation_loss = validate(config, run, eval_step, state)
                         shown = caption_test_pictures(config, run, state.all_params(), count=2)
                     progress.note(done, {"validation_loss": validation_loss})
-                    for image_id, caption in shown.items():
-                        progress.say(done, f"{image_id}: {caption}")
-                if terminated or is_due(done, total_steps, config.save_every * steps_per_epoch):
+                    for each in shown:
+                        picture = functools.partial(pixels_of, run, each.number)
+                        progress.show(done, each.image_id, picture, each.caption.text)
+                if stop or is_due(done, total_steps, config.save_every * steps_per_epoch):
                     checkpoints.save(state, identity, validation_loss)
-                if terminated and done < total_steps:
+                if stop:
                     progress.say(done, "stopped; the same command goes on from here")
-                    break
-    if terminated:
-        sys.exit(TERMINATED)
+                    return TERMINATED
     finish(config, workdir, run, state, progress.history, before)
+    return 0
 
 
 def validate(config: ConfigDict, run: Ingredients, eval_step: Any, state: TrainState) -> float:
@@ -185,20 +199,17 @@ def not_finite(
     losses, _ = eval_step(state.all_params(), batch)
     local = np.concatenate([np.asarray(shard.data) for shard in losses.addressable_shards])
     ids = itertools.compress(batches.image_ids(step), ~np.isfinite(local))
-    found = ", ".join(ids) or "none by itself: the gradients overflow"
+    of_all = processes.gather("\n".join(ids).encode())
+    found = (
+        ", ".join(name for part in of_all for name in part.decode().splitlines())
+        or "none by itself: the gradients overflow"
+    )
     return (
         f"{config.max_skipped} steps in a row had a loss or gradients that are not finite, so "
         f"training stopped at step {step + 1}; what it had learned is saved. Pictures of this "
         f"batch whose loss is not finite: {found}. Lower optimizer.learning_rate, or take "
         "model.dtype=bfloat16 or float32"
     )
-
-
-def note_sigterm() -> list[int]:
-    """Returns a list that gets an entry when this process is asked to end."""
-    received: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-    return received
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from sample_data import write_scenes
 
 import flickr8k_tfds
 import paligemma_lib as pg
+from paligemma_lib import processes
 from paligemma_lib.atomic import whole_file
 from paligemma_lib.data.sources import Source
 from paligemma_lib.model.config import PaliGemmaConfig
@@ -64,11 +65,26 @@ def gather(config: ConfigDict, workdir: Path, mesh: Mesh) -> Ingredients:
             f"{config.microbatches} microbatches: take a multiple of {parts}"
         )
     stages = stages_of(config)
-    data = data_of(config, workdir)
-    tokenizer = tokenizer_of(config, data.train, workdir)
-    model, params = model_of(config, stages, tokenizer, mesh)
+    with processes.first_alone():  # it makes the files that are not there
+        data = data_of(config, workdir)
+        tokenizer = tokenizer_of(config, data.train, workdir)
+    model = model_of(config, tokenizer)
+    for stage in stages:
+        needed = pg.train.bytes_needed(
+            model,
+            optimizer_of(config, total_steps=1),
+            trainable=stage.trainable,
+            batch_size=config.batch_size,
+            text_len=config.text_len,
+            frozen_dtype=config.model.frozen_dtype or "float32",
+            microbatches=config.microbatches,
+            devices=mesh.size,
+            fsdp=mesh.shape["fsdp"],
+        )
+        pg.train.check_memory(needed, mesh.local_devices[0])
     for source in (data.train, data.validation):
         check_texts(config, source, tokenizer)
+    params = params_of(config, model, stages, mesh)
     return Ingredients(data, stages, model, params, tokenizer)
 
 
@@ -107,7 +123,8 @@ def data_of(config: ConfigDict, workdir: Path) -> Data:
     names = (data.train, data.validation, data.test)
     if data.kind == "sample":
         count = int(data.name)
-        scenes = write_scenes(workdir / f"scenes-{count}", count=count, seed=config.seed)
+        folder = workdir / f"scenes-{count}"
+        scenes = write_scenes(folder, count, config.seed, data.wording)
         builder = flickr8k_tfds.Builder(data_dir=workdir / f"tfds-{count}")
         manual = tfds.download.DownloadConfig(manual_dir=scenes)
         builder.download_and_prepare(download_config=manual)
@@ -119,8 +136,10 @@ def data_of(config: ConfigDict, workdir: Path) -> Data:
         found = [pg.data.from_tfds(data.name, split, data_dir=data.dir or None) for split in names]
     elif data.kind == "jsonl":
         found = [pg.data.from_jsonl(path) for path in names]
+    elif data.kind == "folder":
+        found = [pg.data.from_folder(path) for path in names]
     else:
-        raise ValueError(f"data.kind={data.kind!r}, expected tfds, jsonl or sample")
+        raise ValueError(f"data.kind={data.kind!r}, expected tfds, jsonl, folder or sample")
     for name, source in zip(names, found, strict=True):
         if len(source) == 0:
             raise ValueError(f"{name} of {data.name} has no pictures")
@@ -177,10 +196,8 @@ def tokenizer_of(config: ConfigDict, train: Source, workdir: Path) -> Tokenizer:
     return pg.tokenizer.load(path)
 
 
-def model_of(
-    config: ConfigDict, stages: Sequence[Stage], tokenizer: Tokenizer, mesh: Mesh
-) -> tuple[PaliGemmaConfig, dict[str, Any]]:
-    """The model's configuration, and its parameters on the devices of the mesh."""
+def model_of(config: ConfigDict, tokenizer: Tokenizer) -> PaliGemmaConfig:
+    """The model's configuration. Raises ValueError where the tokenizer does not belong to it."""
     given = config.model
     if given.checkpoint:
         model = pg.checkpoint.read_config(given.checkpoint)
@@ -192,24 +209,28 @@ def model_of(
     vision = model.vision
     if given.image_size:
         vision = dataclasses.replace(vision, image_size=given.image_size)
-    model = dataclasses.replace(model, vision=vision, dtype=given.dtype, remat=given.remat)
+    return dataclasses.replace(model, vision=vision, dtype=given.dtype, remat=given.remat)
 
+
+def params_of(
+    config: ConfigDict, model: PaliGemmaConfig, stages: Sequence[Stage], mesh: Mesh
+) -> dict[str, Any]:
+    """The model's parameters, on the devices of the mesh."""
+    given = config.model
     abstract = pg.model.abstract_params(model)
     shardings = pg.sharding.param_shardings(mesh, abstract)
+    if not given.checkpoint:
+        init = jax.jit(lambda key: pg.model.init(model, key), out_shardings=shardings)
+        return init(jax.random.key(config.seed))
     trains = set()
     for stage in stages:
         trains |= set(pg.trainable.trained_rows(abstract, stage.trainable))
-    if given.checkpoint:
-        params = pg.checkpoint.load_params(
-            given.checkpoint,
-            model,
-            sharding=shardings,
-            dtype=lambda name: "float32" if name in trains else given.frozen_dtype or None,
-        )
-    else:
-        init = jax.jit(lambda key: pg.model.init(model, key), out_shardings=shardings)
-        params = init(jax.random.key(config.seed))
-    return model, params
+    return pg.checkpoint.load_params(
+        given.checkpoint,
+        model,
+        sharding=shardings,
+        dtype=lambda name: "float32" if name in trains else given.frozen_dtype or None,
+    )
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

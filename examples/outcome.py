@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ingredients import Ingredients, plain
 from ml_collections import ConfigDict
 
 import paligemma_lib as pg
+from paligemma_lib import processes
+from paligemma_lib.atomic import whole_file
 from paligemma_lib.captioner import Captioned, Captioner
+from paligemma_lib.checkpoint.gathering import whole
 from paligemma_lib.evaluation import (
     RANK_BY,
     environment,
@@ -36,12 +40,24 @@ BEFORE, AFTER = "predictions_before.json", "predictions.json"
 
 def caption_test_pictures(
     config: ConfigDict, run: Ingredients, params: dict[str, Any], count: int = 0
-) -> dict[ImageId, str]:
-    """Captions of the first test pictures by image id, greedily; 0: as many as the config says."""
-    return {
-        result.image_id: result.caption.text
-        for result in _caption(config, run, params, count or config.test_pictures)
-    }
+) -> list[Captioned]:
+    """Captions of the first test pictures, greedily; 0: as many as the config says."""
+    captioner = Captioner(run.model, params, run.tokenizer)
+    results = captioner.caption(
+        run.data.test,
+        prompt=config.prompt,
+        batch_size=config.decode_batch_size,
+        max_new_tokens=config.max_new_tokens,
+        count=count or config.test_pictures or None,
+    )
+    return [result for result in results if isinstance(result, Captioned)]
+
+
+def pixels_of(run: Ingredients, number: int) -> np.ndarray:
+    """uint8[S, S, 3]: a test picture as the model sees it."""
+    (record,) = run.data.test.read([number])
+    pixels = pg.data.decode_image(record.image, run.model.vision.image_size)
+    return np.round((pixels + 1) * 127.5).astype(np.uint8)
 
 
 def predictions_before(
@@ -49,12 +65,13 @@ def predictions_before(
 ) -> Mapping[ImageId, str]:
     """Captions of the test pictures before training, made once and kept."""
     path = workdir / BEFORE
-    if not path.is_file():
-        captions = caption_test_pictures(config, run, run.params)
-        if jax.process_index() > 0:
-            return captions
+    if processes.gather(b"known" if path.is_file() else b"")[0]:  # what the first sees counts
+        return read_predictions(path)
+    results = caption_test_pictures(config, run, run.params)
+    captions: dict[ImageId, str] = {each.image_id: each.caption.text for each in results}
+    if jax.process_index() == 0:
         write_predictions(path, captions)
-    return read_predictions(path)
+    return captions
 
 
 def finish(
@@ -66,13 +83,15 @@ def finish(
     before: Mapping[ImageId, str] | None,
 ) -> None:
     """Exports the model, captions and scores the test pictures, writes the report."""
-    params = state.all_params()
-    found = _caption(config, run, params, config.test_pictures)
+    found = caption_test_pictures(config, run, state.all_params())
     results: dict[ImageId, Captioned] = {result.image_id: result for result in found}
+    params = whole(state.all_params())
     if jax.process_index() > 0:
         return
     export = workdir / config.export
     pg.checkpoint.save_params(export, params, dtype=config.export_dtype)
+    with whole_file(workdir / "tokenizer.model") as file:  # so that the folder is a checkpoint
+        file.write(run.tokenizer.serialized())
     captions = {image_id: result.caption.text for image_id, result in results.items()}
     references = {image_id: result.references for image_id, result in results.items()}
     write_predictions(workdir / AFTER, captions)
@@ -88,7 +107,7 @@ def finish(
         f"{int(state.skipped)} steps were skipped, as their gradients were not finite.",
     ]
     report = Report(
-        f"Fine-tuning on {config.data.name}",
+        f"Fine-tuning on {_pictures(config)}",
         subtitle=f"{len(captions):,} test pictures that training has not seen",
         summary=summary,
         warnings=scores.warnings,
@@ -124,18 +143,10 @@ def finish(
     print(f"\nThe report: {path}\nThe model:  {export}")
 
 
-def _caption(
-    config: ConfigDict, run: Ingredients, params: dict[str, Any], count: int
-) -> list[Captioned]:
-    captioner = Captioner(run.model, params, run.tokenizer)
-    results = captioner.caption(
-        run.data.test,
-        prompt=config.prompt,
-        batch_size=config.decode_batch_size,
-        max_new_tokens=config.max_new_tokens,
-        count=count or None,
+def _pictures(config: ConfigDict) -> str:
+    return (
+        f"{config.data.name} drawn pictures" if config.data.kind == "sample" else config.data.name
     )
-    return [result for result in results if isinstance(result, Captioned)]
 
 
 def _charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:

@@ -1,15 +1,17 @@
 """Captions for pictures: in the terminal, as JSON lines or CSV, as a page or a sheet of pictures.
 
-    python examples/predict.py paligemma-3b-pt-224.f16.npz Images/ more/*.jpg --out captions.html
-    python examples/predict.py my-captioner --tfds flickr8k_tfds --split test --out-dir results
-    python examples/predict.py my-captioner photo.jpg --sampler beam --beams 4
+    python examples/predict.py                                    # a dozen drawn pictures
+    python examples/predict.py Images/ more/*.jpg --checkpoint paligemma-3b-pt-224.f16.npz
+    python examples/predict.py --tfds flickr8k_tfds --split test --out-dir results
+    python examples/predict.py photo.jpg --sampler beam --beams 4 --out captions.html
 
-The first argument is a checkpoint: an .npz file, a folder of safetensors, gs://, or a Kaggle model.
+Without --checkpoint, the small model of the library speaks, which knows drawn pictures only.
 Exit code: 0 when every picture has its caption, 3 when some were skipped because they could not be
 read (they are listed), 1 for an error, 2 for a wrong command.
 """
 
 import argparse
+import contextlib
 import csv
 import io
 import json
@@ -20,7 +22,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from options import add_decoding_options, printable, sampler_of
+import jax
+from options import add_captioning_options, captions_of, drawn_scenes, joined, printable
 
 import paligemma_lib as pg
 from paligemma_lib.atomic import whole_file
@@ -30,6 +33,7 @@ from paligemma_lib.decode import Caption
 from paligemma_lib.evaluation import alternatives_of, environment, picture_of
 from paligemma_lib.report import Example, Report, contact_sheet, write_report
 
+DRAWN = 12  # pictures where none are given
 SHOWN = 48  # pictures on a page or a sheet
 SKIPPED = 3  # exit code
 
@@ -39,7 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint")
     parser.add_argument("pictures", nargs="*", help="files, folders, or patterns in quotes")
     parser.add_argument("--tfds", metavar="NAME", help="a prepared data set, instead of pictures")
     parser.add_argument("--split", default="test", help="of --tfds (default: test)")
@@ -48,50 +51,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, action="append", default=[], help=f"a file: {', '.join(FORMATS)}"
     )
     parser.add_argument("--out-dir", type=Path, help="a folder for captions.* of all four kinds")
-    add_decoding_options(parser)
+    add_captioning_options(parser)
     args = parser.parse_intermixed_args(argv)  # options may stand before pictures
-    if bool(args.pictures) == bool(args.tfds):
+    if args.pictures and args.tfds:
         parser.error("give either pictures or --tfds NAME")
     if wrong := [str(path) for path in args.out if path.suffix not in FORMATS]:
         parser.error(f"--out {wrong[0]}: expected a name that ends in {', '.join(FORMATS)}")
     try:
-        return predict(args)
+        with joined(args), source_of(args) as source:
+            return predict(args, source)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def predict(args: argparse.Namespace) -> int:
-    """Captions, prints and writes; returns the exit code."""
+def source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[Source]:
+    """The pictures that were given, or else drawn ones."""
     if args.tfds:
-        source: Source = pg.data.from_tfds(args.tfds, args.split, data_dir=args.data_dir)
-    else:
-        source = pg.data.from_pictures(args.pictures)
+        source = pg.data.from_tfds(args.tfds, args.split, data_dir=args.data_dir)
+        return contextlib.nullcontext(source)
+    if args.pictures:
+        return contextlib.nullcontext(pg.data.from_pictures(args.pictures))
+    return drawn_scenes(DRAWN)
+
+
+def predict(args: argparse.Namespace, source: Source) -> int:
+    """Captions, prints and writes; returns the exit code. Of several processes, one speaks."""
     outputs = list(args.out)
     if args.out_dir:
         args.out_dir.mkdir(parents=True, exist_ok=True)
         outputs += [args.out_dir / f"captions{suffix}" for suffix in FORMATS]
     if missing := [path for path in outputs if not path.parent.is_dir()]:
         raise FileNotFoundError(f"cannot write {missing[0]}: its folder is not there; create it")
-    sampler = sampler_of(args)
-    captioner = pg.captioner.load(args.checkpoint, args.tokenizer, args.dtype)
+    speaks = jax.process_index() == 0
 
     done: list[Captioned] = []
     skipped: list[Skipped] = []
-    for result in captioner.caption(
-        source,
-        prompt=args.prompt,
-        sampler=sampler,
-        batch_size=args.batch_size,
-        max_new_tokens=args.max_new_tokens,
-        seed=args.seed,
-    ):
+    for result in captions_of(args, source):
         if isinstance(result, Captioned):
             done.append(result)
-            print(f"{printable(result.image_id):<28}  {printable(result.caption.text)}", flush=True)
+            line = f"{printable(result.image_id):<28}  {printable(result.caption.text)}"
         else:
             skipped.append(result)
-            print(f"skipped {printable(f'{result.where}: {result.problem}')}", file=sys.stderr)
+            line = f"skipped {printable(f'{result.where}: {result.problem}')}"
+        if speaks:
+            print(line, flush=True, file=sys.stderr if isinstance(result, Skipped) else sys.stdout)
+    code = SKIPPED if skipped else 0
+    if not speaks:
+        return code
     for path in outputs:
         if path.suffix == ".html":
             write_report(path, report(done, skipped, source, args), pictures=SHOWN)
@@ -101,7 +108,7 @@ def predict(args: argparse.Namespace) -> int:
         print(f"wrote {path}", file=sys.stderr)
     if skipped:
         print(f"{len(skipped)} of {len(source)} pictures were skipped", file=sys.stderr)
-    return SKIPPED if skipped else 0
+    return code
 
 
 def json_lines(done: Sequence[Captioned], source: Source) -> bytes:

@@ -20,6 +20,7 @@ __all__ = [
     "hub",
     "metrics",
     "model",
+    "processes",
     "report",
     "sharding",
     "testing",

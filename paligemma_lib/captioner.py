@@ -5,31 +5,34 @@
         print(result.image_id, result.caption.text)
 
 Pictures are read and decoded as in training, a batch ahead of the model; no more than two batches
-are in memory.
+are in memory. With several processes, each reads its own share of a batch, then they exchange what
+they have read, write captions together, and all get all of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from paligemma_lib import hub, tokenizer
+from paligemma_lib import hub, processes, tokenizer
 from paligemma_lib.checkpoint import load_params, read_config
 from paligemma_lib.data.image import decode_image
-from paligemma_lib.data.sources import Record, Source
+from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption, Greedy, generate
 from paligemma_lib.decode.loop import Sampler
 from paligemma_lib.model import abstract_params
 from paligemma_lib.model.config import PaliGemmaConfig
-from paligemma_lib.sharding import make_mesh, param_shardings
+from paligemma_lib.sharding import AXES, param_shardings
 from paligemma_lib.tokenizer import Tokenizer
 
 
@@ -84,49 +87,60 @@ class Captioner:
         Args:
           source: a record's own prefix counts instead of `prompt`.
           prompt, sampler, max_new_tokens: as for `pg.decode.generate`.
-          batch_size: pictures at a time.
+          batch_size: pictures at a time, over all processes.
           seed: for samplers that draw at random.
           count: only the first so many pictures; None: all.
         """
         size = self.config.vision.image_size
         total = len(source) if count is None else min(count, len(source))
         rows = min(batch_size, total)
+        share = -(-rows // jax.process_count())  # the last processes may have less, or nothing
+        mine = range(share * jax.process_index(), share * (jax.process_index() + 1))
         load = functools.partial(_load, source, size)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ahead = [pool.submit(load, number) for number in range(rows)]
+
+            def begin(start: int) -> list[Future[tuple[dict[str, Any], np.ndarray | None]]]:
+                numbers = range(start, min(start + rows, total))[mine.start : mine.stop]
+                return [pool.submit(load, number) for number in numbers]
+
+            ahead = begin(0)
             for start in range(0, total, max(rows, 1)):
                 loaded = [job.result() for job in ahead]
-                following = range(start + rows, min(start + 2 * rows, total))
-                ahead = [pool.submit(load, number) for number in following]
+                ahead = begin(start + rows)
                 # Always as many rows, so that the model is compiled once.
-                images = np.zeros((rows, size, size, 3), np.float32)
-                prompts = [prompt] * rows
-                for row, each in enumerate(loaded):
-                    if isinstance(each, _Loaded):
-                        images[row], prompts[row] = each.pixels, each.record.prefix or prompt
+                pixels = np.zeros((share, size, size, 3), np.float32)
+                for row, (_, decoded) in zip(pixels, loaded, strict=False):
+                    if decoded is not None:
+                        row[...] = decoded
+                texts = processes.gather(json.dumps([told for told, _ in loaded]).encode())
+                told = [each for text in texts for each in json.loads(text)]
+                prompts = [each.get("prefix") or prompt for each in told]
                 captions = generate(
                     self.config,
                     self.params,
-                    images,
+                    processes.gather_rows(pixels)[:rows],
                     self.tokenizer,
-                    prompt=prompts,
+                    prompt=prompts + [prompt] * (rows - len(prompts)),
                     sampler=sampler,
                     max_new_tokens=max_new_tokens,
                     key=jax.random.key(seed),
                     first_number=start,
                 )
-                for number, (each, caption) in enumerate(
-                    zip(loaded, captions, strict=False), start
-                ):
-                    if isinstance(each, _Loaded):
-                        record = each.record
-                        yield Captioned(number, record.image_id, record.captions, caption)
+                for number, (each, caption) in enumerate(zip(told, captions, strict=False), start):
+                    if "problem" in each:
+                        yield Skipped(**each)
                     else:
-                        yield each
+                        references = tuple(each["references"])
+                        yield Captioned(number, each["image_id"], references, caption)
 
 
 def load(checkpoint: str, tokenizer_path: str | None = None, dtype: str | None = None) -> Captioner:
-    """Loads a model and its tokenizer; with several devices, its parameters are split over them.
+    """Loads a model and its tokenizer.
+
+    Parameters are split over the devices of a process, and whole in each process: of the models
+    that there are, even the largest fits on the devices of one machine, and no weights or
+    activations have to pass between machines for every token. Where they don't, place them
+    otherwise and make a `Captioner`: it works with any placement, as `examples/finetune.py` does.
 
     Args:
       checkpoint: as for `checkpoint.load_params`.
@@ -145,27 +159,28 @@ def load(checkpoint: str, tokenizer_path: str | None = None, dtype: str | None =
     pieces = tokenizer.load(path, config.language.vocab_size)
     sharding = None
     if jax.device_count() > 1:
-        sharding = param_shardings(make_mesh(), abstract_params(config), "tensor")
+        mesh = Mesh(np.reshape(jax.devices(), (jax.process_count(), -1)), AXES)
+        sharding = param_shardings(mesh, abstract_params(config), "tensor")
     params = load_params(checkpoint, config, sharding=sharding, dtype=dtype)
     return Captioner(config, params, pieces)
 
 
 def tokenizer_of(checkpoint: str) -> Path:
-    """The tokenizer in a checkpoint's folder, or else PaliGemma's, which is fetched."""
-    place = Path(checkpoint)
+    """The tokenizer beside a checkpoint or in its folder, or else PaliGemma's, which is fetched."""
+    place = Path(checkpoint if "://" in checkpoint else hub.fetch(checkpoint))
     beside = (place if place.is_dir() else place.parent) / "tokenizer.model"
     return beside if beside.is_file() else hub.fetch_tokenizer()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Loaded:
-    record: Record
-    pixels: np.ndarray
-
-
-def _load(source: Source, size: int, number: int) -> _Loaded | Skipped:
+def _load(source: Source, size: int, number: int) -> tuple[dict[str, Any], np.ndarray | None]:
+    """What is said of a picture, which all processes get to know, and float32[S, S, 3] of it."""
     try:
         (record,) = source.read([number])
-        return _Loaded(record, decode_image(record.image, size))
+        told = {
+            "image_id": record.image_id,
+            "references": record.captions,
+            "prefix": record.prefix,
+        }
+        return told, decode_image(record.image, size)
     except (ValueError, OSError) as error:
-        return Skipped(source.where(number), str(error))
+        return {"where": source.where(number), "problem": str(error)}, None

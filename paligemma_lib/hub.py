@@ -3,6 +3,7 @@
     path = fetch("google/paligemma/jax/paligemma-3b-pt-224")       # Kaggle
     path = fetch("gs://vertex-model-garden-paligemma-us/paligemma/pt_224.npz")
     path = fetch("checkpoints/my.npz")                             # a local file or folder
+    path = fetch("nano")                                           # the small model that is here
     path = fetch_tokenizer()
 
 Public objects of `gs://` come over HTTPS, which needs no credentials and no other library, and
@@ -31,6 +32,7 @@ import google_crc32c
 from paligemma_lib.atomic import whole_file
 
 CACHE = Path("~/.cache/paligemma_lib")
+NANO = Path(__file__).parent / "nano" / "nano.params.f16.npz"
 TOKENIZER = "gs://big_vision/paligemma_tokenizer.model"
 
 _GCS = "https://storage.googleapis.com"
@@ -46,7 +48,9 @@ def fetch(source: str | os.PathLike[str], cache: str | os.PathLike[str] = CACHE)
     """Returns a local path, after a download where one is needed.
 
     Args:
-      source: a local file; a local folder (such as Hugging Face's), which is returned as it is;
+      source: "nano", the model that comes with this library, beside its tokenizer.model; a local
+        file; a folder of safetensors, as it is; the folder of a run, of which the one `.npz`
+        file is returned;
         `gs://bucket/object` of a public bucket; or a Kaggle model, `owner/model/jax/variation`
         with or without `/version`, of which the one `.npz` file is returned.
       cache: where files from `gs://` are kept. One that is there already is not fetched again.
@@ -54,21 +58,35 @@ def fetch(source: str | os.PathLike[str], cache: str | os.PathLike[str] = CACHE)
 
     Raises:
       FileNotFoundError: there is nothing of that name.
+      ValueError: a folder holds several `.npz` files.
       PermissionError: credentials are missing, or a licence has not been accepted.
       ConnectionError: no network, or a download that broke off or was damaged.
       OSError: no room on the disk.
     """
     name = os.fspath(source)
+    if name == "nano":
+        if not NANO.is_file():
+            raise FileNotFoundError(
+                f"{NANO} is not there: this installation lacks the model that comes with the "
+                "library. Install it again, or give another checkpoint"
+            )
+        return NANO
     if name.startswith("gs://"):
         return _fetch_gcs(name, Path(cache).expanduser())
     path = Path(name).expanduser()
+    if path.is_dir() and not (path / "config.json").exists():
+        exports = sorted(path.glob("*.npz"))
+        if len(exports) > 1:
+            names = ", ".join(each.name for each in exports)
+            raise ValueError(f"{path} holds several .npz files: give one of {names}")
+        return exports[0] if exports else path
     if path.exists():
         return path
     if _KAGGLE_HANDLE.fullmatch(name) and path.suffix != ".npz":
         return _fetch_kaggle(name)
     raise FileNotFoundError(
-        f"{name} is not there. Expected a local file or folder, gs://bucket/object, or a Kaggle "
-        "model such as google/paligemma/jax/paligemma-3b-pt-224"
+        f"{name} is not there. Expected a local file or folder, gs://bucket/object, nano, or a "
+        "Kaggle model such as google/paligemma/jax/paligemma-3b-pt-224"
     )
 
 

@@ -62,6 +62,10 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"Tokenizer({self.name!r}, vocab_size={self.vocab_size})"
 
+    def serialized(self) -> bytes:
+        """The SentencePiece model, as a file holds it."""
+        return self._pieces.serialized_model_proto()
+
     def check_fits(self, model_vocab: int) -> None:
         """Raises ValueError unless every token id has a row among the model's `model_vocab`."""
         if self.vocab_size != model_vocab:

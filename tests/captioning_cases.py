@@ -32,7 +32,14 @@ def write_captioner(folder: Path) -> list[str]:
     pg.checkpoint.save_params(folder / "tiny.npz", random_params())
     tokenizer = folder / "tiny.model"
     tokenizer.write_bytes(tiny_tokenizer()._pieces.serialized_model_proto())
-    return [str(folder / "tiny.npz"), "--tokenizer", str(tokenizer), *OPTIONS]
+    return ["--checkpoint", str(folder / "tiny.npz"), "--tokenizer", str(tokenizer), *OPTIONS]
+
+
+def write_nano(folder: Path) -> Path:
+    """Writes a checkpoint with its tokenizer beside it; returns the path to put for hub.NANO."""
+    pg.checkpoint.save_params(folder / "nano.params.f16.npz", random_params())
+    (folder / "tokenizer.model").write_bytes(tiny_tokenizer()._pieces.serialized_model_proto())
+    return folder / "nano.params.f16.npz"
 
 
 def write_pictures(folder: Path, names: Sequence[str]) -> Path:

@@ -5,8 +5,11 @@ import captioning_cases as cases
 import evaluate
 import pytest
 from report_cases import Page
+from sample_data import write_scenes
 
+import paligemma_lib as pg
 from paligemma_lib.metrics import compare, permuted, read_predictions, score, write_predictions
+from paligemma_lib.metrics.java_scores import JavaScore
 
 NAMES = [f"{k}.png" for k in range(5)]
 REFERENCES = {
@@ -35,7 +38,7 @@ def test_a_checkpoint_is_scored_and_shown(captioner, folder, tmp_path, capsys):
 
     captions = read_predictions(out / "predictions.json")
     paths = [folder / "Images" / name for name in NAMES]
-    assert captions == dict(zip(NAMES, cases.captions_of(captioner[0], paths), strict=True))
+    assert captions == dict(zip(NAMES, cases.captions_of(captioner[1], paths), strict=True))
     expected = score(REFERENCES, captions)
     saved = json.loads((out / "scores.json").read_text("utf-8"))
     assert list(saved["scores"]) == ["CIDEr", "BLEU-4", "ROUGE-L", "BLEU-1"]
@@ -50,6 +53,32 @@ def test_a_checkpoint_is_scored_and_shown(captioner, folder, tmp_path, capsys):
     assert set(captions.values()) | set(REFERENCES["0.png"]) <= set(page.texts)
     assert {"Before", "Training"}.isdisjoint(page.texts)
     assert capsys.readouterr().out.startswith(f"CIDEr is {expected.corpus['CIDEr']:.3f} (")
+
+
+def test_alone_it_evaluates_the_model_of_the_library_on_drawn_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(pg.hub, "NANO", cases.write_nano(tmp_path))
+    monkeypatch.setattr(evaluate, "DRAWN", 3)
+    out = tmp_path / "out"
+    assert evaluate.main([*cases.OPTIONS, "--out-dir", str(out)]) == 0
+    assert list(read_predictions(out / "predictions.json")) == [
+        f"scene_{number:05d}.jpg" for number in range(3)
+    ]
+    page = Page((out / "report.html").read_text("utf-8"))
+    assert "3 drawn pictures" in page.texts
+    unseen = pg.data.from_folder(str(write_scenes(tmp_path / "a", 3, seed=1, wording="labels")))
+    assert {text for record in unseen.read(range(3)) for text in record.captions} <= set(page.texts)
+
+
+def test_java_scores_are_told_if_they_are_wanted(folder, tmp_path, monkeypatch, capsys):
+    write_predictions(tmp_path / "a.json", dict.fromkeys(NAMES, "a cat sleeps"))
+    given = ["--compare", *[str(tmp_path / "a.json")] * 2, "--folder", str(folder)]
+    given += ["--out-dir", str(tmp_path / "out")]
+    monkeypatch.setattr(evaluate, "meteor", lambda *_: JavaScore(0.25, None))
+    monkeypatch.setattr(evaluate, "spice", lambda *_: JavaScore(None, "SPICE needs Java"))
+    assert evaluate.main(given) == 0
+    assert "METEOR" not in capsys.readouterr().out
+    assert evaluate.main([*given, "--java-scores"]) == 0
+    assert "\nMETEOR is 0.250.\nSPICE needs Java.\n" in capsys.readouterr().out
 
 
 def test_damaged_pictures_are_not_scored_and_said_to_be_skipped(captioner, folder, tmp_path):
@@ -87,18 +116,12 @@ def test_two_files_of_predictions_are_compared_without_a_model(folder, tmp_path,
     assert {"a.json", "b.json", *latter.values()} <= set(page.texts)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "give either a checkpoint or --compare"),
-        (["my.npz", "--compare", "a.json", "b.json"], "give either a checkpoint or --compare"),
-    ],
-)
-def test_a_wrong_command_says_what_is_wrong(tmp_path, capsys, arguments, message):
+def test_a_checkpoint_and_predictions_are_too_much(tmp_path, capsys):
+    arguments = ["--checkpoint", "my.npz", "--compare", "a.json", "b.json"]
     with pytest.raises(SystemExit) as exit_:
         evaluate.main([*arguments, "--folder", "x", "--out-dir", str(tmp_path)])
     assert exit_.value.code == 2
-    assert message in capsys.readouterr().err
+    assert "not allowed with argument --" in capsys.readouterr().err
 
 
 def test_predictions_of_other_pictures_are_refused(folder, tmp_path, capsys):

@@ -1,6 +1,5 @@
 """The main job on a tiny model: what it leaves, going on after a kill, errors before the start."""
 
-import itertools
 import json
 import os
 import signal
@@ -14,69 +13,20 @@ import finetune
 import model_cases
 import numpy as np
 import pytest
-from configs import base
+import tensorflow as tf
+from finetune_cases import exported, losses, of, tiny_run, write_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import paligemma_lib as pg
 from paligemma_lib.train.progress import FILE
 
-PICTURES = 12
 SAID = "stderr.txt"
 FINETUNE = Path(__file__).parents[1] / "examples" / "finetune.py"
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """A run of nine steps: 12 pictures, 3 epochs in batches of 4, stages from step 5 on."""
-    folder = tmp_path_factory.mktemp("finetune")
-    checkpoint, _, tokenizer, *_ = cases.write_captioner(folder)
-    names = [f"{number}.png" for number in range(PICTURES)]
-    cases.write_pictures(folder, names)
-    captions = itertools.cycle(pg.testing.tiny_captions()[::5])
-    for split, count in (("train", PICTURES), ("other", 4)):
-        lines = [
-            {"image": name, "prefix": "caption en", "suffix": next(captions)} for name in names
-        ]
-        text = "".join(json.dumps(line) + "\n" for line in lines[:count])
-        (folder / f"{split}.jsonl").write_text(text)
-    config = base.get_config()
-    config.data.kind = "jsonl"
-    config.data.train = str(folder / "train.jsonl")
-    config.data.validation = config.data.test = str(folder / "other.jsonl")
-    config.model.checkpoint, config.model.tokenizer = checkpoint, tokenizer
-    config.model.frozen_dtype = "bfloat16"
-    config.text_len = 64
-    config.stages = (
-        {"from_step": 0, "trainable": ("attention",), "top_layers": 2},
-        {"from_step": 5, "trainable": ("attention", "projector"), "top_layers": 0},
-    )
-    config.batch_size = 4
-    config.epochs = 3.0
-    config.optimizer.learning_rate = 0.01
-    config.validate_every = 1.0
-    config.save_every = 0.34  # every step or two
-    config.decode_batch_size = 4
-    config.max_new_tokens = 6
-    config.export_dtype = "float32"
-    return config
-
-
-def of(config, workdir, **changes):
-    changed = config.copy_and_resolve_references()
-    changed.workdir = str(workdir)
-    with changed.unlocked():
-        changed.update_from_flattened_dict(changes)
-    return changed
-
-
-def losses(workdir):
-    """The loss of every step; later lines count."""
-    lines = (Path(workdir) / FILE).read_text().splitlines()
-    return {r["step"]: r["loss"] for r in map(json.loads, lines) if "loss" in r}
-
-
-def exported(workdir):
-    with np.load(Path(workdir) / base.get_config().export) as file:
-        return {name: file[name] for name in file.files}
+    return tiny_run(tmp_path_factory.mktemp("finetune"))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +48,37 @@ def test_a_run_leaves_everything_it_should(finished, config):
         assert told in report
     assert set(json.loads((finished / "scores.json").read_text())) == {"scores", "warnings"}
     assert len(json.loads((finished / "predictions.json").read_text())) == 4
-    assert list(finished.glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_gets_losses_and_pictures_with_their_captions(finished, config):
+    events = EventAccumulator(str(finished), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = events.Tags()["tensors"]
+    found = {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("loss")}
+    assert found == pytest.approx(losses(finished), rel=1e-6)
+    assert [tag for tag in tags if "/" in tag] == [
+        f"{kind}/{name}" for name in ("0.png", "1.png") for kind in ("pictures", "captions")
+    ]
+    shown = events.Tensors("pictures/0.png")
+    assert [each.step for each in shown] == [3, 6, 9]
+    width, height, png = tf.make_ndarray(shown[0].tensor_proto)
+    pixels = tf.io.decode_png(png).numpy()
+    assert (int(width), int(height)) == (32, 32)
+    (original,) = pg.data.from_jsonl(config.data.test).read([0])
+    wanted = pg.data.decode_image(original.image, 32)
+    np.testing.assert_allclose(pixels / 127.5 - 1, wanted, atol=1 / 127)
+    said = tf.make_ndarray(events.Tensors("captions/0.png")[-1].tensor_proto)
+    captions = json.loads((finished / "predictions.json").read_text())
+    assert said.item().decode() == captions[0]["caption"]
+
+
+def test_the_folder_of_a_run_is_a_checkpoint(finished, config):
+    captioner = pg.captioner.load(str(finished))
+    results = captioner.caption(
+        pg.data.from_jsonl(config.data.test), batch_size=4, max_new_tokens=config.max_new_tokens
+    )
+    told = [{"image_id": each.image_id, "caption": each.caption.text} for each in results]
+    assert told == json.loads((finished / "predictions.json").read_text())
 
 
 def test_only_what_trains_has_changed(finished, config):
@@ -170,11 +150,7 @@ def test_a_remote_workdir_is_refused(config):
 
 def start(config, workdir, folder):
     """The script in a process of its own, with this config as a file."""
-    file = folder / "config.py"
-    file.write_text(
-        "import json\nfrom ml_collections import ConfigDict\ndef get_config():\n"
-        f"    return ConfigDict(json.loads({of(config, workdir).to_json()!r}))\n"
-    )
+    file = write_config(of(config, workdir), folder / "config.py")
     environment = os.environ | {"PYTHONPATH": str(FINETUNE.parents[1]), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(FINETUNE), f"--config={file}"]
     with (folder / SAID).open("w") as said:

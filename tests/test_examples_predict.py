@@ -35,7 +35,7 @@ def test_a_folder_is_captioned_to_every_format(captioner, images, tmp_path, caps
     code = predict.main([*captioner, str(images), "--out-dir", str(out)])
     assert code == 0
     names = ["1.jpg", "2.png", "4.bmp", "5.webp", "deeper/3.JPG"]
-    captions = cases.captions_of(captioner[0], [images / name for name in names])
+    captions = cases.captions_of(captioner[1], [images / name for name in names])
     assert len(set(captions)) == 5
     zipped = list(zip(names, captions, strict=True))
     printed = capsys.readouterr().out.splitlines()
@@ -56,6 +56,15 @@ def test_a_folder_is_captioned_to_every_format(captioner, images, tmp_path, caps
     ]
 
 
+def test_alone_it_captions_drawn_pictures_with_the_model_of_the_library(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(pg.hub, "NANO", cases.write_nano(tmp_path))
+    assert predict.main(cases.OPTIONS) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [f"scene_{k:05d}.jpg" for k in range(12)]
+
+
 @pytest.mark.slow
 def test_beams_come_with_their_alternatives(captioner, images, tmp_path):
     out = [tmp_path / "a.jsonl", tmp_path / "a.html"]
@@ -64,7 +73,7 @@ def test_beams_come_with_their_alternatives(captioner, images, tmp_path):
     arguments += ["--length-penalty", "2"]
     assert predict.main([*arguments, "--out", str(out[0]), "--out", str(out[1])]) == 0
     lines = [json.loads(line) for line in out[0].read_text("utf-8").splitlines()]
-    captions = cases.captions_of(captioner[0], pictures, Beam(3, 2.0))
+    captions = cases.captions_of(captioner[1], pictures, Beam(3, 2.0))
     assert [line["caption"] for line in lines] == captions
     logprobs = [[each["logprob"] for each in [line, *line["alternatives"]]] for line in lines]
     assert all(len(each) == 3 and max(each) < 0 for each in logprobs)
@@ -98,7 +107,7 @@ def test_a_neighbour_that_is_skipped_changes_no_caption(captioner, images, tmp_p
     assert predict.main([*captioner, str(images), "--out", str(out)]) == predict.SKIPPED
     rows = list(csv.reader(out.read_text("utf-8").splitlines()))[1:]
     names = ["1.jpg", "4.bmp", "5.webp", "deeper/3.JPG"]
-    captions = cases.captions_of(captioner[0], [images / name for name in names])
+    captions = cases.captions_of(captioner[1], [images / name for name in names])
     assert rows == [list(pair) for pair in zip(names, captions, strict=True)]
 
 
@@ -129,10 +138,10 @@ def test_a_split_of_a_tfds_data_set_brings_its_references(captioner, tmp_path, c
 def test_a_folder_of_safetensors_brings_its_own_tokenizer(captioner, images, tmp_path, capsys):
     folder, pictures = tmp_path / "captioner", [images / "1.jpg", images / "2.png"]
     pg.checkpoint.huggingface.export(
-        cases.random_params(), cases.CONFIG, folder, tokenizer=captioner[2]
+        cases.random_params(), cases.CONFIG, folder, tokenizer=captioner[3]
     )
-    assert predict.main([str(folder), *map(str, pictures), *cases.OPTIONS]) == 0
-    captions = cases.captions_of(captioner[0], pictures)
+    assert predict.main(["--checkpoint", str(folder), *map(str, pictures), *cases.OPTIONS]) == 0
+    captions = cases.captions_of(captioner[1], pictures)
     printed = capsys.readouterr().out.splitlines()
     assert [
         line.removeprefix(str(p)).strip() for line, p in zip(printed, pictures, strict=True)
@@ -142,7 +151,6 @@ def test_a_folder_of_safetensors_brings_its_own_tokenizer(captioner, images, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either pictures or --tfds NAME"),
         (["a.jpg", "--tfds", "flickr8k_tfds"], "give either pictures or --tfds NAME"),
         (["a.jpg", "--out", "a.docx"], r"ends in .jsonl, .csv, .png, .html"),
     ],
@@ -176,7 +184,7 @@ def test_errors_are_told_in_a_line(captioner, tmp_path, capsys, arguments, messa
 
 def test_a_checkpoint_that_is_missing_is_told(tmp_path, capsys):
     cases.write_pictures(tmp_path, ["1.jpg"])
-    assert predict.main([str(tmp_path / "no.npz"), str(tmp_path / "1.jpg")]) == 1
+    assert predict.main(["--checkpoint", str(tmp_path / "no.npz"), str(tmp_path / "1.jpg")]) == 1
     assert "no.npz" in capsys.readouterr().err
 
 
@@ -206,5 +214,5 @@ def test_options_make_the_sampler(arguments, sampler):
     import argparse
 
     parser = argparse.ArgumentParser()
-    options.add_decoding_options(parser)
+    options.add_captioning_options(parser)
     assert options.sampler_of(parser.parse_args(arguments)) == sampler

@@ -96,10 +96,28 @@ def test_a_whole_file_is_fetched_once(server, tmp_path):
     assert files(tmp_path) == [path]
 
 
+def test_the_folder_of_a_run_stands_for_the_model_that_it_exported(tmp_path):
+    assert hub.fetch(tmp_path) == tmp_path
+    (tmp_path / "a.npz").touch()
+    assert hub.fetch(tmp_path) == tmp_path / "a.npz"
+    (tmp_path / "b.npz").touch()
+    with pytest.raises(ValueError, match=r"several .npz files: give one of a.npz, b.npz"):
+        hub.fetch(tmp_path)
+    (tmp_path / "config.json").touch()
+    assert hub.fetch(tmp_path) == tmp_path
+
+
+def test_nano_is_the_model_of_the_installation(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "NANO", tmp_path / "nano.params.f16.npz")
+    with pytest.raises(FileNotFoundError, match="f16.npz is not there: this installation lacks"):
+        hub.fetch("nano")
+    hub.NANO.write_bytes(b"1")
+    assert hub.fetch("nano") == hub.NANO
+
+
 def test_a_local_file_or_folder_needs_no_network(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"1")
     assert hub.fetch(tmp_path / "a.npz") == tmp_path / "a.npz"
-    assert hub.fetch(tmp_path) == tmp_path
     assert hub.fetch_tokenizer(tmp_path / "a.npz") == tmp_path / "a.npz"
 
 

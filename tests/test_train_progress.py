@@ -95,8 +95,26 @@ def test_a_writer_gets_all_values(tmp_path, clock):
         def scalar(self, tag, value, step):
             seen.append((tag, value, step))
 
+        image = text = scalar
+
     with Progress(tmp_path, total_steps=2, steps_per_epoch=1, writer=Writer()) as run:
         clock.now += 1
         run.record(0, METRICS, captions=8)
+        run.show(1, "a.jpg", lambda: "pixels", "a dog")
     assert ("loss", 2.5, 0) in seen
     assert ("captions_per_second", 8, 0) in seen
+    assert [each for each in seen if each[2] == 1] == [
+        ("pictures/a.jpg", "pixels", 1),
+        ("captions/a.jpg", "a dog", 1),
+    ]
+
+
+def test_the_latest_is_of_this_start(tmp_path, clock):
+    """Else the processes of a restart, of which one alone reads the file, would disagree."""
+    for first_step in (0, 1):
+        with Progress(tmp_path, total_steps=2, steps_per_epoch=1, first_step=first_step) as run:
+            assert run.latest("loss") == 0
+            clock.now += 1
+            run.record(first_step, METRICS, captions=1)
+            run.note(first_step + 1, {"validation_loss": 1.5})
+            assert (run.latest("loss"), run.latest("validation_loss")) == (2.5, 1.5)

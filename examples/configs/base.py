@@ -18,22 +18,23 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of the order of pictures and of new parameters
 
     config.data = ConfigDict()
-    config.data.kind = "tfds"  # tfds, jsonl, or sample
+    config.data.kind = "tfds"  # tfds, jsonl, folder (of captions.txt and Images/), or sample
     config.data.name = "flickr8k_tfds"  # of the TFDS data set; for sample, how many pictures
+    config.data.wording = "sentences"  # of a sample's captions, or labels
     config.data.dir = ""  # where TFDS keeps it, if not in its usual place
-    config.data.train = "train"  # splits of TFDS; for jsonl, paths of files
+    config.data.train = "train"  # splits of TFDS; else paths of files or folders
     config.data.validation = "validation"
     config.data.test = "test"
 
     config.model = ConfigDict()
-    config.model.checkpoint = ""  # .npz, folder of safetensors, gs://, Kaggle handle; "": new
+    config.model.checkpoint = ""  # .npz, folder of safetensors, gs://, Kaggle, nano; "": new
     config.model.name = "nano"  # of a new model: a function of paligemma_lib.model.config
     config.model.tokenizer = ""  # path of a .model file; "": the checkpoint's, or PaliGemma's
     config.model.vocab_size = 0  # pieces of a tokenizer to train for a new model; 0: none
     config.model.image_size = 0  # pixels; 0: the checkpoint's
     config.model.dtype = "float32"  # of activations: float32, bfloat16, float16
     config.model.frozen_dtype = ""  # of parameters that never train; "": as in the file
-    config.model.remat = "none"  # none, dots, full: less memory, more computing
+    config.model.remat = "dots"  # none, dots, full: less memory, more computing
 
     config.prompt = "caption en"
     config.text_len = 128  # slots for prompt and captions

@@ -12,6 +12,7 @@ import csv
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ _MAX_PICTURE_BYTES = 64 << 20
 _MAX_TABLE_BYTES = 4 << 30
 
 
-def from_jsonl(path: str, *, images: str | None = None) -> Source:
+def from_jsonl(path: str | os.PathLike[str], *, images: str | None = None) -> Source:
     """A JSON-lines file; each line has `image` and `suffix`, and may have `prefix`.
 
     `image` is a file below the folder of images. `suffix` is one caption, or a list of them; a line
@@ -34,10 +35,13 @@ def from_jsonl(path: str, *, images: str | None = None) -> Source:
       path: local or remote.
       images: the folder of images, if not the folder of the file.
     """
+    path = os.fspath(path)
     return _JsonlSource(path, images or path.rpartition("/")[0] or ".")
 
 
-def from_folder(folder: str, *, table: str = "captions.txt", images: str = "Images") -> Source:
+def from_folder(
+    folder: str | os.PathLike[str], *, table: str = "captions.txt", images: str = "Images"
+) -> Source:
     """A folder in Kaggle's layout: a CSV table `image,caption` and a folder of images.
 
     All captions of an image make one record. The table has to be sound; `flickr8k_tfds` reads
@@ -47,6 +51,7 @@ def from_folder(folder: str, *, table: str = "captions.txt", images: str = "Imag
       folder: local or remote.
       table, images: names of the table and of the folder of images.
     """
+    folder = os.fspath(folder)
     return _FolderSource(join(folder, table), join(folder, images))
 
 

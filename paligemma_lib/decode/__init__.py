@@ -14,7 +14,7 @@ while not pg.decode.finished(state):
 """
 
 from paligemma_lib.decode.beam import Beam
-from paligemma_lib.decode.captions import Caption, generate
+from paligemma_lib.decode.captions import Caption, captions_from, generate
 from paligemma_lib.decode.loop import (
     State,
     extend,
@@ -34,6 +34,7 @@ __all__ = [
     "Greedy",
     "Sample",
     "State",
+    "captions_from",
     "extend",
     "finished",
     "generate",

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from paligemma_lib.batch import EOS
-from paligemma_lib.decode.devices import images_sharding, num_parts
+from paligemma_lib.decode.devices import images_sharding, num_parts, place
 from paligemma_lib.decode.loop import Sampler, extend, hypotheses, image_keys, prefill
 from paligemma_lib.decode.prompt import pad_prompts
 from paligemma_lib.decode.samplers import Greedy
@@ -116,7 +116,7 @@ def generate(
         rows = np.minimum(np.arange(start, start + size), count - 1)  # the last one fills up
         image = images if size == count else images[rows]
         if sharding is not None:
-            image = jax.device_put(image, sharding)
+            image = place(image, sharding)
         state = prefill(
             config,
             params,
@@ -131,11 +131,11 @@ def generate(
             cache_dtype=cache_dtype,
         )
         found = hypotheses(extend(config, params, state, max_new_tokens))
-        captions += _captions(jax.device_get(found), tokenizer)[: count - start]
+        captions += captions_from(jax.device_get(found), tokenizer)[: count - start]
     return captions
 
 
-def _captions(found: Hypotheses, tokenizer: Tokenizer) -> list[Caption]:
+def captions_from(found: Hypotheses, tokenizer: Tokenizer) -> list[Caption]:
     """Of each image the best caption, which knows the others."""
     captions = []
     for image in zip(*found, strict=True):

@@ -31,6 +31,14 @@ def images_sharding(images: Any, params: dict[str, Any]) -> NamedSharding | None
     return NamedSharding(named[0].mesh, PartitionSpec(free))
 
 
+def place(images: np.ndarray | jax.Array, sharding: NamedSharding) -> jax.Array:
+    """Sends images, which every process has all of, to where `sharding` wants them."""
+    if isinstance(images, jax.Array):
+        return jax.device_put(images, sharding)
+    # `device_put` would compare what the processes have, and move it between them for that.
+    return jax.make_array_from_callback(images.shape, sharding, lambda index: images[index])
+
+
 def num_parts(sharding: NamedSharding | None) -> int:
     """Into how many parts axis 0 is split."""
     if sharding is None:

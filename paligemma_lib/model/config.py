@@ -134,17 +134,17 @@ def paligemma2_28b(image_size: int = 224) -> PaliGemmaConfig:
 
 
 def nano(image_size: int = 96) -> PaliGemmaConfig:
-    """The embedded default: PaliGemma's shape with 3.4 million parameters."""
+    """The embedded default: PaliGemma's shape with 2.8 million parameters."""
     return PaliGemmaConfig(
         SiglipConfig(image_size, patch_size=12, width=128, depth=4, mlp_dim=512, num_heads=4),
         GemmaConfig(
             width=192,
             depth=4,
-            mlp_dim=768,
+            mlp_dim=640,
             num_heads=4,
             num_kv_heads=1,
             head_dim=48,
-            vocab_size=2048,
+            vocab_size=512,
         ),
     )
 

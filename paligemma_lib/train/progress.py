@@ -16,10 +16,11 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from tqdm import tqdm
 
 FILE = "metrics.jsonl"
@@ -28,10 +29,14 @@ _SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal
 _RECENT = 20  # steps that the shown speed is of
 
 
-class ScalarWriter(Protocol):
+class Writer(Protocol):
     """What TensorBoard's writers have, such as `flax.metrics.tensorboard.SummaryWriter`."""
 
     def scalar(self, tag: str, value: Any, step: int) -> None: ...
+
+    def image(self, tag: str, image: np.ndarray, step: int) -> None: ...
+
+    def text(self, tag: str, textdata: str, step: int) -> None: ...
 
 
 class Progress:
@@ -48,7 +53,7 @@ class Progress:
         total_steps: int,
         steps_per_epoch: float,
         first_step: int = 0,
-        writer: ScalarWriter | None = None,
+        writer: Writer | None = None,
         silent: bool = False,
     ) -> None:
         """Opens `metrics.jsonl`; what it holds of `first_step` and later is done again.
@@ -58,10 +63,11 @@ class Progress:
           total_steps: of the whole run.
           steps_per_epoch: to tell the epoch.
           first_step: where this start of the run begins.
-          writer: also gets all values.
+          writer: also gets all values, and the pictures that are shown.
           silent: for all processes but the first: writes and prints nothing.
         """
         self.history = [] if silent else _records_before(folder / FILE, first_step)
+        self._latest: dict[str, float] = {}
         self._file = None
         if not silent:
             self._file = (folder / FILE).open("w", encoding="utf-8")
@@ -132,13 +138,29 @@ class Progress:
         self.say(step, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
     def latest(self, name: str) -> float:
-        """The last known value of a metric, 0 before there is one."""
-        return next((record[name] for record in reversed(self.history) if name in record), 0.0)
+        """The last known value of a metric since this start, 0 before there is one."""
+        return self._latest.get(name, 0.0)
 
     def say(self, step: int, text: str) -> None:
         """Prints a line, with the number of steps done."""
         if self._file is not None:
             tqdm.write(f"step {step:,} of {self._total:,}: {text}", file=sys.stderr)
+
+    def show(
+        self, step: int, image_id: str, picture: Callable[[], np.ndarray], caption: str
+    ) -> None:
+        """Prints the caption of a picture; the writer gets both.
+
+        Args:
+          step: number of steps done.
+          image_id: what the data set calls the picture.
+          picture: makes uint8[H, W, 3], if it is wanted.
+          caption: of the picture.
+        """
+        self.say(step, f"{image_id}: {caption}")
+        if self._writer is not None:
+            self._writer.image(f"pictures/{image_id}", picture(), step)
+            self._writer.text(f"captions/{image_id}", caption, step)
 
     def _flush(self) -> None:
         if self._pending is None:
@@ -163,6 +185,7 @@ class Progress:
 
     def _write(self, record: dict[str, Any]) -> None:
         self.history.append(record)
+        self._latest |= record
         if self._file is None:
             return
         self._file.write(json.dumps(record) + "\n")

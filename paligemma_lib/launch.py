@@ -1,0 +1,106 @@
+"""Starts a script in several processes on one machine, to try out what many machines would do.
+
+    python -m paligemma_lib.launch --count 2 examples/finetune.py --config.epochs=1
+
+The processes meet on the loopback interface; process k uses the k-th GPU, where there are some.
+Their output comes through as it is. SIGTERM, Ctrl-C and SIGHUP go on to all of them. When one
+fails, the others have ten seconds to end by themselves, and its exit code is the launcher's.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+_GRACE = 10.0  # seconds for the others to end by themselves, when one has failed
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PAUSE = 0.1  # seconds between looks at the processes
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, required=True, help="processes, at least 1")
+    parser.add_argument("script")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the script")
+    args = parser.parse_args(argv)
+    if args.count < 1:
+        parser.error(f"--count {args.count}: expected at least 1")
+    if not os.path.isfile(args.script):
+        parser.error(f"{args.script} is no file")
+    return run([sys.executable, args.script, *args.arguments], args.count)
+
+
+def run(command: Sequence[str], count: int) -> int:
+    """Runs a command in `count` processes, which learn of each other by their last arguments.
+
+    Args:
+      command: the program and its arguments. It must take the options of `processes.OPTIONS`.
+      count: of processes.
+
+    Returns:
+      0 when all ended well, else the exit code of the first that failed: 128 more than the signal
+      that ended it, if one did.
+    """
+    meeting = [f"--coordinator=127.0.0.1:{_free_port()}", f"--processes={count}"]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        _send(started, number)
+
+    before = {each: signal.signal(each, pass_on) for each in _PASSED_ON}
+    try:
+        for process in range(count):
+            started.append(
+                subprocess.Popen(
+                    [*command, *meeting, f"--process={process}"],
+                    env={"JAX_LOCAL_DEVICE_IDS": str(process), **os.environ},
+                    start_new_session=True,  # so that Ctrl-C reaches each once, by way of here
+                )
+            )
+        return _wait(started)
+    finally:
+        _send(started, signal.SIGKILL)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Waits for all, or for one that fails and then not long for the others."""
+    while True:
+        codes = [process.poll() for process in started]
+        failed = [code for code in codes if code]
+        if failed:
+            break
+        if None not in codes:
+            return 0
+        time.sleep(_PAUSE)
+    deadline = time.monotonic() + _GRACE
+    while any(process.poll() is None for process in started) and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+    _send(started, signal.SIGKILL)
+    for process in started:
+        process.wait()
+    return failed[0] if failed[0] > 0 else 128 - failed[0]
+
+
+def _send(started: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""Several processes that run one program together: how they meet, and what they tell each other.
+
+    with joined("10.0.0.1:8476", processes=4, process=0):    # or joined(): as the cluster says
+        with first_alone():
+            prepare(files)                                   # once; the others find them
+        texts = gather(b"of this process")                   # of all, in their order
+
+Every process runs the same script with the same arguments. `joined` comes before JAX touches a
+device; on one machine without a cluster it does nothing, and so does all else here. On a TPU pod,
+and under SLURM, Open MPI or Kubernetes with its `kubernetes` package, JAX itself knows the others.
+`python -m paligemma_lib.launch` starts several on one machine.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.multihost_utils import process_allgather, sync_global_devices
+from jax.sharding import Mesh
+
+from paligemma_lib.sharding import batch_sharding, replicated
+
+OPTIONS: Mapping[str, tuple[type, str]] = {  # of scripts: the arguments of `joined`
+    "coordinator": (str, "HOST:PORT of process 0, where several processes meet"),
+    "processes": (int, "how many there are"),
+    "process": (int, "which of them this is, from 0"),
+}
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_REMINDER = 10.0  # seconds until one is told what is waited for
+_ALONE = (  # what JAX says
+    "coordinator_address should be defined",  # no cluster was found
+    "must be called before any JAX calls",  # a notebook, or a test, that goes on
+)
+
+
+@contextlib.contextmanager
+def joined(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    patience: float = 300.0,
+) -> Iterator[None]:
+    """Runs a block together with the other processes; its end waits for all of them.
+
+    A process that leaves the block with an error says so and ends at once: JAX would have it wait
+    for the others, which wait for it.
+
+    Args:
+      coordinator: HOST:PORT, where process 0 listens; on its loopback interface alone if that is
+        the host. None, for all three: as JAX finds out about the cluster, or this process alone.
+      processes: how many there are.
+      process: which of them this is, from 0.
+      patience: seconds to wait for the others. Those who started in vain end with exit code 1.
+
+    Raises:
+      ValueError: the arguments do not fit together.
+      ConnectionError: process 0 cannot listen there.
+    """
+    _join(coordinator, processes, process, patience)
+    if not jax.distributed.is_initialized():
+        yield
+        return
+    me = f"process {jax.process_index()} of {jax.process_count()}"
+    try:
+        yield
+        sync_global_devices("the end")
+    except BaseException as error:
+        _end(error, me)
+
+
+@contextlib.contextmanager
+def first_alone() -> Iterator[None]:
+    """Process 0 runs the block while the others wait, then they run it, and find what it made."""
+    if jax.process_index() > 0:
+        sync_global_devices("the first is done")
+    try:
+        yield
+    finally:  # an error in process 0 will meet the others too
+        if jax.process_index() == 0 and jax.process_count() > 1:
+            sync_global_devices("the first is done")
+
+
+def gather(data: bytes) -> list[bytes]:
+    """What each process brings, in their order; all call it at the same place."""
+    if jax.process_count() == 1:
+        return [data]
+    sizes = gather_rows(np.array([len(data)], np.int32))
+    # JAX compiles for each size: few of them.
+    padded = np.zeros(1 << int(max(sizes)).bit_length(), np.uint8)
+    padded[: len(data)] = np.frombuffer(data, np.uint8)
+    rows = gather_rows(padded[None])
+    return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
+
+
+def gather_rows(array: np.ndarray) -> np.ndarray:
+    """The arrays of all processes, which have one shape, joined along axis 0 in their order."""
+    return array if jax.process_count() == 1 else process_allgather(array, tiled=True)
+
+
+class Termination:
+    """SIGTERM, of which all processes learn at the same step.
+
+    with Termination(mesh) as termination:
+        for step in range(1000):
+            state, metrics = train_step(state, batch)
+            if termination.agreed():
+                break
+
+    In each step the devices add up who was asked to end, and the sum is read a step later, so that
+    none of them waits for a host. (JAX's own preemption service takes SIGTERM away from all that
+    is not a step.)
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._sharding = batch_sharding(mesh)
+        self._count = jax.jit(jnp.sum, out_shardings=replicated(mesh))
+        self._asked = False
+        self._counted: jax.Array | None = None  # in the step before
+
+    def __enter__(self) -> "Termination":
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def agreed(self) -> bool:
+        """Whether a process has been asked to end; all call this after each of their steps."""
+        if jax.process_count() == 1:
+            return self._asked
+        mine = np.full(len(self._sharding.addressable_devices), self._asked, np.int32)
+        before = self._counted
+        self._counted = self._count(jax.make_array_from_process_local_data(self._sharding, mine))
+        return before is not None and int(before) > 0
+
+    def _note(self, *_: object) -> None:
+        self._asked = True
+
+
+def _join(
+    coordinator: str | None, processes: int | None, process: int | None, patience: float
+) -> None:
+    given = {"coordinator": coordinator, "processes": processes, "process": process}
+    if coordinator is None and processes is None and process is None:
+        if _is_notebook_machine():
+            return
+        try:
+            with _watched("the other processes of the cluster", patience):
+                jax.distributed.initialize(initialization_timeout=2 * round(patience))
+        except (ValueError, RuntimeError) as error:
+            if not any(reason in str(error) for reason in _ALONE):
+                raise
+            return
+    else:
+        if coordinator is None or processes is None or process is None:
+            missing = ", ".join(name for name, value in given.items() if value is None)
+            raise ValueError(f"several processes need {', '.join(given)}: {missing} is missing")
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"coordinator={coordinator!r}, expected HOST:PORT")
+        if not 0 <= process < processes:
+            raise ValueError(
+                f"process={process} of processes={processes}, expected 0 to {processes - 1}"
+            )
+        with _watched(
+            f"{processes} processes, of which this is {process}, at {coordinator}", patience
+        ):
+            try:
+                jax.distributed.initialize(
+                    coordinator,
+                    processes,
+                    process,
+                    cluster_detection_method="deactivate",
+                    coordinator_bind_address=coordinator if host in _LOOPBACK else None,
+                    initialization_timeout=2 * round(patience),
+                )
+            except jax.errors.JaxRuntimeError as error:
+                raise ConnectionError(
+                    f"process {process} cannot use {coordinator} ({error}): take a free port of "
+                    "process 0's machine"
+                ) from error
+    # JAX took it, to tell of it by its preemption service: give it back.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
+
+
+def _is_notebook_machine() -> bool:
+    """Whether this is one machine of a kind that JAX takes for a cluster, as Kaggle has them."""
+    workers = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
+    if workers:
+        return "," not in workers and "MEGASCALE_COORDINATOR_ADDRESS" not in os.environ
+    return "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" not in os.environ
+
+
+@contextlib.contextmanager
+def _watched(what: str, patience: float) -> Iterator[None]:
+    """Says what is waited for. After its own timeout JAX would abort with a stack trace of C++."""
+
+    def remind() -> None:
+        print(f"waiting for {what}", file=sys.stderr, flush=True)
+
+    def give_up() -> None:
+        print(
+            f"waited {patience:.0f} seconds for {what}, in vain. Start all of them at about the "
+            "same time, with the same address, which must be one of process 0's machine that "
+            "the others reach (no firewall, and no proxy for it), and a free port",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+    timers = [threading.Timer(_REMINDER, remind), threading.Timer(patience, give_up)]
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would not get to it
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+        for timer in timers:
+            timer.cancel()
+
+
+def _end(error: BaseException, me: str) -> None:
+    """Ends this process as Python would, but without a word to the others."""
+    code: Any = 1
+    if isinstance(error, SystemExit):
+        code = error.code or 0
+    elif isinstance(error, KeyboardInterrupt):
+        code = 128 + signal.SIGINT
+    elif isinstance(error, (ValueError, OSError)):  # of the user, or of a connection
+        code = f"{type(error).__name__}: {error}"
+    else:
+        traceback.print_exception(error)
+    if not isinstance(code, int):
+        print(f"{me}: {code}", file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,78 @@
+"""A tiny run of the main job: its config, the same as a file, and what it leaves."""
+
+import itertools
+import json
+from pathlib import Path
+
+import captioning_cases as cases
+import numpy as np
+from configs import base
+
+import paligemma_lib as pg
+from paligemma_lib.train.progress import FILE
+
+PICTURES = 12
+
+
+def tiny_run(folder: Path):
+    """A run of nine steps: 12 pictures, 3 epochs in batches of 4, stages from step 5 on."""
+    _, checkpoint, _, tokenizer, *_ = cases.write_captioner(folder)
+    names = [f"{number}.png" for number in range(PICTURES)]
+    cases.write_pictures(folder, names)
+    captions = itertools.cycle(pg.testing.tiny_captions()[::5])
+    for split, count in (("train", PICTURES), ("other", 4)):
+        lines = [
+            {"image": name, "prefix": "caption en", "suffix": next(captions)} for name in names
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines[:count])
+        (folder / f"{split}.jsonl").write_text(text)
+    config = base.get_config()
+    config.data.kind = "jsonl"
+    config.data.train = str(folder / "train.jsonl")
+    config.data.validation = config.data.test = str(folder / "other.jsonl")
+    config.model.checkpoint, config.model.tokenizer = checkpoint, tokenizer
+    config.model.frozen_dtype = "bfloat16"
+    config.text_len = 64
+    config.stages = (
+        {"from_step": 0, "trainable": ("attention",), "top_layers": 2},
+        {"from_step": 5, "trainable": ("attention", "projector"), "top_layers": 0},
+    )
+    config.batch_size = 4
+    config.epochs = 3.0
+    config.optimizer.learning_rate = 0.01
+    config.validate_every = 1.0
+    config.save_every = 0.34  # every step or two
+    config.decode_batch_size = 4
+    config.max_new_tokens = 6
+    config.export_dtype = "float32"
+    return config
+
+
+def of(config, workdir, **changes):
+    """The same run elsewhere, with some fields changed."""
+    changed = config.copy_and_resolve_references()
+    changed.workdir = str(workdir)
+    with changed.unlocked():
+        changed.update_from_flattened_dict(changes)
+    return changed
+
+
+def write_config(config, path: Path) -> Path:
+    """Writes a config to a file that --config takes."""
+    path.write_text(
+        "import json\nfrom ml_collections import ConfigDict\ndef get_config():\n"
+        f"    return ConfigDict(json.loads({config.to_json()!r}))\n"
+    )
+    return path
+
+
+def losses(workdir, name="loss") -> dict[int, float]:
+    """The loss of every step; later lines count."""
+    lines = (Path(workdir) / FILE).read_text().splitlines()
+    return {r["step"]: r[name] for r in map(json.loads, lines) if name in r}
+
+
+def exported(workdir) -> dict[str, np.ndarray]:
+    """The parameters of the model that a run has exported."""
+    with np.load(Path(workdir) / base.get_config().export) as file:
+        return {name: file[name] for name in file.files}

@@ -1,0 +1,480 @@
+"""Several processes as one: how they meet, agree and end, and that they compute what one does."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import captioning_cases as cases
+import jax
+import numpy as np
+import pytest
+from finetune_cases import exported, losses, of, tiny_run, write_config
+
+from paligemma_lib import launch, processes, sharding
+from paligemma_lib.checkpoint import gathering
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+ENVIRONMENT = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+}
+TIMEOUT = 800  # seconds, of a machine that does other things besides
+
+
+# --- Alone ---
+
+
+def test_alone_there_is_nothing_to_wait_for():
+    with processes.joined(), processes.first_alone():
+        assert not jax.distributed.is_initialized()
+    assert processes.gather(b"mine") == [b"mine"]
+    rows = np.ones((2, 3))
+    assert processes.gather_rows(rows) is rows
+    params = {"a": jax.numpy.ones(3), "b": (np.ones(2), jax.numpy.zeros(2))}
+    leaves = jax.tree.leaves(gathering.whole(params))
+    assert all(a is b for a, b in zip(leaves, jax.tree.leaves(params), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"coordinator": "10.0.0.1:80"}, "processes, process is missing"),
+        ({"processes": 2, "process": 0}, "coordinator is missing"),
+        ({"coordinator": "here", "processes": 2, "process": 0}, "expected HOST:PORT"),
+        ({"coordinator": "a:1", "processes": 2, "process": 2}, "expected 0 to 1"),
+    ],
+)
+def test_wrong_arguments_are_told(arguments, message):
+    with pytest.raises(ValueError, match=message), processes.joined(**arguments):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("environment", "tries"),
+    [
+        ({}, True),  # JAX finds none
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "3"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "t-0,t-1", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "t-0", "MEGASCALE_COORDINATOR_ADDRESS": "10.0.0.2"}, True),
+    ],
+)
+def test_a_cluster_is_looked_for_where_there_may_be_one(monkeypatch, environment, tries):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: calls.append(given))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with processes.joined():
+        assert bool(calls) == tries
+
+
+def test_sigterm_is_noted_in_the_block_alone():
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    before = signal.getsignal(signal.SIGTERM)
+    with processes.Termination(mesh) as termination:
+        assert not termination.agreed()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert termination.agreed()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# --- The launcher, with scripts that need no JAX ---
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Writes a script; returns its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "script.py"
+        path.write_text(textwrap.dedent(text))
+        return str(path)
+
+    return write
+
+
+def test_the_launcher_tells_each_process_who_it_is(script, tmp_path):
+    path = script("""
+        import pathlib, sys
+        pathlib.Path(sys.argv[1], sys.argv[-1]).write_text(" ".join(sys.argv[2:]))
+    """)
+    assert launch.main(["--count", "3", path, str(tmp_path), "--config=a"]) == 0
+    given = [(tmp_path / f"--process={number}").read_text().split() for number in range(3)]
+    assert len({tuple(arguments[:-1]) for arguments in given}) == 1
+    assert given[0][0] == "--config=a"
+    assert given[0][1].startswith("--coordinator=127.0.0.1:")
+    assert given[0][2] == "--processes=3"
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("sys.exit(7)", 7), ("os.kill(os.getpid(), signal.SIGKILL)", 137)]
+)
+def test_when_one_process_dies_the_launcher_ends_the_others(
+    script, tmp_path, monkeypatch, how, code
+):
+    monkeypatch.setattr(launch, "_GRACE", 0.5)
+    path = script(f"""
+        import os, pathlib, signal, sys, time
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as if it were waiting for the other
+        pathlib.Path({str(tmp_path)!r}, sys.argv[-1]).write_text(str(os.getpid()))
+        while not pathlib.Path({str(tmp_path)!r}, "--process=1").exists():
+            time.sleep(0.01)
+        if sys.argv[-1] == "--process=0":
+            {how}
+        time.sleep(60)
+    """)
+    start = time.monotonic()
+    assert launch.main(["--count", "2", path]) == code
+    assert time.monotonic() - start < 30
+    other = int((tmp_path / "--process=1").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(other, 0)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_launcher_passes_signals_on(script, tmp_path, number, code):
+    path = script(f"""
+        import pathlib, signal, sys, time
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+        pathlib.Path({str(tmp_path)!r}, sys.argv[-1]).touch()
+        time.sleep(60)
+    """)
+    command = [sys.executable, "-m", "paligemma_lib.launch", "--count", "2", path]
+    with subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True) as launcher:
+        while not all((tmp_path / f"--process={k}").exists() for k in range(2)):
+            assert launcher.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.1)
+        launcher.send_signal(number)
+        assert launcher.wait(30) == code
+
+
+def test_a_wrong_command_of_the_launcher_is_told(capsys):
+    for arguments, message in (
+        (["--count", "0", __file__], "expected at least 1"),
+        (["--count", "2", "no.py"], "no.py is no file"),
+    ):
+        with pytest.raises(SystemExit):
+            launch.main(arguments)
+        assert message in capsys.readouterr().err
+
+
+# --- Processes with JAX ---
+
+TOGETHER = """
+    import json, os, pathlib, signal, sys, time
+    from paligemma_lib import processes
+    from paligemma_lib.checkpoint import gathering
+
+    folder = pathlib.Path(sys.argv[1])
+    host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
+    number = int(number)
+    with processes.joined(host, int(count), number):
+        import jax, numpy as np
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+        assert jax.process_count() == 2 and jax.process_index() == number
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        with processes.first_alone():
+            if not (folder / "made").exists():
+                time.sleep(0.3)
+                (folder / "made").write_text(str(number))
+        texts = [processes.gather(text) for text in (b"x" * number, b"12" * (5 - number))]
+        rows = processes.gather_rows(np.full((2, 1), number, np.float32))
+
+        mesh = Mesh(np.reshape(jax.devices(), (1, 2)), ("data", "fsdp"))
+        values = np.arange(24.0, dtype=np.float32).reshape(2, 12)
+        split = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+        array = jax.make_array_from_callback(values.shape, split, lambda index: values[index])
+        found = gathering.whole({"a": (array,)})["a"][0]
+        assert number > 0 or np.array_equal(found, values)
+
+        with processes.Termination(mesh) as termination:
+            for step in range(100):
+                if number == 1 and step == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                if termination.agreed():
+                    break
+        if number == 0:
+            time.sleep(0.5)  # the others wait
+        said = {"texts": [[t.decode() for t in each] for each in texts], "rows": rows.tolist()}
+        (folder / f"{number}.json").write_text(json.dumps(said | {"step": step}))
+    print("left", (folder / "0.json").exists())
+"""
+
+
+def test_two_processes_exchange_what_they_have_and_end_together(script, tmp_path):
+    command = [sys.executable, "-m", "paligemma_lib.launch", "--count", "2", script(TOGETHER)]
+    result = subprocess.run(
+        [*command, str(tmp_path)], env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("left True") == 2
+    assert (tmp_path / "made").read_text() == "0"
+    said = [json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2)]
+    assert (
+        said[0]
+        == said[1]
+        == {
+            "texts": [["", "x"], ["1212121212", "12121212"]],
+            "rows": [[0], [0], [1], [1]],
+            "step": 4,  # one after SIGTERM came
+        }
+    )
+
+
+@pytest.mark.slow
+def test_who_waits_in_vain_is_told_where():
+    address = f"127.0.0.1:{launch._free_port()}"
+    program = f"""
+        import sys
+        from paligemma_lib import processes
+        processes._REMINDER = 0.5
+        with processes.joined("{address}", 2, int(sys.argv[1]), patience=2):
+            print("never")
+    """
+    for number in (0, 1):
+        result = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program), str(number)],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        assert (result.returncode, result.stdout) == (1, "")
+        where = f"2 processes, of which this is {number}, at {address}"
+        reminder, error = result.stderr.splitlines()[-2:]
+        assert reminder == f"waiting for {where}"
+        assert error.startswith(f"waited 2 seconds for {where}, in vain. Start all of them")
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        program = f"""
+            from paligemma_lib import processes
+            with processes.joined("127.0.0.1:{server.getsockname()[1]}", 2, 0):
+                print("never")
+        """
+        result = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+    assert "ConnectionError: process 0 cannot use 127.0.0.1" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_job_of_slurm_is_joined_by_itself():
+    program = """
+        from paligemma_lib import processes
+        with processes.joined():
+            import jax
+            assert processes.gather(str(jax.process_index()).encode()) == [b"0", b"1"]
+        print("met")
+    """
+    slurm = {
+        "SLURM_JOB_ID": str(os.getpid()),  # says the port
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{os.getpid() % 2**12 + 61440}",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            env=ENVIRONMENT | slurm | {"SLURM_PROCID": number, "SLURM_LOCALID": number},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in ("0", "1")
+    ]
+    assert ["met" in process.communicate(timeout=TIMEOUT)[0] for process in started] == [True] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT)
+def test_an_error_in_one_process_ends_all(script):
+    path = script("""
+        import sys
+        from paligemma_lib import processes
+        host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
+        with processes.joined(host, int(count), int(number)):
+            processes.gather(b"")
+            if number == "1":
+                raise FileNotFoundError("weights.npz is not there")
+            processes.gather(b"")
+    """)
+    start = time.monotonic()
+    result = launched(2, [path])
+    assert result.returncode == 1
+    assert "process 1 of 2: FileNotFoundError: weights.npz is not there\n" in result.stderr
+    assert time.monotonic() - start < 90
+
+
+# --- The scripts ---
+
+
+def launched(count: int, command: list[str]) -> subprocess.CompletedProcess:
+    """Runs a script in so many processes."""
+    if count > 1:
+        command = ["-m", "paligemma_lib.launch", "--count", str(count), *command]
+    return subprocess.run(
+        [sys.executable, *command],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+
+
+def finetuned(count: int, config, workdir: Path) -> str:
+    """Runs the main job in so many processes; returns what it said."""
+    file = write_config(of(config, workdir), workdir.with_suffix(".py"))
+    result = launched(count, [str(EXAMPLES / "finetune.py"), f"--config={file}"])
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Six steps, two validations; the pictures of validation do not fill their batches."""
+    config = tiny_run(tmp_path_factory.mktemp("processes"))
+    lines = Path(config.data.train).read_text().splitlines(keepends=True)
+    other = Path(config.data.validation)
+    other.write_text("".join(lines[:5]))
+    config.stages = config.stages[:1]
+    config.epochs, config.save_every = 2.0, 1.0
+    return config
+
+
+@pytest.fixture(scope="module")
+def alone(config, tmp_path_factory):
+    """The run of one process."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    finetuned(1, config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def together(request, config, tmp_path_factory):
+    """The run of several: how many, where, and what it said."""
+    workdir = tmp_path_factory.mktemp("together") / "run"
+    return request.param, workdir, finetuned(request.param, config, workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_several_processes_train_as_one(alone, together):
+    _, workdir, said = together
+    for name in ("loss", "validation_loss"):
+        want = losses(alone, name)
+        assert losses(workdir, name) == pytest.approx(want, rel=1e-5)
+        assert len(want) == (2 if name == "validation_loss" else 6)
+    for name in ("predictions_before.json", "predictions.json"):
+        captions = json.loads((workdir / name).read_text())
+        assert captions == json.loads((alone / name).read_text())
+        assert len(captions) == 5
+    want = exported(alone)
+    for name, value in exported(workdir).items():
+        # On average: AdamW makes much of rounding where a gradient is next to nothing.
+        assert np.abs(value - want[name]).mean() <= 1e-4 * np.abs(want[name]).mean()
+    # One of them speaks and writes.
+    assert said.count("step 6 of 6: validation_loss") == 1
+    kinds = [sorted(path.name.split(".")[0] for path in run.iterdir()) for run in (alone, workdir)]
+    assert kinds[0] == kinds[1]
+    assert len(list(workdir.glob("events.out.tfevents.*"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_another_number_of_processes_goes_on(alone, together, config, tmp_path):
+    count, workdir, _ = together
+    resumed = tmp_path / "run"
+    shutil.copytree(workdir, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "6")
+    finetuned(count // 2, of(config, resumed, may_differ=("workdir",)), resumed)
+    assert losses(resumed) == pytest.approx(losses(alone), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_sigterm_to_one_stops_all_and_a_kill_of_one_ends_all(config, tmp_path):
+    workdir = tmp_path / "run"
+    longer = {"epochs": 400.0, "save_every": 1e6, "validate_every": 1e6, "evaluate_before": False}
+    file = write_config(of(config, workdir, **longer), tmp_path / "config.py")
+    command = [sys.executable, "-m", "paligemma_lib.launch", "--count", "2"]
+    command += [str(EXAMPLES / "finetune.py"), f"--config={file}"]
+
+    def run(number: signal.Signals, after: int) -> int:
+        """Sends a signal to process 1 after so many steps; returns the launcher's exit code."""
+        with (tmp_path / "said.txt").open("w") as said:
+            launcher = subprocess.Popen(command, env=ENVIRONMENT, stderr=said)
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+        while not ((workdir / "metrics.jsonl").exists() and len(losses(workdir)) > after):
+            assert launcher.poll() is None, (tmp_path / "said.txt").read_text()[-3000:]
+            time.sleep(0.1)
+        pids = [int(pid) for pid in children.read_text().split()]
+        assert len(pids) == 2
+        os.kill(max(pids), number)
+        code = launcher.wait(TIMEOUT)
+        for pid in pids:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+        return code
+
+    assert run(signal.SIGTERM, after=3) == 143
+    (saved,) = (int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    assert len(losses(workdir)) == saved
+    assert (tmp_path / "said.txt").read_text().count("the same command goes on from here") == 1
+    assert run(signal.SIGKILL, after=saved + 1) not in (0, 143)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_several_processes_caption_as_one(tmp_path):
+    options = cases.write_captioner(tmp_path)  # in batches of two
+    names = [f"{number}.png" for number in range(5)]
+    pictures = cases.write_pictures(tmp_path / "Images", names)
+    (pictures / "2.png").write_bytes(b"damaged")
+    found = {}
+    for count in (1, 2, 4):
+        out = tmp_path / f"{count}.jsonl"
+        command = [str(EXAMPLES / "predict.py"), *options, str(pictures), "--out", str(out)]
+        result = launched(count, [*command, "--sampler=sample", "--samples=2", "--seed=3"])
+        assert result.returncode == 3, result.stderr[-3000:]
+        said = [line for line in result.stdout.splitlines() if not line.startswith("[Gloo]")]
+        assert [line.split()[0] for line in said] == ["0.png", "1.png", "3.png", "4.png"]
+        assert result.stderr.count("not a whole JPEG") == 1
+        found[count] = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [each["image"] for each in found[count]] == [n for n in names if n != "2.png"]
+        for one, other in zip(found[1], found[count], strict=True):
+            assert other["caption"] == one["caption"]
+            assert other["logprob"] == pytest.approx(one["logprob"], abs=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_fewer_pictures_than_processes_are_evaluated(tmp_path):
+    options = cases.write_captioner(tmp_path)
+    cases.write_pictures(tmp_path / "data" / "Images", ["0.png"])
+    (tmp_path / "data" / "captions.txt").write_text("image,caption\n0.png,a dog runs\n")
+    out = tmp_path / "out"
+    command = [str(EXAMPLES / "evaluate.py"), *options, "--folder", str(tmp_path / "data")]
+    result = launched(2, [*command, "--out-dir", str(out)])
+    assert result.returncode == 0, result.stderr[-3000:]
+    (prediction,) = json.loads((out / "predictions.json").read_text())
+    (want,) = cases.captions_of(options[1], [tmp_path / "data" / "Images" / "0.png"])
+    assert prediction == {"image_id": "0.png", "caption": want}
+    assert result.stdout.count("wrote ") == 1
