@@ -46,7 +46,9 @@ EXTRAS = {
     "dev": ["ruff>=0.12", "mypy>=1.15", "build>=1.2", "pre-commit>=4"],
     # To stream checkpoints from gs:// in one pass, without a download.
     "gcs": ["fsspec>=2024.6", "gcsfs>=2024.6"],
-    "app": ["streamlit>=1.45"],
+    "app": ["streamlit>=1.67"],
+    # To test the web app in Debian's chromium.
+    "browser": ["playwright>=1.50"],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda12]>=0.10"],
 }

@@ -22,6 +22,7 @@ __all__ = [
     "model",
     "processes",
     "report",
+    "serving",
     "sharding",
     "testing",
     "tokenizer",

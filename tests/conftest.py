@@ -11,6 +11,12 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 TESTS = Path(__file__).resolve().parent
+
+# Compiling takes most of the time, and tests and the programs that they start compile the same.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(TESTS.parent / ".pytest_cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
 SHARED = TESTS.parents[1] / "shared"
 
 # What may be absent even where everything that can be installed is.
@@ -19,6 +25,8 @@ _EXCUSED = (
     # What .ci/run has in environments of their own.
     "needs transformers and torch",
     "needs pycocoevalcap",
+    "needs streamlit",
+    "needs playwright",
     "Not a test.",  # TensorFlow's own
 )
 

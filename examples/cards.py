@@ -1,0 +1,174 @@
+"""What the web app says, as HTML with everything escaped, and as files to take home.
+
+    st.html(answer(result))
+    st.download_button("CSV", table(results))
+
+Nothing here knows of Streamlit.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import html
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uploads import Picture
+
+    from paligemma_lib.decode import Caption
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How captions were asked for.
+
+    Attributes:
+      prompt: what the model was told.
+      words: how words were chosen, for people, such as "beam search, 4 beams".
+      length: where captions stop, in tokens.
+      seed: of what is random.
+    """
+
+    prompt: str
+    words: str
+    length: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A picture, and what came of it: a caption or a problem."""
+
+    picture: Picture
+    way: Way
+    caption: Caption | None
+    problem: str | None
+    seconds: float
+
+    @property
+    def description(self) -> str:
+        """For those who do not see the picture."""
+        if self.caption is None:
+            return self.picture.name
+        return f"{self.picture.name}: {self.caption.text}"
+
+
+def masthead(model: str, light: str, status: str) -> str:
+    """The head of the page; `light` is "busy", "failed" or ""."""
+    return (
+        '<header class="masthead"><h1>Captions for pictures</h1><p role="status">'
+        f'<span class="light {light}" aria-hidden="true"></span>'
+        f'<span class="model">{html.escape(model)}</span> {html.escape(status)}</p></header>'
+    )
+
+
+def message(text: str, about: str = "", problem: bool = False) -> str:
+    """A sentence that stands out, and what it is about."""
+    kind, role = ("problem", "alert") if problem else ("note", "status")
+    about = f"<strong>{html.escape(about)}</strong>: " if about else ""
+    return f'<p class="{kind}" role="{role}">{about}{html.escape(text)}</p>'
+
+
+def nothing_yet() -> str:
+    """Where captions will be."""
+    return (
+        '<div class="empty"><p class="first">No captions yet</p><p>Upload a picture or take a '
+        "drawn sample, then press the button. Captions appear here as they are written.</p></div>"
+    )
+
+
+def answer(result: Result) -> str:
+    """The caption with its figures, and beam search's alternatives."""
+    if result.caption is None:
+        return _frame(result.picture.name, message(result.problem or "Stopped.", problem=True))
+    caption, way = result.caption, result.way
+    facts = [
+        f"probability {percent(caption.probability)}",
+        f"{len(caption.tokens)} token{'s' * (len(caption.tokens) > 1)}",
+        way.words,
+        f"prompt “{way.prompt}”",
+        f"{result.seconds:.2g} s" if result.seconds < 9.5 else f"{result.seconds:.0f} s",
+    ]
+    items = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
+    body = f'<p class="caption">{_shown(caption.text)}</p><ul class="facts">{items}</ul>'
+    if caption.alternatives:
+        body += _beams([caption, *caption.alternatives])
+    return _frame(result.picture.name, body)
+
+
+def writing(name: str, text: str) -> str:
+    """A caption in the making."""
+    return _frame(name, f'<p class="caption">{html.escape(text)}<span class="caret"></span></p>')
+
+
+def table(results: Sequence[Result]) -> str:
+    """CSV, one line for each caption."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["image", "caption", "probability", "prompt", "words", "length", "seed"])
+    for result in results:
+        if result.caption is not None:
+            caption, way = result.caption, result.way
+            cells = [result.picture.name, caption.text, f"{caption.probability:.6g}", way.prompt]
+            rows.writerow([*map(_no_formula, cells), way.words, way.length, way.seed])
+    return text.getvalue()
+
+
+def document(results: Sequence[Result], model: str) -> str:
+    """JSON, with alternatives and log-probabilities in nats."""
+    captions = [
+        {
+            "image": result.picture.name,
+            **_weighed(result.caption),
+            "alternatives": [_weighed(other) for other in result.caption.alternatives],
+            **dataclasses.asdict(result.way),
+            "seconds": round(result.seconds, 3),
+        }
+        for result in results
+        if result.caption is not None
+    ]
+    return json.dumps({"model": model, "captions": captions}, indent=2, ensure_ascii=False) + "\n"
+
+
+def percent(probability: float) -> str:
+    """For people: "12 %", "0.34 %", "1 in 52,000"."""
+    if probability >= 0.001:
+        return f"{100 * probability:.2g} %" if probability < 0.995 else "100 %"
+    if probability < 1e-12:
+        return "next to nothing"
+    digits = len(str(round(1 / probability))) - 2
+    return f"1 in {round(1 / probability, -digits):,.0f}"
+
+
+def _beams(captions: Sequence[Caption]) -> str:
+    """The likeliest has the longest bar."""
+    longest = max(caption.probability for caption in captions) or 1.0
+    rows = "".join(
+        f'<li><span class="words">{_shown(each.text)}</span>'
+        f'<span class="share">{percent(each.probability)}</span>'
+        f'<span class="bar" aria-hidden="true">'
+        f'<span style="width:{100 * each.probability / longest:.1f}%"></span></span></li>'
+        for each in captions
+    )
+    return f'<h4>Beams by probability</h4><ol class="beams">{rows}</ol>'
+
+
+def _frame(name: str, body: str) -> str:
+    return f'<div class="answer"><h3 class="name">{html.escape(name)}</h3>{body}</div>'
+
+
+def _shown(text: str) -> str:
+    return html.escape(text) if text else "<em>(an empty caption)</em>"
+
+
+def _weighed(caption: Caption) -> dict[str, object]:
+    return {"caption": caption.text, "logprob": round(sum(caption.logprobs), 4)}
+
+
+def _no_formula(cell: str) -> str:
+    """Spreadsheets would run what begins like this."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -1,0 +1,148 @@
+"""Pictures from strangers: checked in memory, before anything else sees them.
+
+    picture = check("beach.jpg", data)        # or raises Refused, with a sentence for the visitor
+
+What is accepted is what the library decodes: JPEG, PNG, GIF that does not move, BMP and WebP. It
+is decoded here once, by Pillow, so that the model's worker is only given whole pictures.
+"""
+
+import dataclasses
+import io
+import threading
+
+from PIL import Image, ImageOps
+
+MAX_BYTES = 20 << 20
+MAX_PIXELS = 50_000_000
+MAX_NAME = 60  # characters
+PREVIEW_SIDE = 640  # pixels
+
+# Format -> the ends that names of such files have.
+SUFFIXES = {
+    "JPEG": ("jpg", "jpeg"),
+    "PNG": ("png",),
+    "GIF": ("gif",),
+    "BMP": ("bmp",),
+    "WEBP": ("webp",),
+}
+_BEGINNINGS = (  # where it stands, what it is, and what that means
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PK\x03\x04", "an archive or an office document"),
+    (0, b"II*\x00", "a TIFF picture"),
+    (0, b"MM\x00*", "a TIFF picture"),
+    (4, b"ftypavif", "an AVIF picture"),
+    (4, b"ftyphei", "a HEIC picture"),
+    (4, b"ftypmif1", "a HEIC picture"),
+    (4, b"ftyp", "a video"),
+)
+_one_at_a_time = threading.Lock()  # a large picture takes hundreds of megabytes while decoded
+
+
+class Refused(ValueError):
+    """A file that is not taken; the message is for the visitor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture that can be decoded.
+
+    Attributes:
+      name: what the visitor called it, on one line; not escaped.
+      encoded: the file, or where the library may not know its variant, the same pixels as PNG.
+      preview: a JPEG of at most 640 x 640 pixels, upright, without metadata.
+      width, height: in pixels, upright.
+      note: what the visitor should know about it, or "".
+    """
+
+    name: str
+    encoded: bytes
+    preview: bytes
+    width: int
+    height: int
+    note: str = ""
+
+
+def check(name: str, data: bytes) -> Picture:
+    """Decodes a file once, within limits.
+
+    Raises:
+      Refused: it is too large, moves, is damaged, or is no picture.
+    """
+    if not data:
+        raise Refused("The file is empty.")
+    if len(data) > MAX_BYTES:
+        raise Refused(f"The file has {len(data) / 2**20:,.0f} MB; at most 20 are taken.")
+    try:
+        picture = Image.open(io.BytesIO(data), formats=tuple(SUFFIXES))
+    except Image.DecompressionBombError as error:
+        raise _too_large("more than 100 million") from error
+    except Exception as error:  # a decoder may raise anything, given hostile bytes
+        raise Refused(
+            f"This is {_kind(data)}. What can be captioned are JPEG, PNG, GIF, BMP and WebP "
+            "pictures."
+        ) from error
+    with picture:
+        # MPO is JPEG with more pictures behind the first, as telephones write it.
+        kind = "JPEG" if picture.format == "MPO" else str(picture.format)
+        if (pixels := picture.width * picture.height) > MAX_PIXELS:
+            raise _too_large(f"{pixels / 1e6:,.0f} million")
+        if picture.format != "MPO" and getattr(picture, "is_animated", False):
+            raise Refused("The picture moves. Save one frame of it as PNG or JPEG.")
+        try:
+            with _one_at_a_time:
+                checked = _decode(picture, one_line(name), kind, data)
+        except Exception as error:
+            raise Refused(
+                f"This begins like a {kind} picture, but is damaged or cut off. Save or copy it "
+                "anew."
+            ) from error
+    if name.lower().rpartition(".")[2] in SUFFIXES[kind]:
+        return checked
+    return dataclasses.replace(checked, note=f"In truth a {kind} picture, and read as such.")
+
+
+def one_line(name: str) -> str:
+    """A file's name without folders, and without what does not print."""
+    name = name.replace("\\", "/").rpartition("/")[2]
+    name = "".join(character if character.isprintable() else "?" for character in name)
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}…{name[-8:]}"
+
+
+def _decode(picture: Image.Image, name: str, kind: str, data: bytes) -> Picture:
+    if kind in ("BMP", "WEBP"):
+        file = io.BytesIO()
+        picture.convert("RGB").save(file, "PNG", compress_level=1)
+        data = file.getvalue()
+    width, height = picture.size
+    if picture.getexif().get(0x0112, 1) >= 5:  # lies on its side
+        width, height = height, width
+    picture.draft("RGB", (2 * PREVIEW_SIDE, 2 * PREVIEW_SIDE))  # takes less memory for a JPEG
+    small = ImageOps.exif_transpose(picture)
+    if small.mode.startswith("I"):  # 16 bits
+        small = small.point(lambda value: value / 256)
+    small = small.convert("RGB")
+    small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85)
+    return Picture(name, data, file.getvalue(), width, height)
+
+
+def _too_large(pixels: str) -> Refused:
+    return Refused(
+        f"The picture has {pixels} pixels; at most {MAX_PIXELS // 10**6} million are taken. Save a "
+        "smaller copy."
+    )
+
+
+def _kind(data: bytes) -> str:
+    for offset, beginning, kind in _BEGINNINGS:
+        if data[offset:].startswith(beginning):
+            return kind
+    if b"<svg" in data[:4096].lower():
+        return "an SVG drawing"
+    try:
+        data[:4096].decode()
+    except UnicodeDecodeError as error:
+        if error.start < min(len(data), 4096) - 3:  # or else a character was cut in two
+            return "not a picture, or a damaged one"
+    return "a text file" if b"\0" not in data[:4096] else "not a picture, or a damaged one"

@@ -1,0 +1,318 @@
+"""The web page without a browser: what it shows, what it refuses, what all visitors share."""
+
+import contextlib
+import io
+import itertools
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import captioning_cases as cases
+import jax
+import numpy as np
+import pytest
+import uploads
+from PIL import Image
+
+import paligemma_lib as pg
+from paligemma_lib.decode import Beam
+from paligemma_lib.serving import Answer, Busy, Progress, Service
+
+try:
+    import app
+    from streamlit.testing.v1 import AppTest
+except ModuleNotFoundError:
+    pytest.skip("needs streamlit", allow_module_level=True)
+
+SCRIPT = Path(app.__file__)
+HOSTILE = "<img src=x onerror=alert(1)>.png"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, str]:
+    """Options of the scripts for a tiny model, and their values."""
+    options = cases.write_captioner(tmp_path_factory.mktemp("captioner"))
+    return dict(itertools.pairwise(options))
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[list[Service]]:
+    """All that were made for the page, in turn."""
+    made, init = [], Service.__init__
+
+    def remember(self, *args, **options):
+        made.append(self)
+        init(self, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Service, "__init__", remember)
+        yield made
+
+
+@pytest.fixture
+def visit(files, services, monkeypatch):
+    """Opens the page as another visitor."""
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    monkeypatch.setenv("PALIGEMMA_CHECKPOINT", files["--checkpoint"])
+    monkeypatch.setenv("PALIGEMMA_TOKENIZER", files["--tokenizer"])
+
+    def visit() -> AppTest:
+        page = AppTest.from_file(str(SCRIPT), default_timeout=250).run()
+        assert not page.exception
+        return page
+
+    return visit
+
+
+def picture(seed: int = 0, kind: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def upload(page: AppTest, *files: tuple[str, bytes]) -> AppTest:
+    named = [(name, data, "image/jpeg") for name, data in files]
+    page.file_uploader(key="uploads").set_value(named)
+    return page.run()
+
+
+def press(page: AppTest, key: str) -> AppTest:
+    page.button(key=key).click()
+    return page.run()
+
+
+def caption(page: AppTest) -> AppTest:
+    """Presses the button and waits, as the browser does by running the page again."""
+    press(page, "ask")
+    deadline = time.monotonic() + 800
+    while page.session_state["asked"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        page.run()
+    assert not page.exception
+    return page
+
+
+def shown(page: AppTest) -> str:
+    return "\n".join(element.proto.body for element in page.get("html"))
+
+
+def test_the_page_opens_with_something_to_do(visit):
+    page = visit()
+    assert "No captions yet" in shown(page)
+    assert page.button(key="ask").disabled
+    assert page.button(key="ask").label == "Choose a picture first"
+    assert len(page.checkbox) == 6
+    assert len(page.get("download_button")) == 0
+
+
+def test_a_sample_is_captioned_as_the_library_does(visit, files):
+    page = visit()
+    page.checkbox(key="sample beach").check().run()
+    assert page.button(key="ask").label == "Caption the picture"
+    page.select_slider(key="length").set_value(8)  # and the button at once
+    caption(page)
+    (result,) = page.session_state["results"]
+    config = pg.checkpoint.read_config(files["--checkpoint"])
+    (wanted,) = pg.decode.generate(
+        config,
+        pg.checkpoint.load_params(files["--checkpoint"], config),
+        pg.data.decode_image(app.drawn_samples()["beach"].encoded, config.vision.image_size)[None],
+        pg.tokenizer.load(files["--tokenizer"]),
+        max_new_tokens=8,
+    )
+    assert result.caption.tokens == wanted.tokens
+    assert wanted.text in shown(page)
+    assert "No captions yet" not in shown(page)
+    assert [each.proto.label for each in page.get("download_button")] == ["CSV", "JSON"]
+
+
+def test_beam_search_shows_its_alternatives(visit):
+    page = upload(visit(), ("one.png", picture(1)), ("two.png", picture(2)))
+    page.radio(key="words").set_value(app.BEAM).run()
+    assert page.select_slider(key="beams").value == 4
+    assert page.button(key="ask").label == "Caption 2 pictures"
+    page.select_slider(key="length").set_value(8)
+    caption(page)
+    results = page.session_state["results"]
+    assert [each.picture.name for each in results] == ["one.png", "two.png"]
+    for result in results:
+        assert len(result.caption.alternatives) == 3
+        assert result.way.words == "beam search, 4 beams"
+    assert shown(page).count("Beams by probability") == 2
+
+
+def test_reruns_and_other_visitors_share_one_model_and_trace_nothing(visit, services):
+    def run(page, number):
+        page.text_input(key="prompt").set_value("caption en" if number else "what is there")
+        page.select_slider(key="length").set_value(8 + 8 * number)
+        caption(upload(page, (f"{number}.png", picture(number))))
+
+    page = visit()
+    run(page, 0)
+    while not services[0].ready:
+        time.sleep(0.05)
+    count, size = len(services), sum(array.nbytes for array in jax.live_arrays())
+    events = []
+
+    def listen(event, _seconds, **_):
+        events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    with contextlib.ExitStack() as stack:
+        stack.callback(jax.monitoring.unregister_event_duration_listener, listen)
+        run(page, 1)
+        run(visit(), 2)
+    assert not [event for event in events if "trace" in event or "compile" in event]
+    assert len(services) == count
+    assert sum(array.nbytes for array in jax.live_arrays()) == size
+
+
+def test_nothing_is_jitted_in_the_script():
+    source = SCRIPT.read_text("utf-8")
+    assert "import jax" not in source
+    assert "jit" not in source
+
+
+def test_what_is_no_picture_is_told_and_what_is_one_goes_on(visit):
+    page = upload(visit(), ("notes.jpg", b"dear diary"), (HOSTILE, picture()))
+    text = shown(page)
+    assert "<strong>notes.jpg</strong>: This is a text file." in text
+    assert 'role="alert"' in text
+    caption(page)
+    (result,) = page.session_state["results"]
+    assert result.picture.name == HOSTILE
+    assert HOSTILE not in shown(page)
+    assert "&lt;img src=x onerror=alert(1)&gt;.png" in shown(page)
+    assert len(page.get("download_button")) == 2
+
+
+def test_a_file_is_decoded_once_however_often_the_page_runs(visit, monkeypatch):
+    calls, check = [], uploads.check
+    monkeypatch.setattr(uploads, "check", lambda *file: calls.append(file) or check(*file))
+    page = upload(visit(), ("a.png", picture()), ("b.jpg", b"no"))
+    count = len(calls)
+    page.run()
+    page.run()
+    assert len(calls) == count == 2
+    page.file_uploader(key="uploads").set_value(None)
+    page.run()
+    assert page.session_state["checked"] == {}
+
+
+def test_only_so_many_pictures_are_taken_at_a_time(visit):
+    many = [(f"{number}.png", picture(number)) for number in range(app.MAX_PICTURES + 1)]
+    page = upload(visit(), *many)
+    assert "The first 12 of 13 pictures are taken" in shown(page)
+    assert page.button(key="ask").label == "Caption 12 pictures"
+
+
+def test_the_history_is_bounded_holds_no_files_and_can_be_cleared(visit):
+    page = caption(upload(visit(), ("a.png", picture(1)), ("b.png", picture(2))))
+    page.session_state["results"] = page.session_state["results"] * 25
+    results = caption(page).session_state["results"]
+    assert [each.picture.name for each in results[:3]] == ["a.png", "b.png", "a.png"]
+    assert len(results) == app.MAX_HISTORY
+    assert all(each.picture.encoded == b"" for each in results)
+    press(page, "clear")
+    assert page.session_state["results"] == []
+    assert "No captions yet" in shown(page)
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Captions are written only once the value is set."""
+    event, write = threading.Event(), Service._write
+
+    def wait(self, request, number):
+        assert event.wait(60)
+        write(self, request, number)
+
+    monkeypatch.setattr(Service, "_write", wait)
+    yield event
+    event.set()
+
+
+def test_while_others_are_served_the_page_tells_the_place_and_can_be_stopped(visit, services, held):
+    first, second = (upload(visit(), ("a.png", picture())) for _ in range(2))
+    press(first, "ask")
+    while services[-1]._current is None:
+        time.sleep(0.01)
+    press(second, "ask")
+    assert "Picture 1 of 1: 1 other picture comes first" in [
+        element.proto.text for element in second.get("progress")
+    ]
+    press(second, "stop")
+    assert "Stopped." in shown(second)
+    assert second.session_state["asked"] is None
+    held.set()
+    while first.session_state["asked"]:
+        time.sleep(0.05)
+        first.run()
+    assert first.session_state["results"][0].caption
+
+
+def test_too_many_visitors_are_asked_to_come_back(visit, monkeypatch):
+    page = upload(visit(), ("a.png", picture()))
+
+    def busy(*_, **__):
+        raise Busy("64 requests are waiting already")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Service, "ask", busy)
+        press(page, "ask")
+    assert "Too many people are waiting" in shown(page)
+    caption(page)
+    assert "Too many people are waiting" not in shown(page)
+
+
+def test_a_checkpoint_that_is_not_there_is_told(visit, services, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "argv", ["app.py", "--checkpoint", "no/such<b>.npz"])
+    page = visit()
+    while not services[-1].problem:
+        time.sleep(0.05)
+    page.checkbox(key="sample sea").check().run()
+    assert "The model could not be loaded: no/such&lt;b&gt;.npz" in shown(page)
+    assert page.button(key="ask").disabled
+
+
+def test_a_wrong_command_line_is_told(visit, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["app.py", "--chekpoint", "a.npz"])
+    page = visit()
+    assert "The command line was not understood" in shown(page)
+    assert len(page.button) == 0
+    assert "--chekpoint" in capsys.readouterr().err
+
+
+def test_few_programs_cover_all_choices():
+    ways = [(app.GREEDY, 4, "medium")]
+    ways += [(app.BEAM, beams, "medium") for beams in app.BEAMS]
+    ways += [(app.SAMPLING, 4, variety) for variety in app.VARIETY]
+    samplers = {app.sampler_of(*way) for way in ways}
+    assert len(samplers) == 7
+    assert Beam(8) in samplers
+
+
+@pytest.mark.parametrize(
+    ("stage", "ahead", "told"),
+    [
+        ("loading", 0, "Picture 2 of 3: the model is being loaded"),
+        ("compiling", 0, "Picture 2 of 3: the model is being compiled for these settings, once"),
+        ("waiting", 5, "Picture 2 of 3: 5 other pictures come first"),
+        ("waiting", 1, "Picture 2 of 3: 1 other picture comes first"),
+        ("writing", 0, "Picture 2 of 3"),
+    ],
+)
+def test_stages_are_told(stage, ahead, told):
+    assert app.stage_of(Progress(stage, ahead, (Answer(),) * 3), 1) == told
+
+
+def test_the_server_listens_to_this_machine_alone_and_bounds_uploads():
+    settings = tomllib.loads((SCRIPT.parent / ".streamlit" / "config.toml").read_text("utf-8"))
+    assert settings["server"]["address"] == "localhost"
+    assert settings["server"]["maxUploadSize"] << 20 == uploads.MAX_BYTES
+    assert settings["browser"]["gatherUsageStats"] is False

@@ -1,0 +1,106 @@
+"""What the page says of a picture: escaped HTML, and tables and documents that others can read."""
+
+import csv
+import io
+import json
+
+import cards
+import pytest
+from report_cases import Page
+from uploads import Picture
+
+from paligemma_lib.decode import Caption
+
+HOSTILE = "<img src=x onerror=alert(1)> & \"quotes\" 'too'"
+PICTURE = Picture(HOSTILE, b"", b"", 4, 3)
+WAY = cards.Way(HOSTILE, "beam search, 2 beams", 32, 7)
+OTHER = Caption("another <b>one</b>", (9, 1), (-2.0, -1.0), -3.0)
+CAPTION = Caption(HOSTILE, (8, 9, 1), (-0.5, -0.25, -0.25), -1.0, (OTHER,))
+RESULT = cards.Result(PICTURE, WAY, CAPTION, None, 0.1234)
+FAILED = cards.Result(PICTURE, WAY, None, HOSTILE, 0.0)
+
+
+def test_everything_is_escaped():
+    pieces = [cards.answer(RESULT), cards.answer(FAILED), cards.writing(HOSTILE, HOSTILE)]
+    pieces += [cards.masthead(HOSTILE, "", HOSTILE), cards.message(HOSTILE, HOSTILE)]
+    for piece in pieces:
+        page = Page(piece)
+        assert not page.all("img")
+        assert not page.all("b")
+        assert HOSTILE in page.text
+
+
+def test_alternatives_come_with_bars_of_their_probability():
+    piece = cards.answer(RESULT)
+    page = Page(piece)
+    assert "37 %" in page.text  # exp(-1)
+    assert "5 %" in page.text  # exp(-3)
+    assert "width:100.0%" in piece
+    assert "width:13.5%" in piece  # exp(-2)
+    assert "0.12 s" in page.text
+
+
+def test_what_failed_and_what_was_stopped_is_told():
+    assert 'role="alert"' in cards.answer(FAILED)
+    stopped = cards.Result(PICTURE, WAY, None, None, 0.0)
+    assert "Stopped." in cards.answer(stopped)
+    assert FAILED.description == PICTURE.name
+    assert RESULT.description == f"{PICTURE.name}: {CAPTION.text}"
+
+
+def test_the_table_is_read_back():
+    rows = list(csv.DictReader(io.StringIO(cards.table([RESULT, FAILED]))))
+    assert len(rows) == 1
+    assert rows[0] | {"probability": ""} == {
+        "image": HOSTILE,
+        "caption": HOSTILE,
+        "probability": "",
+        "prompt": HOSTILE,
+        "words": "beam search, 2 beams",
+        "length": "32",
+        "seed": "7",
+    }
+    assert float(rows[0]["probability"]) == pytest.approx(0.367879, abs=1e-6)
+
+
+@pytest.mark.parametrize("begin", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1"])
+def test_no_cell_is_a_formula(begin):
+    caption = Caption(begin, (8, 1), (-1.0, -1.0), -2.0)
+    result = cards.Result(Picture(begin, b"", b"", 1, 1), WAY, caption, None, 1.0)
+    (row,) = csv.DictReader(io.StringIO(cards.table([result])))
+    assert (row["image"], row["caption"]) == (f"'{begin}", f"'{begin}")
+
+
+def test_the_document_holds_all_that_it_takes_to_repeat_it():
+    document = json.loads(cards.document([RESULT, FAILED], "nano"))
+    assert document == {
+        "model": "nano",
+        "captions": [
+            {
+                "image": HOSTILE,
+                "caption": HOSTILE,
+                "logprob": -1.0,
+                "alternatives": [{"caption": OTHER.text, "logprob": -3.0}],
+                "prompt": HOSTILE,
+                "words": "beam search, 2 beams",
+                "length": 32,
+                "seed": 7,
+                "seconds": 0.123,
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("probability", "shown"),
+    [
+        (1.0, "100 %"),
+        (0.123, "12 %"),
+        (0.00123, "0.12 %"),
+        (0.0009, "1 in 1,100"),
+        (1.9e-5, "1 in 53,000"),
+        (0.0, "next to nothing"),
+    ],
+)
+def test_probabilities_are_for_people(probability, shown):
+    assert cards.percent(probability) == shown

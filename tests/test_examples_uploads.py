@@ -1,0 +1,180 @@
+"""Files from strangers: pictures pass unchanged, everything else is refused with a sentence."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import uploads
+from PIL import Image
+from uploads import Refused, check
+
+import paligemma_lib as pg
+
+SVG = (
+    b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+)
+
+
+def picture(kind="JPEG", mode="RGB", size=(40, 30), **options) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+def animation(kind: str) -> bytes:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green")]
+    file = io.BytesIO()
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small PNG file that says it has this many pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(1 << 20))
+    begin = b"\x89PNG\r\n\x1a\n"
+    return begin + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "RGB", {}),
+        ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {}),
+        ("PNG", "RGBA", {}),
+        ("PNG", "P", {}),
+        ("GIF", "P", {}),
+        ("BMP", "RGB", {}),
+        ("WEBP", "RGB", {"quality": 70}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_model_gets_the_pixels_that_the_file_gives(kind, mode, options):
+    data = picture(kind, mode, **options)
+    checked = check(f"a.{kind.lower()}", data)
+    np.testing.assert_array_equal(
+        pg.data.decode_image(checked.encoded, 16), pg.data.decode_image(data, 16)
+    )
+    assert (checked.width, checked.height, checked.note) == (40, 30, "")
+    with Image.open(io.BytesIO(checked.preview)) as preview:
+        assert (preview.format, preview.mode, preview.size) == ("JPEG", "RGB", (40, 30))
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("BMP", "P"), ("WEBP", "RGBA")])
+def test_variants_that_tensorflow_does_not_know_are_converted(kind, mode):
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    data = picture(kind, mode, **lossless)
+    with Image.open(io.BytesIO(data)) as opened:
+        wanted = np.asarray(opened.convert("RGB").resize((40, 40)), np.float32)
+    found = pg.data.decode_image(check("a." + kind.lower(), data).encoded, 40, dtype="uint8")
+    assert np.abs(found - wanted).mean() < 12  # Pillow's way to resize is another one
+
+
+def test_sixteen_bits_are_shown_as_bright_as_they_are():
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(file, "PNG")
+    with Image.open(io.BytesIO(check("a.png", file.getvalue()).preview)) as preview:
+        assert np.asarray(preview).mean() == pytest.approx(40_000 / 256, abs=2)
+
+
+def test_a_photograph_of_a_telephone_is_shown_upright_and_without_its_metadata():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned
+    exif[0x010F] = "a telephone"
+    pixels = np.zeros((30, 40, 3), np.uint8)
+    pixels[:, :20] = 255  # white on the left; upright, at the top
+    file, other = io.BytesIO(), Image.new("RGB", (10, 10))
+    Image.fromarray(pixels).save(file, "MPO", exif=exif, save_all=True, append_images=[other])
+    checked = check("IMG_1.JPG", file.getvalue())
+    assert (checked.width, checked.height, checked.note) == (30, 40, "")
+    with Image.open(io.BytesIO(checked.preview)) as preview:
+        assert preview.size == (30, 40)
+        assert not preview.getexif()
+        rows = np.asarray(preview).mean(axis=(1, 2))
+    assert rows[5] > 200 > 50 > rows[-5]
+    seen = pg.data.decode_image(checked.encoded, 16, apply_exif=True)  # as the service does
+    assert seen[0].mean() > 0.9 > -0.9 > seen[-1].mean()
+
+
+def test_previews_are_small():
+    checked = check("a.jpg", picture(size=(1500, 900)))
+    assert (checked.width, checked.height) == (1500, 900)
+    with Image.open(io.BytesIO(checked.preview)) as preview:
+        assert preview.size == (640, 384)
+
+
+def test_a_wrong_name_is_told():
+    assert check("a.jpg", picture("PNG")).note == "In truth a PNG picture, and read as such."
+    assert check("a", picture("GIF", "P")).note == "In truth a GIF picture, and read as such."
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"x" * (uploads.MAX_BYTES + 1), "at most 20"),
+        (b"dear diary", "a text file"),
+        ("voilà".encode()[:-1], "a text file"),
+        (SVG, "an SVG drawing"),
+        (b"%PDF-1.7 ...", "a PDF document"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC picture"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "a video"),
+        (b"\x7fELF\x02\x01\xff\xfe" + bytes(100), "not a picture"),
+        (picture("TIFF"), "a TIFF picture"),
+        (animation("GIF"), "moves"),
+        (animation("WEBP"), "moves"),
+        (animation("PNG"), "moves"),
+        (picture()[:-200], "damaged or cut off"),
+        (picture("PNG")[:-200], "damaged or cut off"),
+        (picture("WEBP")[:-50], "damaged"),
+        (picture("GIF", "P")[:30], "damaged"),
+        (bomb(3_000, 3_000), "damaged or cut off"),
+        (bomb(8_000, 7_000), "56 million pixels"),
+        (bomb(60_000, 60_000), "more than 100 million pixels"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_is_refused_is_told_why(data, message):
+    with pytest.raises(Refused, match=message):
+        check("holiday.jpg", data)
+
+
+def test_damaged_bytes_never_raise_anything_else():
+    rng = np.random.default_rng(0)
+    kinds = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+    for kind in kinds:
+        whole = np.frombuffer(picture(kind, size=(24, 24)), np.uint8)
+        for _ in range(60):
+            data = whole.copy()
+            places = rng.integers(0, len(data), rng.integers(1, 8))
+            data[places] = rng.integers(0, 256, len(places))
+            try:
+                check("a", data.tobytes())
+            except Refused as refused:
+                assert str(refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("beach.jpg", "beach.jpg"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\photos\\me.png", "me.png"),
+        ("two\nlines\u202egpj.exe", "two?lines?gpj.exe"),
+        ("x" * 100 + ".jpeg", "x" * 51 + "…xxx.jpeg"),
+    ],
+)
+def test_names_fit_on_a_line(name, shown):
+    assert uploads.one_line(name) == shown
+    assert len(shown) <= uploads.MAX_NAME
