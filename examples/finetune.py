@@ -27,7 +27,7 @@ from absl import app, flags, logging
 from flax.metrics.tensorboard import SummaryWriter
 from ingredients import Ingredients, batch_options, gather, optimizer_of, plain
 from ml_collections import ConfigDict, config_flags
-from outcome import caption_test_pictures, finish, pixels_of, predictions_before
+from results import caption_test_pictures, finish, pixels_of, predictions_before
 
 import paligemma_lib as pg
 from paligemma_lib import processes
