@@ -147,11 +147,15 @@ def data_of(config: ConfigDict, workdir: Path) -> Data:
 
 
 def check_texts(config: ConfigDict, source: Source, tokenizer: Tokenizer) -> None:
-    """Raises ValueError if a caption does not fit `text_len`, which else would show hours later."""
+    """Raises ValueError if a caption does not fit `text_len`, which else would show hours later.
+
+    Each process looks at its share of the records.
+    """
     if config.truncate:
         return
-    for start in range(0, len(source), _CHUNK):
-        numbers = range(start, min(start + _CHUNK, len(source)))
+    mine = range(jax.process_index(), len(source), jax.process_count())
+    for start in range(0, len(mine), _CHUNK):
+        numbers = mine[start : start + _CHUNK]
         for number, record in zip(numbers, source.read(numbers), strict=True):
             captions = [c.lower() if config.lowercase else c for c in record.captions]
             prefix = tokenizer.encode_prefix(record.prefix or config.prompt)
