@@ -1,0 +1,26 @@
+"""Scripts run in several processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+}
+TIMEOUT = 800  # seconds, of a machine that does other things besides
+
+
+def launched(count: int, command: list[str]) -> subprocess.CompletedProcess:
+    """Runs a script in so many processes."""
+    if count > 1:
+        command = ["-m", "paligemma_lib.launch", "--count", str(count), *command]
+    return subprocess.run(
+        [sys.executable, *command],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )

@@ -1,0 +1,159 @@
+"""The scripts in several processes: they compute what one does, and stop and go on together."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import captioning_cases as cases
+import numpy as np
+import pytest
+from finetune_cases import exported, losses, of, tiny_run, write_config
+from process_cases import ENVIRONMENT, ROOT, TIMEOUT, launched
+
+EXAMPLES = ROOT / "examples"
+
+
+def finetuned(count: int, config, workdir: Path) -> str:
+    """Runs the main job in so many processes; returns what it said."""
+    file = write_config(of(config, workdir), workdir.with_suffix(".py"))
+    result = launched(count, [str(EXAMPLES / "finetune.py"), f"--config={file}"])
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Six steps, two validations; the pictures of validation do not fill their batches."""
+    config = tiny_run(tmp_path_factory.mktemp("processes"))
+    lines = Path(config.data.train).read_text().splitlines(keepends=True)
+    other = Path(config.data.validation)
+    other.write_text("".join(lines[:5]))
+    config.stages = config.stages[:1]
+    config.epochs, config.save_every = 2.0, 1.0
+    return config
+
+
+@pytest.fixture(scope="module")
+def alone(config, tmp_path_factory):
+    """The run of one process."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    finetuned(1, config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def together(request, config, tmp_path_factory):
+    """The run of several: how many, where, and what it said."""
+    workdir = tmp_path_factory.mktemp("together") / "run"
+    return request.param, workdir, finetuned(request.param, config, workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_several_processes_train_as_one(alone, together):
+    _, workdir, said = together
+    for name in ("loss", "validation_loss"):
+        want = losses(alone, name)
+        assert losses(workdir, name) == pytest.approx(want, rel=1e-5)
+        assert len(want) == (2 if name == "validation_loss" else 6)
+    for name in ("predictions_before.json", "predictions.json"):
+        captions = json.loads((workdir / name).read_text())
+        assert captions == json.loads((alone / name).read_text())
+        assert len(captions) == 5
+    want = exported(alone)
+    for name, value in exported(workdir).items():
+        # On average: AdamW makes much of rounding where a gradient is next to nothing.
+        assert np.abs(value - want[name]).mean() <= 1e-4 * np.abs(want[name]).mean()
+    # One of them speaks and writes.
+    assert said.count("step 6 of 6: validation_loss") == 1
+    kinds = [sorted(path.name.split(".")[0] for path in run.iterdir()) for run in (alone, workdir)]
+    assert kinds[0] == kinds[1]
+    assert len(list(workdir.glob("events.out.tfevents.*"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_another_number_of_processes_goes_on(alone, together, config, tmp_path):
+    count, workdir, _ = together
+    resumed = tmp_path / "run"
+    shutil.copytree(workdir, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "6")
+    finetuned(count // 2, of(config, resumed, may_differ=("workdir",)), resumed)
+    assert losses(resumed) == pytest.approx(losses(alone), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_sigterm_to_one_stops_all_and_a_kill_of_one_ends_all(config, tmp_path):
+    workdir = tmp_path / "run"
+    longer = {"epochs": 400.0, "save_every": 1e6, "validate_every": 1e6, "evaluate_before": False}
+    file = write_config(of(config, workdir, **longer), tmp_path / "config.py")
+    command = [sys.executable, "-m", "paligemma_lib.launch", "--count", "2"]
+    command += [str(EXAMPLES / "finetune.py"), f"--config={file}"]
+
+    def run(number: signal.Signals, after: int) -> int:
+        """Sends a signal to process 1 after so many steps; returns the launcher's exit code."""
+        with (tmp_path / "said.txt").open("w") as said:
+            launcher = subprocess.Popen(command, env=ENVIRONMENT, stderr=said)
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+        while not ((workdir / "metrics.jsonl").exists() and len(losses(workdir)) > after):
+            assert launcher.poll() is None, (tmp_path / "said.txt").read_text()[-3000:]
+            time.sleep(0.1)
+        pids = [int(pid) for pid in children.read_text().split()]
+        assert len(pids) == 2
+        os.kill(max(pids), number)
+        code = launcher.wait(TIMEOUT)
+        for pid in pids:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+        return code
+
+    assert run(signal.SIGTERM, after=3) == 143
+    (saved,) = (int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    assert len(losses(workdir)) == saved
+    assert (tmp_path / "said.txt").read_text().count("the same command goes on from here") == 1
+    assert run(signal.SIGKILL, after=saved + 1) not in (0, 143)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_several_processes_caption_as_one(tmp_path):
+    options = cases.write_captioner(tmp_path)  # in batches of two
+    names = [f"{number}.png" for number in range(5)]
+    pictures = cases.write_pictures(tmp_path / "Images", names)
+    (pictures / "2.png").write_bytes(b"damaged")
+    found = {}
+    for count in (1, 2, 4):
+        out = tmp_path / f"{count}.jsonl"
+        command = [str(EXAMPLES / "predict.py"), *options, str(pictures), "--out", str(out)]
+        result = launched(count, [*command, "--sampler=sample", "--samples=2", "--seed=3"])
+        assert result.returncode == 3, result.stderr[-3000:]
+        said = [line for line in result.stdout.splitlines() if ".png" in line]  # not Gloo's words
+        assert [line.split()[0] for line in said] == ["0.png", "1.png", "3.png", "4.png"]
+        assert result.stderr.count("not a whole JPEG") == 1
+        found[count] = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [each["image"] for each in found[count]] == [n for n in names if n != "2.png"]
+        for one, other in zip(found[1], found[count], strict=True):
+            assert other["caption"] == one["caption"]
+            assert other["logprob"] == pytest.approx(one["logprob"], abs=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_fewer_pictures_than_processes_are_evaluated(tmp_path):
+    options = cases.write_captioner(tmp_path)
+    cases.write_pictures(tmp_path / "data" / "Images", ["0.png"])
+    (tmp_path / "data" / "captions.txt").write_text("image,caption\n0.png,a dog runs\n")
+    out = tmp_path / "out"
+    command = [str(EXAMPLES / "evaluate.py"), *options, "--folder", str(tmp_path / "data")]
+    result = launched(2, [*command, "--out-dir", str(out)])
+    assert result.returncode == 0, result.stderr[-3000:]
+    (prediction,) = json.loads((out / "predictions.json").read_text())
+    (want,) = cases.captions_of(options[1], [tmp_path / "data" / "Images" / "0.png"])
+    assert prediction == {"image_id": "0.png", "caption": want}
+    assert result.stdout.count("wrote ") == 1
