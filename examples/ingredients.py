@@ -82,8 +82,8 @@ def gather(config: ConfigDict, workdir: Path, mesh: Mesh) -> Ingredients:
             fsdp=mesh.shape["fsdp"],
         )
         pg.train.check_memory(needed, mesh.local_devices[0])
-    for source in (data.train, data.validation):
-        check_texts(config, source, tokenizer)
+    check_texts(config, data.train, tokenizer, config.captions)
+    check_texts(config, data.validation, tokenizer, "packed")
     params = params_of(config, model, stages, mesh)
     return Ingredients(data, stages, model, params, tokenizer)
 
@@ -146,8 +146,8 @@ def data_of(config: ConfigDict, workdir: Path) -> Data:
     return Data(*found)
 
 
-def check_texts(config: ConfigDict, source: Source, tokenizer: Tokenizer) -> None:
-    """Raises ValueError if a caption does not fit `text_len`, which else would show hours later.
+def check_texts(config: ConfigDict, source: Source, tokenizer: Tokenizer, captions: str) -> None:
+    """Raises ValueError if captions do not fit `text_len`, which else would show hours later.
 
     Each process looks at its share of the records.
     """
@@ -157,10 +157,10 @@ def check_texts(config: ConfigDict, source: Source, tokenizer: Tokenizer) -> Non
     for start in range(0, len(mine), _CHUNK):
         numbers = mine[start : start + _CHUNK]
         for number, record in zip(numbers, source.read(numbers), strict=True):
-            captions = [c.lower() if config.lowercase else c for c in record.captions]
+            texts = [c.lower() if config.lowercase else c for c in record.captions]
             prefix = tokenizer.encode_prefix(record.prefix or config.prompt)
-            suffixes = [tokenizer.encode_suffix(caption) for caption in captions]
-            if config.captions == "sample":
+            suffixes = [tokenizer.encode_suffix(text) for text in texts]
+            if captions == "sample":
                 suffixes = [max(suffixes, key=len, default=[])]
             try:
                 pg.data.pack(prefix, suffixes, config.text_len)

@@ -1,5 +1,7 @@
 """What a run is made of: sources of every kind, and what is refused before the first step."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import ingredients
@@ -37,3 +39,16 @@ def test_too_little_memory_is_told_before_parameters_are_loaded(config, tmp_path
     monkeypatch.setattr(ingredients, "params_of", lambda *_: pytest.fail("parameters were loaded"))
     with pytest.raises(ValueError, match="GiB are free. What helps"):
         ingredients.gather(of(config, tmp_path), tmp_path, pg.sharding.make_mesh())
+
+
+def test_captions_of_validation_must_fit_all_at_once(config, tmp_path):
+    """They are packed there, also where training takes one at a time."""
+    lines = [{"image": "0.png", "suffix": ["a " * 20] * 3}]
+    folder = Path(config.data.train).parent
+    (folder / "long.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    long = {"data.train": str(folder / "long.jsonl"), "captions": "sample"}
+    mesh = pg.sharding.make_mesh()
+    ingredients.gather(of(config, tmp_path, **long), tmp_path, mesh)
+    long["data.validation"] = long["data.train"]
+    with pytest.raises(ValueError, match="of 3 suffixes.*text_len is 64"):
+        ingredients.gather(of(config, tmp_path, **long), tmp_path, mesh)
