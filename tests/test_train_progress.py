@@ -118,3 +118,18 @@ def test_the_latest_is_of_this_start(tmp_path, clock):
             run.record(first_step, METRICS, captions=1)
             run.note(first_step + 1, {"validation_loss": 1.5})
             assert (run.latest("loss"), run.latest("validation_loss")) == (2.5, 1.5)
+
+
+def test_a_restart_that_dies_at_once_loses_no_record(tmp_path, monkeypatch):
+    with Progress(tmp_path, total_steps=3, steps_per_epoch=3) as run:
+        for step in range(2):
+            run.record(step, {"loss": 1.0, "learning_rate": 0.1}, captions=4)
+    before = (tmp_path / progress.FILE).read_bytes()
+
+    def die(record):
+        raise MemoryError
+
+    monkeypatch.setattr("paligemma_lib.train.progress.json.dumps", die)
+    with pytest.raises(MemoryError):
+        Progress(tmp_path, total_steps=3, steps_per_epoch=3, first_step=2)
+    assert (tmp_path / progress.FILE).read_bytes() == before

@@ -23,6 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from paligemma_lib.atomic import whole_file
+
 FILE = "metrics.jsonl"
 
 _SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal
@@ -70,8 +72,9 @@ class Progress:
         self._latest: dict[str, float] = {}
         self._file = None
         if not silent:
-            self._file = (folder / FILE).open("w", encoding="utf-8")
-            self._file.writelines(json.dumps(record) + "\n" for record in self.history)
+            with whole_file(folder / FILE) as file:  # a kill in here must not lose what is there
+                file.writelines(json.dumps(each).encode() + b"\n" for each in self.history)
+            self._file = (folder / FILE).open("a", encoding="utf-8")
         self._total, self._steps_per_epoch = total_steps, steps_per_epoch
         self._writer = writer
         self._pending: dict[str, Any] | None = None
