@@ -147,6 +147,7 @@ def finetune(config: ConfigDict) -> int:
                         picture = functools.partial(pixels_of, run, each.number)
                         progress.show(done, each.image_id, picture, each.caption.text)
                 if stop or is_due(done, total_steps, config.save_every * steps_per_epoch):
+                    progress.flush()
                     checkpoints.save(state, identity, validation_loss)
                 if stop:
                     progress.say(done, "stopped; the same command goes on from here")

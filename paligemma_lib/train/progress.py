@@ -93,7 +93,7 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._flush()
+        self.flush()
         self._bar.close()
         if self._file is not None:
             self._file.close()
@@ -108,7 +108,7 @@ class Progress:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Time in here, such as that of a validation, counts as no step's."""
-        self._flush()
+        self.flush()
         start = time.monotonic()
         yield
         self._last += time.monotonic() - start
@@ -122,7 +122,7 @@ class Progress:
             "learning_rate" are shown.
           captions: in its global batch.
         """
-        self._flush()  # the step before: its values are there by now
+        self.flush()  # the step before: its values are there by now
         now = time.monotonic()
         seconds = max(now - self._last, 1e-9)
         self._pending = {
@@ -136,7 +136,7 @@ class Progress:
 
     def note(self, step: int, values: Mapping[str, float]) -> None:
         """Records and prints what is not there at every step, such as a validation loss."""
-        self._flush()
+        self.flush()
         self._write({"step": step, **values})
         self.say(step, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
@@ -165,7 +165,11 @@ class Progress:
             self._writer.image(f"pictures/{image_id}", picture(), step)
             self._writer.text(f"captions/{image_id}", caption, step)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Waits for the last step's values and writes them; to be called before a checkpoint.
+
+        A run that goes on from there would never come to write them.
+        """
         if self._pending is None:
             return
         record = {name: float(value) for name, value in self._pending.items()}
