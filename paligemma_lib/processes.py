@@ -14,6 +14,7 @@ and under SLURM, Open MPI or Kubernetes with its `kubernetes` package, JAX itsel
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -171,25 +172,34 @@ def _join(
             raise ValueError(
                 f"process={process} of processes={processes}, expected 0 to {processes - 1}"
             )
+        if process == 0:
+            _check_free(host, int(port))
         with _watched(
             f"{processes} processes, of which this is {process}, at {coordinator}", patience
         ):
-            try:
-                jax.distributed.initialize(
-                    coordinator,
-                    processes,
-                    process,
-                    cluster_detection_method="deactivate",
-                    coordinator_bind_address=coordinator if host in _LOOPBACK else None,
-                    initialization_timeout=2 * round(patience),
-                )
-            except jax.errors.JaxRuntimeError as error:
-                raise ConnectionError(
-                    f"process {process} cannot use {coordinator} ({error}): take a free port of "
-                    "process 0's machine"
-                ) from error
+            jax.distributed.initialize(
+                coordinator,
+                processes,
+                process,
+                cluster_detection_method="deactivate",
+                coordinator_bind_address=coordinator if host in _LOOPBACK else None,
+                initialization_timeout=2 * round(patience),
+            )
     # JAX took it, to tell of it by its preemption service: give it back.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Where JAX 0.10 cannot listen it may die of a segmentation fault instead of an error."""
+    family = socket.AF_INET6 if host == "[::1]" else socket.AF_INET
+    interface = host.strip("[]") if host in _LOOPBACK else ""
+    try:
+        with socket.create_server((interface, port), family=family):
+            pass
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(
+            f"process 0 cannot use {host}:{port} ({error}): take a free port of its machine"
+        ) from error
 
 
 def _is_notebook_machine() -> bool:
