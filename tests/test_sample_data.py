@@ -15,6 +15,7 @@ from pathlib import Path
 import drawing
 import labels
 import numpy as np
+import objects
 import pytest
 import sample_data
 import scenes
@@ -190,8 +191,8 @@ def test_scenes_vary() -> None:
     all_scenes = [sample_data.compose(0, index) for index in range(COUNT)]
     groups = [group for scene in all_scenes for group in scene.groups]
     assert {scene.background for scene in all_scenes} == set(drawing.BELOW)
-    assert {group.kind for group in groups} == set(drawing.OBJECTS)
-    assert {group.colour for group in groups} == set(drawing.PALETTE)
+    assert {group.kind for group in groups} == set(objects.OBJECTS)
+    assert {group.colour for group in groups} == set(objects.PALETTE)
     assert {len(group.boxes) for group in groups} == {1, 2, 3, 4}
     assert {group.place for group in groups} == {"left", "middle", "right"}
     assert {len(scene.groups) for scene in all_scenes} == {1, 2, 3}
@@ -248,7 +249,7 @@ def test_large_things_are_clearly_larger_than_small_ones() -> None:
         for group in scene.groups:
             _, top, _, bottom = group.boxes[0]
             heights.setdefault((group.kind, group.size), []).append((bottom - top) / unit)
-    for kind in drawing.OBJECTS:
+    for kind in objects.OBJECTS:
         assert min(heights[kind, "large"]) > 1.4 * max(heights[kind, "small"])
 
 
@@ -263,10 +264,10 @@ def test_picture_has_the_size_and_mode_of_its_scene() -> None:
     assert found == {"L", "RGB"}
 
 
-@pytest.mark.parametrize("kind", sorted(drawing.OBJECTS))
+@pytest.mark.parametrize("kind", sorted(objects.OBJECTS))
 def test_things_are_drawn_in_their_box_and_colour(kind: str) -> None:
     box = (0.3, 0.3, 0.7, 0.8)
-    names, palette = zip(*drawing.PALETTE.items(), strict=True)
+    names, palette = zip(*objects.PALETTE.items(), strict=True)
     for colour in names:
         group = scenes.Group(kind, colour, "large", (box,))
         empty = scenes.Scene(200, 150, False, "meadow", 0.5, "", (0, 0, 0.1, 0.1), ())
@@ -419,7 +420,7 @@ def test_captions_of_greyscale_pictures_name_no_colour() -> None:
     told = [captions_of(index) for index in range(1500)]
     grey = [caption for scene, captions in told if scene.greyscale for caption in captions]
     assert grey
-    colours = set(drawing.PALETTE) | {"grey", "gray", "brown", "pink"}
+    colours = set(objects.PALETTE) | {"grey", "gray", "brown", "pink"}
     assert not [caption for caption in grey if colours & set(caption.lower().split())]
 
 
@@ -474,7 +475,7 @@ def test_labels_name_what_is_there_and_nothing_else() -> None:
         for label in told:
             words = set(label.split())
             assert {nouns[word] for word in words & set(nouns)} <= kinds
-            assert words & set(drawing.PALETTE) <= colours
+            assert words & set(objects.PALETTE) <= colours
 
 
 def test_the_folder_speaks_as_it_is_told_to(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""A pen that draws in fractions of a box: what scenes and the objects in them are drawn with.
+
+page = Pen(canvas, (0, 0, *canvas.size), rng)
+page.within((0.2, 0.5, 0.4, 0.9)).ellipse(0, 0, 1, 1, (214, 38, 38))
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scenes import Box
+
+FACTOR = 3  # supersampling: pixels of the canvas for one of the picture
+NEAREST = Image.Resampling.NEAREST
+Colour = tuple[int, ...]  # red, green, blue and perhaps alpha, 0..255
+Point = tuple[float, float]
+
+
+class Pen:
+    """Draws in a box whose upper left corner is (0, 0) and whose lower right one is (1, 1)."""
+
+    def __init__(self, canvas: Image.Image, box: Box, rng: random.Random, flip: bool = False):
+        self.canvas = canvas
+        self.box = box  # pixels
+        self.rng = rng
+        self.flip = flip  # left and right exchanged
+        self.width, self.height = box[2] - box[0], box[3] - box[1]
+        self.brush = ImageDraw.Draw(canvas, "RGBA")
+
+    def within(self, box: Box, flip: bool = False) -> Pen:
+        (left, top), (right, bottom) = self._at([box[:2], box[2:]])
+        return Pen(self.canvas, (left, top, right, bottom), self.rng, flip)
+
+    def _at(self, points: list[Point]) -> list[Point]:
+        left, top, right, _ = self.box
+        across = -self.width if self.flip else self.width
+        start = right if self.flip else left
+        return [(start + x * across, top + y * self.height) for x, y in points]
+
+    def _corners(self, x0: float, y0: float, x1: float, y1: float) -> list[Point]:
+        return self._at([(x1, y0), (x0, y1)] if self.flip else [(x0, y0), (x1, y1)])
+
+    def ellipse(self, x0: float, y0: float, x1: float, y1: float, fill: Colour) -> None:
+        self.brush.ellipse(self._corners(x0, y0, x1, y1), fill)
+
+    def block(
+        self, x0: float, y0: float, x1: float, y1: float, fill: Colour, radius: float = 0
+    ) -> None:
+        """A rectangle with rounded corners: `radius` is a fraction of the height."""
+        corners = self._corners(x0, y0, x1, y1)
+        self.brush.rounded_rectangle(corners, radius * self.height, fill)
+
+    def polygon(self, points: list[Point], fill: Colour) -> None:
+        self.brush.polygon(self._at(points), fill)
+
+    def line(self, points: list[Point], fill: Colour, width: float) -> None:
+        """`width` is a fraction of the height."""
+        pixels = max(FACTOR, int(width * self.height))
+        self.brush.line(self._at(points), fill, pixels, joint="curve")
+
+    def gradient(self, top: float, bottom: float, colours: np.ndarray) -> None:
+        """Fills a band of the whole canvas: `colours` are those of its top and bottom."""
+        y0, y1 = round(top * self.height), round(bottom * self.height)
+        rows = np.linspace(colours[0], colours[1], y1 - y0).clip(0, 255).astype(np.uint8)
+        band = Image.fromarray(rows[:, None]).resize((self.canvas.width, y1 - y0), NEAREST)
+        self.canvas.paste(band, (0, y0))
+
+
+def tint(colour: Colour, by: float) -> Colour:
+    """Lighter for `by` in 0..1, darker for `by` in -1..0."""
+    return tuple(int(c + ((255 if by > 0 else 0) - c) * abs(by)) for c in colour)
