@@ -23,64 +23,18 @@ import argparse
 import dataclasses
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
+from transformers_step import CHECK_RATE, RATE
 
-BATCH, TEXT, RATE = 8, 128, 0.03
-CHECK_RATE = 100.0  # so large that rounding the parameters does not blur how they change
+BATCH, TEXT = 8, 128
 TOLERANCE = 1e-3
 
 Batch = dict[str, np.ndarray]
-
-
-def peer(folder: str) -> None:
-    """Makes the steps "check" and "single" when asked; runs in the other environment."""
-    import torch
-    import transformers
-
-    model = transformers.PaliGemmaForConditionalGeneration.from_pretrained(f"{folder}/model")
-    model.train()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("language_model" in name and "self_attn" in name)
-    trained = [each for each in model.parameters() if each.requires_grad]
-
-    def step(name: str, rate: float) -> float:
-        """Returns the seconds it took."""
-        with np.load(f"{folder}/{name}.npz") as batch:
-            text, segment = (torch.from_numpy(batch[key]).long() for key in ("text", "segment"))
-            image = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous()
-        segment = torch.nn.functional.pad(segment, (256, 0))
-        slots = torch.full((len(text), 256), model.config.image_token_id)
-        ids = torch.cat([slots, text], dim=1)
-        optimizer = torch.optim.SGD(trained, rate)
-        start = time.perf_counter()
-        optimizer.zero_grad()
-        result = model(
-            input_ids=ids,
-            pixel_values=image,
-            attention_mask=(segment >= 0).long(),
-            token_type_ids=(segment > 0).long(),
-            labels=torch.where(segment > 0, ids, -100),
-        )
-        result.loss.backward()
-        optimizer.step()
-        return time.perf_counter() - start
-
-    print("ready", flush=True)
-    for name in sys.stdin:
-        if name == "check\n":
-            before = [parameter.detach().clone() for parameter in trained]
-            seconds = step("check", CHECK_RATE)
-            model.save_pretrained(f"{folder}/changed")
-            for parameter, value in zip(trained, before, strict=True):
-                parameter.data.copy_(value)
-        else:
-            seconds = step("single", RATE)
-        print(seconds, flush=True)
 
 
 def start_peer(python: str, folder: str, params, config, batches: Mapping[str, Batch]) -> Callable:
@@ -90,7 +44,7 @@ def start_peer(python: str, folder: str, params, config, batches: Mapping[str, B
     huggingface.export(params, config, f"{folder}/model")
     for name, batch in batches.items():
         np.savez(f"{folder}/{name}.npz", **batch)
-    command = [python, __file__, "--peer", folder]
+    command = [python, str(Path(__file__).with_name("transformers_step.py")), folder]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     stdin, stdout = process.stdin, process.stdout
     assert stdin and stdout
@@ -183,15 +137,12 @@ def memory(jitted, *arguments) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?")
-    parser.add_argument("tokenizer", nargs="?")
+    parser.add_argument("folder")
+    parser.add_argument("tokenizer")
     parser.add_argument("--torch-python", help="interpreter with torch and transformers")
-    parser.add_argument("--peer", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--remat", default="dots", help="what ours keeps, see PaliGemmaConfig")
     args = parser.parse_args()
-    if args.peer:
-        return peer(args.peer)
 
     import jax
     from flax.traverse_util import flatten_dict
