@@ -66,11 +66,12 @@ def masthead(model: str, light: str, status: str) -> str:
     )
 
 
-def message(text: str, about: str = "", problem: bool = False) -> str:
-    """A sentence that stands out, and what it is about."""
+def message(text: str, about: str = "", problem: bool = False, command: str = "") -> str:
+    """A sentence that stands out, what it is about, and what to type."""
     kind, role = ("problem", "alert") if problem else ("note", "status")
     about = f"<strong>{html.escape(about)}</strong>: " if about else ""
-    return f'<p class="{kind}" role="{role}">{about}{html.escape(text)}</p>'
+    command = f" <code>{html.escape(command)}</code>" if command else ""
+    return f'<p class="{kind}" role="{role}">{about}{html.escape(text)}{command}</p>'
 
 
 def nothing_yet() -> str:
@@ -135,9 +136,9 @@ def document(results: Sequence[Result], model: str) -> str:
 
 
 def percent(probability: float) -> str:
-    """For people: "12 %", "0.34 %", "1 in 52,000"."""
+    """For people: "12 %", "4.0 %", "0.34 %", "1 in 52,000"."""
     if probability >= 0.001:
-        return f"{100 * probability:.2g} %" if probability < 0.995 else "100 %"
+        return f"{100 * probability:.{(probability < 0.0995) + (probability < 0.00995)}f} %"
     if probability < 1e-12:
         return "next to nothing"
     digits = len(str(round(1 / probability))) - 2

@@ -2,18 +2,26 @@
 
     picture = check("beach.jpg", data)        # or raises Refused, with a sentence for the visitor
 
-What is accepted is what the library decodes: JPEG, PNG, GIF that does not move, BMP and WebP. It
+What is accepted is what the library decodes: JPEG, PNG, GIF, BMP and WebP; what moves is not. It
 is decoded here once, by Pillow, so that the model's worker is only given whole pictures.
+
+Telephones store photographs lying on their side, and say so in EXIF. Training and `predict.py` take
+pictures as they are stored, as the reference does, and data sets are mostly upright already. Here
+people see the picture upright, so the preview is turned, and `paligemma_lib.serving` turns what the
+model sees in the same way.
 """
 
 import dataclasses
 import io
 import threading
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from paligemma_lib.data.encoded import exif_orientation
 
 MAX_BYTES = 20 << 20
 MAX_PIXELS = 50_000_000
+MAX_SCANS = 100  # of a progressive JPEG: each takes as long as a whole picture, in a few bytes
 MAX_NAME = 60  # characters
 PREVIEW_SIDE = 640  # pixels
 
@@ -35,6 +43,15 @@ _BEGINNINGS = (  # where it stands, what it is, and what that means
     (4, b"ftypmif1", "a HEIC picture"),
     (4, b"ftyp", "a video"),
 )
+_UPRIGHT = {  # EXIF orientation -> how the picture is turned
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _one_at_a_time = threading.Lock()  # a large picture takes hundreds of megabytes while decoded
 
 
@@ -48,7 +65,7 @@ class Picture:
 
     Attributes:
       name: what the visitor called it, on one line; not escaped.
-      encoded: the file, or where the library may not know its variant, the same pixels as PNG.
+      encoded: the file.
       preview: a JPEG of at most 640 x 640 pixels, upright, without metadata.
       width, height: in pixels, upright.
       note: what the visitor should know about it, or "".
@@ -86,16 +103,20 @@ def check(name: str, data: bytes) -> Picture:
         kind = "JPEG" if picture.format == "MPO" else str(picture.format)
         if (pixels := picture.width * picture.height) > MAX_PIXELS:
             raise _too_large(f"{pixels / 1e6:,.0f} million")
-        if picture.format != "MPO" and getattr(picture, "is_animated", False):
-            raise Refused("The picture moves. Save one frame of it as PNG or JPEG.")
         try:
-            with _one_at_a_time:
-                checked = _decode(picture, one_line(name), kind, data)
+            moves = picture.format != "MPO" and getattr(picture, "is_animated", False)
+            if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
+                raise ValueError("it would keep the decoder busy for hours")
+            if not moves:
+                with _one_at_a_time:
+                    checked = _decode(picture, one_line(name), data)
         except Exception as error:
             raise Refused(
                 f"This begins like a {kind} picture, but is damaged or cut off. Save or copy it "
                 "anew."
             ) from error
+    if moves:
+        raise Refused("The picture moves. Save one frame of it as PNG or JPEG.")
     if name.lower().rpartition(".")[2] in SUFFIXES[kind]:
         return checked
     return dataclasses.replace(checked, note=f"In truth a {kind} picture, and read as such.")
@@ -108,20 +129,19 @@ def one_line(name: str) -> str:
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}…{name[-8:]}"
 
 
-def _decode(picture: Image.Image, name: str, kind: str, data: bytes) -> Picture:
-    if kind in ("BMP", "WEBP"):
-        file = io.BytesIO()
-        picture.convert("RGB").save(file, "PNG", compress_level=1)
-        data = file.getvalue()
+def _decode(picture: Image.Image, name: str, data: bytes) -> Picture:
     width, height = picture.size
-    if picture.getexif().get(0x0112, 1) >= 5:  # lies on its side
+    orientation = exif_orientation(data)
+    if orientation >= 5:
         width, height = height, width
     picture.draft("RGB", (2 * PREVIEW_SIDE, 2 * PREVIEW_SIDE))  # takes less memory for a JPEG
-    small = ImageOps.exif_transpose(picture)
-    if small.mode.startswith("I"):  # 16 bits
-        small = small.point(lambda value: value / 256)
-    small = small.convert("RGB")
+    if picture.mode.startswith("I"):  # 16 bits
+        picture = picture.point(lambda value: value / 256)
+    small = picture.convert("RGB")
+    small.info = {}  # comments would be saved too
     small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    if orientation in _UPRIGHT:
+        small = small.transpose(_UPRIGHT[orientation])
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)
     return Picture(name, data, file.getvalue(), width, height)

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,7 +10,6 @@ from PIL import Image, ImageOps
 from paligemma_lib.data import decode_image
 
 LEVEL = 1 / 127.5  # one of 256 levels, in [-1, 1]
-WHITE = Image.new("RGB", (9, 9), "white")
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -55,36 +56,85 @@ def test_a_picture_of_the_right_size_is_not_changed():
     np.testing.assert_allclose(decode_image(data, 32), levels / 127.5 - 1, atol=1e-6)
 
 
+def png_16_bits(levels: np.ndarray) -> bytes:
+    """A PNG file of uint16[H, W, 3], which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    height, width, _ = levels.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in levels.astype(">u2"))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def bmp(pixels: np.ndarray, *masks: int) -> bytes:
+    """A BMP file of uint16[H, W] or uint32[H, W] and the bits of red, green and blue in them."""
+    height, width = pixels.shape
+    bits, begin = 8 * pixels.itemsize, 14 + 40 + 12
+    data = pixels[::-1].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 3, len(data), 0, 0, 0, 0)
+    file = struct.pack("<IHHI", begin + len(data), 0, 0, begin)
+    return b"BM" + file + header + struct.pack("<III", *masks) + data
+
+
+def gif_with_a_margin(colour: bytes) -> bytes:
+    """A GIF file of 8 x 6 pixels whose only frame is one pixel at (3, 2)."""
+    screen = struct.pack("<HHBBB", 8, 6, 0x80, 0, 0) + bytes(3) + colour
+    frame = b"," + struct.pack("<HHHHB", 3, 2, 1, 1, 0)
+    return b"GIF89a" + screen + frame + bytes([2, 2, 0b01001100, 1, 0]) + b";"
+
+
 def kinds(image: Image.Image) -> dict[str, tuple[bytes, Image.Image]]:
     """Encoded pictures of every kind, with what they show."""
     grey, palette, transparent = image.convert("L"), image.quantize(32), image.copy()
     transparent.putalpha(grey)
     sixteen = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     inverted = ImageOps.invert(image).quantize(32)
+    moving = {"save_all": True, "append_images": [inverted]}
+    levels = np.asarray(image).astype(np.uint16)
+    red, green, blue = np.moveaxis(levels, 2, 0)
     files = {
         "JPEG": encode(image, "JPEG"),
         "JPEG 4:4:4": encode(image, "JPEG", subsampling=0, quality=98),
         "JPEG progressive": encode(image, "JPEG", progressive=True),
+        "JPEG RGB": encode(image, "JPEG", keep_rgb=True),
         "JPEG grey": encode(grey, "JPEG"),
         "JPEG CMYK": encode(image.convert("CMYK"), "JPEG"),
+        "JPEG YCCK": encode(image.convert("CMYK"), "JPEG").replace(
+            b"Adobe\0\x64\0\0\0\0\0", b"Adobe\0\x64\0\0\0\0\2"
+        ),
         "PNG grey": encode(grey, "PNG"),
         "PNG grey, transparent": encode(image.convert("LA"), "PNG"),
         "PNG palette": encode(palette, "PNG"),
         "PNG palette, transparent": encode(palette, "PNG", transparency=3),
         "PNG transparent": encode(transparent, "PNG"),
+        "PNG one colour transparent": encode(image, "PNG", transparency=image.getpixel((0, 0))),
         "PNG one bit": encode(image.convert("1"), "PNG"),
+        "PNG 16 bits": png_16_bits(levels * 256 + 200),
+        "PNG animated": encode(image, "PNG", **moving),
         "GIF": encode(palette, "GIF"),
-        "GIF animated": encode(palette, "GIF", save_all=True, append_images=[inverted]),
+        "GIF transparent": encode(palette, "GIF", transparency=3),
+        "GIF animated": encode(palette, "GIF", **moving),
+        "GIF with a margin": gif_with_a_margin(b"\xff\x80\x40"),
         "BMP": encode(image, "BMP"),
+        "BMP 32 bits": encode(transparent, "BMP"),
+        "BMP 16 bits": bmp((red >> 3 << 11) | (green >> 2 << 5) | (blue >> 3), 63488, 2016, 31),
         "BMP grey": encode(grey, "BMP"),
+        "BMP palette": encode(palette, "BMP"),
+        "BMP one bit": encode(image.convert("1"), "BMP"),
         "WebP": encode(image, "WEBP", lossless=True),
+        "WebP lossy": encode(image, "WEBP", quality=70),
+        "WebP transparent": encode(transparent, "WEBP", lossless=True, exact=True),
+        "WebP animated": encode(image, "WEBP", lossless=True, **moving),
     }
     shown = {
         name: Image.open(io.BytesIO(data)).convert("RGBA").convert("RGB")
         for name, data in files.items()
     }
     return {name: (files[name], shown[name]) for name in files} | {
-        "PNG 16 bits": (encode(sixteen, "PNG"), grey.convert("RGB"))
+        "PNG grey, 16 bits": (encode(sixteen, "PNG"), grey.convert("RGB"))
     }
 
 
@@ -92,6 +142,22 @@ def kinds(image: Image.Image) -> dict[str, tuple[bytes, Image.Image]]:
 def test_every_kind_of_file_gives_the_pixels_that_pillow_gives(image, kind):
     data, shown = kinds(image)[kind]
     np.testing.assert_allclose(decode_image(data, 32), expected(shown, 32), atol=0.02 * LEVEL)
+
+
+@pytest.mark.parametrize(
+    "kind", ["BMP palette", "BMP 16 bits", "GIF transparent", "WebP transparent", "JPEG CMYK"]
+)
+def test_colours_are_those_of_the_picture(image, kind):
+    data, _ = kinds(image)[kind]
+    off = np.abs(decode_image(data, 32) - expected(image, 32)) / LEVEL
+    assert off.mean() < 20  # what 32 colours lose; wrong ones are 60 and more off
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3), (4000, 3)])
+def test_small_and_long_pictures_are_squashed_too(size):
+    data = picture(2, size=size)
+    wanted = expected(Image.open(io.BytesIO(data)), 16)
+    np.testing.assert_allclose(decode_image(data, 16), wanted, atol=0.02 * LEVEL)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -130,10 +196,12 @@ def test_uint8_is_cut_off_to_whole_levels_as_in_the_reference(image):
         b"no picture",
         b"\xff\xd8\xff\xe0",
         encode(Image.new("RGB", (200, 200)), "TIFF"),
-        encode(Image.new("RGBA", (20, 20), (9, 8, 7, 6)), "WEBP"),
-        encode(Image.new("L", (9, 9)), "WEBP", save_all=True, append_images=[WHITE]),
         picture(0, form="JPEG")[:-30],
         picture(0, form="PNG")[:300],
+        picture(0, form="GIF")[:300],
+        picture(0, form="BMP")[:300],
+        picture(0, form="WEBP")[:-30],
+        bmp(np.zeros((6, 8), np.uint32), 0xFF, 0xFF00, 0xFF0000),  # TensorFlow: red for blue
     ],
 )
 def test_what_is_no_whole_picture_raises(data):

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import itertools
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -18,11 +20,14 @@ import uploads
 from PIL import Image
 
 import paligemma_lib as pg
-from paligemma_lib.decode import Beam
-from paligemma_lib.serving import Answer, Busy, Progress, Service
+from paligemma_lib.decode import Greedy
+from paligemma_lib.serving import Answer, Busy, Progress, Service, Writer
 
 try:
     import app
+    import app_captions
+    import app_pictures
+    import app_settings
     from streamlit.testing.v1 import AppTest
 except ModuleNotFoundError:
     pytest.skip("needs streamlit", allow_module_level=True)
@@ -121,7 +126,9 @@ def test_a_sample_is_captioned_as_the_library_does(visit, files):
     (wanted,) = pg.decode.generate(
         config,
         pg.checkpoint.load_params(files["--checkpoint"], config),
-        pg.data.decode_image(app.drawn_samples()["beach"].encoded, config.vision.image_size)[None],
+        pg.data.decode_image(
+            app_pictures.drawn_samples()["beach"].encoded, config.vision.image_size
+        )[None],
         pg.tokenizer.load(files["--tokenizer"]),
         max_new_tokens=8,
     )
@@ -133,7 +140,7 @@ def test_a_sample_is_captioned_as_the_library_does(visit, files):
 
 def test_beam_search_shows_its_alternatives(visit):
     page = upload(visit(), ("one.png", picture(1)), ("two.png", picture(2)))
-    page.radio(key="words").set_value(app.BEAM).run()
+    page.radio(key="words").set_value(app_settings.BEAM).run()
     assert page.select_slider(key="beams").value == 4
     assert page.button(key="ask").label == "Caption 2 pictures"
     page.select_slider(key="length").set_value(8)
@@ -172,8 +179,26 @@ def test_reruns_and_other_visitors_share_one_model_and_trace_nothing(visit, serv
     assert sum(array.nbytes for array in jax.live_arrays()) == size
 
 
-def test_nothing_is_jitted_in_the_script():
-    source = SCRIPT.read_text("utf-8")
+@pytest.mark.slow
+def test_the_server_does_without_keras():
+    program = """
+import sys, time, app
+service = app.start("no/such.npz", None, None)
+while not service.problem:
+    time.sleep(0.1)
+print("tensorflow" in sys.modules, "keras" in sys.modules)
+"""
+    paths = os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parents[1])])
+    environment = os.environ | {"PYTHONPATH": paths}
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert found.stdout == "True False\n", found.stderr[-2000:]
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPT.parent.glob("app*.py")), ids=lambda path: path.name)
+def test_nothing_is_jitted_in_the_page(path):
+    source = path.read_text("utf-8")
     assert "import jax" not in source
     assert "jit" not in source
 
@@ -205,7 +230,7 @@ def test_a_file_is_decoded_once_however_often_the_page_runs(visit, monkeypatch):
 
 
 def test_only_so_many_pictures_are_taken_at_a_time(visit):
-    many = [(f"{number}.png", picture(number)) for number in range(app.MAX_PICTURES + 1)]
+    many = [(f"{number}.png", picture(number)) for number in range(app_pictures.MAX_PICTURES + 1)]
     page = upload(visit(), *many)
     assert "The first 12 of 13 pictures are taken" in shown(page)
     assert page.button(key="ask").label == "Caption 12 pictures"
@@ -216,7 +241,7 @@ def test_the_history_is_bounded_holds_no_files_and_can_be_cleared(visit):
     page.session_state["results"] = page.session_state["results"] * 25
     results = caption(page).session_state["results"]
     assert [each.picture.name for each in results[:3]] == ["a.png", "b.png", "a.png"]
-    assert len(results) == app.MAX_HISTORY
+    assert len(results) == app_captions.MAX_HISTORY
     assert all(each.picture.encoded == b"" for each in results)
     press(page, "clear")
     assert page.session_state["results"] == []
@@ -226,21 +251,21 @@ def test_the_history_is_bounded_holds_no_files_and_can_be_cleared(visit):
 @pytest.fixture
 def held(monkeypatch):
     """Captions are written only once the value is set."""
-    event, write = threading.Event(), Service._write
+    event, write = threading.Event(), Writer.write
 
-    def wait(self, request, number):
+    def wait(self, *args, **options):
         assert event.wait(60)
-        write(self, request, number)
+        yield from write(self, *args, **options)
 
-    monkeypatch.setattr(Service, "_write", wait)
+    monkeypatch.setattr(Writer, "write", wait)
     yield event
     event.set()
 
 
-def test_while_others_are_served_the_page_tells_the_place_and_can_be_stopped(visit, services, held):
+def test_while_others_are_served_the_page_tells_the_place_and_can_be_stopped(visit, held):
     first, second = (upload(visit(), ("a.png", picture())) for _ in range(2))
     press(first, "ask")
-    while services[-1]._current is None:
+    while first.session_state["asked"].request.progress().stage != "writing":
         time.sleep(0.01)
     press(second, "ask")
     assert "Picture 1 of 1: 1 other picture comes first" in [
@@ -288,13 +313,14 @@ def test_a_wrong_command_line_is_told(visit, monkeypatch, capsys):
     assert "--chekpoint" in capsys.readouterr().err
 
 
-def test_few_programs_cover_all_choices():
-    ways = [(app.GREEDY, 4, "medium")]
-    ways += [(app.BEAM, beams, "medium") for beams in app.BEAMS]
-    ways += [(app.SAMPLING, 4, variety) for variety in app.VARIETY]
-    samplers = {app.sampler_of(*way) for way in ways}
-    assert len(samplers) == 7
-    assert Beam(8) in samplers
+def test_all_that_can_be_chosen_is_compiled_at_start():
+    samplers = app_settings.all_samplers()
+    assert len(samplers) == len(set(samplers)) == 7
+    assert samplers[0] == Greedy()
+    ways = [(app_settings.GREEDY, 4, "medium")]
+    ways += [(app_settings.BEAM, beams, "medium") for beams in app_settings.BEAMS]
+    ways += [(app_settings.SAMPLING, 4, variety) for variety in app_settings.VARIETY]
+    assert {app_settings.sampler_of(*way) for way in ways} == set(samplers)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +334,7 @@ def test_few_programs_cover_all_choices():
     ],
 )
 def test_stages_are_told(stage, ahead, told):
-    assert app.stage_of(Progress(stage, ahead, (Answer(),) * 3), 1) == told
+    assert app_captions.stage_of(Progress(stage, ahead, (Answer(),) * 3), 1) == told
 
 
 def test_the_server_listens_to_this_machine_alone_and_bounds_uploads():
@@ -316,3 +342,4 @@ def test_the_server_listens_to_this_machine_alone_and_bounds_uploads():
     assert settings["server"]["address"] == "localhost"
     assert settings["server"]["maxUploadSize"] << 20 == uploads.MAX_BYTES
     assert settings["browser"]["gatherUsageStats"] is False
+    assert settings["runner"]["postScriptGC"] is False

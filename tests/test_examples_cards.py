@@ -23,6 +23,7 @@ FAILED = cards.Result(PICTURE, WAY, None, HOSTILE, 0.0)
 def test_everything_is_escaped():
     pieces = [cards.answer(RESULT), cards.answer(FAILED), cards.writing(HOSTILE, HOSTILE)]
     pieces += [cards.masthead(HOSTILE, "", HOSTILE), cards.message(HOSTILE, HOSTILE)]
+    pieces += [cards.message("What to type:", command=HOSTILE)]
     for piece in pieces:
         page = Page(piece)
         assert not page.all("img")
@@ -34,7 +35,7 @@ def test_alternatives_come_with_bars_of_their_probability():
     piece = cards.answer(RESULT)
     page = Page(piece)
     assert "37 %" in page.text  # exp(-1)
-    assert "5 %" in page.text  # exp(-3)
+    assert "5.0 %" in page.text  # exp(-3)
     assert "width:100.0%" in piece
     assert "width:13.5%" in piece  # exp(-2)
     assert "0.12 s" in page.text
@@ -95,7 +96,11 @@ def test_the_document_holds_all_that_it_takes_to_repeat_it():
     ("probability", "shown"),
     [
         (1.0, "100 %"),
+        (0.997, "100 %"),
         (0.123, "12 %"),
+        (0.0994, "9.9 %"),
+        (0.0402, "4.0 %"),
+        (0.00994, "0.99 %"),
         (0.00123, "0.12 %"),
         (0.0009, "1 in 1,100"),
         (1.9e-5, "1 in 53,000"),

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from paligemma_lib.data import order
-from paligemma_lib.data.image import exif_orientation
+from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation
 from paligemma_lib.data.sources import Record, Source
 from paligemma_lib.data.text import pack
 from paligemma_lib.tokenizer import Tokenizer
@@ -125,7 +125,7 @@ class Examples:
             records[slot] = record
         rows = [self._text(*each) for each in zip(examples, numbers, records, strict=True)]
         loaded = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        loaded["encoded"] = np.array([record.image for record in records], object)
+        loaded["encoded"] = np.array([as_jpeg_or_png(record.image) for record in records], object)
         if self.apply_exif:
             turns = [exif_orientation(record.image) for record in records]
             loaded["orientation"] = np.array(turns, np.int32)

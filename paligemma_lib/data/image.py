@@ -2,22 +2,25 @@
 
     pixels = decode_image(path.read_bytes(), size=224)       # float32[224, 224, 3] in [-1, 1]
 
-JPEG, PNG, GIF, BMP, and WebP that is neither transparent nor animated. Grey becomes RGB,
-transparency is dropped, CMYK is converted, 16 bits become 8, and an animated GIF gives its first
-frame. The picture is squashed to a square, bilinear and antialiased, as in PaliGemma's
-pre-training. JPEG's accurate integer DCT gives the pixels that Pillow gives; TensorFlow's default
-differs by up to 23 levels.
+JPEG, PNG, GIF, BMP and WebP. Grey becomes RGB, CMYK is converted, 16 bits become 8, what moves
+gives its first frame, and transparency is dropped: the colours below it show. The picture is
+squashed to a square, bilinear and antialiased, as in PaliGemma's pre-training. JPEG's accurate
+integer DCT gives the pixels that Pillow gives; TensorFlow's default differs by up to 23 levels.
+
+In training, evaluation and prediction a picture lies as it is stored, whatever its EXIF orientation
+says, as in the reference. `apply_exif` is for where people see it upright, as in the web app.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import io
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+
+from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation
 
 # EXIF orientation: after transposing for 5 to 8, which sides are reversed.
 _LEFT_RIGHT, _UP_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
@@ -43,11 +46,11 @@ def decode_image(
     leave_gpu_memory()
     orientation = exif_orientation(encoded) if apply_exif else 1
     try:
-        return _decode(size, dtype)(encoded, orientation).numpy()
+        return _decode(size, dtype)(as_jpeg_or_png(encoded), orientation).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
-            f"not a whole JPEG, PNG, GIF, BMP or opaque WebP picture: {len(encoded)} bytes that "
-            f"begin with {encoded[:8]!r}. Replace or remove the file"
+            f"not a whole JPEG, PNG, GIF, BMP or WebP picture: {len(encoded)} bytes that begin "
+            f"with {encoded[:8]!r}. Replace the file, convert it to PNG, or remove it"
         ) from error
 
 
@@ -62,7 +65,7 @@ def to_pixels(
     """`decode_image` as TensorFlow operations.
 
     Args:
-      encoded: string[].
+      encoded: string[], from `as_jpeg_or_png`.
       size: S.
       dtype: "float32" or "uint8".
       orientation: int32[], from `exif_orientation`; None for as it is stored.
@@ -74,7 +77,7 @@ def to_pixels(
     pixels = tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+        lambda: tf.io.decode_png(encoded, channels=3),
     )
     if orientation is not None:
         pixels = _turn(pixels, orientation)
@@ -90,18 +93,6 @@ def to_pixels(
     if dtype == "uint8":
         return tf.cast(tf.clip_by_value(pixels, 0, 255), tf.uint8)
     return pixels * (1 / 127.5) - 1
-
-
-def exif_orientation(encoded: bytes) -> int:
-    """The EXIF orientation of a picture, 1 to 8; 1 if it has none."""
-    import PIL.Image  # only where EXIF is asked for
-
-    try:
-        with PIL.Image.open(io.BytesIO(encoded)) as picture:
-            orientation = picture.getexif().get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError):  # decoding will say what is wrong
-        return 1
-    return orientation if orientation in range(1, 9) else 1
 
 
 @functools.cache

@@ -1,0 +1,179 @@
+"""What this visitor asked for and got: the button, captions as they are written, the history.
+
+    ask_or_stop(service, pictures, sampler, way)
+    heading(model)
+    newest()                        # in a fragment that runs every POLL seconds while `asked`
+    earlier()
+
+`st.session_state` holds `asked`, `results` (newest first), `batch` (how many of them came together
+last) and `problem`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cards
+import streamlit as st
+from uploads import Picture
+
+if TYPE_CHECKING:  # these take seconds to import, and the page should be there at once
+    from paligemma_lib.decode.loop import Sampler
+    from paligemma_lib.serving import Progress, Request, Service
+
+MAX_HISTORY = 50  # captions of a visit
+POLL = 0.5  # seconds between looks at a caption in the making
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What this visitor is waiting for."""
+
+    request: Request
+    pictures: tuple[Picture, ...]
+    way: cards.Way
+
+
+def begin() -> None:
+    """A visit in which nothing was asked yet."""
+    state = st.session_state
+    state.setdefault("asked", None)  # Asked | None
+    state.setdefault("results", [])  # list[cards.Result]
+    state.setdefault("batch", 0)
+    state.setdefault("problem", "")
+
+
+def ask_or_stop(
+    service: Service, pictures: Sequence[Picture], sampler: Sampler, way: cards.Way
+) -> None:
+    """The button."""
+    if asked := st.session_state.asked:
+        st.button("Stop", on_click=asked.request.cancel, width="stretch", key="stop")
+        return
+    number = len(pictures)
+    label = f"Caption {number} pictures" if number > 1 else "Caption the picture"
+    # No callback: it would get what was chosen when the button was drawn, not what is chosen now.
+    if st.button(
+        label if number else "Choose a picture first",
+        type="primary",
+        disabled=not number or bool(service.problem),
+        width="stretch",
+        key="ask",
+    ):
+        _ask(service, tuple(pictures), sampler, way)
+        st.rerun()
+    if st.session_state.problem:
+        st.html(cards.message(st.session_state.problem, problem=True))
+
+
+def heading(model: str) -> None:
+    """Of the captions, with what can be done with all of them; or why there are none."""
+    state = st.session_state
+    if not state.results and not state.asked:
+        st.html(cards.nothing_yet())
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="heading"):
+        st.html('<h2 class="section">Captions of this visit</h2>')
+        if state.results:
+            st.download_button(
+                "CSV",
+                cards.table(state.results),
+                "captions.csv",
+                "text/csv",
+                icon=":material/download:",
+                on_click="ignore",
+                help="All captions of this visit as a table",
+            )
+            st.download_button(
+                "JSON",
+                cards.document(state.results, model),
+                "captions.json",
+                "application/json",
+                icon=":material/download:",
+                on_click="ignore",
+                help="The same with alternatives and settings",
+            )
+            st.button("Clear", on_click=state.results.clear, key="clear")
+
+
+def newest() -> None:
+    """What is being written for this visitor, or was written last: it stays where it is."""
+    state = st.session_state
+    bar = st.empty()
+    asked: Asked | None = state.asked
+    if asked is None:
+        for number, result in enumerate(state.results[: state.batch]):
+            _card(f"new {number}", result, cards.answer(result))
+        return
+    progress = asked.request.progress()
+    results = [
+        cards.Result(picture, asked.way, answer.caption, answer.problem, answer.seconds)
+        for picture, answer in zip(asked.pictures, progress.answers, strict=True)
+    ]
+    if progress.over:
+        kept = [
+            dataclasses.replace(each, picture=dataclasses.replace(each.picture, encoded=b""))
+            for each in results
+        ]
+        state.results = (kept + state.results)[:MAX_HISTORY]
+        state.batch = len(kept)
+        state.asked = None
+        st.rerun()
+    done = sum(answer.over for answer in progress.answers)
+    bar.progress(done / len(results), stage_of(progress, done))
+    for number, (result, given) in enumerate(zip(results, progress.answers, strict=True)):
+        if number <= done:
+            written = cards.writing(result.picture.name, given.text)
+            _card(f"new {number}", result, cards.answer(result) if given.over else written)
+
+
+def earlier() -> None:
+    """What was written before that."""
+    state = st.session_state
+    for number, result in enumerate(state.results[0 if state.asked else state.batch :]):
+        _card(f"old {number}", result, cards.answer(result))
+
+
+def stage_of(progress: Progress, done: int) -> str:
+    """For people."""
+    number = f"Picture {done + 1} of {len(progress.answers)}"
+    if progress.stage == "loading":
+        return f"{number}: the model is being loaded"
+    if progress.stage == "compiling":
+        return f"{number}: the model is being compiled for these settings, once"
+    if progress.stage == "waiting" and progress.ahead:
+        others = "other picture comes" if progress.ahead == 1 else "other pictures come"
+        return f"{number}: {progress.ahead} {others} first"
+    return number
+
+
+def _ask(service: Service, pictures: tuple[Picture, ...], sampler: Sampler, way: cards.Way) -> None:
+    """Hands pictures over to the model."""
+    from paligemma_lib.serving import Busy
+
+    state = st.session_state
+    state.problem = ""
+    try:
+        request = service.ask(
+            [picture.encoded for picture in pictures],
+            prompt=way.prompt,
+            sampler=sampler,
+            max_new_tokens=way.length,
+            seed=way.seed,
+        )
+    except Busy:
+        state.problem = "Too many people are waiting just now. Try again in a minute."
+    except RuntimeError:  # there is no model, as the head of the page says from now on
+        pass
+    else:
+        state.asked = Asked(request, pictures, way)
+
+
+def _card(place: str, result: cards.Result, body: str) -> None:
+    """A picture with what is said of it."""
+    with st.container(border=True, key=f"card {place}"):
+        picture, words = st.columns([2, 3])
+        picture.image(result.picture.preview, width="stretch", alt=result.description)
+        words.html(body)

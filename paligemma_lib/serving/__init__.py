@@ -1,0 +1,18 @@
+"""Captions for people who wait: one model for all, pictures in turn, words as they come.
+
+    service = Service(lambda: pg.captioner.load("nano"), prepare=[Greedy(), Beam(4)])
+    request = service.ask([picture], prompt="caption en", sampler=Beam(4), max_new_tokens=32)
+    while not (progress := request.progress()).over:
+        print(progress.stage, progress.ahead, progress.answers[0].text)
+        time.sleep(0.2)
+
+One thread loads the model and compiles; another writes captions. Nobody waits for all pictures of
+somebody else, and a request whose sampler is not compiled yet holds up nobody.
+"""
+
+from paligemma_lib.serving.progress import Answer, Progress, Stage
+from paligemma_lib.serving.queue import Busy, Queue, Request
+from paligemma_lib.serving.service import Service
+from paligemma_lib.serving.writer import Writer
+
+__all__ = ["Answer", "Busy", "Progress", "Queue", "Request", "Service", "Stage", "Writer"]

@@ -1,0 +1,134 @@
+"""Captions one picture at a time, some tokens at a time, by programs that are compiled once.
+
+    writer = Writer(captioner, prompt_tokens=48, max_new_tokens=64)
+    writer.compile(Beam(4))
+    for answer in writer.write(picture, "caption en", Beam(4), max_new_tokens=32):
+        print(answer.text)
+
+Prompts and captions have fixed room, so that there is one program for each sampler, whatever is
+asked; JAX keeps it.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import PIL.Image
+
+from paligemma_lib.batch import PAD
+from paligemma_lib.captioner import Captioner
+from paligemma_lib.data.image import decode_image
+from paligemma_lib.decode import (
+    State,
+    captions_from,
+    extend,
+    finished,
+    hypotheses,
+    image_keys,
+    prefill,
+    tokens_so_far,
+)
+from paligemma_lib.decode.devices import images_sharding, num_parts
+from paligemma_lib.decode.loop import Sampler
+from paligemma_lib.decode.samples import Hypotheses
+from paligemma_lib.serving.progress import Answer
+
+
+class Writer:
+    """A model that tells what it has written so far."""
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        *,
+        prompt_tokens: int,
+        max_new_tokens: int,
+        look_seconds: float = 0.2,
+    ):
+        """Args are those of `Service`."""
+        self._captioner = captioner
+        self._prompt_tokens, self._max_new_tokens = prompt_tokens, max_new_tokens
+        self._look_seconds = look_seconds
+
+    def compile(self, sampler: Sampler) -> None:
+        """Compiles all that `write` needs for this sampler, and TensorFlow's part."""
+        state = self._read(_blank_picture(), "", sampler, seed=0, number=0)
+        state = extend(self._captioner.config, self._captioner.params, state, 1)
+        finished(state), jax.device_get((tokens_so_far(state), hypotheses(state)))
+
+    def write(
+        self,
+        picture: bytes,
+        prompt: str,
+        sampler: Sampler,
+        max_new_tokens: int,
+        *,
+        seed: int = 0,
+        number: int = 0,
+    ) -> Iterator[Answer]:
+        """What is written so far, again and again; at last the caption.
+
+        It is the caption that `decode.generate` gives with `key=jax.random.key(seed)` for the
+        picture of this number.
+
+        Raises:
+          ValueError: the bytes are no picture, or the prompt is too long.
+        """
+        config, params = self._captioner.config, self._captioner.params
+        tokenizer = self._captioner.tokenizer
+        start = look = time.monotonic()
+        state = self._read(picture, prompt, sampler, seed, number)
+        written = count = 1
+        while written < max_new_tokens and not finished(state):
+            text = tokenizer.decode(np.asarray(tokens_so_far(state))[0].tolist())
+            yield Answer(text.strip().rstrip("\ufffd"))  # a character may be half written
+            now = time.monotonic()
+            pace, look = (now - look) / count, now
+            # A slow model shows each token; a fast one is not held up by being looked at.
+            count = 1 if written == 1 else int(self._look_seconds / max(pace, 1e-3))
+            count = min(max(count, 1), max_new_tokens - written)
+            state = extend(config, params, state, count)
+            written += count
+        found = jax.device_get(hypotheses(state))
+        room = slice(max_new_tokens)
+        found = Hypotheses(found.tokens[..., room], found.logprobs[..., room], found.score)
+        (caption, *_) = captions_from(found, tokenizer)
+        yield Answer(caption.text, caption, None, time.monotonic() - start)
+
+    def _read(self, picture: bytes, prompt: str, sampler: Sampler, seed: int, number: int) -> State:
+        """The state after the picture, the prompt and the first token."""
+        captioner = self._captioner
+        pixels = decode_image(picture, captioner.config.vision.image_size, apply_exif=True)
+        tokens = captioner.tokenizer.encode_prefix(prompt)
+        if len(tokens) > self._prompt_tokens:
+            raise ValueError(
+                f"The prompt has {len(tokens)} tokens, there is room for {self._prompt_tokens}: "
+                "make it shorter."
+            )
+        sharding = images_sharding(pixels, captioner.params)
+        rows = num_parts(sharding)  # the same picture for each
+        image: np.ndarray | jax.Array = np.repeat(pixels[None], rows, axis=0)
+        if sharding is not None:
+            image = jax.device_put(image, sharding)
+        text = np.full((rows, self._prompt_tokens), PAD, np.int32)
+        text[:, : len(tokens)] = tokens
+        return prefill(
+            captioner.config,
+            captioner.params,
+            image,
+            text,
+            np.full(rows, len(tokens), np.int32),
+            sampler=sampler,
+            max_new_tokens=self._max_new_tokens,
+            keys=image_keys(jax.random.key(seed), [number] * rows),
+        )
+
+
+def _blank_picture() -> bytes:
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (2, 2)).save(file, "PNG")
+    return file.getvalue()
