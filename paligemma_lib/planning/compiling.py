@@ -1,0 +1,199 @@
+"""Compiles a job in a process of its own and says what came out.
+
+    compiled = compile_job(job)                 # 10 to 60 seconds, about 1 GB of memory
+    if not compiled.fits:
+        print(compiled.problem)
+
+Of its own, since libtpu wants JAX to keep to the CPU, locks a file, and may end the process.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from paligemma_lib.planning import hlo
+from paligemma_lib.planning.collectives import Collective, read_collectives
+from paligemma_lib.planning.flops import matmul_flops
+from paligemma_lib.planning.job import Job, Training
+from paligemma_lib.planning.program import loss_turns, trace_decoding, trace_training
+from paligemma_lib.planning.slices import Slices, check_libtpu, position
+from paligemma_lib.planning.traffic import hbm_bytes
+from paligemma_lib.sharding import make_mesh
+
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # or libtpu complains; the topology decides
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What XLA says of a job, for each device.
+
+    Attributes:
+      fits: whether it was compiled.
+      problem: why not.
+      arguments: bytes of parameters, state and batch.
+      peak: bytes of memory at the worst moment, arguments among them; of a job that does not fit,
+        what it would take. On a CPU, whose compiler tells no peak, arguments and temporaries.
+      limit: bytes that there are; 0: nothing is known of a limit.
+      flops: of matrix products, see `flops.matmul_flops`.
+      model_flops: the same without what `remat` does again. (The loss computes logits twice in
+        either case.)
+      hbm_bytes: see `traffic.hbm_bytes`.
+      collectives: messages.
+      devices: how many.
+      seconds: of compiling.
+      compiler_bytes: resident memory of the process that compiled.
+    """
+
+    fits: bool
+    problem: str = ""
+    arguments: int = 0
+    peak: int = 0
+    limit: int = 0
+    flops: float = 0.0
+    model_flops: float = 0.0
+    hbm_bytes: float = 0.0
+    collectives: tuple[Collective, ...] = ()
+    devices: int = 0
+    seconds: float = 0.0
+    compiler_bytes: int = 0
+
+
+def compile_job(job: Job) -> Compiled:
+    """Compiles in another process.
+
+    Raises:
+      ModuleNotFoundError: libtpu is not installed.
+      ValueError: the topology or the job is none.
+      RuntimeError: the compiler failed for another reason than memory.
+    """
+    slices = Slices.named(job.topology, job.slices)
+    environment = os.environ | _ENVIRONMENT
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    if slices.chip is None:
+        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={slices.size}"
+    else:
+        check_libtpu()
+    with tempfile.TemporaryDirectory() as folder:
+        asked, told = Path(folder) / "job.json", Path(folder) / "compiled.json"
+        asked.write_text(json.dumps(job.to_json()), "utf-8")
+        ended = subprocess.run(
+            [sys.executable, "-m", __name__, str(asked), str(told)],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if not told.is_file():
+            raise RuntimeError(
+                f"compiling for {job.topology} ended with {ended.returncode}: "
+                f"{ended.stderr[-2000:]}"
+            )
+        answer = json.loads(told.read_text("utf-8"))
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    answer["collectives"] = tuple(Collective(**each) for each in answer["collectives"])
+    return Compiled(**answer)
+
+
+def main(asked: str, told: str) -> None:
+    """What the other process does."""
+    job = Job.from_json(json.loads(Path(asked).read_text("utf-8")))
+    try:
+        answer = dataclasses.asdict(_compile(job))
+    except ValueError as error:
+        answer = {"error": str(error)}
+    Path(told).write_text(json.dumps(answer), "utf-8")
+
+
+def _compile(job: Job) -> Compiled:
+    slices = Slices.named(job.topology, job.slices)
+    work = job.work
+    mesh = make_mesh(work.fsdp if isinstance(work, Training) else None, slices.devices())
+    limit = slices.chip.usable if slices.chip else 0
+    if isinstance(work, Training):
+        programs: Sequence[Any] = [trace_training(job.model, work, mesh)]
+        plain = dataclasses.replace(job.model, remat="none")
+        wanted: Sequence[Any] = [trace_training(plain, work, mesh)]
+        turns = loss_turns(work, mesh.size)
+    else:
+        programs = wanted = trace_decoding(job.model, work, mesh)
+        turns = work.max_new_tokens - 1
+    flops, model_flops = (
+        sum(matmul_flops(traced.jaxpr.jaxpr, turns) for traced in each) / mesh.size
+        for each in (programs, wanted)
+    )
+    found = Compiled(True, limit=limit, flops=flops, model_flops=model_flops, devices=mesh.size)
+    positions = [position(device) for device in mesh.devices.flat]
+    started = time.perf_counter()
+    for traced in programs:
+        try:
+            with jax.set_mesh(mesh) if isinstance(work, Training) else contextlib.nullcontext():
+                executable = traced.lower().compile()
+        except jax.errors.JaxRuntimeError as error:
+            return dataclasses.replace(
+                found, fits=False, **_refused(str(error), limit),
+                seconds=time.perf_counter() - started, compiler_bytes=_resident(),
+            )  # fmt: skip
+        memory = executable.memory_analysis()
+        peak = memory.peak_memory_in_bytes
+        if slices.chip is None:
+            peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        program = hlo.parse(executable.as_text())
+        found = dataclasses.replace(
+            found,
+            arguments=max(found.arguments, memory.argument_size_in_bytes),
+            peak=max(found.peak, peak),
+            hbm_bytes=found.hbm_bytes + hbm_bytes(program, turns),
+            collectives=(
+                *found.collectives, *read_collectives(program, slices, positions, turns)
+            ),
+        )  # fmt: skip
+    return dataclasses.replace(
+        found, seconds=time.perf_counter() - started, compiler_bytes=_resident()
+    )
+
+
+def _refused(message: str, limit: int) -> dict[str, Any]:
+    """What is known of a program that does not fit; raises RuntimeError for other refusals."""
+    used = _USED.search(message)
+    if not used and "RESOURCE_EXHAUSTED" not in message:
+        raise RuntimeError(message[:2000])
+    if not used:
+        return {"problem": message.splitlines()[0][:300]}
+    peak, limit = (int(float(used[k]) * _UNITS[used[k + 1]]) for k in (1, 3))
+    short = (peak - limit) / 2**30
+    return {
+        "peak": peak,
+        "limit": limit,
+        "problem": f"needs {peak / 2**30:.1f} GiB, {short:.1f} more than the "
+        f"{limit / 2**30:.2f} GiB of a device",
+    }
+
+
+def _resident() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

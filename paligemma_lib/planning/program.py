@@ -1,0 +1,165 @@
+"""The real steps of training and decoding, on arrays that have shapes and places and no content.
+
+    traced = trace_training(job, mesh)
+    compiled = traced.lower().compile()
+
+A test holds the shapes and places against those of a state that `train.init_state` makes.
+"""
+
+import math
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+from jax import ShapeDtypeStruct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from paligemma_lib import model, train
+from paligemma_lib.decode import loop
+from paligemma_lib.decode.devices import images_sharding
+from paligemma_lib.decode.samplers import Greedy
+from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.planning.job import Decoding, Training
+from paligemma_lib.sharding import batch_sharding, param_shardings, replicated
+from paligemma_lib.train.loss import _SLOTS
+from paligemma_lib.trainable import trained_rows
+
+SUPERVISED = 0.5  # share of text slots that hold a target: Flickr8k's five captions fill 70 of 128
+
+
+def trace_training(config: PaliGemmaConfig, work: Training, mesh: Mesh) -> Any:
+    """Returns the traced train step, to be lowered under `jax.set_mesh(mesh)` too.
+
+    Raises:
+      ValueError: the batch cannot be divided among devices and microbatches.
+    """
+    parts = mesh.size * work.microbatches
+    if work.batch_size % parts:
+        raise ValueError(
+            f"batch_size={work.batch_size} cannot be divided among {mesh.size} devices and "
+            f"{work.microbatches} microbatches: take a multiple of {parts}"
+        )
+    optimizer = train.make_optimizer(work.optimizer, learning_rate=1e-4, total_steps=1)  # type: ignore[arg-type]
+    step = train.make_train_step(config, optimizer, mesh=mesh, microbatches=work.microbatches)
+    state = abstract_state(config, work, optimizer, mesh)
+    with jax.set_mesh(mesh):
+        return step.jitted.trace(  # type: ignore[attr-defined]
+            state.pop("frozen"), state, abstract_batch(config, work, mesh)
+        )
+
+
+def abstract_state(
+    config: PaliGemmaConfig, work: Training, optimizer: train.Optimizer, mesh: Mesh
+) -> dict[str, Any]:
+    """The fields of a `TrainState` as `train.init_state` begins it."""
+    params = model.abstract_params(config)
+    places = flax.traverse_util.flatten_dict(param_shardings(mesh, params), sep="/")
+    rows = trained_rows(params, work.trainable)
+    trained, frozen, opt_state = {}, {}, {}
+    for name, leaf in flax.traverse_util.flatten_dict(params, sep="/").items():
+        first, rest = rows.get(name, leaf.shape[0]), leaf.shape[1:]
+        place = places[name]
+        if first:
+            shape = (first, *rest)
+            frozen[name] = (ShapeDtypeStruct(shape, work.frozen_dtype, sharding=place),)
+        if first < leaf.shape[0]:
+            piece = ShapeDtypeStruct((leaf.shape[0] - first, *rest), jnp.float32, sharding=place)
+            trained[name] = (piece,)
+            fresh = jax.eval_shape(optimizer.transform.init, piece)
+            opt_state[name] = (jax.tree.map(lambda x, like=piece: _beside(x, like, mesh), fresh),)
+
+    def scalar(dtype: Any) -> ShapeDtypeStruct:
+        return ShapeDtypeStruct((), dtype, sharding=replicated(mesh))
+
+    counters = ("step", "good_steps", "skipped", "skipped_in_a_row")
+    return {
+        "trained": trained,
+        "frozen": frozen,
+        "opt_state": opt_state,
+        "loss_scale": scalar(jnp.float32),
+        **{name: scalar(jnp.int32) for name in counters},
+    }
+
+
+def _beside(leaf: Any, piece: ShapeDtypeStruct, mesh: Mesh) -> ShapeDtypeStruct:
+    place = piece.sharding if leaf.shape == piece.shape else replicated(mesh)
+    return ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+
+def abstract_batch(
+    config: PaliGemmaConfig, work: Training, mesh: Mesh
+) -> dict[str, ShapeDtypeStruct]:
+    """A batch of the contract, with pictures as bytes."""
+    place, slots = batch_sharding(mesh), (work.batch_size, work.text_len)
+    side = config.vision.image_size
+    return {
+        "image": ShapeDtypeStruct((work.batch_size, side, side, 3), jnp.uint8, sharding=place),
+        **{
+            name: ShapeDtypeStruct(slots, jnp.int32, sharding=place)
+            for name in ("text", "segment", "position")
+        },
+        "loss_weight": ShapeDtypeStruct(slots, jnp.float32, sharding=place),
+    }
+
+
+def loss_turns(work: Training, devices: int) -> int:
+    """Turns of the loss's inner loop when `SUPERVISED` of the slots have a target."""
+    slots = work.batch_size // (devices * work.microbatches) * work.text_len
+    return math.ceil(SUPERVISED * slots / min(_SLOTS, slots))
+
+
+def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple[Any, Any]:
+    """Returns the traced prefill and the traced loop that adds the other tokens.
+
+    Raises:
+      ValueError: the batch cannot be divided among the devices that take rows of it.
+    """
+    params = model.abstract_params(config)
+    places = param_shardings(mesh, params, work.layout)
+    params = jax.tree.map(
+        lambda leaf, place: ShapeDtypeStruct(leaf.shape, work.dtype, sharding=place),
+        params,
+        places,
+    )
+    side, rows = config.vision.image_size, work.batch_size
+    place = images_sharding(None, params)
+    if work.layout == "fsdp":  # as a training run does
+        place = batch_sharding(mesh)
+    assert place is not None
+    parts = math.prod(mesh.shape[axis] for axis in place.spec[0] or ())
+    if rows % parts:
+        raise ValueError(f"batch_size={rows} cannot be divided among {parts} devices")
+    image = ShapeDtypeStruct((rows, side, side, 3), jnp.float32, sharding=place)
+    text = ShapeDtypeStruct((rows, work.prompt_len), jnp.int32)
+    length = ShapeDtypeStruct((rows,), jnp.int32)
+    keys = jax.eval_shape(lambda: loop.image_keys(jax.random.key(0), range(rows)))
+    traced = loop._prefill.trace(
+        config, Greedy(), work.max_new_tokens, config.dtype, place,
+        params, image, text, length, keys, None, ShapeDtypeStruct((), jnp.int32),
+    )  # fmt: skip
+    state = jax.tree.map(lambda leaf: ShapeDtypeStruct(leaf.shape, leaf.dtype), traced.out_info)
+    steps = ShapeDtypeStruct((), jnp.int32)
+    return traced, loop._extend.trace(config, params, _placed(state, place), steps)
+
+
+def _placed(state: loop.State, place: NamedSharding) -> loop.State:
+    """The state as prefill leaves it: what has images, split as they are."""
+
+    def put(axis: int) -> Any:
+        spec = PartitionSpec(*[None] * axis, *place.spec)
+        sharding = NamedSharding(place.mesh, spec)
+        return lambda leaf: ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return loop.State(
+        prompt=type(state.prompt)(
+            jax.tree.map(put(1), state.prompt.cache), put(0)(state.prompt.length)
+        ),
+        keys=put(0)(state.keys),
+        banned=None,
+        min_new_tokens=state.min_new_tokens,
+        written=jax.tree.map(put(0), state.written),
+        cache=jax.tree.map(put(1), state.cache),
+        step=state.step,
+        sharding=state.sharding,
+    )

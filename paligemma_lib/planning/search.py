@@ -1,0 +1,147 @@
+"""Which batch, microbatches and remat policy to train with on a topology.
+
+    found = ways_to_train(job, compile_job)
+    best = found[0]
+    print(*overrides(best.job))        # --config.batch_size=512 --config.microbatches=1 ...
+
+Each remat policy gets the largest batch that fits, and the batch that was asked for with as few
+microbatches as fit. The fastest, by the roofline's examples per second, comes first.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from paligemma_lib.model.config import REMAT
+from paligemma_lib.planning.compiling import Compiled
+from paligemma_lib.planning.job import Job, Training
+from paligemma_lib.planning.roofline import Roofline, predict
+from paligemma_lib.planning.slices import Slices
+
+_TRIES = 6  # compilations for one largest batch
+_PRECISION = 16  # it may be too small by one part in so many
+_ALIKE = 1.02  # what is faster by less is not worth a larger batch, or more memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A way to train that fits."""
+
+    job: Job
+    compiled: Compiled
+    limits: Roofline
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of a step."""
+        return self.job.work.batch_size
+
+    @property
+    def examples_per_second(self) -> float:
+        """At best, see `Roofline`."""
+        return self.batch_size / self.limits.seconds
+
+
+def ways_to_train(job: Job, compile_job: Callable[[Job], Compiled]) -> list[Candidate]:
+    """Tries policies and batches, the best first; an empty list: nothing fits.
+
+    Args:
+      job: where to start from; its batch is the one that is asked for.
+      compile_job: as `compiling.compile_job`.
+
+    Raises:
+      ValueError: the job is not one of training on TPUs.
+    """
+    chip = Slices.named(job.topology, job.slices).chip
+    if not isinstance(job.work, Training) or chip is None:
+        raise ValueError("ways_to_train: expected a job of training on TPUs")
+    wanted = job.work.batch_size
+    candidates: dict[Job, Candidate] = {}
+
+    def attempt(job: Job) -> Compiled:
+        compiled = compile_job(job)
+        if compiled.fits:
+            candidates[job] = Candidate(job, compiled, predict(compiled, chip))
+        return compiled
+
+    for remat in reversed(REMAT):
+        model = dataclasses.replace(job.model, remat=remat)
+        one = dataclasses.replace(job, model=model, work=_work(job, wanted, 1))
+        largest = largest_batch(one, attempt)
+        micro = 1
+        while largest and wanted > micro * largest:
+            micro *= 2
+        if micro > 1 and wanted % (micro * _devices(job)) == 0:
+            attempt(dataclasses.replace(job, model=model, work=_work(job, wanted, micro)))
+    return ranked([*candidates.values()], wanted)
+
+
+def ranked(candidates: list[Candidate], wanted: int) -> list[Candidate]:
+    """The fastest first; among those alike the batch that was asked for, then the least memory."""
+    if not candidates:
+        return []
+    fastest = max(each.examples_per_second for each in candidates)
+
+    def key(each: Candidate) -> tuple[bool, bool, float, float]:
+        alike = each.examples_per_second * _ALIKE >= fastest
+        memory = each.compiled.peak if alike else 0
+        return not alike, alike and each.batch_size != wanted, memory, -each.examples_per_second
+
+    return sorted(candidates, key=key)
+
+
+def largest_batch(job: Job, compile_job: Callable[[Job], Compiled]) -> int:
+    """The largest batch that fits, to a sixteenth; 0: not even one example for each device.
+
+    Peak memory is nearly a straight line over the batch, so two compilations tell where to look.
+    """
+    assert isinstance(job.work, Training)
+    unit = _devices(job) * job.work.microbatches
+    size = job.work.batch_size // unit * unit or unit
+    fits, too_large = 0, 0
+    points: dict[int, int] = {}
+    for _ in range(_TRIES):
+        work = dataclasses.replace(job.work, batch_size=size)
+        compiled = compile_job(dataclasses.replace(job, work=work))
+        if compiled.peak:
+            points[size] = compiled.peak
+        if compiled.fits:
+            fits = size
+        else:
+            too_large = size
+        if too_large and too_large - fits <= max(unit, fits // _PRECISION):
+            break
+        size = _next(points, compiled.limit, fits, too_large, unit)
+    return fits
+
+
+def _next(points: dict[int, int], limit: int, fits: int, too_large: int, unit: int) -> int:
+    size = 2 * fits if not too_large else too_large // 2
+    if len(points) > 1:
+        (low, low_peak), (high, high_peak) = sorted(points.items())[-2:]
+        if high_peak > low_peak:
+            size = low + int((limit - low_peak) * (high - low) / (high_peak - low_peak))
+    if too_large:
+        size = min(size, too_large - max(unit, fits // _PRECISION))
+    return max(size // unit * unit, fits + max(unit, fits // _PRECISION // unit * unit))
+
+
+def overrides(job: Job) -> list[str]:
+    """Arguments for `finetune.py`."""
+    work = job.work
+    if not isinstance(work, Training):
+        raise ValueError("overrides: a job of decoding has none")
+    return [
+        f"--config.batch_size={work.batch_size}",
+        f"--config.microbatches={work.microbatches}",
+        f"--config.model.remat={job.model.remat}",
+        f"--config.fsdp={work.fsdp or 0}",
+    ]
+
+
+def _work(job: Job, batch_size: int, microbatches: int) -> Training:
+    assert isinstance(job.work, Training)
+    return dataclasses.replace(job.work, batch_size=batch_size, microbatches=microbatches)
+
+
+def _devices(job: Job) -> int:
+    return Slices.named(job.topology, job.slices).size

@@ -1,0 +1,78 @@
+"""Plans as a table in Markdown, a line for each.
+
+print(plan_table([("v5e:2x4 fsdp", compiled, limits), ...]))
+"""
+
+from collections.abc import Sequence
+
+from paligemma_lib.planning.collectives import KINDS
+from paligemma_lib.planning.compiling import Compiled
+from paligemma_lib.planning.roofline import Roofline
+
+NOTE = (
+    "Predictions: nothing was run. Per device: memory and messages as XLA's compiler has them; "
+    "times as published speeds allow at best, each of the three alone."
+)
+_HEADER = (
+    "", "GiB of arguments", "GiB at peak", "of", "GB gathered", "GB reduced", "GB other", "TFLOP",
+    "compute ms", "memory ms", "network ms", "bound by", "MFU at best", "compiled in",
+)  # fmt: skip
+_GIB, _GB = 2**30, 1e9
+
+Plan = tuple[str, Compiled, Roofline | None]
+
+
+def plan_table(plans: Sequence[Plan]) -> str:
+    """Returns the lines; a plan that does not fit says so instead."""
+    rows = [_HEADER, *(_row(*plan) for plan in plans)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|",
+                      *lines[1:]])  # fmt: skip
+
+
+def sent(compiled: Compiled, kinds: Sequence[str] = KINDS) -> float:
+    """Bytes of all messages of some kinds in a step, each as large as the whole array."""
+    return sum(each.bytes * each.times for each in compiled.collectives if each.kind in kinds)
+
+
+def messages(compiled: Compiled, most: int = 12) -> str:
+    """The largest messages, a line for each."""
+    ranked = sorted(compiled.collectives, key=lambda each: -each.bytes * each.times)
+    lines = [
+        f"{each.times:6g} x {each.bytes / 1e6:10,.2f} MB  {each.kind:<18} among {each.group:<4} "
+        f"{each.source[-80:]}"
+        for each in ranked[:most]
+    ]
+    if rest := ranked[most:]:
+        size = sum(each.bytes * each.times for each in rest)
+        lines.append(f"and {len(rest)} smaller ones, {size / 1e6:,.1f} MB together")
+    return "\n".join(lines)
+
+
+def _row(name: str, compiled: Compiled, limits: Roofline | None) -> tuple[str, ...]:
+    limit = f"{compiled.limit / _GIB:.2f}" if compiled.limit else ""
+    used = f"{compiled.seconds:.0f} s, {compiled.compiler_bytes / _GIB:.1f} GiB"
+    if not compiled.fits:
+        peak = f"{compiled.peak / _GIB:.2f}" if compiled.peak else ""
+        return name, "", peak, limit, "does not fit", *[""] * 8, used
+    gathered, reduced = ("all-gather",), ("all-reduce", "reduce-scatter")
+    others = [kind for kind in KINDS if kind not in gathered + reduced]
+    times = [""] * 5
+    if limits:
+        parts = (limits.compute, limits.memory, limits.network)
+        times = [f"{1e3 * part:.1f}" for part in parts]
+        times += [limits.bound, f"{100 * limits.mfu:.0f} %"]
+    return (
+        name,
+        f"{compiled.arguments / _GIB:.2f}",
+        f"{compiled.peak / _GIB:.2f}",
+        limit,
+        *(f"{sent(compiled, kinds) / _GB:.2f}" for kinds in (gathered, reduced, others)),
+        f"{compiled.flops / 1e12:.2f}",
+        *times,
+        used,
+    )

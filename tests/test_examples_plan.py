@@ -1,0 +1,130 @@
+"""plan.py: models by name, what is compiled, what is printed, on a compiler that is made up."""
+
+import sys
+
+import plan
+import pytest
+
+import paligemma_lib as pg
+from paligemma_lib import planning
+from paligemma_lib.planning import Compiled, Decoding, Training
+
+POD = str(plan.POD)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Jobs that were compiled; on v5e whole weights do not fit."""
+    jobs = []
+
+    def compile_job(job):
+        jobs.append(job)
+        fits = job.topology != "v5e:2x4" or getattr(job.work, "fsdp", None) != 1
+        return Compiled(
+            fits, "" if fits else "needs 17.0 GiB, 1.2 more than the 15.75 GiB of a device",
+            peak=(8 if fits else 17) << 30, limit=int(15.75 * 2**30), flops=197e12,
+            model_flops=1e14, hbm_bytes=1e9, devices=8,
+        )  # fmt: skip
+
+    monkeypatch.setattr(planning, "compile_job", compile_job)
+    return jobs
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the command; configs read the command line itself."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["plan.py", *words])
+        return plan.main()
+
+    return run
+
+
+@pytest.fixture
+def model_named(monkeypatch):
+    def model_named(*changes):
+        words = [f"--config.model.{each}" for each in changes]
+        monkeypatch.setattr(sys, "argv", ["plan.py", *words])
+        return plan.model_of(plan.config_of(POD, words))
+
+    return model_named
+
+
+def test_a_published_model_is_known_by_its_name(model_named):
+    found = model_named("checkpoint=google/paligemma-2/jax/paligemma2-28b-pt-448", "remat=dots")
+    sizes = pg.model.config.paligemma2_28b(448)
+    assert (found.language, found.vision) == (sizes.language, sizes.vision)
+    assert (found.remat, found.dtype) == ("dots", "bfloat16")
+    assert model_named("image_size=896").vision.num_tokens == 4096
+
+
+def test_a_new_model_has_the_vocabulary_of_its_tokenizer(model_named):
+    assert model_named("checkpoint=", "vocab_size=2048").language.vocab_size == 2048
+
+
+def test_a_model_that_is_none_is_refused(model_named):
+    with pytest.raises(ValueError, match="of no published model"):
+        model_named("checkpoint=google/paligemma/jax/paligemma-4b-pt-224")
+
+
+def test_split_and_whole_weights_are_compared_on_each_topology(run, compiled, capsys):
+    assert run("--topology=v5e:2x4,v5p:2x2x2", "--batch_size=512") == 0
+    assert [(job.topology, job.work.fsdp) for job in compiled] == [
+        ("v5e:2x4", None), ("v5e:2x4", 1), ("v5p:2x2x2", None), ("v5p:2x2x2", 1),
+    ]  # fmt: skip
+    assert {job.work.batch_size for job in compiled} == {512}
+    out = capsys.readouterr().out
+    assert "v5e:2x4 replicated needs 17.0 GiB, 1.2 more than the 15.75 GiB of a device" in out
+    assert "Try fsdp=0, microbatches=2" in out
+    assert "Predictions: nothing was run" in out
+    assert "paligemma-3b-pt-224, 224 pixels: a step of 512 examples" in out
+
+
+def test_every_stage_is_compiled(run, compiled, tmp_path):
+    config = tmp_path / "configs" / "two.py"
+    config.parent.mkdir()
+    config.write_text(
+        f"import sys\nsys.path.insert(0, {str(plan.POD.parents[1])!r})\n"
+        "from configs import pod\n\n"
+        "def get_config():\n    config = pod.get_config()\n"
+        "    config.stages = ({'from_step': 0, 'trainable': 'attention'},\n"
+        "        {'from_step': 9, 'trainable': ('llm', 'projector'), 'top_layers': 0})\n"
+        "    return config\n"
+    )
+    assert run(f"--config={config}", "--topology=v6e:2x4") == 0
+    patterns = [[select.pattern for select in job.work.trainable] for job in compiled]
+    assert patterns == [["attention"]] * 2 + [["llm", "projector"]] * 2
+
+
+def test_decoding_compares_layouts(run, compiled, capsys):
+    assert run("--decode", "--slices=2", "--config.max_new_tokens=20") == 0
+    assert {type(job.work) for job in compiled} == {Decoding}
+    assert {job.work.layout for job in compiled} == {"replicated", "tensor", "fsdp"}
+    assert {(job.slices, job.work.max_new_tokens) for job in compiled} == {(2, 20)}
+    assert "256 captions of 20 tokens" in capsys.readouterr().out
+
+
+def test_nothing_that_fits_is_an_exit_code(run, monkeypatch, capsys):
+    refused = Compiled(False, "needs 99.0 GiB, 83.3 more than the 15.75 GiB of a device")
+    monkeypatch.setattr(planning, "compile_job", lambda job: refused)
+    assert run("--search") == 1
+    assert "v5e:2x4: nothing fits; try more chips" in capsys.readouterr().out
+
+
+def test_a_search_ends_with_arguments_of_finetune(run, compiled, capsys):
+    assert run("--topology=v6e:2x4", "--search") == 0
+    assert {type(job.work) for job in compiled} == {Training}
+    lines = capsys.readouterr().out.splitlines()
+    (recommended,) = (k for k, line in enumerate(lines) if "the first is recommended" in line)
+    *_, batch_size, microbatches, remat, fsdp = lines[recommended + 1].split()
+    assert batch_size.startswith("--config.batch_size=")
+    assert (microbatches, fsdp) == ("--config.microbatches=1", "--config.fsdp=0")
+    assert remat.startswith("--config.model.remat=")
+
+
+def test_errors_are_told_without_a_traceback(run, capsys):
+    assert run("--topology=v5e-8") == 2
+    assert "such as v5e:2x4" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("--topolgy=v5e:2x4")

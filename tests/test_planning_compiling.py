@@ -1,0 +1,52 @@
+"""Compiling in another process: CPU devices, and what a refusal says."""
+
+import dataclasses
+
+import pytest
+
+import paligemma_lib as pg
+from paligemma_lib.planning import Decoding, Job, Training, compile_job, compiling
+
+CONFIG = dataclasses.replace(pg.model.config.nano(48), remat="full")
+
+
+@pytest.mark.slow
+def test_training_for_several_cpu_devices():
+    layers = CONFIG.language.depth
+    split, whole = (
+        compile_job(Job(CONFIG, Training(8, 32, fsdp=fsdp), "cpu:4")) for fsdp in (None, 1)
+    )
+    assert split.fits and split.devices == 4
+    assert 0 < split.arguments < 0.5 * whole.arguments < whole.arguments < whole.peak
+    assert split.flops == whole.flops > split.model_flops == whole.model_flops > 0
+    gathers = [each for each in split.collectives if each.kind == "all-gather"]
+    assert sum(each.times == layers for each in gathers) >= 10  # forward and backward
+    assert not any(each.kind == "all-gather" and each.bytes > 1024 for each in whole.collectives)
+
+
+@pytest.mark.slow
+def test_decoding_gathers_no_weights_that_are_whole():
+    found = compile_job(Job(CONFIG, Decoding(8, 6), "cpu:4"))
+    assert found.fits and found.flops == found.model_flops > 0
+    assert sum(each.bytes * each.times for each in found.collectives) < 10**5
+
+
+def test_a_job_that_is_none_is_refused_with_the_reason():
+    with pytest.raises(ValueError, match="batch_size=9 cannot be divided among 2 devices"):
+        compile_job(Job(CONFIG, Training(9, 32), "cpu:2"))
+
+
+def test_a_refusal_says_by_how_much():
+    message = (
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
+        "hbm. Used 21.47G of 15.75G hbm. Exceeded hbm capacity by 5.72G."
+    )
+    found = compiling._refused(message, 16 * 2**30)
+    assert found["peak"] == int(21.47 * 2**30)
+    assert found["limit"] == int(15.75 * 2**30)
+    assert found["problem"] == "needs 21.5 GiB, 5.7 more than the 15.75 GiB of a device"
+
+
+def test_another_failure_of_the_compiler_is_no_lack_of_memory():
+    with pytest.raises(RuntimeError, match="INTERNAL: a bug"):
+        compiling._refused("INTERNAL: a bug", 0)

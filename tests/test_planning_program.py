@@ -1,0 +1,134 @@
+"""Jobs, the abstract steps, and their operations against a count by formula."""
+
+import dataclasses
+import json
+import math
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import model_cases as cases
+import pytest
+
+import paligemma_lib as pg
+from paligemma_lib.planning import Decoding, Job, Training
+from paligemma_lib.planning.flops import matmul_flops
+from paligemma_lib.planning.program import (
+    abstract_batch,
+    abstract_state,
+    loss_turns,
+    trace_decoding,
+    trace_training,
+)
+from paligemma_lib.trainable import Select
+
+MESH = pg.sharding.make_mesh(devices=jax.devices()[:1])
+CONFIG = pg.model.config.nano()
+WORK = Training(batch_size=8, text_len=64)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        Training(256, 128, (Select("attention", 4), Select("projector")), microbatches=2, fsdp=8),
+        Decoding(16, 48, layout="tensor"),
+    ],
+)
+def test_a_job_goes_through_json(work):
+    job = Job(pg.model.config.paligemma2_28b(448), work, "v5p:2x2x2", slices=2)
+    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize("trainable", [Select("attention"), Select("llm", top_layers=1)])
+def test_the_abstract_state_is_that_of_training(trainable, optimizer):
+    config = cases.tiny_config(1)
+    made = pg.train.make_optimizer(optimizer, learning_rate=1e-3, total_steps=1)
+    params = jax.device_put(cases.random_params(config), pg.sharding.replicated(MESH))
+    state = pg.train.init_state(config, params, made, trainable=trainable, mesh=MESH)
+    work = Training(8, 64, (trainable,), optimizer)
+    abstract = abstract_state(config, work, made, MESH)
+
+    def described(tree):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {
+            jax.tree_util.keystr(path): (leaf.shape, leaf.dtype, leaf.sharding.spec)
+            for path, leaf in leaves
+        }
+
+    assert described(abstract) == described(vars(state))
+
+
+def test_the_abstract_batch_is_one_of_the_contract():
+    config = cases.tiny_config(1)
+    size = config.vision.image_size
+    batch = pg.testing.tiny_batch(pg.testing.tiny_tokenizer(), image_size=size)
+    abstract = abstract_batch(config, Training(2, 48), MESH)
+    for key, leaf in abstract.items():
+        assert leaf.shape == batch[key].shape, key
+        assert leaf.dtype == (jnp.uint8 if key == "image" else batch[key].dtype), key
+
+
+def flops_by_formula(config, work, remat):
+    """Of training the attention layers alone: forward all, backward in the language model."""
+    v, c = config.vision, config.language
+    b, p, t = work.batch_size, v.num_tokens, work.text_len
+    patch = v.patch_size**2 * 3
+    tower = 4 * v.width**2 + 2 * v.width * v.mlp_dim
+    vision = v.depth * (2 * b * p * tower + 4 * b * p * p * v.width)
+    vision += 2 * b * p * (patch * v.width + v.width * c.width)
+
+    tokens = b * (p + t)
+    projections = 2 * c.width * c.head_dim * (c.num_heads + c.num_kv_heads)
+    mlp = 3 * c.width * c.mlp_dim
+    scores = 4 * tokens * (p + t) * c.num_heads * c.head_dim
+    forward = 2 * tokens * (projections + mlp) + scores
+    backward = forward + scores + 2 * tokens * projections  # of inputs, of trained weights
+    # A block's last product is not needed to differentiate it.
+    again = {"none": 0, "full": forward - 2 * tokens * c.width * c.mlp_dim}[remat]
+
+    slots = loss_turns(work, 1) * min(256, b * t)
+    loss = 3 * 2 * slots * c.width * c.vocab_size
+    return vision + c.depth * (forward + backward + again) + loss
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_flops_of_training_attention(remat, microbatches):
+    config = dataclasses.replace(CONFIG, remat=remat, dtype="bfloat16")
+    work = dataclasses.replace(WORK, batch_size=16, microbatches=microbatches)
+    traced = trace_training(config, work, MESH)
+    counted = matmul_flops(traced.jaxpr.jaxpr, loss_turns(work, 1))
+    one = dataclasses.replace(work, batch_size=16 // microbatches, microbatches=1)
+    assert counted == pytest.approx(microbatches * flops_by_formula(config, one, remat), rel=1e-9)
+
+
+def test_flops_are_those_that_xla_counts_where_nothing_loops():
+    def function(x, w):
+        return jnp.sum(jnp.einsum("btd,ndh->btnh", x, w))
+
+    shapes = (
+        jax.ShapeDtypeStruct((2, 8, 32), "float32"),
+        jax.ShapeDtypeStruct((4, 32, 16), "float32"),
+    )
+    traced = jax.jit(jax.grad(function, argnums=(0, 1))).trace(*shapes)
+    xla = traced.lower().compile().cost_analysis()["flops"]
+    assert matmul_flops(traced.jaxpr.jaxpr) == pytest.approx(xla, rel=0.1)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused():
+    with pytest.raises(ValueError, match="batch_size=9 cannot be divided among 1 devices and 2"):
+        trace_training(CONFIG, Training(9, 64, microbatches=2), MESH)
+
+
+def test_decoding_reads_all_weights_for_every_token():
+    work = Decoding(batch_size=2, max_new_tokens=5)
+    prefill, extend = (
+        matmul_flops(traced.jaxpr.jaxpr, work.max_new_tokens - 1)
+        for traced in trace_decoding(CONFIG, work, MESH)
+    )
+    language = flax.traverse_util.flatten_dict(pg.model.abstract_params(CONFIG)["llm"])
+    weights = sum(math.prod(leaf.shape) for leaf in language.values() if leaf.ndim > 2)
+    table = CONFIG.language.vocab_size * CONFIG.language.width
+    assert extend == pytest.approx(2 * 2 * 4 * (weights + table), rel=0.2)
+    assert prefill > 2 * 2 * CONFIG.vision.num_tokens * weights
