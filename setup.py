@@ -35,7 +35,7 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
-        "fsspec>=2024.6",
+        "gcsfs>=2024.6",
         "safetensors>=0.5",
         "dill>=0.3.8",
     ],
@@ -49,6 +49,8 @@ EXTRAS = {
     "app": ["streamlit>=1.67"],
     # To test the web app in Debian's chromium.
     "browser": ["playwright>=1.50"],
+    # To run the notebook as its test does.
+    "notebook": ["nbclient>=0.10", "ipykernel>=6.29"],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda12]>=0.10"],
 }

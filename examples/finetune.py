@@ -5,15 +5,16 @@
     python -m paligemma_lib.launch --count 2 examples/finetune.py --cpu         # two processes
 
 Checkpoints, metrics, TensorBoard's events, the exported model and the report lie in the config's
-workdir. The same command goes on where it was stopped or killed, also in another number of
-processes. On several machines, start it on each, with a workdir that all of them see: where JAX
-knows the cluster (a TPU pod, SLURM, Open MPI) as it is, elsewhere with --coordinator, --processes
-and --process.
+workdir. The same command goes on where it was stopped (by SIGTERM, with exit code 143) or killed,
+also in another number of processes. On several machines, start it on each, with a workdir that all
+of them see: where JAX knows the cluster (a TPU pod, SLURM, Open MPI) as it is, elsewhere with
+--coordinator, --processes and --process.
 """
 
 import functools
 import itertools
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,18 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 from flax.metrics.tensorboard import SummaryWriter
-from ingredients import Ingredients, batch_options, gather, optimizer_of, plain
+from ingredients import Ingredients, batch_options, gather, plain
 from ml_collections import ConfigDict, config_flags
 from results import caption_test_pictures, finish, pixels_of, predictions_before
 
 import paligemma_lib as pg
 from paligemma_lib import processes
+from paligemma_lib.atomic import is_remote, path_of
 from paligemma_lib.batch import Batch
 from paligemma_lib.data.pipeline import Batches
-from paligemma_lib.train import Checkpoints, Progress, TrainState
+from paligemma_lib.doctor import Stage, optimizer_of
+from paligemma_lib.termination import EXIT_CODE, Termination
+from paligemma_lib.train import Checkpoints, Optimizer, Progress, TrainState
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", str(Path(__file__).parent / "configs" / "demo.py"), "what to run"
@@ -43,54 +47,49 @@ JOINING: list[flags.FlagHolder[Any]] = [
     (flags.DEFINE_integer if kind is int else flags.DEFINE_string)(name, None, description)
     for name, (kind, description) in processes.OPTIONS.items()
 ]
-TERMINATED = 143  # exit code after SIGTERM, as shells have it
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_CODE))  # while there is nothing to save
     if CPU.value:
         jax.config.update("jax_platforms", "cpu")
     try:
         with processes.joined(*(flag.value for flag in JOINING)):
             code = finetune(CONFIG.value)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     sys.exit(code)
 
 
 def finetune(config: ConfigDict) -> int:
     """Runs the whole job, or what is left of it; returns the exit code."""
-    if "://" in config.workdir:
-        raise ValueError(f"workdir={config.workdir!r} is no local folder: give one, copy it later")
-    workdir = Path(config.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
+    workdir = path_of(config.workdir)
+    if not is_remote(workdir):  # there, files make their folders
+        workdir.mkdir(parents=True, exist_ok=True)
     mesh = pg.sharding.make_mesh(config.fsdp or None)
-    run = gather(config, workdir, mesh)
+    run = gather(config, mesh)
     steps_per_epoch = len(run.data.train) / config.batch_size
     total_steps = max(1, round(config.epochs * steps_per_epoch))
     optimizer = optimizer_of(config, total_steps)
 
     with Checkpoints(workdir / "checkpoints", keep=config.keep) as checkpoints:
-        first_step = checkpoints.latest() or 0
         identity = {"config": plain(config), "params": pg.train.fingerprint(run.params)}
-        if first_step:
-            may_differ = [f"config.{name}" for name in (*config.may_differ, "may_differ")]
-            checkpoints.check(first_step, identity, may_differ)
+        may_differ = [f"config.{name}" for name in (*config.may_differ, "may_differ")]
+        checkpoints.check(identity, may_differ)
         before = None
         if config.evaluate_before:
             before = predictions_before(config, workdir, run)
         first, *later = run.stages
-        state = pg.train.init_state(
+        start = pg.train.init_state(
             run.model, run.params, optimizer, trainable=first.trainable, mesh=mesh
         )
         run.params.clear()  # the state has them
-        for stage in later:
-            if stage.from_step < first_step:
-                state = pg.train.restage(state, optimizer, stage.trainable)
-        if first_step:
-            state = checkpoints.restore(first_step, state)
+        state = checkpoints.restore(functools.partial(staged, start, later, optimizer))
+        del start
+        first_step = int(state.step)
 
         speaks = jax.process_index() == 0
         if speaks:
@@ -109,11 +108,12 @@ def finetune(config: ConfigDict) -> int:
             run.tokenizer,
             seed=config.seed,
             captions=config.captions,
+            undecodable=config.data.damaged,
             start_step=first_step,
             **batch_options(config, run.model),
         )
         with (
-            processes.Termination(mesh) as termination,
+            Termination(mesh) as termination,
             Progress(
                 workdir,
                 total_steps=total_steps,
@@ -123,6 +123,12 @@ def finetune(config: ConfigDict) -> int:
                 silent=not speaks,
             ) as progress,
         ):
+            look = functools.partial(validate, config, run, eval_step, progress, termination)
+            validate_every = config.validate_every * steps_per_epoch
+            if first_step and is_due(first_step, total_steps, validate_every):
+                known = [each["step"] for each in progress.history if "validation_loss" in each]
+                if not processes.gather(b"known" if first_step in known else b"")[0]:
+                    look(state, first_step)  # it was stopped before it could
             for step in range(first_step, total_steps):
                 for stage in later:
                     if stage.from_step == step:
@@ -136,37 +142,58 @@ def finetune(config: ConfigDict) -> int:
                     raise ValueError(not_finite(config, state, eval_step, batch, batches, step))
 
                 done = step + 1
-                stop = termination.agreed()
                 validation_loss = None
-                if is_due(done, total_steps, config.validate_every * steps_per_epoch):
-                    with progress.paused():
-                        validation_loss = validate(config, run, eval_step, state)
-                        shown = caption_test_pictures(config, run, state.all_params(), count=2)
-                    progress.note(done, {"validation_loss": validation_loss})
-                    for each in shown:
-                        picture = functools.partial(pixels_of, run, each.number)
-                        progress.show(done, each.image_id, picture, each.caption.text)
+                if not termination.agreed() and is_due(done, total_steps, validate_every):
+                    validation_loss = look(state, done)
+                stop = termination.agreed()
                 if stop or is_due(done, total_steps, config.save_every * steps_per_epoch):
                     progress.flush()
                     checkpoints.save(state, identity, validation_loss)
                 if stop:
-                    progress.say(done, "stopped; the same command goes on from here")
-                    return TERMINATED
+                    break
+            if termination.agreed():
+                progress.say(int(state.step), "stopped; the same command goes on from here")
+                return EXIT_CODE
     finish(config, workdir, run, state, progress.history, before)
     return 0
 
 
-def validate(config: ConfigDict, run: Ingredients, eval_step: Any, state: TrainState) -> float:
-    """The loss on the validation pictures."""
+def staged(start: TrainState, later: list[Stage], optimizer: Optimizer, step: int) -> TrainState:
+    """What trains after so many steps, with the values of the start."""
+    for stage in later:
+        if stage.from_step < step:
+            start = pg.train.restage(start, optimizer, stage.trainable)
+    return start
+
+
+def validate(
+    config: ConfigDict,
+    run: Ingredients,
+    eval_step: Any,
+    progress: Progress,
+    termination: Termination,
+    state: TrainState,
+    done: int,
+) -> float | None:
+    """The loss on the validation pictures, with two captions; None if asked to end meanwhile."""
     batches = pg.data.eval_batches(
         run.data.validation, run.tokenizer, **batch_options(config, run.model)
     )
     params = state.all_params()
     sums = np.zeros(2)
-    for batch in batches:
-        losses, weights = eval_step(params, batch)
-        sums += [float(jax.numpy.sum(losses)), float(jax.numpy.sum(weights))]
-    return float(sums[0] / sums[1])
+    with progress.paused():
+        for batch in batches:
+            if termination.agreed():
+                return None
+            losses, weights = eval_step(params, batch)
+            sums += [float(jax.numpy.sum(losses)), float(jax.numpy.sum(weights))]
+        shown = caption_test_pictures(config, run, params, count=2)
+    loss = float(sums[0] / sums[1])
+    progress.note(done, {"validation_loss": loss})
+    for each in shown:
+        picture = functools.partial(pixels_of, run, each.number)
+        progress.show(done, each.image_id, picture, each.caption.text)
+    return loss
 
 
 def what_trains(state: TrainState) -> dict[str, Any]:

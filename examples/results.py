@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from ingredients import Ingredients, plain
 from ml_collections import ConfigDict
 
@@ -15,6 +16,7 @@ from paligemma_lib import processes
 from paligemma_lib.atomic import whole_file
 from paligemma_lib.captioner import Captioned, Captioner
 from paligemma_lib.checkpoint.gathering import whole
+from paligemma_lib.data.replacing import Replacing
 from paligemma_lib.evaluation import (
     RANK_BY,
     environment,
@@ -41,7 +43,10 @@ BEFORE, AFTER = "predictions_before.json", "predictions.json"
 def caption_test_pictures(
     config: ConfigDict, run: Ingredients, params: dict[str, Any], count: int = 0
 ) -> list[Captioned]:
-    """Captions of the first test pictures, greedily; 0: as many as the config says."""
+    """Captions of the first test pictures, greedily; 0: as many as the config says.
+
+    Raises ValueError for one that is damaged, unless the config says to do without.
+    """
     captioner = Captioner(run.model, params, run.tokenizer)
     results = captioner.caption(
         run.data.test,
@@ -50,7 +55,15 @@ def caption_test_pictures(
         max_new_tokens=config.max_new_tokens,
         count=count or config.test_pictures or None,
     )
-    return [result for result in results if isinstance(result, Captioned)]
+    captioned: list[Captioned] = []
+    for result in results:
+        if isinstance(result, Captioned):
+            captioned.append(result)
+        elif config.data.damaged == "raise":
+            raise ValueError(f"{result.where}: {result.problem}")
+        elif jax.process_index() == 0:
+            logging.warning("left out: %s: %s", result.where, result.problem)
+    return captioned
 
 
 def pixels_of(run: Ingredients, number: int) -> np.ndarray:
@@ -84,11 +97,14 @@ def finish(
 ) -> None:
     """Exports the model, captions and scores the test pictures, writes the report."""
     found = caption_test_pictures(config, run, state.all_params())
+    damaged = damaged_records(run)
     results: dict[ImageId, Captioned] = {result.image_id: result for result in found}
     params = whole(state.all_params())
     if jax.process_index() > 0:
         return
     export = workdir / config.export
+    for partial in workdir.glob(f".{export.name}.*.partial"):
+        partial.unlink()  # of a start that was killed
     pg.checkpoint.save_params(export, params, dtype=config.export_dtype)
     with whole_file(workdir / "tokenizer.model") as file:  # so that the folder is a checkpoint
         file.write(run.tokenizer.serialized())
@@ -105,6 +121,7 @@ def finish(
         sentence(rows[0], differences[RANK_BY] if differences else None),
         f"{int(state.step):,} steps trained {trained:,} parameters in {seconds:,.0f} seconds; "
         f"{int(state.skipped)} steps were skipped, as their gradients were not finite.",
+        *([f"{damaged} damaged records were replaced by others."] if damaged else []),
     ]
     report = Report(
         f"Fine-tuning on {_pictures(config)}",
@@ -141,6 +158,17 @@ def finish(
             print(f"  before: {before[image_id]}")
         print(f"  after:  {captions[image_id]}\n  people: {references[image_id][0]}")
     print(f"\nThe report: {path}\nThe model:  {export}")
+
+
+def damaged_records(run: Ingredients) -> int:
+    """How many records for training and validation were found damaged since this start."""
+    mine = "".join(
+        f"{split} {number}\n"
+        for split, source in (("train", run.data.train), ("validation", run.data.validation))
+        if isinstance(source, Replacing)
+        for number in source.damaged
+    )
+    return len({line for part in processes.gather(mine.encode()) for line in part.splitlines()})
 
 
 def _pictures(config: ConfigDict) -> str:

@@ -1,6 +1,6 @@
 """Files and folders that are there whole or not at all.
 
-with whole_file(Path("params.npz")) as file:
+with whole_file(path_of("gs://bucket/run/params.npz")) as file:
     file.write(data)
 with whole_folder(Path("my-captioner")) as partial:
     (partial / "config.json").write_text("{}")
@@ -10,9 +10,26 @@ import contextlib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
+
+_BLOCK = 16 << 20  # bytes that are sent at a time
+
+
+def path_of(name: str | os.PathLike[str]) -> Path:
+    """A local path, or one of `gs://`, which has the same methods."""
+    if not is_remote(name):
+        return Path(name)
+    from etils import epath  # by TensorFlow where it is installed, else by fsspec
+
+    return cast(Path, epath.Path(name))
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names a file system, as in gs://bucket/file."""
+    return "://" in os.fspath(path)
 
 
 @contextlib.contextmanager
@@ -22,10 +39,21 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Until then it lies beside `path` as `.NAME.*.partial`. Whatever happens, even a power cut, the
     old file or the new one is there, whole; a killed process leaves its partial file behind.
 
+    A remote file, as `path_of` gives it, is collected in a temporary local one and sent when the
+    block ends: it appears when all of it has arrived, in a folder that need not exist.
+
     Raises:
       FileNotFoundError: the folder of `path` is not there.
       IsADirectoryError: `path` is a folder.
     """
+    if is_remote(path):
+        with tempfile.TemporaryFile() as collected:
+            yield cast(BinaryIO, collected)
+            collected.seek(0)
+            with path.open("wb") as sent:
+                sent.write(b"")  # else TensorFlow makes no empty file
+                shutil.copyfileobj(collected, sent, _BLOCK)
+        return
     _check_parent(path)
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file")
@@ -36,8 +64,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say what was written
         raise
     _sync(path.parent)  # the new name itself must reach the disk
 

@@ -25,6 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from paligemma_lib import hub, processes, tokenizer
+from paligemma_lib.atomic import is_remote, path_of
 from paligemma_lib.checkpoint import load_params, read_config
 from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.sources import Source
@@ -167,7 +168,7 @@ def load(checkpoint: str, tokenizer_path: str | None = None, dtype: str | None =
 
 def tokenizer_of(checkpoint: str) -> Path:
     """The tokenizer beside a checkpoint or in its folder, or else PaliGemma's, which is fetched."""
-    place = Path(checkpoint if "://" in checkpoint else hub.fetch(checkpoint))
+    place = path_of(checkpoint if is_remote(checkpoint) else hub.fetch(checkpoint))
     beside = (place if place.is_dir() else place.parent) / "tokenizer.model"
     return beside if beside.is_file() else hub.fetch_tokenizer()
 

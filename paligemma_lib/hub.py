@@ -13,6 +13,7 @@ tells size and checksum before the first byte. A download takes its name only wh
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import hashlib
 import http.client
@@ -23,7 +24,7 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +38,7 @@ TOKENIZER = "gs://big_vision/paligemma_tokenizer.model"
 
 _GCS = "https://storage.googleapis.com"
 _TOKENIZER_BYTES = 4_264_023
-_TOKENIZER_SHA256 = re.compile("8986bb4f[0-9a-f]{50}168fc6")
+TOKENIZER_SHA256 = re.compile("8986bb4f[0-9a-f]{50}168fc6")
 _KAGGLE_HANDLE = re.compile(r"[\w-]+/[\w.-]+/\w+/[\w.-]+(/\d+)?")
 _BLOCK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
@@ -75,19 +76,34 @@ def fetch(source: str | os.PathLike[str], cache: str | os.PathLike[str] = CACHE)
         return _fetch_gcs(name, Path(cache).expanduser())
     path = Path(name).expanduser()
     if path.is_dir() and not (path / "config.json").exists():
-        exports = sorted(path.glob("*.npz"))
-        if len(exports) > 1:
-            names = ", ".join(each.name for each in exports)
-            raise ValueError(f"{path} holds several .npz files: give one of {names}")
-        return exports[0] if exports else path
+        return exported(path)
     if path.exists():
         return path
-    if _KAGGLE_HANDLE.fullmatch(name) and path.suffix != ".npz":
+    if is_kaggle(name):
         return _fetch_kaggle(name)
     raise FileNotFoundError(
         f"{name} is not there. Expected a local file or folder, gs://bucket/object, nano, or a "
         "Kaggle model such as google/paligemma/jax/paligemma-3b-pt-224"
     )
+
+
+def exported(folder: Path) -> Path:
+    """The one `.npz` file in the folder of a run, or the folder if it has none.
+
+    Raises:
+      ValueError: there are several.
+    """
+    found = sorted(folder.glob("*.npz"))
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise ValueError(f"{folder} holds several .npz files: give one of {names}")
+    return found[0] if found else folder
+
+
+def is_kaggle(name: str) -> bool:
+    """Whether `fetch` would ask Kaggle for it."""
+    path = Path(name).expanduser()
+    return bool(_KAGGLE_HANDLE.fullmatch(name)) and path.suffix != ".npz" and not path.exists()
 
 
 def fetch_tokenizer(
@@ -113,7 +129,7 @@ def _problem_with_tokenizer(path: Path) -> str | None:
     if size != _TOKENIZER_BYTES:
         return f"has {size:,} bytes, expected {_TOKENIZER_BYTES:,}"
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not _TOKENIZER_SHA256.fullmatch(found):
+    if not TOKENIZER_SHA256.fullmatch(found):
         return f"has the sha256 {found}, expected 8986bb4f...168fc6"
     return None
 
@@ -196,14 +212,15 @@ def _refusal(error: urllib.error.HTTPError, name: str) -> OSError:
     return ConnectionError(f"{name} could not be fetched (HTTP {error.code} {error.reason})")
 
 
-def _fetch_kaggle(handle: str) -> Path:
-    import kagglehub
+@contextlib.contextmanager
+def kaggle_refusals(handle: str) -> Iterator[None]:
+    """Tells what Kaggle answers in the block as the errors that `fetch` raises."""
     import requests
     from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError
 
     page = "https://www.kaggle.com/models/" + "/".join(handle.split("/")[:2])
     try:
-        folder = Path(kagglehub.model_download(handle))
+        yield
     except UnauthenticatedError as error:
         raise PermissionError(_licence_or_login(handle, page)) from error
     except requests.HTTPError as error:
@@ -228,6 +245,13 @@ def _fetch_kaggle(handle: str) -> Path:
             room = Path(get_cache_folder())
             raise _no_room(error, handle, room, "KAGGLEHUB_CACHE to another folder") from error
         raise
+
+
+def _fetch_kaggle(handle: str) -> Path:
+    import kagglehub
+
+    with kaggle_refusals(handle):
+        folder = Path(kagglehub.model_download(handle))
     files = sorted(folder.rglob("*.npz"))
     if len(files) != 1:
         found = ", ".join(str(file) for file in files) or "none"

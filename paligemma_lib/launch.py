@@ -4,7 +4,8 @@
 
 The processes meet on the loopback interface; process k uses the k-th GPU, where there are some.
 Their output comes through as it is. SIGTERM, Ctrl-C and SIGHUP go on to all of them. When one
-fails, the others have ten seconds to end by themselves, and its exit code is the launcher's.
+fails, it is named, the others have ten seconds to end by themselves, and its exit code is the
+launcher's.
 """
 
 import argparse
@@ -81,6 +82,10 @@ def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:
         if None not in codes:
             return 0
         time.sleep(_PAUSE)
+    for number, code in enumerate(codes):
+        if code:
+            how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+            print(f"process {number} of {len(codes)} ended: {how}", file=sys.stderr, flush=True)
     deadline = time.monotonic() + _GRACE
     while any(process.poll() is None for process in started) and time.monotonic() < deadline:
         time.sleep(_PAUSE)

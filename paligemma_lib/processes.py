@@ -13,6 +13,7 @@ and under SLURM, Open MPI or Kubernetes with its `kubernetes` package, JAX itsel
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -22,12 +23,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather, sync_global_devices
-from jax.sharding import Mesh
 
-from paligemma_lib.sharding import batch_sharding, replicated
+from paligemma_lib.heartbeats import Heartbeats
 
 OPTIONS: Mapping[str, tuple[type, str]] = {  # of scripts: the arguments of `joined`
     "coordinator": (str, "HOST:PORT of process 0, where several processes meet"),
@@ -37,6 +36,8 @@ OPTIONS: Mapping[str, tuple[type, str]] = {  # of scripts: the arguments of `joi
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _REMINDER = 10.0  # seconds until one is told what is waited for
+_BROKEN = re.compile("Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|[Cc]onnection")  # to other processes
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _ALONE = (  # what JAX says
     "coordinator_address should be defined",  # no cluster was found
     "must be called before any JAX calls",  # a notebook, or a test, that goes on
@@ -53,7 +54,8 @@ def joined(
     """Runs a block together with the other processes; its end waits for all of them.
 
     A process that leaves the block with an error says so and ends at once: JAX would have it wait
-    for the others, which wait for it.
+    for the others, which wait for it. When one is missing, the others name it and end, see
+    `heartbeats`.
 
     Args:
       coordinator: HOST:PORT, where process 0 listens; on its loopback interface alone if that is
@@ -70,12 +72,12 @@ def joined(
     if not jax.distributed.is_initialized():
         yield
         return
-    me = f"process {jax.process_index()} of {jax.process_count()}"
-    try:
-        yield
-        sync_global_devices("the end")
-    except BaseException as error:
-        _end(error, me)
+    with Heartbeats() as heartbeats:
+        try:
+            yield
+            sync_global_devices("the end")
+        except BaseException as error:
+            _end(error, heartbeats)
 
 
 @contextlib.contextmanager
@@ -105,46 +107,6 @@ def gather(data: bytes) -> list[bytes]:
 def gather_rows(array: np.ndarray) -> np.ndarray:
     """The arrays of all processes, which have one shape, joined along axis 0 in their order."""
     return array if jax.process_count() == 1 else process_allgather(array, tiled=True)
-
-
-class Termination:
-    """SIGTERM, of which all processes learn at the same step.
-
-    with Termination(mesh) as termination:
-        for step in range(1000):
-            state, metrics = train_step(state, batch)
-            if termination.agreed():
-                break
-
-    In each step the devices add up who was asked to end, and the sum is read a step later, so that
-    none of them waits for a host. (JAX's own preemption service takes SIGTERM away from all that
-    is not a step.)
-    """
-
-    def __init__(self, mesh: Mesh) -> None:
-        self._sharding = batch_sharding(mesh)
-        self._count = jax.jit(jnp.sum, out_shardings=replicated(mesh))
-        self._asked = False
-        self._counted: jax.Array | None = None  # in the step before
-
-    def __enter__(self) -> "Termination":
-        self._before = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    def agreed(self) -> bool:
-        """Whether a process has been asked to end; all call this after each of their steps."""
-        if jax.process_count() == 1:
-            return self._asked
-        mine = np.full(len(self._sharding.addressable_devices), self._asked, np.int32)
-        before = self._counted
-        self._counted = self._count(jax.make_array_from_process_local_data(self._sharding, mine))
-        return before is not None and int(before) > 0
-
-    def _note(self, *_: object) -> None:
-        self._asked = True
 
 
 def _join(
@@ -185,8 +147,6 @@ def _join(
                 coordinator_bind_address=coordinator if host in _LOOPBACK else None,
                 initialization_timeout=2 * round(patience),
             )
-    # JAX took it, to tell of it by its preemption service: give it back.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
 
 
 def _check_free(host: str, port: int) -> None:
@@ -228,20 +188,23 @@ def _watched(what: str, patience: float) -> Iterator[None]:
         os._exit(1)
 
     timers = [threading.Timer(_REMINDER, remind), threading.Timer(patience, give_up)]
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would not get to it
+    # Python would not get to them; and JAX takes SIGTERM, to tell of it by its preemption service.
+    handlers = {each: signal.signal(each, signal.SIG_DFL) for each in _ENDING}
     for timer in timers:
         timer.daemon = True
         timer.start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, interrupt)
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
         for timer in timers:
             timer.cancel()
 
 
-def _end(error: BaseException, me: str) -> None:
+def _end(error: BaseException, heartbeats: Heartbeats) -> None:
     """Ends this process as Python would, but without a word to the others."""
+    me = f"process {jax.process_index()} of {jax.process_count()}"
     code: Any = 1
     if isinstance(error, SystemExit):
         code = error.code or 0
@@ -251,6 +214,9 @@ def _end(error: BaseException, me: str) -> None:
         code = f"{type(error).__name__}: {error}"
     else:
         traceback.print_exception(error)
+    if _BROKEN.search(str(error)):
+        for other in heartbeats.missing():
+            print(f"{me}: {other} is missing", file=sys.stderr)
     if not isinstance(code, int):
         print(f"{me}: {code}", file=sys.stderr)
         code = 1

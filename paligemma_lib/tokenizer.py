@@ -14,10 +14,10 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import sentencepiece
 
+from paligemma_lib.atomic import path_of
 from paligemma_lib.batch import BOS, EOS, PAD
 
 UNKNOWN = 3
@@ -164,19 +164,21 @@ def load(path: str | os.PathLike[str], model_vocab: int | None = None) -> Tokeni
     """Loads a SentencePiece `.model` file.
 
     Args:
-      path: a local file.
+      path: a local file, or one on `gs://`.
       model_vocab: rows of the model's token embedding, to check that the two belong together.
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: the file is no SentencePiece model with PaliGemma's conventions; see `Tokenizer`.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is not a file; expected a SentencePiece model. PaliGemma's comes with its "
             "weights on Kaggle, or from gs://big_vision/paligemma_tokenizer.model"
         )
-    if path.stat().st_size > _MAX_FILE_BYTES:
+    with path.open("rb") as file:
+        model = file.read(_MAX_FILE_BYTES + 1)
+    if len(model) > _MAX_FILE_BYTES:
         raise ValueError(f"{path} has more than {_MAX_FILE_BYTES >> 20} MiB: not a tokenizer")
-    return Tokenizer(path.read_bytes(), str(path), model_vocab)
+    return Tokenizer(model, str(path), model_vocab)

@@ -27,6 +27,8 @@ _EXCUSED = (
     "needs pycocoevalcap",
     "needs streamlit",
     "needs playwright",
+    "needs nbclient",
+    "needs libtpu",
     "Not a test.",  # TensorFlow's own
 )
 

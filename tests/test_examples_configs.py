@@ -3,11 +3,11 @@
 import importlib
 from pathlib import Path
 
-import ingredients
 import pytest
 from configs import base
 
 import paligemma_lib as pg
+from paligemma_lib import doctor
 
 CONFIGS = Path(base.__file__).parent
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
@@ -23,9 +23,9 @@ def test_a_config_sets_known_fields_to_values_that_work(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     assert sorted(fields(config)) == sorted(fields(base.get_config()))
     model = getattr(pg.model.config, config.model.name)()
-    for stage in ingredients.stages_of(config):
+    for stage in doctor.stages_of(config):
         assert pg.trainable.trained_rows(pg.model.abstract_params(model), stage.trainable)
-    ingredients.optimizer_of(config, total_steps=100)
+    doctor.optimizer_of(config, total_steps=100)
     assert config.model.dtype in pg.model.config.DTYPES
     assert config.model.remat in pg.model.config.REMAT
     assert config.batch_size % config.microbatches == 0

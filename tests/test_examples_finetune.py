@@ -18,6 +18,7 @@ from finetune_cases import exported, losses, of, tiny_run, write_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import paligemma_lib as pg
+from paligemma_lib.data import pipeline
 from paligemma_lib.train.progress import FILE
 
 SAID = "stderr.txt"
@@ -143,11 +144,6 @@ def test_what_is_wrong_is_said_before_the_first_step(config, tmp_path, changes, 
     assert not (tmp_path / FILE).exists()
 
 
-def test_a_remote_workdir_is_refused(config):
-    with pytest.raises(ValueError, match="'gs://bucket/run' is no local folder"):
-        finetune.finetune(of(config, "gs://bucket/run"))
-
-
 def start(config, workdir, folder):
     """The script in a process of its own, with this config as a file."""
     file = write_config(of(config, workdir), folder / "config.py")
@@ -174,6 +170,40 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(config, tmp_path):
     assert losses(killed) == losses(undisturbed)
     want = exported(undisturbed)
     for name, value in exported(killed).items():
+        np.testing.assert_array_equal(value, want[name])
+
+
+@pytest.mark.slow
+def test_sigterm_before_the_first_step_ends_at_once(config, tmp_path):
+    workdir = tmp_path / "run"
+    process = start(config, workdir, tmp_path)
+    while not (workdir / "checkpoints").exists():  # so Python is at work
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+
+
+def test_sigterm_in_a_validation_saves_and_validates_later(config, finished, tmp_path, monkeypatch):
+    asked = []
+
+    def batches(*args, **kwargs):
+        if len(asked) < 2:  # the first validation passes, the second is interrupted
+            asked.append(1)
+            if len(asked) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return eval_batches(*args, **kwargs)
+
+    eval_batches = pipeline.eval_batches
+    monkeypatch.setattr(pipeline, "eval_batches", batches)
+    assert finetune.finetune(of(config, tmp_path)) == 143
+    assert list(losses(tmp_path)) == list(range(6))
+    assert list(losses(tmp_path, "validation_loss")) == [3]
+    assert finetune.finetune(of(config, tmp_path)) == 0
+    for name in ("loss", "validation_loss"):
+        assert losses(tmp_path, name) == losses(finished, name)
+    want = exported(finished)
+    for name, value in exported(tmp_path).items():
         np.testing.assert_array_equal(value, want[name])
 
 

@@ -10,6 +10,8 @@ import sample_data
 from finetune_cases import of, tiny_run
 
 import paligemma_lib as pg
+from paligemma_lib import doctor
+from paligemma_lib.doctor.setup import SPLITS
 from paligemma_lib.train import memory
 
 
@@ -23,14 +25,14 @@ def test_folders_are_read_as_they_are(config, tmp_path):
     changes = {"data.kind": "folder"} | {
         f"data.{split}": folder for split in ("train", "validation", "test")
     }
-    data = ingredients.data_of(of(config, tmp_path, **changes), tmp_path)
-    (record,) = data.train.read([0])
-    assert len(data.train) == 3 and len(record.captions) == 5
+    train = doctor.setup_of(of(config, tmp_path, **changes)).data["train"]
+    (record,) = train.read([0])
+    assert len(train) == 3 and len(record.captions) == 5
 
 
 def test_an_unknown_kind_is_refused_with_those_that_are_known(config, tmp_path):
     with pytest.raises(ValueError, match="expected tfds, jsonl, folder or sample"):
-        ingredients.data_of(of(config, tmp_path, **{"data.kind": "csv"}), tmp_path)
+        doctor.setup_of(of(config, tmp_path, **{"data.kind": "csv"}))
 
 
 def test_too_little_memory_is_told_before_parameters_are_loaded(config, tmp_path, monkeypatch):
@@ -38,7 +40,7 @@ def test_too_little_memory_is_told_before_parameters_are_loaded(config, tmp_path
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: little)
     monkeypatch.setattr(ingredients, "params_of", lambda *_: pytest.fail("parameters were loaded"))
     with pytest.raises(ValueError, match="GiB are free. What helps"):
-        ingredients.gather(of(config, tmp_path), tmp_path, pg.sharding.make_mesh())
+        ingredients.gather(of(config, tmp_path), pg.sharding.make_mesh())
 
 
 def test_captions_of_validation_must_fit_all_at_once(config, tmp_path):
@@ -48,7 +50,25 @@ def test_captions_of_validation_must_fit_all_at_once(config, tmp_path):
     (folder / "long.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     long = {"data.train": str(folder / "long.jsonl"), "captions": "sample"}
     mesh = pg.sharding.make_mesh()
-    ingredients.gather(of(config, tmp_path, **long), tmp_path, mesh)
+    ingredients.gather(of(config, tmp_path, **long), mesh)
     long["data.validation"] = long["data.train"]
     with pytest.raises(ValueError, match="of 3 suffixes.*text_len is 64"):
-        ingredients.gather(of(config, tmp_path, **long), tmp_path, mesh)
+        ingredients.gather(of(config, tmp_path, **long), mesh)
+
+
+def test_what_a_run_makes_is_checked_when_it_is_there(config, tmp_path):
+    """Drawn pictures and their tokenizer: nothing of them is known before."""
+    drawn = of(config, tmp_path, **{"data.kind": "sample", "data.name": "30", "batch_size": 2})
+    drawn.data.train, drawn.data.validation, drawn.data.test = SPLITS
+    drawn.model.checkpoint = drawn.model.tokenizer = ""
+    drawn.model.vocab_size, drawn.text_len = 300, 16
+    before = doctor.setup_of(drawn)
+    assert before.data_to_come and before.tokenizer_to_come
+    doctor.require(before)
+    with pytest.raises(ValueError, match=r"image scene_.* text_len is 16"):
+        ingredients.gather(drawn, pg.sharding.make_mesh())
+    drawn.text_len = 512
+    run = ingredients.gather(drawn, pg.sharding.make_mesh())
+    assert run.tokenizer.vocab_size == run.model.language.vocab_size == 300
+    assert len(run.data.train) + len(run.data.validation) + len(run.data.test) == 30
+    assert not doctor.setup_of(drawn).to_come

@@ -28,11 +28,13 @@ def finetuned(count: int, config, workdir: Path) -> str:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Six steps, two validations; the pictures of validation do not fill their batches."""
+    """Six steps, two validations; no data fill their batches, and there are but three to test."""
     config = tiny_run(tmp_path_factory.mktemp("processes"))
     lines = Path(config.data.train).read_text().splitlines(keepends=True)
-    other = Path(config.data.validation)
-    other.write_text("".join(lines[:5]))
+    for split, count in (("train", 11), ("validation", 5), ("test", 3)):
+        path = Path(config.data.train).with_name(f"{split}-{count}.jsonl")
+        path.write_text("".join(lines[:count]))
+        config.data[split] = str(path)
     config.stages = config.stages[:1]
     config.epochs, config.save_every = 2.0, 1.0
     return config
@@ -64,7 +66,7 @@ def test_several_processes_train_as_one(alone, together):
     for name in ("predictions_before.json", "predictions.json"):
         captions = json.loads((workdir / name).read_text())
         assert captions == json.loads((alone / name).read_text())
-        assert len(captions) == 5
+        assert len(captions) == 3
     want = exported(alone)
     for name, value in exported(workdir).items():
         # On average: AdamW makes much of rounding where a gradient is next to nothing.
@@ -151,7 +153,7 @@ def test_fewer_pictures_than_processes_are_evaluated(tmp_path):
     (tmp_path / "data" / "captions.txt").write_text("image,caption\n0.png,a dog runs\n")
     out = tmp_path / "out"
     command = [str(EXAMPLES / "evaluate.py"), *options, "--folder", str(tmp_path / "data")]
-    result = launched(2, [*command, "--out-dir", str(out)])
+    result = launched(4, [*command, "--out-dir", str(out)])
     assert result.returncode == 0, result.stderr[-3000:]
     (prediction,) = json.loads((out / "predictions.json").read_text())
     (want,) = cases.captions_of(options[1], [tmp_path / "data" / "Images" / "0.png"])

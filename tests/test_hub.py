@@ -205,7 +205,7 @@ def official(monkeypatch):
     """Makes CONTENT the official tokenizer."""
     monkeypatch.setattr(hub, "_TOKENIZER_BYTES", len(CONTENT))
     found = hashlib.sha256(CONTENT).hexdigest()
-    monkeypatch.setattr(hub, "_TOKENIZER_SHA256", re.compile(f"{found[:8]}.*{found[-6:]}"))
+    monkeypatch.setattr(hub, "TOKENIZER_SHA256", re.compile(f"{found[:8]}.*{found[-6:]}"))
 
 
 def test_the_tokenizer_is_checked(server, tmp_path, official):
@@ -228,8 +228,8 @@ def test_another_tokenizer_is_not_kept(server, tmp_path, official, other):
 
 def test_the_official_size_and_hash():
     assert hub._TOKENIZER_BYTES == 4_264_023
-    assert hub._TOKENIZER_SHA256.fullmatch("8986bb4f" + "0" * 50 + "168fc6")
-    assert not hub._TOKENIZER_SHA256.fullmatch("8986bb4f" + "0" * 50 + "168fc7")
+    assert hub.TOKENIZER_SHA256.fullmatch("8986bb4f" + "0" * 50 + "168fc6")
+    assert not hub.TOKENIZER_SHA256.fullmatch("8986bb4f" + "0" * 50 + "168fc7")
 
 
 # --- Kaggle: kagglehub itself, with the server in Kaggle's place

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from process_cases import ENVIRONMENT, TIMEOUT, launched
 
-from paligemma_lib import launch, processes, sharding
+from paligemma_lib import launch, processes
 from paligemma_lib.checkpoint import gathering
 
 # --- Alone ---
@@ -63,16 +63,6 @@ def test_a_cluster_is_looked_for_where_there_may_be_one(monkeypatch, environment
         monkeypatch.setenv(name, value)
     with processes.joined():
         assert bool(calls) == tries
-
-
-def test_sigterm_is_noted_in_the_block_alone():
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    before = signal.getsignal(signal.SIGTERM)
-    with processes.Termination(mesh) as termination:
-        assert not termination.agreed()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert termination.agreed()
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 # --- The launcher, with scripts that need no JAX ---
@@ -163,6 +153,7 @@ TOGETHER = """
     import json, os, pathlib, signal, sys, time
     from paligemma_lib import processes
     from paligemma_lib.checkpoint import gathering
+    from paligemma_lib.termination import Termination
 
     folder = pathlib.Path(sys.argv[1])
     host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
@@ -187,7 +178,7 @@ TOGETHER = """
         found = gathering.whole({"a": (array,)})["a"][0]
         assert number > 0 or np.array_equal(found, values)
 
-        with processes.Termination(mesh) as termination:
+        with Termination(mesh) as termination:
             for step in range(100):
                 if number == 1 and step == 3:
                     os.kill(os.getpid(), signal.SIGTERM)

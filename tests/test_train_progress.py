@@ -4,7 +4,9 @@ import json
 
 import jax.numpy as jnp
 import pytest
+from gcs_cases import Storage
 
+from paligemma_lib.atomic import path_of
 from paligemma_lib.train import progress
 from paligemma_lib.train.progress import Progress
 
@@ -79,6 +81,18 @@ def test_a_restart_does_later_steps_again(tmp_path, clock):
     assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2, 3]
 
 
+def test_a_restart_keeps_what_was_noted_at_its_checkpoint(tmp_path, clock):
+    with Progress(tmp_path, total_steps=9, steps_per_epoch=1) as run:
+        for step in range(4):
+            clock.now += 1
+            run.record(step, METRICS, captions=1)
+            run.note(step + 1, {"validation_loss": float(step)})
+    with Progress(tmp_path, total_steps=9, steps_per_epoch=1, first_step=2) as run:
+        noted = [each["step"] for each in run.history if "validation_loss" in each]
+        assert noted == [1, 2]
+        assert [each["step"] for each in run.history if "loss" in each] == [0, 1]
+
+
 def test_a_silent_one_writes_and_prints_nothing(tmp_path, clock, capsys):
     with Progress(tmp_path, total_steps=2, steps_per_epoch=1, silent=True) as run:
         clock.now += 1
@@ -133,3 +147,29 @@ def test_a_restart_that_dies_at_once_loses_no_record(tmp_path, monkeypatch):
     with pytest.raises(MemoryError):
         Progress(tmp_path, total_steps=3, steps_per_epoch=3, first_step=2)
     assert (tmp_path / progress.FILE).read_bytes() == before
+
+
+def test_where_nothing_can_be_appended_the_file_is_written_when_flushed(
+    tmp_path, monkeypatch, clock
+):
+    with Storage(tmp_path) as storage:
+        for name, value in storage.environment.items():
+            monkeypatch.setenv(name, value)
+
+        def steps():
+            content = storage.objects["bucket/run/metrics.jsonl"].decode()
+            return [json.loads(line)["step"] for line in content.splitlines()]
+
+        folder = path_of("gs://bucket/run")
+        with Progress(folder, total_steps=9, steps_per_epoch=1) as run:
+            for step in range(3):
+                run.record(step, METRICS, captions=1)
+            assert steps() == []
+            run.flush()
+            assert steps() == [0, 1, 2]
+            run.note(3, {"validation_loss": 1.0})
+        assert steps() == [0, 1, 2, 3]
+        with Progress(folder, total_steps=9, steps_per_epoch=1, first_step=2) as run:
+            assert [record["step"] for record in run.history] == [0, 1]
+            run.record(2, METRICS, captions=1)
+        assert steps() == [0, 1, 2]

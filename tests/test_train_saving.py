@@ -1,12 +1,16 @@
 """Checkpoints of training: what comes back, what is kept, what is refused."""
 
+import shutil
+import textwrap
+
 import jax
 import model_cases as cases
 import numpy as np
 import pytest
+from process_cases import TIMEOUT, launched
 
 from paligemma_lib import sharding
-from paligemma_lib.train import Checkpoints, fingerprint, init_state, make_optimizer, restage
+from paligemma_lib.train import Checkpoints, init_state, make_optimizer, restage
 from paligemma_lib.trainable import Select
 
 CONFIG = cases.tiny_config(1)
@@ -29,6 +33,10 @@ def at_step(state, step):
     return state
 
 
+def steps_in(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw", "adafactor"])
 def test_a_state_comes_back_bit_for_bit(tmp_path, name):
     saved = at_step(state_of(name, step=7), 7)
@@ -36,9 +44,9 @@ def test_a_state_comes_back_bit_for_bit(tmp_path, name):
         checkpoints.save(saved, RUN)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() == 7
-        checkpoints.check(7, RUN)
+        checkpoints.check(RUN)
         fresh = state_of(name, seed=1)
-        restored = checkpoints.restore(7, fresh)
+        restored = checkpoints.restore(lambda step: at_step(fresh, step))
     for part in ("trained", "opt_state", "step", "loss_scale", "skipped", "good_steps"):
         old, new = getattr(saved, part), getattr(restored, part)
         assert jax.tree.structure(old) == jax.tree.structure(new)
@@ -51,13 +59,18 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for step, validation_loss in losses.items():
             checkpoints.save(at_step(state_of(), step), RUN, validation_loss)
-    kept = sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
-    assert kept == [2, 4, 5]
+    assert steps_in(tmp_path) == [2, 4, 5]
+    with Checkpoints(tmp_path, keep=2) as checkpoints:  # another start
+        checkpoints.save(at_step(state_of(), 6), RUN, 1.5)
+    assert steps_in(tmp_path) == [2, 5, 6]
 
 
 def test_an_empty_folder_has_no_checkpoint(tmp_path):
+    state = state_of()
     with Checkpoints(tmp_path / "new") as checkpoints:
         assert checkpoints.latest() is None
+        checkpoints.check(RUN)
+        assert checkpoints.restore({0: state}.__getitem__) is state
 
 
 def test_another_configuration_is_refused_unless_it_may_differ(tmp_path):
@@ -65,16 +78,17 @@ def test_another_configuration_is_refused_unless_it_may_differ(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(at_step(state_of(), 2), RUN)
         with pytest.raises(ValueError, match=r"seed: was 3, is 4") as error:
-            checkpoints.check(2, other)
+            checkpoints.check(other)
         assert "stages" not in str(error.value)
-        checkpoints.check(2, other, may_differ=["seed"])
+        checkpoints.check(other, may_differ=["seed", "extra"])
 
 
 def test_other_parameters_are_refused(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(at_step(state_of(), 2), RUN)
         with pytest.raises(ValueError, match="step 2: it does not hold what trains now"):
-            checkpoints.restore(2, state_of(what="attention"))
+            checkpoints.restore(lambda step: state_of(what="attention"))
+    assert steps_in(tmp_path) == [2]
 
 
 def test_a_half_written_checkpoint_is_not_found(tmp_path):
@@ -84,20 +98,147 @@ def test_a_half_written_checkpoint_is_not_found(tmp_path):
     (tmp_path / "2").rename(tmp_path / "2.orbax-checkpoint-tmp-123")
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() == 1
-        checkpoints.restore(1, state_of())
+        assert int(checkpoints.restore(lambda step: state_of()).step) == 1
 
 
-def test_a_fingerprint_tells_parameters_apart():
-    params = cases.random_params(CONFIG)
-    found = {fingerprint(params), fingerprint(jax.device_put(params, sharding.replicated(MESH)))}
-    assert len(found) == 1
-    kernel = params["img"]["embedding"]["kernel"]
-    kernel[..., [0, 1]] = kernel[..., [1, 0]]  # same numbers in other places
-    found.add(fingerprint(params))
-    params["llm"]["final_norm"]["scale"][-1] = np.nextafter(
-        params["llm"]["final_norm"]["scale"][-1], 9
-    )
-    found.add(fingerprint(params))
-    half = jax.tree.map(lambda leaf: leaf.astype(np.float16), params)
-    found |= {fingerprint(half), fingerprint({"img": half["img"]})}
-    assert len(found) == 5
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def largest(folder):
+    """The file with the arrays."""
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda step: flip(largest(step)), "state is damaged (other bits than were saved in "),
+        (lambda step: cut(largest(step)), "state is damaged ("),
+        (lambda step: largest(step).unlink(), "state is damaged ("),
+        (lambda step: flip(step / "state" / "manifest.ocdbt"), "state is damaged ("),
+        (lambda step: cut(step / "state" / "_METADATA"), "state is damaged ("),
+        (lambda step: flip(step / "run" / "metadata"), "run/metadata is damaged ("),
+        (lambda step: shutil.rmtree(step / "run"), "run/metadata is damaged ("),
+        (lambda step: shutil.rmtree(step / "state"), "state is damaged ("),
+        (lambda step: [shutil.rmtree(each) for each in step.iterdir() if each.is_dir()], "damaged"),
+        (lambda step: (shutil.rmtree(step), step.mkdir()), "run/metadata is damaged ("),
+    ],
+)
+def test_the_newest_whole_one_is_taken_and_training_goes_on(tmp_path, caplog, damage, told):
+    whole = at_step(state_of(seed=3), 2)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(whole, RUN)
+        checkpoints.save(at_step(state_of(), 4), RUN)
+    damage(tmp_path / "4")
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.check(RUN)
+        restored = checkpoints.restore(lambda step: at_step(state_of(seed=1), step))
+        jax.tree.map(np.testing.assert_array_equal, restored.trained, whole.trained)
+        assert int(restored.step) == 2
+        assert f"{tmp_path}: the checkpoint of step 4: {tmp_path}/4/" in caplog.text
+        assert told in caplog.text and "; removed, going on from step 2" in caplog.text
+        assert steps_in(tmp_path) == [2]
+        checkpoints.save(at_step(state_of(), 4), RUN)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert int(checkpoints.restore(lambda step: state_of()).step) == 4
+
+
+def test_with_none_whole_nothing_is_removed_and_nothing_begins_anew(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(at_step(state_of(), step), RUN)
+    for step in (1, 2):
+        flip(largest(tmp_path / str(step)))
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match=r"(?s)is whole:\n  step 2: .*\n  step 1: .*\nBring"),
+    ):
+        checkpoints.restore(lambda step: state_of())
+    assert steps_in(tmp_path) == [1, 2]
+
+
+def test_the_cause_is_told_of_a_long_error(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: " + "Error writing " * 99 + "No space left on device")
+
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "save", full)
+        with pytest.raises(OSError, match="EXHAUSTED: .* No space left on device. Make room"):
+            checkpoints.save(at_step(state_of(), 1), RUN)
+
+
+def test_what_cannot_be_written_is_told_and_is_not_there(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise RuntimeError("no space left")
+
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(at_step(state_of(), 1), RUN)
+        monkeypatch.setattr(checkpoints._manager, "save", full)
+        with pytest.raises(
+            OSError, match=f"could not be written to {tmp_path}: no space left. Make"
+        ):
+            checkpoints.save(at_step(state_of(), 2), RUN)
+    assert steps_in(tmp_path) == [1]
+
+
+TOGETHER = """
+    import sys
+    from pathlib import Path
+    from paligemma_lib import processes
+
+    folder = Path(sys.argv[1])
+    host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
+    with processes.joined(host, int(count), int(number)):
+        import jax, numpy as np
+        from jax.sharding import NamedSharding, PartitionSpec
+        from paligemma_lib import sharding
+        from paligemma_lib.train import Checkpoints, TrainState
+
+        mesh = sharding.make_mesh()
+        split = NamedSharding(mesh, PartitionSpec("fsdp"))
+
+        def state_at(step):
+            values = np.arange(1 << 16, dtype=np.float32) + step
+            array = jax.make_array_from_callback(values.shape, split, lambda index: values[index])
+            one = [jax.device_put(np.int32(step), sharding.replicated(mesh)) for _ in range(5)]
+            return TrainState(one[0], {"a": (array,)}, {"a": ()}, {}, *one[1:])
+
+        with Checkpoints(folder) as checkpoints:
+            for step in (1, 2):
+                checkpoints.save(state_at(step), {})
+        with processes.first_alone():
+            if number == "0":  # the second half of the array, which the other process reads
+                files = (folder / "2").rglob("*")
+                largest = max(files, key=lambda path: (path.stat().st_size, str(path)))
+                data = bytearray(largest.read_bytes())
+                data[len(data) * 3 // 4] ^= 4
+                largest.write_bytes(data)
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.check({})
+            state = checkpoints.restore(state_at)
+            (array,) = state.trained["a"]
+            mine = np.concatenate([np.asarray(shard.data) for shard in array.addressable_shards])
+            wanted = np.split(np.arange(1 << 16, dtype=np.float32) + 1, 2)[int(number)]
+            assert int(state.step) == 1 and np.array_equal(mine, wanted)
+            checkpoints.save(state_at(2), {})
+    print("restored by", number)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT)
+def test_processes_agree_on_the_newest_whole_one(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(TOGETHER))
+    result = launched(2, [str(script), str(tmp_path / "checkpoints")])
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "restored by 0" in result.stdout and "restored by 1" in result.stdout
+    assert result.stderr.count("the checkpoint of step 2: ") == 1  # one of them says so
+    assert steps_in(tmp_path / "checkpoints") == [1, 2]

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """Returns the fields that all configs share."""
     config = ConfigDict()
-    config.workdir = "workdir"  # checkpoints, metrics, results; a local folder
+    config.workdir = "workdir"  # checkpoints, metrics, results; a folder, or gs://
     config.seed = 0  # of the order of pictures and of new parameters
 
     config.data = ConfigDict()
@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.data.name = "flickr8k_tfds"  # of the TFDS data set; for sample, how many pictures
     config.data.wording = "sentences"  # of a sample's captions, or labels
     config.data.dir = ""  # where TFDS keeps it, if not in its usual place
+    config.data.damaged = "raise"  # records and pictures that are: raise, or replace by others
     config.data.train = "train"  # splits of TFDS; else paths of files or folders
     config.data.validation = "validation"
     config.data.test = "test"

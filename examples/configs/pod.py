@@ -1,6 +1,6 @@
 """PaliGemma 3B on all of Flickr8k's training split, on many devices: a TPU pod, a machine of GPUs.
 
-    python examples/finetune.py --config=examples/configs/pod.py --config.workdir=/shared/run
+    python examples/finetune.py --config=examples/configs/pod.py --config.workdir=gs://bucket/run
 
 on every machine at once, with a workdir and a data set (`--config.data.dir`) that all of them see.
 Parameters are split over all devices of a slice; all five captions of a picture train at once.

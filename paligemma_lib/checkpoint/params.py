@@ -6,6 +6,7 @@ save_params("paligemma_flickr8k.params.f16.npz", params, dtype="float16")
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Sharding
 
-from paligemma_lib.atomic import whole_file
+from paligemma_lib.atomic import is_remote, path_of, whole_file
 from paligemma_lib.checkpoint.arrays import DTYPES, checked_dtype
 from paligemma_lib.checkpoint.configuration import Shape
 from paligemma_lib.checkpoint.matching import PARTS, expected_shapes, listed
@@ -82,7 +83,7 @@ def save_params(
     a file of that name stays as it was. Parameters are copied to the host a block at a time.
 
     Args:
-      path: a local file.
+      path: a local file, or one on `gs://`, which is collected in a local temporary file first.
       params: nested dict of arrays, `jax.Array` of any sharding or NumPy's; one may be given in
         pieces along axis 0, as a tuple (see `model.stack.scan_layers`).
       dtype: "float32", "bfloat16" or "float16"; None: each parameter's own.
@@ -92,9 +93,7 @@ def save_params(
         part of it that other processes hold.
       OSError: no room on the disk, or another fault of it.
     """
-    if "://" in os.fspath(path):
-        raise ValueError(f"save_params writes local files, not {path}: save it here, then copy it")
-    path = Path(path).expanduser()
+    path = path_of(path).expanduser()
     arrays = prepare(params, dtype)
     if not arrays:
         raise ValueError(f"there are no parameters to write to {path}")
@@ -105,14 +104,15 @@ def save_params(
         with whole_file(path) as file:
             write_npz(file, ((p.name, p.shape, p.dtype, p.blocks()) for p in arrays))
     except OSError as error:
-        if error.errno is None or not path.parent.is_dir():
+        folder = Path(tempfile.gettempdir()) if is_remote(path) else path.parent
+        if error.errno is None or not folder.is_dir():
             raise
         size = sum(each.num_bytes for each in arrays)
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(folder).free
         raise OSError(
             error.errno,
             f"{path} could not be written ({error.strerror}): it needs {size:,} bytes, and "
-            f"{free:,} are free in {path.parent}. What was there before is unchanged",
+            f"{free:,} are free in {folder}. What was there before is unchanged",
         ) from error
 
 

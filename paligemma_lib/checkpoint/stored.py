@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from paligemma_lib import hub
+from paligemma_lib.atomic import is_remote, path_of
 from paligemma_lib.checkpoint.configuration import Shape, config_of_shapes
 from paligemma_lib.checkpoint.huggingface.config_json import CONFIG, read_config_json
 from paligemma_lib.checkpoint.huggingface.reader import SafetensorsReader
@@ -135,4 +136,6 @@ def read_config(path: str | os.PathLike[str]) -> PaliGemmaConfig:
 def _place(path: str | os.PathLike[str]) -> str:
     """A local path, after a download where that is needed; URLs stay, to be read as they come."""
     name = os.fspath(path)
-    return name if "://" in name else os.fspath(hub.fetch(name))
+    if not is_remote(name):
+        return os.fspath(hub.fetch(name))
+    return name if name.endswith(".npz") else os.fspath(hub.exported(path_of(name)))

@@ -23,6 +23,7 @@ _HOMES = {
     "from_pictures": "pictures",
     "from_tfds": "sources",
     "from_tfrecords": "sources",
+    "replace_damaged": "replacing",
     "pack": "text",
 }
 

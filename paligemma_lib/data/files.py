@@ -3,6 +3,7 @@
     data, checksum = read_parts(path, offset, 5000, 4)
     everything = in_parallel(read, names, remote=is_remote(path))
 
+What fails now and then is tried again, and what takes long is told: see `paligemma_lib.retries`.
 TensorFlow reads `gs://` in blocks of 64 MiB, however little is asked for, unless the environment
 variable GCS_READ_CACHE_DISABLED is 1 before TensorFlow is imported.
 """
@@ -17,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, TypeVar, cast
 
 import tensorflow as tf
+
+from paligemma_lib.retries import patiently
 
 _PARALLEL_REQUESTS = 16
 
@@ -41,7 +44,7 @@ def stat(path: str) -> tuple[int, int]:
       FileNotFoundError: there is no such file.
     """
     try:
-        found = tf.io.gfile.stat(path)
+        found = patiently(lambda: tf.io.gfile.stat(path), path)
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(f"{path} is not there") from error
     return found.length, found.mtime_nsec
@@ -58,9 +61,13 @@ def open_file(path: str) -> BinaryIO:
 
 def read_parts(path: str, offset: int, *lengths: int) -> list[bytes]:
     """Parts of these lengths, one behind the other from `offset` on; less where the file ends."""
-    with open_file(path) as file:
-        file.seek(offset)
-        return [file.read(length) for length in lengths]
+
+    def read() -> list[bytes]:
+        with open_file(path) as file:
+            file.seek(offset)
+            return [file.read(length) for length in lengths]
+
+    return patiently(read, path)
 
 
 def read_whole(path: str, limit: int) -> bytes:
@@ -73,8 +80,12 @@ def read_whole(path: str, limit: int) -> bytes:
     size, _ = stat(path)
     if size > limit:
         raise ValueError(f"{path} is larger than the limit of {limit >> 20} MiB")
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return file.read(size)
+
+    def read() -> bytes:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read(size)
+
+    return patiently(read, path)
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T], *, remote: bool) -> list[R]:

@@ -6,7 +6,8 @@
 A TFRecord file is a chain of records: length (uint64), its CRC, data, the data's CRC; see
 tensorflow.org/tutorials/load_data/tfrecord. Only the 12-byte heads are read to find the offsets,
 once: they are kept beside the data (or in the user's cache, if that is read-only) together with
-the files' sizes and times, and made anew when those change. Checksums are verified.
+the files' sizes and times, and made anew when those change. Checksums are verified: a record whose
+bits have changed raises `DamagedRecord`; a file that is cut off is not opened at all.
 """
 
 from __future__ import annotations
@@ -30,10 +31,15 @@ from paligemma_lib.data.files import (
     read_whole,
     stat,
 )
+from paligemma_lib.retries import patiently, watched
 
 _HEAD, _FOOT = 12, 4  # length and its CRC; the data's CRC
 _MAX_RECORD_BYTES = 1 << 30
 _MAX_INDEX_BYTES = 1 << 32
+
+
+class DamagedRecord(ValueError):
+    """A record is not as it was written; the message says which, in which file."""
 
 
 class Records:
@@ -52,7 +58,7 @@ class Records:
         return int(self.counts.sum())
 
     def read(self, numbers: Iterable[int]) -> list[bytes]:
-        """The records with these numbers. Raises ValueError for a damaged one."""
+        """The records with these numbers. Raises DamagedRecord where one is damaged."""
         return in_parallel(self._read, map(self._place, numbers), remote=is_remote(self.paths[0]))
 
     def where(self, number: int) -> str:
@@ -86,13 +92,14 @@ class TFRecords(Records):
         file, number = place
         start, end = (int(offset) for offset in self._offsets[file][number : number + 2])
         length = end - start - _HEAD - _FOOT
-        data, checksum = read_parts(self.paths[file], start + _HEAD, length, _FOOT)
-        if _masked_crc(data) != checksum:
-            raise ValueError(
-                f"{self._where(place)} (at byte {start}) is damaged: its checksum does not match. "
-                "Copy or build the file again"
-            )
-        return data
+        for _ in range(2):  # what came wrong over a network may come right
+            data, checksum = read_parts(self.paths[file], start + _HEAD, length, _FOOT)
+            if _masked_crc(data) == checksum:
+                return data
+        raise DamagedRecord(
+            f"{self._where(place)} (at byte {start}) is damaged: its checksum does not match. "
+            "Copy or build the file again"
+        )
 
 
 class ArrayRecords(Records):
@@ -123,9 +130,10 @@ class ArrayRecords(Records):
     def _read(self, place: tuple[int, int]) -> bytes:
         file, number = place
         try:
-            return self._readers[file].read([number])[0]
+            with watched(self.paths[file]):
+                return self._readers[file].read([number])[0]
         except RuntimeError as error:
-            raise ValueError(f"{self._where(place)} is damaged: {error}") from error
+            raise DamagedRecord(f"{self._where(place)} is damaged: {error}") from error
 
 
 def open_records(paths: Sequence[str]) -> Records:
@@ -151,7 +159,11 @@ def _index(paths: Sequence[str]) -> list[np.ndarray]:
 
 def _scan(path_and_size: tuple[str, int]) -> np.ndarray:
     """Walks through a file from head to head."""
-    path, size = path_and_size
+    return patiently(lambda: _heads(*path_and_size), path_and_size[0])
+
+
+def _heads(path: str, size: int) -> np.ndarray:
+    """Where each record starts, and where the last one ends."""
     offsets = [0]
     with open_file(path) as file:
         while (start := offsets[-1]) < size:

@@ -13,10 +13,9 @@ import json
 import os
 import reprlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from paligemma_lib.atomic import whole_file
+from paligemma_lib.atomic import path_of, whole_file
 from paligemma_lib.metrics.scoring import ImageId
 
 _MAX_BYTES = 256 << 20  # about two million captions
@@ -31,8 +30,8 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[ImageId, str]:
       ValueError: it is too large, no JSON of this form, or names an image twice; lists the first
         entries that are wrong.
     """
-    path = Path(path)
-    with open(path, "rb") as file:
+    path = path_of(path)
+    with path.open("rb") as file:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise ValueError(f"{path} is larger than {_MAX_BYTES >> 20} MiB: is it a predictions file?")
@@ -77,7 +76,7 @@ def write_predictions(path: str | os.PathLike[str], captions: Mapping[ImageId, s
     for entry in entries:
         if fault := _fault(entry):
             raise ValueError(f"cannot write {path}: {fault}; expected str or int, and str")
-    with whole_file(Path(path)) as file:
+    with whole_file(path_of(path)) as file:
         lines = ",\n".join(json.dumps(entry) for entry in entries)
         file.write(f"[\n{lines}\n]\n".encode("ascii"))
 

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from paligemma_lib.atomic import whole_file
+from paligemma_lib.atomic import path_of, whole_file
 from paligemma_lib.report.content import Report
 from paligemma_lib.report.gallery import gallery
 from paligemma_lib.report.markup import element, to_html
@@ -39,7 +39,7 @@ def write_report(
       FileNotFoundError: the folder of `path` does not exist.
       ValueError: `path` is not named as HTML.
     """
-    path = Path(path).expanduser()
+    path = path_of(path).expanduser()
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"a report is an HTML file, got {path}: name it {path.stem}.html")
     page = render(report, pictures=pictures, side=side).encode("utf-8")

@@ -9,11 +9,22 @@ for batch in batches:
     state, metrics = step(state, batch)
 """
 
-from paligemma_lib.train import loss, memory, optimizer, progress, saving, state, step
+from paligemma_lib.train import (
+    digests,
+    loss,
+    memory,
+    optimizer,
+    progress,
+    retention,
+    saving,
+    state,
+    step,
+)
+from paligemma_lib.train.digests import fingerprint
 from paligemma_lib.train.memory import bytes_needed, check_memory
 from paligemma_lib.train.optimizer import Optimizer, make_optimizer
 from paligemma_lib.train.progress import Progress
-from paligemma_lib.train.saving import Checkpoints, fingerprint
+from paligemma_lib.train.saving import Checkpoints
 from paligemma_lib.train.state import TrainState, init_state, restage
 from paligemma_lib.train.step import make_eval_step, make_train_step
 
@@ -24,6 +35,7 @@ __all__ = [
     "TrainState",
     "bytes_needed",
     "check_memory",
+    "digests",
     "fingerprint",
     "init_state",
     "loss",
@@ -34,6 +46,7 @@ __all__ = [
     "optimizer",
     "progress",
     "restage",
+    "retention",
     "saving",
     "state",
     "step",

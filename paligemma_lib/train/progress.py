@@ -9,7 +9,8 @@
 
 `metrics.jsonl` has a line for each step: what the step returned, captions per second and the share
 of time spent waiting for data. Values are fetched from the devices one step late, so that these
-never wait for the host.
+never wait for the host. In a folder on `gs://`, where nothing can be appended to, the file is
+written anew by `flush`.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from paligemma_lib.atomic import whole_file
+from paligemma_lib.atomic import is_remote, whole_file
 
 FILE = "metrics.jsonl"
 
@@ -61,7 +62,7 @@ class Progress:
         """Opens `metrics.jsonl`; what it holds of `first_step` and later is done again.
 
         Args:
-          folder: where it lies.
+          folder: where it lies, local or, as `atomic.path_of` gives it, remote.
           total_steps: of the whole run.
           steps_per_epoch: to tell the epoch.
           first_step: where this start of the run begins.
@@ -70,11 +71,13 @@ class Progress:
         """
         self.history = [] if silent else _records_before(folder / FILE, first_step)
         self._latest: dict[str, float] = {}
+        self._silent = silent
+        self._path = folder / FILE
         self._file = None
         if not silent:
-            with whole_file(folder / FILE) as file:  # a kill in here must not lose what is there
-                file.writelines(json.dumps(each).encode() + b"\n" for each in self.history)
-            self._file = (folder / FILE).open("a", encoding="utf-8")
+            self._write_all()
+            if not is_remote(folder):
+                self._file = self._path.open("a", encoding="utf-8")
         self._total, self._steps_per_epoch = total_steps, steps_per_epoch
         self._writer = writer
         self._pending: dict[str, Any] | None = None
@@ -122,7 +125,7 @@ class Progress:
             "learning_rate" are shown.
           captions: in its global batch.
         """
-        self.flush()  # the step before: its values are there by now
+        self._settle()  # the step before: its values are there by now
         now = time.monotonic()
         seconds = max(now - self._last, 1e-9)
         self._pending = {
@@ -136,7 +139,7 @@ class Progress:
 
     def note(self, step: int, values: Mapping[str, float]) -> None:
         """Records and prints what is not there at every step, such as a validation loss."""
-        self.flush()
+        self._settle()
         self._write({"step": step, **values})
         self.say(step, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
@@ -146,7 +149,7 @@ class Progress:
 
     def say(self, step: int, text: str) -> None:
         """Prints a line, with the number of steps done."""
-        if self._file is not None:
+        if not self._silent:
             tqdm.write(f"step {step:,} of {self._total:,}: {text}", file=sys.stderr)
 
     def show(
@@ -170,6 +173,12 @@ class Progress:
 
         A run that goes on from there would never come to write them.
         """
+        self._settle()
+        if not self._silent and self._file is None:
+            self._write_all()
+
+    def _settle(self) -> None:
+        """Waits for the last step's values."""
         if self._pending is None:
             return
         record = {name: float(value) for name, value in self._pending.items()}
@@ -193,14 +202,19 @@ class Progress:
     def _write(self, record: dict[str, Any]) -> None:
         self.history.append(record)
         self._latest |= record
-        if self._file is None:
+        if self._silent:
             return
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
         if self._writer is not None:
             for name, value in record.items():
                 if name != "step":
                     self._writer.scalar(name, value, record["step"])
+
+    def _write_all(self) -> None:
+        with whole_file(self._path) as file:  # a kill in here must not lose what is there
+            file.writelines(json.dumps(each).encode() + b"\n" for each in self.history)
 
 
 def _records_before(path: Path, step: int) -> list[dict[str, Any]]:
@@ -210,4 +224,5 @@ def _records_before(path: Path, step: int) -> list[dict[str, Any]]:
     for line in path.read_text("utf-8").splitlines():
         with contextlib.suppress(ValueError):  # the last line may be cut off
             records.append(json.loads(line))
-    return [record for record in records if record["step"] < step]
+    # What was noted when so many steps were done stays: no step to come brings it again.
+    return [r for r in records if r["step"] < step or (r["step"] == step and "seconds" not in r)]

@@ -1,31 +1,39 @@
 """Checkpoints of training, by Orbax: what has changed so far, to go on from.
 
     with Checkpoints("workdir/checkpoints", keep=2) as checkpoints:
-        if (step := checkpoints.latest()) is not None:
-            checkpoints.check(step, run)                     # same config, same frozen parameters
-            state = checkpoints.restore(step, state)
+        checkpoints.check(run)                               # same config, same frozen parameters
+        state = checkpoints.restore(state_at)                # the newest whole one
         checkpoints.save(state, run, validation_loss=2.3)    # goes on in the background
 
 Frozen parameters are not in it: they come from the file that training started from, which is told
 by its hash. All processes save and restore together, each its own part, and another number of them,
 or another mesh, may go on.
+
+Beside its arrays a checkpoint has a record in JSON: `run`, the validation loss, and a digest of
+each array, by which bits that have changed on the disk are found (Orbax does not find them).
 """
 
+import contextlib
 import dataclasses
-import hashlib
 import json
+import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from etils import epath
 
+from paligemma_lib import processes
+from paligemma_lib.retries import patiently
+from paligemma_lib.train.digests import checksum, digests, kind
+from paligemma_lib.train.retention import NewestAndBest
 from paligemma_lib.train.state import TrainState
 
-_SPREAD = 2654435761  # near 2**32 over the golden ratio, so that places get spread weights
+_RECORD = "run/metadata"  # where Orbax puts the JSON
+
+_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -39,28 +47,24 @@ class Checkpoints:
         """Opens or makes the folder, local or `gs://`."""
         path = os.fspath(folder)
         self._folder = path if "://" in path else os.path.abspath(path)
-        policies = [
-            LatestN(keep),
-            BestN(
-                get_metric_fn=lambda metrics: metrics["validation_loss"],
-                reverse=True,
-                n=1,
-                keep_checkpoints_without_metrics=False,
-            ),
-        ]
+        self._policy = NewestAndBest(keep)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True
+            preservation_policy=self._policy, cleanup_tmp_directories=True
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        for step in self._manager.all_steps():
+            with contextlib.suppress(Exception):  # `restore` tells of it
+                self._policy.losses[step] = self._record(step)["validation_loss"]
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.close()
+        with self._told():
+            self._manager.close()
 
     def latest(self) -> int | None:
-        """The step of the newest checkpoint, if there is one."""
+        """The step of the newest checkpoint, if there is one; it may be damaged."""
         return self._manager.latest_step()
 
     def save(
@@ -72,19 +76,30 @@ class Checkpoints:
           state: what has trained, the optimizer's state and the counters are saved.
           run: what must be the same to go on, as JSON: see `check`.
           validation_loss: if it was measured at this step.
-        """
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_changing(state)), run=ocp.args.JsonSave(dict(run))
-            ),
-            metrics=None if validation_loss is None else {"validation_loss": validation_loss},
-        )
 
-    def check(self, step: int, run: Mapping[str, Any], may_differ: Collection[str] = ()) -> None:
-        """Raises ValueError where `run` is not as it was when this checkpoint was saved."""
-        saved = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
-        before, now = _flat(saved["run"]), _flat(json.loads(json.dumps(run)))
+        Raises:
+          OSError: this checkpoint, or the one before, could not be written. It is not there then.
+        """
+        step, changing = int(state.step), _changing(state)
+        record = {"run": dict(run), "validation_loss": validation_loss, "state": digests(changing)}
+        self._policy.losses[step] = validation_loss
+        with self._told():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(changing),
+                    run=ocp.args.JsonSave({**record, "checksum": checksum(record)}),
+                ),
+            )
+
+    def check(self, run: Mapping[str, Any], may_differ: Collection[str] = ()) -> None:
+        """Raises ValueError where `run` is not as it was when the last checkpoint was saved."""
+        for step in self._steps():
+            with contextlib.suppress(Exception):  # `restore` tells of it
+                before, now = _flat(self._record(step)["run"]), _flat(json.loads(json.dumps(run)))
+                break
+        else:
+            return
         differing = [
             f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
             for name in sorted({*before, *now})
@@ -97,53 +112,122 @@ class Checkpoints:
                 + "\nTake another folder, or say which of these may differ"
             )
 
-    def restore(self, step: int, state: TrainState) -> TrainState:
-        """Returns the state that was saved.
+    def restore(self, state_at: Callable[[int], TrainState]) -> TrainState:
+        """Returns the state of the newest whole checkpoint; `state.step` says where it goes on.
+
+        Damaged ones that are newer are told of and removed: their steps will be saved again.
 
         Args:
-          step: of a checkpoint.
-          state: of the same stage; says where everything lies on the devices.
+          state_at: a state as it was after so many steps, with any values; says what trains then,
+            and where everything lies on the devices. Where there is no checkpoint,
+            `state_at(0)` is returned.
 
         Raises:
-          ValueError: other parameters trained then.
+          ValueError: other parameters trained then, or no checkpoint is whole.
         """
+        problems: dict[int, str] = {}
+        for step in self._steps():
+            state = state_at(step)
+            found, problem = self._read(step, state)
+            if found is None:
+                problems[step] = f"step {step}: {problem}"
+                continue
+            for damaged, told in problems.items():
+                if jax.process_index() == 0:
+                    _log.warning(
+                        "%s: the checkpoint of %s; removed, going on from step %d",
+                        *(self._folder, told, step),
+                    )
+                self._manager.delete(damaged)
+                self._policy.losses.pop(damaged, None)
+            return dataclasses.replace(state, **found)
+        if problems:
+            told = "\n  ".join(problems.values())
+            raise ValueError(
+                f"{self._folder}: none of the checkpoints is whole:\n  {told}\n"
+                "Bring back a copy of one, or remove the folder to begin anew"
+            )
+        return state_at(0)
+
+    def _steps(self) -> list[int]:
+        """Newest first; all processes go by what the first one sees."""
+        self._manager.wait_until_finished()
+        seen = sorted(self._manager.all_steps(), reverse=True)
+        return json.loads(processes.gather(json.dumps(seen).encode())[0])
+
+    def _record(self, step: int) -> dict[str, Any]:
+        """What was saved beside the arrays. Raises some error if it is not as it was written."""
+        path = epath.Path(self._folder) / str(step) / _RECORD
+        record = json.loads(patiently(path.read_text, str(path)))
+        if record.pop("checksum") != checksum(record):
+            raise ValueError(f"{path} has changed since it was written: its checksum differs")
+        return record
+
+    def _read(self, step: int, state: TrainState) -> tuple[dict[str, Any] | None, str]:
+        """What has been saved of a state, or else what is wrong with it in some process.
+
+        No step in here waits for other processes but those that say so: one may fail alone.
+        """
+        path = epath.Path(self._folder) / str(step)
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _changing(state)
         )
+        problem, found, wanted = "", None, {}
         try:
-            saved = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            )
-        except (ValueError, KeyError) as error:
-            raise ValueError(
-                f"{self._folder}, step {step}: it does not hold what trains now. Take another "
-                f"folder, or train what trained then ({error})"
+            wanted = self._record(step)["state"]
+        except Exception as error:  # whatever comes of reading what may be anything
+            problem = f"{path / _RECORD} is damaged ({_brief(error)})"
+        if wanted:
+            _check_kinds(wanted, target, f"{self._folder}, step {step}")
+            try:
+                found = patiently(
+                    lambda: ocp.StandardCheckpointHandler().restore(
+                        path / "state", args=ocp.args.StandardRestore(target)
+                    ),
+                    str(path / "state"),
+                )
+            except Exception as error:
+                problem = f"{path / 'state'} is damaged ({_brief(error)})"
+        for told in processes.gather(problem.encode()):  # waits for all
+            if told:
+                return None, told.decode()
+        sums = digests(found)  # waits for all
+        if changed := [name for name in wanted if sums[name] != wanted[name]]:
+            names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+            return None, f"{path / 'state'} is damaged (other bits than were saved in {names})"
+        return found, ""
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Makes one kind of error of all that may go wrong, perhaps in another thread."""
+        try:
+            yield
+        except jax.errors.JaxRuntimeError:  # of the devices, or of another process
+            raise
+        except Exception as error:
+            raise OSError(
+                f"a checkpoint could not be written to {self._folder}: {_brief(error)}. Make room, "
+                "or see to the storage; the same command goes on from the checkpoint before"
             ) from error
-        return dataclasses.replace(state, **saved["state"])
 
 
-def fingerprint(params: Any) -> str:
-    """16 hexadecimal digits that tell parameters apart by their bits and where these stand.
-
-    Computed where the arrays lie, and the same for any sharding. A check, not a safeguard.
-    """
-
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        digest.update(
-            f"{jax.tree_util.keystr(path)} {leaf.dtype} {int(_sum_of_bits(leaf))}\n".encode()
+def _check_kinds(saved: Mapping[str, str], target: Any, where: str) -> None:
+    """Raises ValueError if arrays of other names, types or shapes were saved."""
+    now = {
+        f"{jax.tree_util.keystr(path)} {kind(leaf)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(target)
+    }
+    before = {f"{name} {told.split()[0]}" for name, told in saved.items()}
+    if now != before:
+        raise ValueError(
+            f"{where}: it does not hold what trains now. Take another folder, or train what "
+            f"trained then (saved or needed alone: {sorted(now ^ before)[:4]})"
         )
-    return digest.hexdigest()[:16]
 
 
-@jax.jit
-def _sum_of_bits(array: jax.Array) -> jax.Array:
-    bits = jax.lax.bitcast_convert_type(array, f"uint{8 * array.dtype.itemsize}")
-    place = jnp.uint32(0)
-    for axis in range(array.ndim):
-        weight = jnp.uint32(pow(_SPREAD, axis + 1, 1 << 32))
-        place += weight * jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
-    return jnp.sum(bits.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 400 else f"{text[:150]} ... {text[-250:]}"  # causes come last
 
 
 def _changing(state: TrainState) -> dict[str, Any]:

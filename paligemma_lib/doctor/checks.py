@@ -1,0 +1,226 @@
+"""What a run needs before it starts, each checked by itself: what was found, or an error.
+
+    print(memory(setup))                     # about 1.2 GiB a device, and so much is free
+    for name, check in CHECKS.items():
+        print(name, check(setup))
+
+Errors are ValueError, OSError or ImportError, and say what to do. Nothing is downloaded but
+PaliGemma's tokenizer, nothing is left behind.
+"""
+
+import glob
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import tensorflow as tf
+
+from paligemma_lib import hub
+from paligemma_lib.atomic import path_of
+from paligemma_lib.checkpoint.arrays import checked_dtype
+from paligemma_lib.checkpoint.stored import open_reader
+from paligemma_lib.doctor import kaggle as kaggle_hub
+from paligemma_lib.doctor.data import fitting, verified
+from paligemma_lib.doctor.room import check_room, check_writable
+from paligemma_lib.doctor.setup import Setup
+from paligemma_lib.evaluation import environment
+from paligemma_lib.model import abstract_params
+from paligemma_lib.train.memory import bytes_needed, check_memory
+from paligemma_lib.trainable import Trainable, trained_rows
+
+_CHIPS = {"cuda": "/dev/nvidia[0-9]*", "tpu": "/dev/accel[0-9]*"}  # extras that use what is there
+_GIB = 2**30
+
+
+def machine(setup: Setup) -> str:
+    """Versions and devices; an accelerator that JAX leaves idle is an error."""
+    found = environment()
+    devices, processes = found.pop("devices"), int(found.pop("processes"))
+    asked = "cpu" in (getattr(jax.config, "jax_platforms", None) or "")
+    for extra, pattern in _CHIPS.items():
+        chips = sorted(glob.glob(pattern))
+        if chips and setup.mesh.devices.flat[0].platform == "cpu" and not asked:
+            raise ValueError(
+                f"{chips[0]} is there, but JAX sees the CPU alone: pip install "
+                f"'paligemma_lib[{extra}]', or set JAX_PLATFORMS=cpu if that is meant"
+            )
+    versions = ", ".join(f"{name} {version}" for name, version in found.items())
+    return f"{devices}, {processes} process{'es' * (processes > 1)}; {versions}"
+
+
+def tensorflow(setup: Setup) -> str:
+    """Hides accelerators from TensorFlow, which only reads data here."""
+    for kind in ("GPU", "TPU"):
+        try:
+            tf.config.set_visible_devices([], kind)
+        except (RuntimeError, ValueError) as error:
+            if taken := tf.config.get_visible_devices(kind):
+                raise ValueError(
+                    f"TensorFlow has taken {taken[0].name} already, and JAX wants its memory: "
+                    "call tf.config.set_visible_devices([], 'GPU') before anything else"
+                ) from error
+    return "sees no accelerator"
+
+
+def batch(setup: Setup) -> str:
+    """Batches are divided among devices."""
+    size, devices = setup.batch_size, setup.mesh.size
+    parts = devices * setup.microbatches
+    if size % parts:
+        raise ValueError(
+            f"batch_size={size} cannot be divided among {devices} devices and "
+            f"{setup.microbatches} microbatches: take a multiple of {parts}"
+        )
+    return f"{size} pictures a step, {size // parts} at a time on each device"
+
+
+def kaggle(setup: Setup) -> str:
+    """Credentials and licence, where they are needed."""
+    if not hub.is_kaggle(setup.checkpoint):
+        return "not needed"
+    if setup.local_checkpoint is not None:
+        return f"not needed any more: {setup.local_checkpoint}"
+    return kaggle_hub.access(setup.checkpoint)
+
+
+def checkpoint(setup: Setup) -> str:
+    """Names, shapes and types of the parameters."""
+    checked_dtype(setup.frozen_dtype or None)
+    checked_dtype(setup.export_dtype)
+    if not setup.checkpoint:
+        return f"none: a new {setup.new_model}"
+    model = setup.model
+    if setup.local_checkpoint is None:
+        return f"{setup.checkpoint} is to be downloaded, and known by its name until then"
+    with open_reader(setup.local_checkpoint, model) as file:
+        count = sum(math.prod(shape) for shape in file.shapes.values())
+        types = " and ".join(sorted({str(dtype) for dtype in file.dtypes.values()}))
+        return f"{file.path}: {len(file.shapes)} arrays, {count:,} parameters in {types}"
+
+
+def trainable(setup: Setup) -> str:
+    """What each stage trains is there."""
+    total = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(setup.model)))
+    counts = []
+    for stage in setup.stages:
+        counts.append(sum(piece.size for piece in _trained(setup, stage.trainable).values()))
+    return f"{', then '.join(f'{count:,}' for count in counts)} of {total:,} parameters train"
+
+
+def tokenizer(setup: Setup) -> str:
+    """Conventions, size and hash of the tokenizer."""
+    if setup.tokenizer_to_come:
+        return f"{setup.vocab_size:,} pieces, to be made of the training captions"
+    found = setup.tokenizer
+    found.check_fits(setup.model.language.vocab_size)
+    digest = hashlib.sha256(path_of(found.name).read_bytes()).hexdigest()
+    own = ", PaliGemma's" if hub.TOKENIZER_SHA256.fullmatch(digest) else ""
+    return f"{found.name}: {found.vocab_size:,} pieces, sha256 {digest[:8]}...{digest[-6:]}{own}"
+
+
+def data(setup: Setup) -> str:
+    """Sources are there, not empty, and as they were built."""
+    if not setup.data:
+        return "none given"
+    if setup.data_to_come:
+        return f"{setup.drawn:,} pictures, to be drawn"
+    counts = {}
+    for split, source in setup.data.items():
+        counts[split] = len(source)
+        if not counts[split]:
+            raise ValueError(f"{split}: there are no pictures in {source}")
+        source.read([0, counts[split] - 1])
+    said = ", ".join(f"{split} {count:,}" for split, count in counts.items()) + " pictures"
+    report = verified(setup.data_set, setup.data_dir) if setup.data_set else ""
+    return f"{said}; {report}" if report else said
+
+
+def texts(setup: Setup) -> str:
+    """Captions fit their slots; reading them compares the checksums of records too."""
+    if not setup.data or setup.data_to_come or setup.tokenizer_to_come:
+        return "not there yet" if setup.data else "none given"
+    if setup.truncate:
+        return f"cut to {setup.text_len} slots, as `truncate` says"
+    seen = 0
+    for split in ("train", "validation"):
+        if split in setup.data:
+            seen += fitting(
+                setup.data[split],
+                setup.tokenizer,
+                text_len=setup.text_len,
+                prompt=setup.prompt,
+                lowercase=setup.lowercase,
+                captions=setup.captions if split == "train" else "packed",
+                records=setup.records,
+            )
+    return f"those of {seen:,} pictures fit {setup.text_len} slots"
+
+
+def memory(setup: Setup) -> str:
+    """The estimate for a step of each stage, against what is free."""
+    estimates = []
+    for stage in setup.stages:
+        estimates.append(
+            bytes_needed(
+                setup.model,
+                setup.optimizer,
+                trainable=stage.trainable,
+                batch_size=setup.batch_size,
+                text_len=setup.text_len,
+                frozen_dtype=setup.frozen_dtype or "float32",
+                microbatches=setup.microbatches,
+                devices=setup.mesh.size,
+                fsdp=setup.mesh.shape["fsdp"],
+            )
+        )
+        check_memory(estimates[-1], setup.mesh.local_devices[0])
+    return f"about {max(estimates) / _GIB:.1f} GiB a device, and so much is free"
+
+
+def workdir(setup: Setup) -> str:
+    """The workdir can be written to, and has room for checkpoints and the exported model."""
+    if not setup.workdir:
+        return "none given"
+    check_writable(setup.workdir)
+    checkpoints = []
+    for stage in setup.stages:
+        pieces = _trained(setup, stage.trainable)
+        checkpoints.append(
+            _bytes(pieces) + _bytes(jax.eval_shape(setup.optimizer.transform.init, pieces))
+        )
+    size = jnp.dtype(setup.export_dtype).itemsize
+    export = sum(leaf.size * size for leaf in jax.tree.leaves(abstract_params(setup.model)))
+    kept = setup.keep + 2  # with the best, and the one that is being written
+    return check_room(setup.workdir, kept * max(checkpoints) + export)
+
+
+def _trained(setup: Setup, trainable: Trainable) -> dict[str, jax.ShapeDtypeStruct]:
+    """What trains of each parameter, as it is when it does."""
+    params = abstract_params(setup.model)
+    leaves = flax.traverse_util.flatten_dict(params, sep="/")
+    rows = trained_rows(params, trainable).items()
+    shapes = {name: (leaves[name].shape[0] - row, *leaves[name].shape[1:]) for name, row in rows}
+    return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+CHECKS: Mapping[str, Callable[[Setup], str]] = {
+    "machine": machine,
+    "tensorflow": tensorflow,
+    "batch": batch,
+    "kaggle": kaggle,
+    "checkpoint": checkpoint,
+    "trainable": trainable,
+    "tokenizer": tokenizer,
+    "data": data,
+    "memory": memory,
+    "texts": texts,
+    "workdir": workdir,
+}

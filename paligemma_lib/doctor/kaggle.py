@@ -1,0 +1,117 @@
+"""A model on Kaggle: whether it is on this machine, and else whether this account may have it.
+
+if hub.is_kaggle(handle) and kept(handle) is None:
+    print(access(handle))              # PermissionError: accept the licence at https://...
+"""
+
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+from paligemma_lib import hub
+from paligemma_lib.checkpoint.configuration import MODELS
+from paligemma_lib.model.config import PaliGemmaConfig
+
+_PUBLISHED = re.compile(r".*/(paligemma2?)-(\d+b)-[\w-]+-(\d+)(/\d+)?")
+_GIB = 2**30
+_SECRETS = ("kaggle.json", "access_token")
+
+
+def kept(handle: str) -> Path | None:
+    """The newest version that is whole in kagglehub's cache, or the one that the handle names."""
+    from kagglehub.cache import get_cached_path
+    from kagglehub.handle import parse_model_handle
+
+    model = parse_model_handle(handle)
+    versions = Path(get_cached_path(model.with_version(1))).parent
+    found = [path for path in versions.glob("*.complete") if path.stem.isdecimal()]
+    if model.is_versioned():
+        found = [path for path in found if path.stem == str(model.version)]
+    newest = max(found, key=lambda path: int(path.stem), default=None)
+    return None if newest is None else newest.with_suffix("")
+
+
+def published(handle: str) -> PaliGemmaConfig:
+    """The configuration of a published model, by its name. Raises ValueError for another one."""
+    match = _PUBLISHED.fullmatch(handle)
+    if match is None or f"{match[1]}_{match[2]}" not in MODELS:
+        raise ValueError(
+            f"{handle} is not on this machine yet, and its name is of no published model: "
+            "download it first, such as by `python -m paligemma_lib.checkpoint show`"
+        )
+    return MODELS[f"{match[1]}_{match[2]}"](int(match[3]))
+
+
+def access(handle: str) -> str:
+    """Asks Kaggle for a model, and downloads nothing of it; says how large it is.
+
+    Raises:
+      PermissionError: credentials are missing or wrong, or the licence has not been accepted.
+      FileNotFoundError: there is no such model, or no `.npz` file in it.
+      ConnectionError: Kaggle cannot be reached.
+      OSError: no room on the disk.
+      ValueError: the file of the credentials is damaged.
+    """
+    from kagglehub.clients import build_kaggle_client
+    from kagglehub.config import get_cache_folder, get_kaggle_credentials
+    from kagglehub.exceptions import UnauthenticatedError
+    from kagglehub.handle import parse_model_handle
+    from kagglesdk.kaggle_env import is_in_kaggle_notebook
+    from kagglesdk.models.types import model_api_service as api
+
+    if is_in_kaggle_notebook():
+        return "this notebook has access of its own"
+    model = parse_model_handle(handle)
+    with hub.kaggle_refusals(handle):
+        if get_kaggle_credentials() is None:
+            raise UnauthenticatedError
+        with build_kaggle_client() as client:
+            models = client.models.model_api_client
+            if not model.is_versioned():
+                current = models.get_model_instance(_about(model, api.ApiGetModelInstanceRequest))
+                model = model.with_version(current.version_number)
+            files = models.list_model_instance_version_files(
+                _about(model, api.ApiListModelInstanceVersionFilesRequest)
+            ).files
+            weights = [file for file in files if file.name.endswith(".npz")]
+            if len(weights) != 1:
+                names = ", ".join(file.name for file in files) or "none"
+                raise FileNotFoundError(
+                    f"Kaggle's {handle} has {len(weights)} .npz files, expected one: {names}. "
+                    "Choose a variation for JAX, or give the path of a file"
+                )
+            wanted = _about(model, api.ApiDownloadModelInstanceVersionRequest)
+            wanted.path = weights[0].name
+            models.download_model_instance_version(wanted).close()  # refused without the licence
+    size, cache = weights[0].size, Path(get_cache_folder())
+    place = next(path for path in (cache, *cache.parents) if path.exists())
+    if (free := shutil.disk_usage(place).free) < size:
+        raise OSError(
+            f"{handle} takes {size / _GIB:.1f} GiB, and {free / _GIB:.1f} GiB are free in {cache}: "
+            "make room, or set KAGGLEHUB_CACHE to another folder"
+        )
+    return f"licence accepted, {size / _GIB:.1f} GiB to download{_remarks()}"
+
+
+def _about(model: Any, kind: type) -> Any:
+    """A request of this kind, about a model."""
+    request = kind()
+    request.owner_slug, request.model_slug = model.owner, model.model
+    request.framework, request.instance_slug = model.framework_enum(), model.variation
+    if model.is_versioned():
+        request.version_number = model.version
+    return request
+
+
+def _remarks() -> str:
+    """What else is to be said of the credentials."""
+    folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
+    files = [folder / name for name in _SECRETS if (folder / name).is_file()]
+    if open_to_others := [
+        str(f) for f in files if f.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    ]:
+        return f"; others can read your credentials: chmod 600 {' '.join(open_to_others)}"
+    return ""

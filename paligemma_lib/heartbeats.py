@@ -1,0 +1,120 @@
+"""Signs of life that processes send each other, so that a missing one is named and not waited for.
+
+    with Heartbeats() as heartbeats:
+        work()                          # ends the program when another process falls silent
+        heartbeats.missing()            # ["process 1 of 4 (on host-1, pid 817)"]
+
+Each process counts up a number at the coordinator that JAX runs in process 0, which looks whose
+numbers stand still; the others look whether it answers. Threads do this, so neither compiling nor
+waiting for data is taken for death. JAX has a watch of its own, which takes longer, ends in a stack
+trace of C++ and names nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+import jax
+from jax._src.distributed import global_state  # the one way to the coordinator, as Orbax uses it
+
+SILENCE = 60.0  # seconds after which a process counts as missing
+
+_BEAT = 2.0  # seconds
+_FOLDER = "paligemma_lib/heartbeats/"
+
+
+class Heartbeats:
+    """Watches over the processes that `jax.distributed` has joined; a context manager."""
+
+    def __init__(self, silence: float = SILENCE) -> None:
+        self._silence = silence
+        self._count = jax.process_count()
+        self._client: Any = global_state.client
+        self._me = f"{_FOLDER}{jax.process_index()}/{socket.gethostname()}, pid {os.getpid()}"
+        now = time.monotonic()
+        self._answered = self._looked = now  # when the coordinator did, when this process did
+        self._heard: dict[str, tuple[str, float]] = {}  # each one's number, and since when
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, name="heartbeats", daemon=True)
+            for target in (self._beat, self._watch)
+        ]
+
+    def __enter__(self) -> Heartbeats:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(_BEAT)  # one that asks while Python ends could crash it
+
+    def missing(self) -> list[str]:
+        """Who is silent now; looks for some seconds."""
+        before = self._numbers()
+        time.sleep(3 * _BEAT)
+        after = self._numbers()
+        if after is None or before is None:
+            return [f"process 0 of {self._count}, which coordinates"]
+        return [self._name(key) for key, number in after.items() if before.get(key) == number]
+
+    def _beat(self) -> None:
+        while not self._over.wait(_BEAT):
+            self._beat_once()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_BEAT):
+            if who := self._silent():
+                self._end(who)
+
+    def _beat_once(self) -> None:
+        try:
+            self._client.key_value_increment(self._me, 1)
+        except jax.errors.JaxRuntimeError:
+            return  # `_silent` sees how long
+        now = time.monotonic()
+        if jax.process_index() == 0:
+            for key, number in (self._numbers() or {}).items():
+                if self._heard.get(key, ("", 0))[0] != number:
+                    self._heard[key] = (number, now)
+        self._answered = now
+
+    def _silent(self) -> str:
+        """Who has been silent for too long, if somebody has."""
+        now = time.monotonic()
+        asleep, self._looked = now - self._looked > self._silence / 2, now
+        if asleep:  # this process itself did not run: hear the others first
+            self._answered = now
+            self._heard = {key: (number, now) for key, (number, _) in self._heard.copy().items()}
+        if now - self._answered > self._silence:
+            return f"process 0 of {self._count}, which coordinates,"
+        silent = [
+            key for key, (_, since) in self._heard.copy().items() if now - since > self._silence
+        ]
+        return self._name(silent[0]) if silent else ""
+
+    def _numbers(self) -> dict[str, str] | None:
+        try:
+            return dict(self._client.key_value_dir_get(_FOLDER))
+        except jax.errors.JaxRuntimeError:
+            return None
+
+    def _name(self, key: str) -> str:
+        number, where = key.removeprefix(_FOLDER).split("/", 1)
+        return f"process {number} of {self._count} (on {where})"
+
+    def _end(self, who: str) -> None:
+        print(
+            f"process {jax.process_index()} of {self._count}: {who} is missing: no sign of life "
+            f"for {self._silence:.0f} seconds. It was killed, stands still, or cannot be reached; "
+            "what it said last may tell. Ending too; the same command, in all processes, goes on",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)

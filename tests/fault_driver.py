@@ -1,0 +1,300 @@
+"""Runs the main job under random faults, and compares what it leaves with undisturbed runs.
+
+    python tests/fault_driver.py --faults 100 --seed 0
+
+A line for each fault, then a table. The exit code is 1 if a run hung, ended with another exit code
+or other words than promised, or left other parameters, losses or captions than an undisturbed one.
+A run is the demo on a few pictures, started again and again until it gets through its faults.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fault_runs import ROOT, Broken, Run, Started, compare, cut, flip
+
+PHASES = {"captions": 1, "validation": 1, "checkpoint": 3, "batch": 4, "export": 1}  # how many
+SMALL_DISK = 256 << 20  # bytes
+KILLED, TERMINATED = 128 + signal.SIGKILL, 128 + signal.SIGTERM
+
+
+class Driver:
+    """Makes runs in a folder, and faults in them."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.random = folder, random.Random(seed)
+        self.told: list[tuple[str, float]] = []  # each fault's kind, and seconds to the end
+        self.undisturbed: dict[str, Path] = {}
+        self.seconds = 60.0  # that an undisturbed run takes
+        self._starts = 0
+
+    def start(self, run: Run, **faults) -> Started:
+        self._starts += 1
+        return Started(run, self.folder / f"start-{self._starts}.txt", **faults)
+
+    def fresh(self, kind: str, where: Path | None = None) -> Run:
+        """A run whose data are there."""
+        workdir = Path(tempfile.mkdtemp(prefix="run-", dir=where or self.folder))
+        if self.undisturbed:
+            for made in self.undisturbed["one process"].glob("*-44"):
+                shutil.copytree(made, workdir / made.name)
+        run = Run(kind, workdir, count=2 if "two" in kind else 1)
+        if "NaN" in kind:
+            run.faults["nan"] = 5
+        if "damaged" in kind:
+            run.changes["data.damaged"] = "replace"
+            flip(run.shard(), 5000)
+        return run
+
+    def complete(self, run: Run) -> None:
+        """Starts a run that nothing more happens to, and compares what it leaves."""
+        if not run.over:
+            begun = time.monotonic()
+            with self.start(run) as started:
+                started.expect(0)
+            self.seconds = time.monotonic() - begun
+        if run.kind not in self.undisturbed:
+            self.undisturbed[run.kind] = run.workdir
+            print(f"undisturbed, {run.kind}: {self.seconds:.1f} s", flush=True)
+            return
+        compare(run, self.undisturbed[run.kind])
+        print(f"     {run.kind}: as undisturbed", flush=True)
+        shutil.rmtree(run.workdir)
+
+    def moment(self, started: Started, phase: str = "") -> str:
+        """Waits for a random moment, perhaps of a phase; what it is, or "" if the run is over."""
+        phase = phase or self.random.choices(["", *PHASES], [3, *PHASES.values()])[0]
+        if phase:
+            number = self.random.randint(1, PHASES[phase])
+            told = f"in {phase} {number}"
+            started.reached(f"{phase}-{number}")
+            time.sleep(self.random.uniform(0.0, 0.4))
+        else:
+            seconds = self.random.uniform(0.0, self.seconds / 2)
+            told = f"after {seconds:.1f} s"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                started.process.wait(seconds)
+        if started.process.poll() is None and len(started.pids()) == started.run.count:
+            return told
+        started.expect(0)
+        return ""
+
+    def suffer(self, run: Run, kind: str) -> None:
+        """Has a run suffer a fault, unless that comes to nothing: the run is over, say."""
+        begun = time.monotonic()
+        if (told := KINDS[kind](self, run)) and not run.over:
+            self.told.append((kind, time.monotonic() - begun))
+            print(f"{len(self.told):>4} {run.kind}: {kind} {told}", flush=True)
+
+
+# --- Faults: each starts the run, does something, and says what, or "" if it came to nothing ---
+
+
+def kill(driver: Driver, run: Run) -> str:
+    with driver.start(run) as started:
+        if not (moment := driver.moment(started)):
+            return ""
+        number = driver.random.randrange(run.count)
+        os.kill(started.pids()[number], signal.SIGKILL)
+        words = f"process {number} of 2 ended: SIGKILL" if run.count > 1 else ""
+        started.expect(KILLED, words, or_over=True)
+        return moment + (f", process {number}" if run.count > 1 else "")
+
+
+def terminate(driver: Driver, run: Run) -> str:
+    with driver.start(run) as started:
+        if not (moment := driver.moment(started)):
+            return ""
+        started.process.send_signal(signal.SIGTERM)
+        started.expect(TERMINATED, or_over=True)
+        return moment
+
+
+def terminate_one(driver: Driver, run: Run) -> str:
+    if run.count == 1:
+        return ""
+    with driver.start(run) as started:
+        if not (moment := driver.moment(started)):
+            return ""
+        number = driver.random.randrange(run.count)
+        os.kill(started.pids()[number], signal.SIGTERM)
+        started.expect(TERMINATED, or_over=True)
+        return f"{moment}, process {number}"
+
+
+def stop_one(driver: Driver, run: Run) -> str:
+    """SIGSTOP: a process that stands still."""
+    if run.count == 1:
+        return ""
+    with driver.start(run) as started:
+        if not (moment := driver.moment(started, "batch")):
+            return ""
+        number = driver.random.randrange(run.count)
+        os.kill(started.pids()[number], signal.SIGSTOP)
+        started.expect(1, rf"process {number} of 2.* is missing: no sign of life for 10 seconds")
+        return f"{moment}, process {number}"
+
+
+def damage_checkpoint(driver: Driver, run: Run) -> str:
+    kept = run.checkpoints()
+    if not kept:
+        return ""
+    files = [path for path in kept[-1].rglob("*") if path.is_file() and path.stat().st_size]
+    matters = [max(files, key=lambda path: path.stat().st_size), kept[-1] / "run" / "metadata"]
+    file = driver.random.choice([*matters, driver.random.choice(files)])
+    how = driver.random.choice([flip, cut])
+    how(file, driver.random.randrange(file.stat().st_size))
+    told = f"{how.__name__} {file.relative_to(run.workdir / 'checkpoints')}"
+    with driver.start(run) as started:
+        goes_on = started.reached("batch-1")
+        if len(kept) > 1 and file in matters:
+            steps = [path.name for path in kept]
+            words = (
+                f"checkpoint of step {steps[-1]}: .* is damaged .* going on from step {steps[-2]}"
+            )
+            if not re.search(words, started.words()):
+                raise Broken(f"{told}: it should have been told:\n{started.words()[-3000:]}")
+        elif not goes_on or file in matters:
+            started.expect(1, "none of the checkpoints is whole")
+            shutil.rmtree(run.workdir / "checkpoints")
+    return told
+
+
+def damage_data(driver: Driver, run: Run) -> str:
+    if "damaged" in run.kind:
+        return ""
+    file = run.shard()
+    kept = file.with_name("kept")
+    shutil.copy2(file, kept)
+    how = driver.random.choice([flip, cut])
+    place = driver.random.randrange(file.stat().st_size)
+    how(file, place)
+    with driver.start(run) as started:
+        started.expect(
+            1, r"-train\.tfrecord.* (is damaged|damaged at byte|is cut off)|build it again"
+        )
+    os.replace(kept, file)
+    return f"{how.__name__} byte {place}"
+
+
+def fill_disk(driver: Driver, run: Run) -> str:
+    if not run.workdir.is_relative_to(driver.folder / "small"):
+        return ""
+    leave = driver.random.randrange(30 << 20)
+    filler = run.workdir.parent / "filler"
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(filler).free - leave))
+    try:
+        with driver.start(run) as started:
+            words = "OSError: .*([Nn]o space left|could not be written|make room)"
+            started.expect(1, words, or_over=True)
+    finally:
+        filler.unlink()
+    return f"but for {leave >> 20} MiB"
+
+
+def fail_reads(driver: Driver, run: Run) -> str:
+    with driver.start(run, failing=0.1) as started:
+        if not started.reached("batch-2"):
+            return ""
+        started.process.send_signal(signal.SIGTERM)
+        started.expect(TERMINATED, "Input/output error.*; trying again for")
+        return "a tenth of them"
+
+
+def stall_a_read(driver: Driver, run: Run) -> str:
+    with driver.start(run, stalling=3.0) as started:
+        if not started.reached("batch-2"):
+            return ""
+        started.process.send_signal(signal.SIGTERM)
+        started.expect(TERMINATED, r"still waiting for .*tfrecord.*, since [12] s")
+        return "for 3 s"
+
+
+KINDS: dict[str, Callable[[Driver, Run], str]] = {
+    "kill": kill,
+    "terminate": terminate,
+    "terminate one": terminate_one,
+    "stop one": stop_one,
+    "damage a checkpoint": damage_checkpoint,
+    "damage the data": damage_data,
+    "fill the disk": fill_disk,
+    "fail reads": fail_reads,
+    "stall a read": stall_a_read,
+}
+WEIGHTS = (8, 6, 3, 2, 5, 2, 3, 1, 1)
+RUNS = ("one process", "one process", "two processes", "one process, NaN", "one process, damaged")
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """Mounts a small file system in memory; False where that is not allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(folder)]
+    allowed = subprocess.run(command, capture_output=True).returncode == 0
+    try:
+        yield allowed
+    finally:
+        if allowed:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def drive(folder: Path, faults: int, seed: int, runs: tuple[str, ...] = RUNS) -> list[str]:
+    """Makes so many faults; returns what was not as promised."""
+    driver, problems = Driver(folder, seed), []
+    with small_disk(folder / "small") as has_small_disk:
+        if not has_small_disk:
+            print("not allowed to mount a small disk: none will be full", flush=True)
+        for kind in dict.fromkeys(["one process", *runs]):
+            driver.complete(driver.fresh(kind))
+        number = 0
+        while len(driver.told) < faults:
+            kind = runs[number % len(runs)]
+            run = driver.fresh(
+                kind, folder / "small" if has_small_disk and number % 2 == 0 else None
+            )
+            number += 1
+            try:
+                for _ in range(driver.random.randint(6, 12)):
+                    if len(driver.told) < faults and not run.over:
+                        driver.suffer(run, *driver.random.choices(list(KINDS), WEIGHTS))
+                driver.complete(run)
+            except Broken as error:
+                problems.append(f"{run.kind}: {error}")
+                print(f"BROKEN {problems[-1]}", flush=True)
+    for kind in KINDS:
+        seconds = [each for name, each in driver.told if name == kind]
+        if seconds:
+            print(f"{kind:<20} {len(seconds):>4} times, at most {max(seconds):5.1f} s to the end")
+    print(f"{len(driver.told)} faults, {number} runs, {len(problems)} broken promises")
+    return problems
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="to keep everything in; default: temporary")
+    args = parser.parse_args()
+    cache = ROOT / ".pytest_cache" / "xla"  # compiling takes most of the time
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    if args.folder:
+        args.folder.mkdir(parents=True)
+        return bool(drive(args.folder, args.faults, args.seed))
+    with tempfile.TemporaryDirectory() as folder:
+        return bool(drive(Path(folder), args.faults, args.seed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The main job with faults put in, for `fault_driver.py`: the environment's FAULTS says which.
+
+    FAULTS='{"marks": "/tmp/marks", "nan": 3}' python tests/fault_injection.py --config=...
+
+JSON with some of these keys:
+  marks: a folder; the n-th beginning of a phase makes a file there, such as `checkpoint-2`.
+  nan: a step of training whose loss becomes not a number.
+  failing: the share of reads that fail with an input/output error; one of a checkpoint does too.
+  stalling: seconds that one read takes.
+  silence: seconds after which a process counts as missing.
+"""
+
+import errno
+import json
+import os
+import random
+import runpy
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+import paligemma_lib as pg
+from paligemma_lib import captioner, heartbeats, retries
+from paligemma_lib.data import files, pipeline
+from paligemma_lib.train import Checkpoints
+
+FINETUNE = Path(__file__).resolve().parents[1] / "examples" / "finetune.py"
+
+
+def before(owner: object, name: str, act) -> None:
+    """Has a function or method of `owner` call `act` with its arguments first."""
+    function = getattr(owner, name)
+
+    def wrapped(*args, **kwargs):
+        act(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def mark_phases(folder: Path) -> None:
+    counts: dict[str, int] = {}
+
+    def marking(phase: str):
+        def mark(*args, **kwargs) -> None:
+            counts[phase] = counts.get(phase, 0) + 1
+            (folder / f"{phase}-{counts[phase]}").touch()
+
+        return mark
+
+    before(captioner.Captioner, "caption", marking("captions"))
+    before(pipeline, "eval_batches", marking("validation"))
+    before(Checkpoints, "save", marking("checkpoint"))
+    before(pipeline.Batches, "__next__", marking("batch"))
+    before(pg.checkpoint, "save_params", marking("export"))
+
+
+def spoil_loss(step: int) -> None:
+    following = pipeline.Batches.__next__
+
+    def spoiled(self):
+        at, training = self.step, self._examples.seed is not None
+        batch = following(self)
+        if training and at == step:
+            batch["loss_weight"] = np.full_like(batch["loss_weight"], np.nan)
+        return batch
+
+    pipeline.Batches.__next__ = spoiled
+
+
+def fail_now_and_then(share: float) -> None:
+    def fail(path: str) -> None:
+        if random.random() < share:
+            raise OSError(errno.EIO, "Input/output error", path)
+
+    left = [1]
+
+    def fail_once(*args, **kwargs) -> None:
+        if left:
+            left.clear()
+            raise OSError(errno.EIO, "Input/output error")
+
+    before(files, "open_file", fail)
+    before(ocp.StandardCheckpointHandler, "restore", fail_once)
+
+
+def stall_once(seconds: float) -> None:
+    retries._STALL = 1.0
+    left = [random.randint(1, 30)]
+
+    def stall(path: str) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            time.sleep(seconds)
+
+    before(files, "open_file", stall)
+
+
+if __name__ == "__main__":
+    faults = json.loads(os.environ["FAULTS"])
+    random.seed(os.getpid())
+    if "marks" in faults:
+        mark_phases(Path(faults["marks"]))
+    if "nan" in faults:
+        spoil_loss(faults["nan"])
+    if "failing" in faults:
+        fail_now_and_then(faults["failing"])
+    if "stalling" in faults:
+        stall_once(faults["stalling"])
+    if "silence" in faults:
+        heartbeats.Heartbeats.__init__.__defaults__ = (faults["silence"],)
+    sys.path.insert(0, str(FINETUNE.parent))
+    sys.argv[0] = str(FINETUNE)
+    runpy.run_path(str(FINETUNE), run_name="__main__")

@@ -1,0 +1,41 @@
+"""Files on gs:// are there whole or not at all; local ones are tested where they are written."""
+
+import pytest
+from gcs_cases import Storage
+
+from paligemma_lib.atomic import is_remote, path_of, whole_file
+
+
+@pytest.fixture
+def storage(tmp_path, monkeypatch):
+    with Storage(tmp_path) as storage:
+        for name, value in storage.environment.items():
+            monkeypatch.setenv(name, value)
+        yield storage
+
+
+def test_a_remote_file_appears_when_the_block_ends(storage):
+    path = path_of("gs://bucket/folder/file")
+    assert is_remote(path) and not is_remote(path_of("folder/file"))
+    with whole_file(path) as file:
+        file.write(b"one, ")
+        file.write(b"three")
+        file.seek(5)
+        file.write(b"two")
+        assert storage.objects == {}
+    assert storage.objects == {"bucket/folder/file": b"one, twoee"}
+    assert path.read_bytes() == b"one, twoee"
+
+
+def test_an_empty_remote_file_is_there_too(storage):
+    with whole_file(path_of("gs://bucket/empty")):
+        pass
+    assert storage.objects == {"bucket/empty": b""}
+
+
+def test_nothing_of_a_block_that_fails_is_sent(storage):
+    storage.put("bucket/file", b"before")
+    with pytest.raises(OSError, match="no room"), whole_file(path_of("gs://bucket/file")) as file:
+        file.write(b"after")
+        raise OSError("no room")
+    assert storage.objects == {"bucket/file": b"before"}

@@ -1,0 +1,76 @@
+"""Damaged records: the next whole one stands in, always the same, and each is told once."""
+
+import pytest
+from data_cases import write_captions
+
+from paligemma_lib.data import from_tfrecords, replace_damaged
+from paligemma_lib.data.records import DamagedRecord
+
+
+def flip(path, offset: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 8]))
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Ten records in two files, of which 4 (the last of its file), 5 and 9 are damaged."""
+    source = from_tfrecords(write_captions(tmp_path, 10))
+    records, _ = source._opened
+    for number in (4, 5, 9):
+        file, place = divmod(number, 5)
+        flip(tmp_path / f"captions-{file}.tfrecord", int(records._offsets[file][place]) + 30)
+    return source
+
+
+def test_the_next_whole_record_stands_in(source, caplog):
+    replaced = replace_damaged(source)
+    numbers = [9, 0, 4, 5, 6, 9]
+    names = [record.image_id for record in replaced.read(numbers)]
+    assert names == ["0.png", "0.png", "6.png", "6.png", "6.png", "0.png"]
+    assert [record.image_id for record in replaced.read(numbers)] == names
+    assert sorted(replaced.damaged) == [4, 5, 9]
+    assert len(caplog.records) == 3
+    assert "captions-0.tfrecord, record 4 (at byte " in caplog.text
+    assert len(replaced) == 10 and replaced.where(4) == source.where(4)
+
+
+def test_without_the_policy_it_is_an_error_with_file_and_record(source):
+    with pytest.raises(DamagedRecord, match=r"captions-1.tfrecord, record 0 .* is damaged"):
+        source.read([6, 5])
+
+
+def test_what_is_read_wrong_once_is_read_again(source, monkeypatch):
+    from paligemma_lib.data import records
+
+    read, calls = records.read_parts, []
+
+    def flaky(*args):
+        data, checksum = read(*args)
+        calls.append(1)
+        return [b"?" + data[1:] if len(calls) == 1 else data, checksum]
+
+    monkeypatch.setattr(records, "read_parts", flaky)
+    assert source.read([0])[0].image_id == "0.png"
+    assert len(calls) == 2
+
+
+def test_nothing_but_damage_is_an_error(tmp_path):
+    source = from_tfrecords(write_captions(tmp_path, 3, files=1))
+    offsets = source._opened[0]._offsets[0]
+    for place in range(3):
+        flip(tmp_path / "captions-0.tfrecord", int(offsets[place]) + 30)
+    with pytest.raises(ValueError, match=r"3 records from .*record 1 on are damaged"):
+        replace_damaged(source).read([1])
+    cut = tmp_path / "captions-0.tfrecord"
+    cut.write_bytes(cut.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="is cut off"):
+        len(replace_damaged(from_tfrecords(str(cut))))
+
+
+def test_equal_sources_stay_equal(source):
+    assert replace_damaged(source) == replace_damaged(source)
+    assert replace_damaged(source) != source

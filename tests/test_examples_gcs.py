@@ -1,0 +1,118 @@
+"""A workdir on gs://: the main job leaves there what it leaves in a folder, and goes on from it."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import ingredients
+import numpy as np
+import pytest
+from finetune_cases import exported, losses, of, tiny_run, write_config
+from gcs_cases import Storage
+from process_cases import ENVIRONMENT, ROOT, TIMEOUT
+
+import paligemma_lib as pg
+from paligemma_lib import doctor
+from paligemma_lib.doctor.setup import SPLITS
+
+pytest.importorskip("gcsfs", reason="needs the extra gcs")
+
+WORKDIR = "gs://bucket/runs/one"
+KEY = "bucket/runs/one/"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Nine steps with a checkpoint every step or two, of which two are kept."""
+    return tiny_run(tmp_path_factory.mktemp("gcs"))
+
+
+@pytest.fixture
+def storage(tmp_path):
+    with Storage(tmp_path) as storage:
+        yield storage
+
+
+def run(count: int, config, workdir, folder: Path, storage, *command: str) -> str:
+    """Runs a script, by default the main job, in so many processes; returns what it printed."""
+    file = write_config(of(config, workdir), folder / f"config{count}.py")
+    script = [*(command or (str(ROOT / "examples" / "finetune.py"), f"--config={file}"))]
+    if count > 1:
+        script = ["-m", "paligemma_lib.launch", "--count", str(count), *script]
+    environment = ENVIRONMENT | storage.environment
+    done = subprocess.run(
+        [sys.executable, *script], env=environment, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def metrics(storage) -> dict[int, float]:
+    lines = storage.objects[f"{KEY}metrics.jsonl"].decode().splitlines()
+    return {r["step"]: r["loss"] for r in map(json.loads, lines) if "loss" in r}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT)
+def test_what_a_run_makes_for_itself_lies_there_too(config, storage, monkeypatch):
+    for name, value in storage.environment.items():
+        monkeypatch.setenv(name, value)
+    drawn = of(config, WORKDIR, **{"data.kind": "sample", "data.name": "30", "batch_size": 2})
+    drawn.data.train, drawn.data.validation, drawn.data.test = SPLITS
+    drawn.model.checkpoint = drawn.model.tokenizer = ""
+    drawn.model.vocab_size, drawn.text_len = 300, 512
+    run = ingredients.gather(drawn, pg.sharding.make_mesh())
+    assert len(run.data.train) + len(run.data.validation) + len(run.data.test) == 30
+    assert storage.objects[f"{KEY}tokenizer.model"] == run.tokenizer.serialized()
+    made = {name for name in storage.objects if name.startswith(KEY)}
+    assert any(name.startswith(f"{KEY}tfds-30/flickr8k_tfds/original/") for name in made)
+    asked = len(storage.requests)
+    assert not doctor.setup_of(drawn).to_come
+    ingredients.gather(drawn, pg.sharding.make_mesh())  # finds it all
+    assert not [
+        each for each in storage.requests[asked:] if "/upload/" in each and "doctor" not in each
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * TIMEOUT)
+def test_a_run_on_gs_leaves_what_a_local_one_does_and_goes_on(config, tmp_path, storage):
+    local = tmp_path / "local"
+    run(1, config, local, tmp_path, storage)
+    run(1, config, WORKDIR, tmp_path, storage)
+    mine = {name.removeprefix(KEY) for name in storage.objects if name.startswith(KEY)}
+    for path in local.iterdir():
+        stem = path.name.split(".")[0]
+        assert any(name.startswith(stem) for name in mine), path.name
+    assert metrics(storage) == losses(local)
+    for name in ("predictions.json", "predictions_before.json", "scores.json"):
+        assert storage.objects[KEY + name] == (local / name).read_bytes()
+    with np.load(io.BytesIO(storage.objects[KEY + config.export])) as file:
+        for name, value in exported(local).items():
+            np.testing.assert_array_equal(file[name], value)
+    kept = {name.split("/")[1] for name in mine if name.startswith("checkpoints/")} - {""}
+    assert kept == {path.name for path in (local / "checkpoints").iterdir()}
+
+    newest = max(kept, key=int)
+    for name in [
+        name for name in storage.objects if name.startswith(f"{KEY}checkpoints/{newest}/")
+    ]:
+        del storage.objects[name]
+    for name in ("metrics.jsonl", config.export):
+        storage.objects.pop(KEY + name)
+    run(2, config, WORKDIR, tmp_path, storage)  # in two processes
+    with np.load(io.BytesIO(storage.objects[KEY + config.export])) as file:
+        for name, value in exported(local).items():
+            assert np.abs(file[name] - value).mean() <= 1e-4 * np.abs(value).mean()
+
+    lines = (Path(config.data.test)).read_text().splitlines()
+    pictures = [str(Path(config.data.test).parent / json.loads(line)["image"]) for line in lines]
+    out = tmp_path / "captions.jsonl"
+    options = ["--checkpoint", WORKDIR, "--max-new-tokens", "6", "--batch-size", "4"]
+    predict = str(ROOT / "examples" / "predict.py")
+    run(1, config, WORKDIR, tmp_path, storage, predict, *pictures, *options, f"--out={out}")
+    captions = json.loads(storage.objects[f"{KEY}predictions.json"])
+    told = [json.loads(line)["caption"] for line in out.read_text().splitlines()]
+    assert told == [each["caption"] for each in captions]

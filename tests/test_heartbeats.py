@@ -1,0 +1,140 @@
+"""Signs of life: who is silent is named, and nobody waits for it for long."""
+
+import textwrap
+import time
+
+import jax
+import pytest
+from process_cases import TIMEOUT, launched
+
+from paligemma_lib import heartbeats
+from paligemma_lib.heartbeats import Heartbeats
+
+OTHER = heartbeats._FOLDER + "1/host-7, pid 817"
+
+
+class Coordinator:
+    """What JAX's client offers, for this process and another one that beats while it may."""
+
+    def __init__(self):
+        self.numbers, self.answers, self.other_lives = {OTHER: 0}, True, True
+
+    def key_value_increment(self, key, by):
+        if not self.answers:
+            raise jax.errors.JaxRuntimeError("UNAVAILABLE")
+        self.numbers[key] = self.numbers.get(key, 0) + by
+        self.numbers[OTHER] += self.other_lives
+
+    def key_value_dir_get(self, folder):
+        assert folder == heartbeats._FOLDER
+        return [(key, str(number)) for key, number in self.numbers.items()]
+
+
+class Clock:
+    """Time that passes when told to; the processes beat meanwhile."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.watches = 100.0, []
+        monkeypatch.setattr(heartbeats.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(heartbeats.time, "sleep", self.pass_)
+
+    def pass_(self, seconds):
+        end = self.now + seconds
+        while self.now < end:
+            self.now += heartbeats._BEAT
+            for watch in self.watches:
+                watch._beat_once()
+                if who := watch._silent():
+                    return who
+        return ""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def coordinator(monkeypatch):
+    coordinator = Coordinator()
+    monkeypatch.setattr(heartbeats.global_state, "client", coordinator)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 0)
+    return coordinator
+
+
+@pytest.fixture
+def watch(clock, coordinator):
+    clock.watches.append(Heartbeats())
+    return clock.watches[0]
+
+
+def test_while_all_live_nobody_is_missing(clock, watch):
+    assert clock.pass_(1000) == ""
+    assert watch.missing() == []
+
+
+def test_who_falls_silent_is_named(clock, watch, coordinator):
+    clock.pass_(20)
+    coordinator.other_lives = False
+    assert watch.missing() == ["process 1 of 2 (on host-7, pid 817)"]
+    assert clock.pass_(40) == ""
+    assert clock.pass_(20) == "process 1 of 2 (on host-7, pid 817)"
+
+
+def test_a_coordinator_that_does_not_answer_is_named(clock, watch, coordinator, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    clock.pass_(20)
+    coordinator.answers = False
+    assert clock.pass_(50) == ""
+    assert clock.pass_(20) == "process 0 of 2, which coordinates,"
+
+
+def test_who_was_asleep_hears_the_others_before_it_judges(clock, watch):
+    clock.pass_(20)
+    clock.now += 3600
+    assert watch._silent() == ""
+    assert clock.pass_(100) == ""
+
+
+def test_the_end_is_told(watch, monkeypatch, capsys):
+    codes = []
+    monkeypatch.setattr(heartbeats.os, "_exit", codes.append)
+    watch._end("process 1 of 2 (on host-7, pid 817)")
+    told = (
+        "process 0 of 2: process 1 of 2 (on host-7, pid 817) is missing: no sign of life for 60 s"
+    )
+    assert told in capsys.readouterr().err
+    assert codes == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+@pytest.mark.parametrize(
+    ("how", "who", "told"),
+    [
+        ("SIGKILL", 1, r"process 0 of 2: process 1 of 2 (on "),
+        ("SIGSTOP", 1, r"process 0 of 2: process 1 of 2 (on "),
+        ("SIGSTOP", 0, r"process 1 of 2: process 0 of 2, which coordinates, is missing"),
+    ],
+)
+def test_who_waits_for_a_missing_process_names_it_and_ends(tmp_path, how, who, told):
+    path = tmp_path / "script.py"
+    path.write_text(
+        textwrap.dedent(f"""
+        import os, signal, sys
+        from paligemma_lib import heartbeats, processes
+        heartbeats.Heartbeats.__init__.__defaults__ = (6.0,)
+        host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
+        with processes.joined(host, int(count), int(number)):
+            processes.gather(b"")
+            if number == "{who}":
+                os.kill(os.getpid(), signal.{how})
+            processes.gather(b"")
+        """)
+    )
+    start = time.monotonic()
+    result = launched(2, [str(path)])
+    assert result.returncode == (137 if how == "SIGKILL" else 1)
+    assert told in result.stderr
+    assert time.monotonic() - start < 90
