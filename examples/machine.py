@@ -1,0 +1,157 @@
+"""Where a notebook runs, and what has to be set there before JAX and TensorFlow load.
+
+    here = machine.look()        # Colab, Kaggle or elsewhere; a GPU, a TPU or neither
+    machine.install()            # nothing, where all is installed already
+    machine.prepare(here)        # memory, credentials, TensorFlow off the accelerator
+    print(here)                  # Colab with a Tesla T4 of 15.0 GiB, computing in float16
+
+The standard library is enough to import this, since it comes before the installation.
+"""
+
+import contextlib
+import dataclasses
+import glob
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+NEEDED = ("paligemma_lib", "flax", "ml_collections", "sentencepiece", "tensorflow_datasets")
+REPLACED = ("numpy", "jax", "tensorflow")  # what an installation may put in another version
+TOKEN = "KAGGLE_API_TOKEN"  # the secret, and the environment variable that kagglehub reads
+
+_ASK_GPUS = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader")
+_BFLOAT16_SINCE = 8.0  # compute capability of the first GPUs with units for it
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What a notebook runs on.
+
+    Attributes:
+      place: "Colab", "Kaggle" or "this machine".
+      kind: "gpu", "tpu" or "cpu", of which extra requirements follow.
+      device: what it calls itself, such as "Tesla T4".
+      memory: bytes of one device; 0 where it is not known before JAX runs.
+      dtype: the type of activations that suits it.
+    """
+
+    place: str
+    kind: str
+    device: str
+    memory: int
+    dtype: str
+
+    def __str__(self) -> str:
+        of = f" of {self.memory / 2**30:.1f} GiB" if self.memory else ""
+        return f"{self.place} with a {self.device}{of}, computing in {self.dtype}"
+
+
+def look() -> Machine:
+    """Finds out without JAX, which must not load before `prepare`."""
+    place = "this machine"
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:  # before Colab, whose variables Kaggle has too
+        place = "Kaggle"
+    elif "google.colab" in sys.modules:
+        place = "Colab"
+    if gpus := _gpus():
+        device, memory, capability = gpus[0]
+        dtype = "bfloat16" if capability >= _BFLOAT16_SINCE else "float16"
+        return Machine(place, "gpu", device, memory, dtype)
+    if glob.glob("/dev/accel[0-9]*") or "TPU_ACCELERATOR_TYPE" in os.environ:
+        device = os.environ.get("TPU_ACCELERATOR_TYPE", "TPU")
+        return Machine(place, "tpu", device, 0, "bfloat16")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(place, "cpu", "CPU", memory, "float32")
+
+
+def install(here: Machine) -> None:
+    """Installs the library from this checkout, with JAX for the accelerator, if it is not there."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if not missing:
+        print("everything is installed")
+        return
+    extra = {"gpu": "[cuda]", "tpu": "[tpu]", "cpu": ""}[here.kind]
+    print(f"installing {', '.join(missing)}: some minutes")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}{extra}"]
+    subprocess.run(pip, check=True)
+    sys.path.insert(0, str(ROOT))  # a running Python does not notice what became editable
+    importlib.invalidate_caches()
+    if old := _outdated():
+        print(f"{', '.join(old)} was loaded before: restart the session, then run all cells again")
+
+
+def prepare(here: Machine) -> None:
+    """Sets what JAX, TensorFlow and kagglehub read when they load, where it is not set."""
+    settings(here, os.environ)
+    if here.place == "Kaggle" and TOKEN not in os.environ and (token := _kaggle_secret()):
+        os.environ[TOKEN] = token
+    with _no_messages_from_c():
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+
+        for kind in ("GPU", "TPU"):  # it reads pictures; the accelerator's memory is JAX's
+            tf.config.set_visible_devices([], kind)
+    tfds.disable_progress_bar()
+
+
+def settings(here: Machine, environment: MutableMapping[str, Any]) -> None:
+    """Sets environment variables that are not set."""
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    environment.setdefault("GCS_READ_CACHE_DISABLED", "1")  # it would read 64 MiB at a time
+    # JAX takes three quarters of a GPU's memory otherwise; it refuses the old and the new name.
+    if here.kind == "gpu" and "XLA_PYTHON_CLIENT_MEM_FRACTION" not in environment:
+        environment.setdefault("XLA_CLIENT_MEM_FRACTION", "0.94")
+
+
+@contextlib.contextmanager
+def _no_messages_from_c() -> Iterator[None]:
+    """TensorFlow tells of the CPU and of absent GPUs before it asks whether it may."""
+    sys.stderr.flush()
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
+
+
+def _gpus() -> list[tuple[str, int, float]]:
+    """Name, bytes and compute capability of each NVIDIA GPU."""
+    try:
+        asked = subprocess.run(_ASK_GPUS, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    gpus = []
+    for line in asked.stdout.splitlines():  # Tesla T4, 15360 MiB, 7.5
+        name, memory, capability = line.rsplit(", ", 2)
+        gpus.append((name, int(memory.removesuffix(" MiB")) << 20, float(capability)))
+    return gpus
+
+
+def _kaggle_secret() -> str | None:
+    """The token among the secrets of a Kaggle notebook. (kagglehub looks at Colab's itself.)"""
+    try:
+        from kaggle_secrets import UserSecretsClient
+
+        return UserSecretsClient().get_secret(TOKEN)
+    except Exception:  # there is none, or the notebook may not read it
+        return None
+
+
+def _outdated() -> list[str]:
+    """Packages that run in another version than the one that is installed now."""
+    loaded = {name: sys.modules[name] for name in REPLACED if name in sys.modules}
+    return [
+        name
+        for name, module in loaded.items()
+        if module.__version__ != importlib.metadata.version(name)
+    ]

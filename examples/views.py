@@ -1,0 +1,197 @@
+"""What a notebook shows: training as it goes, the attention mask, what fits into memory.
+
+with Live(total_steps) as live, pg.train.Progress(..., writer=live) as progress: ...
+mask(batch, tokenizer)                         # as the last line of a cell
+lines(pg.batch.describe(batch, tokenizer))     # likewise
+print(what_fits({"a T4": 15 << 30}))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+import paligemma_lib as pg
+from paligemma_lib.batch import Batch, may_see
+from paligemma_lib.report import Chart, Line
+from paligemma_lib.report.markup import element, to_html
+from paligemma_lib.report.pictures import data_uri, thumbnail
+from paligemma_lib.report.training import charts_section
+from paligemma_lib.tokenizer import Tokenizer
+
+JOBS = (  # model, pixels, what trains
+    ("paligemma_3b", 224, "attention"),
+    ("paligemma_3b", 448, "attention"),
+    ("paligemma2_3b", 224, "attention"),
+    ("paligemma_3b", 224, "llm"),
+)
+AT_A_TIME = (1, 10)  # pictures
+USABLE = 0.94  # of a device's memory, see machine.py
+
+_BETWEEN_DRAWINGS = 2.0  # seconds
+_CELL = 13  # pixels
+_MARGIN = 96  # pixels, for tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """HTML that a notebook shows where it is the value of a cell."""
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def lines(text: str) -> View:
+    """Text whose lines are not wrapped, in a box that scrolls."""
+    return View(_view(element("pre", {"tabindex": 0}, text)))
+
+
+class Live:
+    """Loss and captions of a run, drawn again and again in one place; a `Progress`'s writer.
+
+    A context manager: its end draws the last state.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self._total = total_steps
+        self._values: dict[str, dict[int, float]] = {}  # name -> step -> value
+        self._pictures: dict[str, str] = {}  # image id -> data URI
+        self._captions: dict[str, dict[int, str]] = {}  # image id -> step -> caption
+        self._handle: Any = None
+        self._drawn = 0.0
+
+    def __enter__(self) -> Live:
+        from IPython.display import display  # a notebook has it; tests may not
+
+        self._handle = display(self, display_id=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._draw()
+
+    def scalar(self, tag: str, value: Any, step: int) -> None:
+        self._values.setdefault(tag, {})[step] = float(value)
+        if time.monotonic() - self._drawn > _BETWEEN_DRAWINGS:
+            self._draw()
+
+    def image(self, tag: str, image: np.ndarray, step: int) -> None:
+        self._pictures.setdefault(_image_id(tag), data_uri(thumbnail(image, 224)))
+
+    def text(self, tag: str, textdata: str, step: int) -> None:
+        self._captions.setdefault(_image_id(tag), {})[step] = textdata
+
+    def _draw(self) -> None:
+        if self._handle is not None:
+            self._handle.update(self)
+            self._drawn = time.monotonic()
+
+    def _repr_html_(self) -> str:
+        lines = [
+            Line(name, list(values), list(values.values()))
+            for name, tag in (("training", "loss"), ("validation", "validation_loss"))
+            if (values := self._values.get(tag))
+        ]
+        if not lines:
+            return _view(element("p", {}, "The first step compiles the model."))
+        done = max(self._values["loss"], default=-1) + 1
+        speed = [*self._values.get("captions_per_second", {}).values()][-1:]
+        said = f"step {done} of {self._total}" + "".join(f", {s:,.0f} captions/s" for s in speed)
+        shown = [
+            element("div", {}, element("img", {"src": uri, "alt": image_id}), self._told(image_id))
+            for image_id, uri in self._pictures.items()
+        ]
+        return _view(
+            *charts_section([Chart("Loss", lines, "nats per token")]),
+            element("p", {}, said),
+            element("div", {"class": "captions"}, *shown),
+        )
+
+    def _told(self, image_id: str) -> Element:
+        captions = self._captions.get(image_id, {})
+        return element(
+            "ol",
+            {},
+            *(
+                element("li", {}, element("small", {}, f"step {step}"), f" {caption}")
+                for step, caption in captions.items()
+            ),
+        )
+
+
+def mask(batch: Batch, tokenizer: Tokenizer, example: int = 0, suffixes: int = 2) -> View:
+    """Which slot sees which, for the first captions of an example: rows look at columns.
+
+    All slots of the image are one row and one column here, as they all see the same.
+    """
+    text, segment, position = (batch[key][example] for key in ("text", "segment", "position"))
+    slots = np.flatnonzero((segment >= 0) & (segment <= suffixes))
+    # The image stands where the prefix stands: it is seen by all, and sees what the prefix sees.
+    segments = np.concatenate([[0], segment[slots]])
+    sees = may_see(segments, np.concatenate([[0], position[slots]]))
+    names = ["image", *(tokenizer.piece(int(token)) for token in text[slots])]
+    kinds = ["image", *("prefix" if s == 0 else f"suffix-{s}" for s in segment[slots])]
+    side = _MARGIN + len(names) * _CELL
+    parts = []
+    for k, name in enumerate(names):
+        middle = _MARGIN + (k + 0.75) * _CELL
+        turned = f"translate({middle} {_MARGIN - 6}) rotate(-90)"
+        parts.append(element("text", {"transform": turned}, name))
+        here = {"x": _MARGIN - 6, "y": middle, "text-anchor": "end"}
+        parts.append(element("text", here, name))
+    for row, column in np.argwhere(sees):
+        place = {"x": _MARGIN + column * _CELL, "y": _MARGIN + row * _CELL}
+        size = {"width": _CELL - 1, "height": _CELL - 1}
+        parts.append(element("rect", {"class": kinds[column], **place, **size}))
+    label = f"{len(names)} rows of slots that see columns: the image and the prompt always"
+    box = {"viewBox": f"0 0 {side} {side}", "width": side, "role": "img", "aria-label": label}
+    return View(_view(element("svg", box, *parts)))
+
+
+def what_fits(memories: Mapping[str, int]) -> str:
+    """A table: which parts of large models can be trained in so much memory.
+
+    Frozen parameters and activations are in float16, blocks are computed again in the backward
+    pass, the optimizer is AdamW, and a text has 128 slots: see `pg.train.bytes_needed`.
+
+    Args:
+      memories: name of a device -> its bytes.
+    """
+    optimizer = pg.train.make_optimizer("adamw", learning_rate=5e-5, total_steps=1)
+    rows = [f"{'model':<22}{'trains':<10}{'at a time':>10}{'needed':>10}"]
+    rows[0] += "".join(f"  {name:>14}" for name in memories)
+    for name, pixels, trainable in JOBS:
+        config = getattr(pg.model.config, name)(pixels)
+        config = dataclasses.replace(config, dtype="float16", remat="full")
+        for pictures in AT_A_TIME:
+            needed = pg.train.bytes_needed(
+                config,
+                optimizer,
+                trainable=trainable,
+                batch_size=pictures,
+                text_len=128,
+                frozen_dtype="float16",
+            )
+            row = f"{f'{name} at {pixels}':<22}{trainable:<10}{pictures:>10}"
+            row += f"{needed / 2**30:>6.1f} GiB"
+            for memory in memories.values():
+                row += f"  {'fits' if needed < USABLE * memory else 'does not fit':>14}"
+            rows.append(row)
+    return "\n".join(rows)
+
+
+def _view(*parts: Element) -> str:
+    style = Path(__file__).with_suffix(".css").read_text("utf-8")
+    return to_html(element("div", {"class": "view"}, element("style", {}, style), *parts))
+
+
+def _image_id(tag: str) -> str:
+    """Of "pictures/1.jpg" or "captions/1.jpg"."""
+    return tag.partition("/")[2]

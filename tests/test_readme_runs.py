@@ -1,0 +1,120 @@
+"""README's commands and code run as they stand, one after the other, on a few drawn scenes.
+
+What stands for something of the reader's own is replaced, and runs are made short. .ci/run has the
+two commands and the installations; other tests have the web app and several machines.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from readme_cases import PAGES, ROOT, blocks, commands
+from sample_data import write_scenes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ELSEWHERE = ("pip", "pytest", "pre-commit", "streamlit", "gcloud", "cd")
+NOT_HERE = (
+    "python examples/finetune.py",  # one of the two commands
+    "tfds build",  # downloads
+    "tfds build --imports=flickr8k_tfds flickr8k_tfds",
+)
+RUN = [c for c in commands() if c.words[0] not in ELSEWHERE and str(c) not in NOT_HERE]
+RUN = [c for c in RUN if not any(word.endswith("/pod.py") for word in c.words)]  # large models
+
+SCENES = 40
+STANDS_FOR = {"FOLDER_OR_ZIP": "scenes", "FOLDER": "scenes", "CHECKPOINT": "nano"}
+SHORT = ["--config.epochs=0.5", "--config.test_pictures=3", "--config.max_new_tokens=8"]
+SMALL = {  # config -> what makes it small
+    "examples/configs/flickr8k.py": [
+        "--config.model.checkpoint=nano",
+        "--config.data.train=train",
+        "--config.data.validation=validation",
+    ],
+    "": ["--config.data.name=40"],  # drawn pictures
+}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory) -> Path:
+    """A folder that looks like the checkout to a reader who has pictures."""
+    desk = tmp_path_factory.mktemp("desk")
+    for name in ("examples", "paligemma_lib", "flickr8k_tfds"):
+        (desk / name).symlink_to(ROOT / name)
+    scenes = write_scenes(desk / "scenes", SCENES, seed=3)
+    (desk / "mine").mkdir()
+    for name in ("train", "validation", "test"):
+        (desk / "mine" / name).symlink_to(scenes)
+    (desk / "Images").symlink_to(scenes / "Images")
+    return desk
+
+
+def run(command: list[str], desk: Path) -> str:
+    """Runs a command on the desk; returns what it printed."""
+    scripts = Path(sys.executable).parent  # tfds lies beside python
+    environment = os.environ | {
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "TFDS_DATA_DIR": str(desk / "tfds"),
+        "XDG_CACHE_HOME": str(desk / "cache"),
+    }
+    done = subprocess.run(command, cwd=desk, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stderr[-3000:]}"
+    return done.stdout
+
+
+def made_small(words: tuple[str, ...]) -> list[str]:
+    """The command with what stands for something replaced, and a run made short."""
+    given = [sys.executable if word == "python" else word for word in words]
+    for placeholder, value in STANDS_FOR.items():
+        given = [word.replace(placeholder, value) for word in given]
+    if any("finetune.py" in word or "sweep.py" in word for word in words):
+        configs = [w.removeprefix("--config=") for w in words if w.startswith("--config=")]
+        has_data = any(word.startswith("--config.data.kind") for word in words)
+        given += SHORT + ([] if has_data else SMALL[configs[0] if configs else ""])
+    return given
+
+
+def left(words: tuple[str, ...]) -> list[str]:
+    """The files that a command says it will write."""
+    files = [word.partition("=")[2] + "/report.html" for word in words if "workdir=" in word]
+    for option, name in (("--out", ""), ("--out-dir", "/report.html"), ("--folder", "/sweep.html")):
+        files += [words[k + 1] + name for k, word in enumerate(words) if word == option]
+    files += [words[-1] + "/config.json"] if "convert" in words else []
+    return files + [w.partition("=")[2] for w in words if w.startswith("--data_dir=")]
+
+
+@pytest.mark.parametrize("command", RUN, ids=str)
+def test_a_command_does_what_it_says(command, desk):
+    if "--compare" in command.words:
+        for name in ("a.json", "b.json"):
+            shutil.copy(desk / "results" / "predictions.json", desk / name)
+    printed = run(made_small(command.words), desk)
+    for file in left(command.words):
+        assert (desk / file).exists(), file
+    assert left(command.words) or printed
+
+
+def test_the_code_runs_from_top_to_bottom(desk):
+    code = "\n".join(blocks(PAGES[0], "python"))
+    for written, here in {
+        '"paligemma_tokenizer.model"': "pg.captioner.tokenizer_of('nano')",
+        "paligemma-3b-pt-224.f16.npz": "nano",
+        "image_size=224": "image_size=96",
+        "batch_size=32": "batch_size=8",
+        "for batch in batches:": "for batch in itertools.islice(batches, 2):",
+    }.items():
+        assert written in code, f"README no longer has {written}: adapt this test"
+        code = code.replace(written, here)
+    before = (
+        "import itertools\nimport numpy as np\nimport paligemma_lib as pg\n"
+        "path, config = 'nano', pg.checkpoint.read_config('nano')\n"
+        "images, references = np.zeros((1, 96, 96, 3), np.uint8), {'1.jpg': ['a red ball']}\n"
+    )
+    after = "\nassert int(state.step) == 2\nprint(len(data), captions[0].text, scores.corpus)"
+    printed = run([sys.executable, "-c", before + code + after], desk)
+    assert "CIDEr" in printed
+    assert (desk / "captioner.npz").is_file()
