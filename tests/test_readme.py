@@ -49,6 +49,8 @@ def parse_only(monkeypatch):
 def check(words, parse_only) -> None:
     """Fails where a command names what does not exist."""
     match words:
+        case ("python", "-m", "paligemma_lib.doctor", *rest):  # takes what finetune.py takes
+            check_run(rest)
         case ("python", "-m", module, *rest):
             path = ROOT.joinpath(*module.split("."))
             path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")

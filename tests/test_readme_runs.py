@@ -71,7 +71,7 @@ def made_small(words: tuple[str, ...]) -> list[str]:
     given = [sys.executable if word == "python" else word for word in words]
     for placeholder, value in STANDS_FOR.items():
         given = [word.replace(placeholder, value) for word in given]
-    if any("finetune.py" in word or "sweep.py" in word for word in words):
+    if any(word.endswith(("finetune.py", "sweep.py", "doctor")) for word in words):
         configs = [w.removeprefix("--config=") for w in words if w.startswith("--config=")]
         has_data = any(word.startswith("--config.data.kind") for word in words)
         given += SHORT + ([] if has_data else SMALL[configs[0] if configs else ""])
@@ -80,6 +80,8 @@ def made_small(words: tuple[str, ...]) -> list[str]:
 
 def left(words: tuple[str, ...]) -> list[str]:
     """The files that a command says it will write."""
+    if "paligemma_lib.doctor" in words:
+        return []
     files = [word.partition("=")[2] + "/report.html" for word in words if "workdir=" in word]
     for option, name in (("--out", ""), ("--out-dir", "/report.html"), ("--folder", "/sweep.html")):
         files += [words[k + 1] + name for k, word in enumerate(words) if word == option]
