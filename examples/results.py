@@ -172,9 +172,10 @@ def damaged_records(run: Ingredients) -> int:
 
 
 def _pictures(config: ConfigDict) -> str:
-    return (
-        f"{config.data.name} drawn pictures" if config.data.kind == "sample" else config.data.name
-    )
+    data = config.data
+    if data.kind == "sample":
+        return f"{data.name} drawn pictures"
+    return data.name if data.kind == "tfds" else data.train
 
 
 def _charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:
