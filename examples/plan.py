@@ -23,8 +23,7 @@ from ml_collections import ConfigDict
 
 import paligemma_lib as pg
 from paligemma_lib import planning
-from paligemma_lib.doctor.__main__ import config_of
-from paligemma_lib.doctor.config import stages_of
+from paligemma_lib.doctor.config import config_of, stages_of
 from paligemma_lib.doctor.kaggle import published
 from paligemma_lib.doctor.setup import Stage
 from paligemma_lib.model.config import PaliGemmaConfig

@@ -15,21 +15,18 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("GCS_READ_CACHE_DISABLED", "1")
 
 import jax
-from absl import flags
-from ml_collections import ConfigDict, config_flags
 
 from paligemma_lib import processes
 from paligemma_lib.atomic import path_of
 from paligemma_lib.data.sources import Source, from_tfds
 from paligemma_lib.data.tables import from_folder, from_jsonl
 from paligemma_lib.doctor.checks import CHECKS
-from paligemma_lib.doctor.config import setup_of
+from paligemma_lib.doctor.config import config_of, setup_of
 from paligemma_lib.doctor.examination import examine
 from paligemma_lib.doctor.setup import Setup, Stage
 from paligemma_lib.trainable import Select
@@ -96,23 +93,6 @@ def tell(setup: Setup) -> int:
     if speaks:
         print(f"{failed} of {len(CHECKS)} checks failed" if failed else "everything is in place")
     return 1 if failed else 0
-
-
-def config_of(file: str, changes: Sequence[str]) -> ConfigDict:
-    """Loads the file of a config as examples/finetune.py does, and changes fields.
-
-    Raises:
-      ValueError: there is no such field, or a value is of another type.
-    """
-    sys.path.insert(0, str(Path(file).absolute().parents[1]))  # whence configs import each other
-    values = flags.FlagValues()
-    argv = ["doctor", f"--config={file}", *changes]
-    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    try:
-        values(argv)
-    except (flags.Error, AttributeError, KeyError) as error:
-        raise ValueError(f"{file}: {error}") from error
-    return config.value
 
 
 def targeted(args: argparse.Namespace) -> Setup:

@@ -1,10 +1,16 @@
 """A config of a run, with the fields of `examples/configs/base.py`, as objects of the library.
 
+config = config_of("examples/configs/flickr8k.py", ["--config.batch_size=16"])
 setup = setup_of(config)
 optimizer = optimizer_of(config, total_steps=1200)
 """
 
-from ml_collections import ConfigDict
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from paligemma_lib.atomic import path_of
 from paligemma_lib.checkpoint.configuration import MODELS
@@ -16,6 +22,23 @@ from paligemma_lib.train import Optimizer, make_optimizer
 from paligemma_lib.trainable import Select
 
 SAMPLE = "flickr8k_tfds"  # the data set that drawn pictures are built to
+
+
+def config_of(file: str, changes: Sequence[str]) -> ConfigDict:
+    """Loads the file of a config as examples/finetune.py does, and changes fields.
+
+    Raises:
+      ValueError: there is no such field, or a value is of another type.
+    """
+    sys.path.insert(0, str(Path(file).absolute().parents[1]))  # whence configs import each other
+    values = flags.FlagValues()
+    argv = ["doctor", f"--config={file}", *changes]
+    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+    except (flags.Error, AttributeError, KeyError) as error:
+        raise ValueError(f"{file}: {error}") from error
+    return config.value
 
 
 def setup_of(config: ConfigDict) -> Setup:
