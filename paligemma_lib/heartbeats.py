@@ -46,6 +46,7 @@ class Heartbeats:
         ]
 
     def __enter__(self) -> Heartbeats:
+        self._beat_once()  # so that one that dies right now is known by name
         for thread in self._threads:
             thread.start()
         return self
