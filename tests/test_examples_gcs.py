@@ -6,15 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ingredients
 import numpy as np
 import pytest
 from finetune_cases import exported, losses, of, tiny_run, write_config
 from gcs_cases import Storage
 from process_cases import ENVIRONMENT, ROOT, TIMEOUT
 
-import paligemma_lib as pg
-from paligemma_lib import doctor
 from paligemma_lib.doctor.setup import SPLITS
 
 pytest.importorskip("gcsfs", reason="needs the extra gcs")
@@ -54,26 +51,46 @@ def metrics(storage) -> dict[int, float]:
     return {r["step"]: r["loss"] for r in map(json.loads, lines) if "loss" in r}
 
 
+GATHER = """
+import sys
+sys.path.insert(0, "examples")
+import ingredients
+import paligemma_lib as pg
+from paligemma_lib.doctor.config import config_of
+run = ingredients.gather(config_of(sys.argv[1], []), pg.sharding.make_mesh())
+print(len(run.data.train) + len(run.data.validation) + len(run.data.test))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT)
-def test_what_a_run_makes_for_itself_lies_there_too(config, storage, monkeypatch):
-    for name, value in storage.environment.items():
-        monkeypatch.setenv(name, value)
+def test_what_a_run_makes_for_itself_lies_there_too(config, tmp_path, storage):
     drawn = of(config, WORKDIR, **{"data.kind": "sample", "data.name": "30", "batch_size": 2})
     drawn.data.train, drawn.data.validation, drawn.data.test = SPLITS
     drawn.model.checkpoint = drawn.model.tokenizer = ""
     drawn.model.vocab_size, drawn.text_len = 300, 512
-    run = ingredients.gather(drawn, pg.sharding.make_mesh())
-    assert len(run.data.train) + len(run.data.validation) + len(run.data.test) == 30
-    assert storage.objects[f"{KEY}tokenizer.model"] == run.tokenizer.serialized()
-    made = {name for name in storage.objects if name.startswith(KEY)}
-    assert any(name.startswith(f"{KEY}tfds-30/flickr8k_tfds/original/") for name in made)
-    asked = len(storage.requests)
-    assert not doctor.setup_of(drawn).to_come
-    ingredients.gather(drawn, pg.sharding.make_mesh())  # finds it all
-    assert not [
-        each for each in storage.requests[asked:] if "/upload/" in each and "doctor" not in each
-    ]
+    file = write_config(drawn, tmp_path / "drawn.py")
+
+    def gathered() -> list[str]:
+        """What was written meanwhile."""
+        asked = len(storage.requests)
+        done = subprocess.run(  # TensorFlow reads the storage's address once
+            [sys.executable, "-c", GATHER, str(file)],
+            cwd=ROOT,
+            env=ENVIRONMENT | storage.environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        assert done.stdout.splitlines()[-1:] == ["30"], done.stderr[-3000:]
+        found = [each for each in storage.requests[asked:] if "/upload/" in each]
+        return [each for each in found if "doctor" not in each]
+
+    assert gathered()
+    assert f"{KEY}tokenizer.model" in storage.objects
+    built = f"{KEY}tfds-30/flickr8k_tfds/original/"
+    assert any(name.startswith(built) for name in storage.objects)
+    assert not gathered()  # it finds it all
 
 
 @pytest.mark.slow
