@@ -36,12 +36,17 @@ def test_a_job_that_is_none_is_refused_with_the_reason():
         compile_job(Job(CONFIG, Training(9, 32), "cpu:2"))
 
 
-def test_a_refusal_says_by_how_much():
-    message = (
-        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
-        "hbm. Used 21.47G of 15.75G hbm. Exceeded hbm capacity by 5.72G."
-    )
-    found = compiling._refused(message, 16 * 2**30)
+@pytest.mark.parametrize(
+    "message",
+    [
+        "XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 21.47G of "
+        "15.75G hbm. Exceeded hbm capacity by 5.72G.",
+        "Ran out of memory on HBM, the total memory required for HLO temporaries (21.47G) exceeds "
+        "available HBM (15.75G).",
+    ],
+)
+def test_a_refusal_says_by_how_much(message):
+    found = compiling._refused(f"RESOURCE_EXHAUSTED: {message}", 16 * 2**30)
     assert found["peak"] == int(21.47 * 2**30)
     assert found["limit"] == int(15.75 * 2**30)
     assert found["problem"] == "needs 21.5 GiB, 5.7 more than the 15.75 GiB of a device"

@@ -42,7 +42,11 @@ _ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
+_SIZE = r"([\d.]+)([KMGT]?)"
+_USED = (  # two ways in which libtpu says it
+    re.compile(rf"Used {_SIZE} of {_SIZE} hbm"),
+    re.compile(rf"temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +180,7 @@ def _compile(job: Job) -> Compiled:
 
 def _refused(message: str, limit: int) -> dict[str, Any]:
     """What is known of a program that does not fit; raises RuntimeError for other refusals."""
-    used = _USED.search(message)
+    used = next(filter(None, (pattern.search(message) for pattern in _USED)), None)
     if not used and "RESOURCE_EXHAUSTED" not in message:
         raise RuntimeError(message[:2000])
     if not used:
