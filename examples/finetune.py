@@ -14,7 +14,6 @@ of them see: where JAX knows the cluster (a TPU pod, SLURM, Open MPI) as it is, 
 import functools
 import itertools
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from paligemma_lib.atomic import is_remote, path_of
 from paligemma_lib.batch import Batch
 from paligemma_lib.data.pipeline import Batches
 from paligemma_lib.doctor import Stage, optimizer_of
-from paligemma_lib.termination import EXIT_CODE, Termination
+from paligemma_lib.termination import EXIT_CODE, Termination, exit_on_sigterm
 from paligemma_lib.train import Checkpoints, Optimizer, Progress, TrainState
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -53,7 +52,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_CODE))  # while there is nothing to save
+    exit_on_sigterm()
     if CPU.value:
         jax.config.update("jax_platforms", "cpu")
     try:

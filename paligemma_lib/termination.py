@@ -1,6 +1,6 @@
 """SIGTERM, as schedulers send it before they take a machine away: save, end, go on later.
 
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_CODE))
+exit_on_sigterm()
 prepare()                                   # ends at once
 with Termination(mesh) as termination:
     for step in range(1000):
@@ -11,6 +11,7 @@ with Termination(mesh) as termination:
 """
 
 import signal
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,22 @@ from jax.sharding import Mesh
 from paligemma_lib.sharding import batch_sharding, replicated
 
 EXIT_CODE = 128 + signal.SIGTERM  # after SIGTERM, as shells have it
+
+_early: list[int] = []  # SIGTERM while `exit_on_sigterm` held
+
+
+def exit_on_sigterm() -> None:
+    """Makes SIGTERM end the process at once, with `EXIT_CODE`, while there is nothing to save.
+
+    Python drops an exception that comes up in a destructor or in a callback of the garbage
+    collector, so the process may live on; the next `Termination` then ends it.
+    """
+
+    def leave(number: int, _: object) -> None:
+        _early.append(number)
+        sys.exit(EXIT_CODE)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 class Termination:
@@ -39,6 +56,7 @@ class Termination:
 
     def __enter__(self) -> "Termination":
         self._before = signal.signal(signal.SIGTERM, self._note)
+        self._asked = self._asked or bool(_early)
         return self
 
     def __exit__(self, *_: object) -> None:

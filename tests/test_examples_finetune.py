@@ -181,7 +181,7 @@ def test_sigterm_before_the_first_step_ends_at_once(config, tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
+    assert process.wait(60) == 143, (tmp_path / SAID).read_text()
 
 
 def test_sigterm_in_a_validation_saves_and_validates_later(config, finished, tmp_path, monkeypatch):

@@ -2,12 +2,13 @@
 
 import os
 import signal
+import time
 
 import jax
 import pytest
 
-from paligemma_lib import sharding
-from paligemma_lib.termination import Termination
+from paligemma_lib import sharding, termination
+from paligemma_lib.termination import EXIT_CODE, Termination, exit_on_sigterm
 
 MESH = sharding.make_mesh(devices=jax.devices()[:1])
 
@@ -22,18 +23,41 @@ def handled():
 
 
 def test_sigterm_is_noted_in_the_block_alone(handled):
-    with Termination(MESH) as termination:
-        assert not termination.agreed()
+    with Termination(MESH) as asked:
+        assert not asked.agreed()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert termination.agreed() and termination.agreed()
+        assert asked.agreed() and asked.agreed()
     assert handled == []
     os.kill(os.getpid(), signal.SIGTERM)
     assert handled == [signal.SIGTERM]
 
 
 def test_sigterm_after_the_last_question_is_passed_on(handled):
-    with Termination(MESH) as termination:
-        assert not termination.agreed()
+    with Termination(MESH) as asked:
+        assert not asked.agreed()
         os.kill(os.getpid(), signal.SIGTERM)
         assert handled == []
     assert handled == [signal.SIGTERM]
+
+
+class Fragile:
+    """Gets SIGTERM where Python drops what is raised."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)  # here the handler runs
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_sigterm_before_the_block_ends_the_process_or_else_the_block(handled, monkeypatch):
+    monkeypatch.setattr(termination, "_early", [])
+    exit_on_sigterm()
+    with pytest.raises(SystemExit) as ended:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.value.code == EXIT_CODE
+    termination._early.clear()
+    with Termination(MESH) as asked:
+        assert not asked.agreed()
+    Fragile()
+    with Termination(MESH) as asked:
+        assert asked.agreed()
