@@ -47,7 +47,7 @@ def caption_test_pictures(
 
     Raises ValueError for one that is damaged, unless the config says to do without.
     """
-    captioner = Captioner(run.model, params, run.tokenizer)
+    captioner = Captioner(run.model, pg.sharding.relaid(params, "tensor"), run.tokenizer)
     results = captioner.caption(
         run.data.test,
         prompt=config.prompt,

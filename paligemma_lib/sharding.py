@@ -112,6 +112,31 @@ def param_spec(name: str, shape: Sequence[int], parts: int, layout: Layout) -> P
     return PartitionSpec(*[None] * axis, "fsdp")
 
 
+def relaid(params: Mapping[str, Any], layout: Layout) -> Any:
+    """Moves parameters to another layout of the mesh that they lie on.
+
+    Under "fsdp" each decoded token would have all weights gathered again. This is done once, and
+    takes each device's share of the memory a second time.
+
+    Args:
+      params: nested dict of arrays, or of tuples of arrays that are pieces of one. Those that lie
+        on no mesh stay where they are.
+      layout: as for `param_shardings`.
+    """
+
+    def move(path: Any, leaf: Any) -> Any:
+        if isinstance(leaf, tuple):
+            return tuple(move(path, piece) for piece in leaf)
+        mesh = getattr(getattr(leaf, "sharding", None), "mesh", None)
+        if mesh is None:
+            return leaf
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = param_spec(name, leaf.shape, mesh.shape["fsdp"], layout)
+        return jax.device_put(leaf, NamedSharding(mesh, spec))
+
+    return jax.tree_util.tree_map_with_path(move, params, is_leaf=lambda x: isinstance(x, tuple))
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Examples, along axis 0, split over all devices."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))

@@ -100,3 +100,35 @@ def test_rows_of_a_batch_lie_in_order_and_text_stays(run_on_devices):
     assert keys == ["text"]
     assert rows == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert "text has 6 examples, which 4 devices cannot share evenly" in error
+
+
+def test_another_layout_has_the_same_values_and_pieces(run_on_devices):
+    run_on_devices(
+        4,
+        """
+        import jax, numpy as np
+        from paligemma_lib import model, sharding
+        from paligemma_lib.model import config as configs
+        mesh = sharding.make_mesh(fsdp=2)
+        rng = np.random.default_rng(0)
+        params = jax.tree.map(
+            lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+            model.abstract_params(configs.nano()),
+        )
+        params = jax.device_put(params, sharding.param_shardings(mesh, params))
+        wanted = sharding.param_shardings(mesh, params, "tensor")
+        for tree in (params, wanted):  # one of them in pieces
+            query = tree["llm"]["layers"]["attn"]["q_einsum"]
+            query["w"] = (query["w"][:3], query["w"][3:]) if tree is params else (query["w"],) * 2
+        moved = sharding.relaid(params, "tensor")
+        jax.tree.map(np.testing.assert_array_equal, params, moved)
+        for leaf, want in zip(jax.tree.leaves(moved), jax.tree.leaves(wanted), strict=True):
+            assert leaf.sharding.is_equivalent_to(want, leaf.ndim), (leaf.sharding, want)
+        """,
+    )
+
+
+def test_what_lies_on_no_mesh_stays():
+    table = np.zeros((8, 4), np.float32)
+    (found,) = jax.tree.leaves(sharding.relaid({"img": {"pos_embedding": table}}, "tensor"))
+    assert found is table
