@@ -33,7 +33,7 @@ import paligemma_lib as pg
 from paligemma_lib import processes
 from paligemma_lib.atomic import is_remote, path_of
 from paligemma_lib.batch import Batch
-from paligemma_lib.data.pipeline import Batches
+from paligemma_lib.data.batches import Batches
 from paligemma_lib.doctor import Stage, optimizer_of
 from paligemma_lib.termination import EXIT_CODE, Termination, exit_on_sigterm
 from paligemma_lib.train import Checkpoints, Optimizer, Progress, TrainState
@@ -108,6 +108,8 @@ def finetune(config: ConfigDict) -> int:
             seed=config.seed,
             captions=config.captions,
             undecodable=config.data.damaged,
+            min_crop_area=config.data.min_crop_area,
+            mirror=config.data.mirror,
             start_step=first_step,
             **batch_options(config, run.model),
         )

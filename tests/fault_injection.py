@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 
 import paligemma_lib as pg
 from paligemma_lib import captioner, heartbeats, retries
-from paligemma_lib.data import files, pipeline
+from paligemma_lib.data import batches, files, pipeline
 from paligemma_lib.train import Checkpoints
 
 FINETUNE = Path(__file__).resolve().parents[1] / "examples" / "finetune.py"
@@ -54,12 +54,12 @@ def mark_phases(folder: Path) -> None:
     before(captioner.Captioner, "caption", marking("captions"))
     before(pipeline, "eval_batches", marking("validation"))
     before(Checkpoints, "save", marking("checkpoint"))
-    before(pipeline.Batches, "__next__", marking("batch"))
+    before(batches.Batches, "__next__", marking("batch"))
     before(pg.checkpoint, "save_params", marking("export"))
 
 
 def spoil_loss(step: int) -> None:
-    following = pipeline.Batches.__next__
+    following = batches.Batches.__next__
 
     def spoiled(self):
         at, training = self.step, self._examples.seed is not None
@@ -68,7 +68,7 @@ def spoil_loss(step: int) -> None:
             batch["loss_weight"] = np.full_like(batch["loss_weight"], np.nan)
         return batch
 
-    pipeline.Batches.__next__ = spoiled
+    batches.Batches.__next__ = spoiled
 
 
 def fail_now_and_then(share: float) -> None:

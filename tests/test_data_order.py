@@ -117,6 +117,16 @@ def test_crops_follow_from_the_example_alone_and_differ():
     assert np.mean(boxes[:, 2] * boxes[:, 3]) == pytest.approx(0.65, abs=0.06)
 
 
+def test_half_are_mirrored_and_not_as_they_are_cropped():
+    mirrored = order.mirrored(np.arange(1000), seed=0)
+    assert np.mean(mirrored) == pytest.approx(0.5, abs=0.06)
+    np.testing.assert_array_equal(mirrored[40:60], order.mirrored(np.arange(40, 60), seed=0))
+    assert np.mean(mirrored == order.mirrored(np.arange(1000), seed=1)) < 0.6
+    top, left, _, _ = order.crop_boxes(np.arange(1000), min_area=0.3, seed=0).T
+    for drawn in (top, left):
+        assert abs(np.corrcoef(mirrored, drawn)[0, 1]) < 0.1
+
+
 def test_a_record_has_always_the_same_substitutes():
     numbers = np.arange(50)
     first = order.substitutes(numbers, 0, records=1000, seed=0)

@@ -191,6 +191,29 @@ def test_crops_are_parts_of_the_picture_and_follow_from_the_example(source):
     assert digest([next(part) for part in parts]) == digest(batches[3:])
 
 
+def test_half_of_the_pictures_are_mirrored_and_which_follows_from_the_example(source):
+    def mirrored(**options):
+        return train(source, mirror=True, **options)
+
+    def boxes(**options):
+        return train(source, min_crop_area=0.3, **options)
+
+    plain, batches = take(train(source), 4), take(mirrored(), 4)
+    turned = []
+    for before, after in zip(plain, batches, strict=True):
+        np.testing.assert_array_equal(before["text"], after["text"])
+        for old, new in zip(before["image"], after["image"], strict=True):
+            turned.append(not np.array_equal(old, new))
+            np.testing.assert_allclose(old[:, ::-1] if turned[-1] else old, new, atol=1e-5)
+    np.testing.assert_array_equal(turned, order.mirrored(np.arange(32), seed=0))
+    assert 6 < sum(turned) < 26
+    assert digest(take(mirrored(start_step=3), 1)) == digest(batches[3:])
+    # A part of the picture is chosen first, then mirrored.
+    for cut, both in zip(take(boxes(), 4), take(boxes(mirror=True), 4), strict=True):
+        for old, new in zip(cut["image"], both["image"], strict=True):
+            assert min(np.abs(old - new).max(), np.abs(old[:, ::-1] - new).max()) < 1e-5
+
+
 def test_captions_are_lowercased_if_asked(source):
     (plain,), (lower,) = take(train(source), 1), take(train(source, lowercase=True), 1)
     assert captions_in(lower) == [caption.lower() for caption in captions_in(plain)]

@@ -26,6 +26,8 @@ def get_config() -> ConfigDict:
     config.data.train = "train"  # splits of TFDS; else paths of files or folders
     config.data.validation = "validation"
     config.data.test = "test"
+    config.data.min_crop_area = 1.0  # train on random parts of pictures of at least this share
+    config.data.mirror = False  # train on half of the pictures with left and right exchanged
 
     config.model = ConfigDict()
     config.model.checkpoint = ""  # .npz, folder of safetensors, gs://, Kaggle, nano; "": new

@@ -13,7 +13,7 @@ from typing import Any
 
 _HOMES = {
     "decode_image": "image",
-    "Batches": "pipeline",
+    "Batches": "batches",
     "eval_batches": "pipeline",
     "train_batches": "pipeline",
     "Record": "sources",

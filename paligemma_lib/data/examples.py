@@ -49,6 +49,7 @@ class Examples:
     image_dtype: str
     apply_exif: bool
     min_crop_area: float = 1.0
+    mirror: bool = False
     process_index: int
     process_count: int
     broken: dict[int, str] = dataclasses.field(default_factory=dict)
@@ -111,8 +112,9 @@ class Examples:
 
         Returns:
           `encoded`: bytes[n] as objects; `text`, `segment`, `position`, `loss_weight` of the batch
-          contract; `orientation`: int32[n] and `box`: float32[n, 4], where asked for, see
-          `to_pixels`; in evaluation `image_id`: bytes[n] as objects and `valid`: bool[n].
+          contract; `orientation`: int32[n], `box`: float32[n, 4] and `mirrored`: bool[n], where
+          asked for, see `to_pixels`; in evaluation `image_id`: bytes[n] as objects and `valid`:
+          bool[n].
 
         Raises:
           ValueError, FileNotFoundError: a record cannot be read, or its text does not fit.
@@ -132,8 +134,11 @@ class Examples:
         if self.seed is None:
             loaded["image_id"] = np.array([record.image_id.encode() for record in records], object)
             loaded["valid"] = valid
-        elif self.min_crop_area < 1:
+            return loaded
+        if self.min_crop_area < 1:
             loaded["box"] = order.crop_boxes(examples, min_area=self.min_crop_area, seed=self.seed)
+        if self.mirror:
+            loaded["mirrored"] = order.mirrored(examples, seed=self.seed)
         return loaded
 
     @functools.cached_property

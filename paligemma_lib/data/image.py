@@ -61,6 +61,7 @@ def to_pixels(
     dtype: str,
     orientation: tf.Tensor | None = None,
     box: tf.Tensor | None = None,
+    mirrored: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """`decode_image` as TensorFlow operations.
 
@@ -70,6 +71,7 @@ def to_pixels(
       dtype: "float32" or "uint8".
       orientation: int32[], from `exif_orientation`; None for as it is stored.
       box: float32[4], the part to keep: top, left, height, width as fractions; None for all.
+      mirrored: bool[], whether to exchange left and right.
 
     Returns:
       float32[S, S, 3] or uint8[S, S, 3].
@@ -83,6 +85,8 @@ def to_pixels(
         pixels = _turn(pixels, orientation)
     if box is not None:
         pixels = _crop(pixels, box)
+    if mirrored is not None:
+        pixels = pixels[:, :: tf.where(mirrored, -1, 1)]
     pixels = tf.ensure_shape(pixels, [None, None, 3])
     pixels = tf.cond(
         tf.reduce_all(tf.shape(pixels)[:2] == size),

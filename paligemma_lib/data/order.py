@@ -25,7 +25,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, SplitMix64's st
 _ROUND_KEYS = np.arange(16, dtype=np.uint64) * _GOLDEN
 
 # Streams of randomness; each use of the seed gets its own.
-_RECORDS, _CAPTIONS, _CROPS, _SUBSTITUTES = range(4)
+_RECORDS, _CAPTIONS, _CROPS, _SUBSTITUTES, _MIRRORS = range(5)
 
 
 def example_numbers(
@@ -96,6 +96,11 @@ def crop_boxes(examples: np.ndarray, *, min_area: float, seed: int) -> np.ndarra
     ratio = np.clip(np.exp((2 * aspect - 1) * math.log(4 / 3)), area, 1 / area)  # sides up to 1
     height, width = np.sqrt(area / ratio), np.sqrt(area * ratio)
     return np.stack([y * (1 - height), x * (1 - width), height, width], axis=1).astype(np.float32)
+
+
+def mirrored(examples: np.ndarray, *, seed: int) -> np.ndarray:
+    """Whether an example's image has left and right exchanged, as half of them have: bool[n]."""
+    return _key(seed, _MIRRORS, np.asarray(examples)) >> np.uint64(63) == 1
 
 
 def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
