@@ -1,82 +1,23 @@
 """Models on Kaggle before a run: kept here, refused or allowed, by kagglehub and a server here."""
 
-import http.server
 import json
 import shutil
-import threading
 from types import SimpleNamespace
 
-import kagglesdk.kaggle_env
 import pytest
+from hub_cases import GIB, HANDLE, kaggle_here, log_in
 
 import paligemma_lib as pg
 from paligemma_lib.doctor import Setup, checks, kaggle
 
-HANDLE = "google/paligemma/jax/paligemma-3b-pt-224"
-GIB = 2**30
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers like Kaggle; tests change the attributes.
-
-    Attributes:
-      refused: what is answered to a request for the weights.
-      files: of the model.
-      asked: names of requests.
-    """
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.refused, self.asked = 200, []
-        self.files = [{"name": "paligemma.npz", "size": 6 * GIB}, {"name": "README.md", "size": 9}]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        server, name = self.server, self.path.rpartition("/")[2]
-        request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-        server.asked.append(name)
-        answers = {
-            "GetModelInstance": {"versionNumber": 3},
-            "ListModelInstanceVersionFiles": {"files": server.files},
-        }
-        status, kind, body = 200, "application/json", json.dumps(answers.get(name, {})).encode()
-        if name == "DownloadModelInstanceVersion":
-            assert (request["versionNumber"], request["path"]) == (3, "paligemma.npz")
-            status, kind, body = server.refused, "application/octet-stream", b"weights"
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
-        endpoints = kagglesdk.kaggle_env._env_to_endpoint
-        url = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setitem(endpoints, kagglesdk.kaggle_env.KaggleEnv.LOCAL, url)
-        monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-        monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("HOME", str(tmp_path))
-        monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / ".kaggle"))
-        for name in ("KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN_PATH"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("KAGGLE_USERNAME", "somebody")
-        monkeypatch.setenv("KAGGLE_KEY", "secret")
-        usage = SimpleNamespace(free=100 * GIB)
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-        server.usage = usage
+def server(monkeypatch, tmp_path):
+    with kaggle_here(monkeypatch, tmp_path) as server:
+        log_in(monkeypatch)
+        server.usage = SimpleNamespace(free=100 * GIB)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: server.usage)
         yield server
-        server.shutdown()
 
 
 def test_what_this_account_may_have_is_not_downloaded(server, tmp_path):
@@ -87,7 +28,7 @@ def test_what_this_account_may_have_is_not_downloaded(server, tmp_path):
 
 
 def test_a_licence_not_accepted(server):
-    server.refused = 403
+    server.status, server.refused = 403, "DownloadModelInstanceVersion"
     with pytest.raises(PermissionError, match="kaggle.com/models/google/paligemma .* accept the"):
         checks.kaggle(Setup(checkpoint=HANDLE))
 

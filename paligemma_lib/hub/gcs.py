@@ -1,0 +1,125 @@
+"""Public objects of Google Cloud Storage, fetched over HTTPS.
+
+    path = fetch("gs://big_vision/paligemma_tokenizer.model", "~/.cache/paligemma_lib")
+
+That needs no credentials and no other library, and tells size and checksum before the first byte.
+A download takes its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import http.client
+import os
+import re
+import shutil
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import google_crc32c
+
+from paligemma_lib.atomic import whole_file
+from paligemma_lib.hub.room import no_room
+
+CACHE = Path("~/.cache/paligemma_lib")
+
+_GCS = "https://storage.googleapis.com"
+_BLOCK = 1 << 20
+_TIMEOUT = 60  # seconds without a byte
+_BROKEN = (TimeoutError, ConnectionResetError, ConnectionAbortedError, ssl.SSLError)
+
+
+def fetch(
+    name: str,
+    cache: str | os.PathLike[str] = CACHE,
+    problem: Callable[[Path], str | None] = lambda path: None,
+) -> Path:
+    """Returns a local path, after a download unless the file is there already.
+
+    Args:
+      name: `gs://bucket/object` of a public bucket.
+      cache: the folder in which files are kept.
+      problem: says what is wrong with a file, which then is not used.
+
+    Raises:
+      As `hub.fetch`.
+    """
+    bucket, _, object_name = name.removeprefix("gs://").partition("/")
+    if not bucket or {"", ".", ".."} & {bucket, *object_name.split("/")}:
+        raise ValueError(f"{name!r} names no file; expected gs://bucket/folder/file")
+    path = Path(cache).expanduser() / "gs" / bucket / object_name
+    if path.is_file() and not problem(path):
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with whole_file(path) as file:
+            _download(name, f"{_GCS}/{bucket}/{urllib.parse.quote(object_name)}", file)
+            file.flush()
+            if wrong := problem(Path(file.name)):
+                raise ConnectionError(f"{name} {wrong}. It is not used; give a local file instead")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_room(error, name, path.parent) from error
+        raise
+    return path
+
+
+def _download(name: str, url: str, file: BinaryIO) -> None:
+    """Copies an object of Google Cloud Storage to `file` and checks its size and crc32c."""
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+            size, expected = _size_and_crc32c(name, answer.headers)
+            free = shutil.disk_usage(os.path.dirname(file.name)).free
+            if size > free:
+                raise OSError(errno.ENOSPC, f"needs {size:,} bytes")
+            checksum, received = google_crc32c.Checksum(), 0
+            while block := answer.read(_BLOCK):
+                file.write(block)
+                checksum.update(block)
+                received += len(block)
+    except urllib.error.HTTPError as error:
+        raise _refusal(error, name) from error
+    except (urllib.error.URLError, http.client.HTTPException, *_BROKEN) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ConnectionError(
+            f"{name} could not be fetched from {url}: {reason}. Check the network (proxies are "
+            "taken from HTTPS_PROXY) and run this again, or give a local file"
+        ) from error
+    if received != size:
+        raise ConnectionError(
+            f"{name} broke off: {received:,} of {size:,} bytes came. Nothing is kept; run it again"
+        )
+    if checksum.digest() != expected:
+        raise ConnectionError(
+            f"{name} was damaged on its way: its crc32c is {checksum.digest().hex()}, expected "
+            f"{expected.hex()}. Nothing is kept; run this again"
+        )
+
+
+def _size_and_crc32c(name: str, headers: http.client.HTTPMessage) -> tuple[int, bytes]:
+    hashes = ",".join(headers.get_all("x-goog-hash", []))
+    found = re.search(r"crc32c=([A-Za-z0-9+/]{6}==)", hashes)
+    size = headers.get("Content-Length", "")
+    if not found or not size.isdecimal():
+        raise ConnectionError(
+            f"the answer for {name} has no size or checksum, which Google Cloud Storage always "
+            "sends: something stands between. Nothing is kept; download it otherwise"
+        )
+    return int(size), base64.b64decode(found[1])
+
+
+def _refusal(error: urllib.error.HTTPError, name: str) -> OSError:
+    if error.code == 404:
+        return FileNotFoundError(f"{name} does not exist (HTTP 404): check bucket and name")
+    if error.code in (401, 403):
+        return PermissionError(
+            f"{name} is not public (HTTP {error.code}). Copy it with your own credentials, "
+            f"`gcloud storage cp {name} .`, and give the local file"
+        )
+    return ConnectionError(f"{name} could not be fetched (HTTP {error.code} {error.reason})")
