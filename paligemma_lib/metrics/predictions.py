@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from paligemma_lib.atomic import path_of, whole_file
-from paligemma_lib.metrics.scoring import ImageId
+from paligemma_lib.metrics.checks import ImageId
 
 _MAX_BYTES = 256 << 20  # about two million captions
 _SHOWN = 5

@@ -14,17 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from paligemma_lib.metrics.checks import ImageId, check_captions, check_same_pictures
 from paligemma_lib.metrics.ngrams import bleu, bleu_statistics, cider, count
 from paligemma_lib.metrics.resampling import bootstrap, randomized
 from paligemma_lib.metrics.rouge import rouge_l
 from paligemma_lib.metrics.suspicions import find_suspicions
 from paligemma_lib.metrics.tokens import tokenize
 
-ImageId = str | int
-
 NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
-
-_SHOWN = 5  # image ids in a message
 
 
 class Interval(NamedTuple):
@@ -161,7 +158,7 @@ def compare(
     Raises:
       ValueError: the pictures differ, or an argument is out of range.
     """
-    _check_same_pictures(first.image_ids, second.image_ids, "the first scores", "the second")
+    check_same_pictures(first.image_ids, second.image_ids, "the first scores", "the second")
     place = {image_id: number for number, image_id in enumerate(second.image_ids)}
     other = second.statistics[[place[image_id] for image_id in first.image_ids]]
     statistics = np.stack([first.statistics, other], axis=1)
@@ -176,38 +173,6 @@ def compare(
     return {name: Difference(*map(float, row)) for name, row in zip(NAMES, columns, strict=True)}
 
 
-def check_captions(
-    references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]
-) -> None:
-    """Checks that there are captions and references, of the same pictures, and that they are text.
-
-    Raises:
-      ValueError: they are not, with the first few pictures.
-    """
-    for what, mapping in (("references", references), ("captions", captions)):
-        if not isinstance(mapping, Mapping):
-            raise ValueError(f"{what} are {_kind(mapping)}, expected a mapping from image ids")
-        strange = [i for i in mapping if not isinstance(i, str | int) or isinstance(i, bool)]
-        if strange:
-            raise ValueError(f"image ids of {what} are neither str nor int: {_first(strange)}")
-    if not references:
-        raise ValueError("there are no references, so nothing to score: is the split empty?")
-    _check_same_pictures(references, captions, "the references", "the captions")
-    bad = [i for i, caption in captions.items() if not isinstance(caption, str)]
-    if bad:
-        raise ValueError(
-            f"captions that are no str: {_first(bad)}, where the first is "
-            f"{_kind(captions[bad[0]])}; give one caption for each picture"
-        )
-    bad = [i for i, group in references.items() if not _is_group_of_texts(group)]
-    if bad:
-        raise ValueError(
-            f"references that are no sequence of str, or an empty one: {_first(bad)}, where the "
-            f"first is {references[bad[0]]!r:.60}; give a list of captions even if it is of one, "
-            "and leave out pictures without any"
-        )
-
-
 def _values(sums: np.ndarray) -> np.ndarray:
     """float64[..., 13] of summed statistics -> float64[..., 6], scores in the order of `NAMES`."""
     means = sums[..., 10:12] / sums[..., 12:]
@@ -218,35 +183,3 @@ def _tails(confidence: float) -> tuple[float, float]:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence}: expected more than 0 and less than 1, as 0.95")
     return (1 - confidence) / 2, (1 + confidence) / 2
-
-
-def _is_group_of_texts(group: object) -> bool:
-    if not isinstance(group, Sequence) or isinstance(group, str | bytes) or not group:
-        return False
-    return all(isinstance(text, str) for text in group)
-
-
-def _check_same_pictures(
-    first: Mapping | Sequence, second: Mapping | Sequence, name: str, other: str
-) -> None:
-    only_first, only_second = set(first) - set(second), set(second) - set(first)
-    if not only_first and not only_second:
-        return
-    sides = [
-        f"{len(ids)} only in {which}: {_first([i for i in given if i in ids])}"
-        for ids, which, given in ((only_first, name, first), (only_second, other, second))
-        if ids
-    ]
-    cure = "score the same split, every picture of it once"
-    if {str(i) for i in only_first} & {str(i) for i in only_second}:
-        cure = "some ids are int on one side and str on the other: make them alike"
-    raise ValueError(f"{name} and {other} are of different pictures, {'; '.join(sides)}; {cure}")
-
-
-def _first(image_ids: Sequence[object]) -> str:
-    more = f" and {len(image_ids) - _SHOWN} more" if len(image_ids) > _SHOWN else ""
-    return ", ".join(map(repr, image_ids[:_SHOWN])) + more
-
-
-def _kind(thing: object) -> str:
-    return f"of type {type(thing).__name__}"
