@@ -10,6 +10,9 @@ from paligemma_lib import decode
 
 # What captions are made of where they should end soon.
 LETTERS = (4, 5, 6)
+# Compiling takes nearly all of the time, so tests share programs: shapes, samplers, room.
+ROOM = 7
+SAMPLERS = (decode.Greedy(), decode.Sample(top_p=0.9), decode.BestOf(3), decode.Beam(3))
 
 
 @functools.cache
@@ -51,24 +54,34 @@ def run(config, params, image, prompt, length, k=None, **options):
     return state, jax.device_get(decode.hypotheses(state))
 
 
-def log_likelihood(config, params, image, prompt, length, tokens):
-    """float32[B, M]: of each new token, by one full pass over the whole sequence."""
+def ragged_images():
+    """Five images with prompts of different lengths: as `prefill` takes them."""
+    return images(model(2)[0], 5), *prompts([4, 2, 6, 1, 4])
+
+
+def sequences(image, prompt, length, tokens):
+    """The batch of prompts with their captions, and how many tokens each of these has."""
     rows, slots = len(tokens), prompt.shape[1] + tokens.shape[1]
+    written = np.sum(tokens != 0, axis=1)
     batch = {
         "image": image,
         "text": np.zeros((rows, slots), np.int32),
         "segment": np.full((rows, slots), -1, np.int32),
         "position": np.zeros((rows, slots), np.int32),
     }
-    for b, n in enumerate(length):
-        m = int(np.sum(tokens[b] != 0))
+    for b, (n, m) in enumerate(zip(length, written, strict=True)):
         batch["text"][b, : n + m] = [*prompt[b, :n], *tokens[b, :m]]
         batch["segment"][b, : n + m] = [0] * n + [1] * m
         batch["position"][b, : n + m] = np.arange(n + m)
+    return batch, written
+
+
+def log_likelihood(config, params, image, prompt, length, tokens):
+    """float32[B, M]: of each new token, by one full pass over the whole sequence."""
+    batch, written = sequences(image, prompt, length, tokens)
     values = np.asarray(_log_likelihood(config, params, batch))
     out = np.zeros(tokens.shape, np.float32)
-    for b, n in enumerate(length):
-        m = int(np.sum(tokens[b] != 0))
+    for b, (n, m) in enumerate(zip(length, written, strict=True)):
         out[b, :m] = values[b, n : n + m]
     return out
 

@@ -42,9 +42,8 @@ def searched():
 
 def search(arguments, sampler, **options):
     banned = decode_cases.all_but(EOS, *decode_cases.LETTERS)
-    return decode_cases.run(
-        *arguments, sampler=sampler, max_new_tokens=SLOTS, banned_tokens=banned, **options
-    )
+    options = {"max_new_tokens": SLOTS, "banned_tokens": banned} | options
+    return decode_cases.run(*arguments, sampler=sampler, **options)
 
 
 @pytest.mark.parametrize(("alpha", "nbest"), [(0.0, None), (0.6, 5), (2.0, 1)])
@@ -80,9 +79,10 @@ def plain_beam_search(tokens, logprobs, size):
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_narrow_beam_searches_as_a_plain_one_does(searched, size):
     arguments, tokens, logprobs = searched
-    _, found = search(arguments, decode.Beam(size, nbest=2))
+    nbest = max(2, size)
+    _, found = search(arguments, decode.Beam(size, nbest=nbest))
     for b in range(2):
-        expected = plain_beam_search(tokens, logprobs[b], size)[:2]
+        expected = plain_beam_search(tokens, logprobs[b], size)[:nbest]
         for n, (caption, score) in enumerate(expected):
             assert tuple(t for t in found.tokens[b, n].tolist() if t) == caption
             np.testing.assert_allclose(found.score[b, n], score, atol=1e-4)
@@ -92,9 +92,7 @@ def test_fewer_captions_than_asked_for(searched):
     """One letter and four slots: four captions."""
     arguments, _, _ = searched
     banned = decode_cases.all_but(EOS, 4)
-    _, found = decode_cases.run(
-        *arguments, sampler=decode.Beam(6), max_new_tokens=SLOTS, banned_tokens=banned
-    )
+    _, found = search(arguments, decode.Beam(27), banned_tokens=banned)
     assert np.isfinite(found.score).sum(axis=1).tolist() == [4, 4]
     assert not np.isnan(found.score).any()
     captions = {tuple(caption) for caption in found.tokens[0, :4].tolist()}
@@ -103,14 +101,9 @@ def test_fewer_captions_than_asked_for(searched):
 
 def test_the_best_needs_fewer_steps_than_the_n_best(searched):
     arguments, _, _ = searched
-    config, params, image, prompt, length = arguments
-    options = {"max_new_tokens": 60, "banned_tokens": decode_cases.all_but(EOS, 4, 5, 6)}
     steps = []
     for nbest in (1, 8):
-        sampler = decode.Beam(4, nbest=nbest)
-        state, found = decode_cases.run(
-            config, params, image, prompt, length, sampler=sampler, **options
-        )
+        state, found = search(arguments, decode.Beam(4, nbest=nbest), max_new_tokens=60)
         steps.append(int(state.step))
         assert np.all(found.score[:, -1] > -np.inf)
     assert steps[0] < steps[1] < 60
@@ -120,11 +113,10 @@ def test_ties_fall_the_same_way_every_time(searched):
     """All tokens are as likely as any: logits are zero."""
     config, params, image, prompt, length = searched[0]
     llm = {**params["llm"], "final_norm": {"scale": np.full(64, -1, np.float32)}}
-    _, found = decode_cases.run(
-        config, {**params, "llm": llm}, image, prompt, length,
-        sampler=decode.Beam(3), max_new_tokens=3, min_new_tokens=2,
-    )  # fmt: skip
-    assert found.tokens.tolist() == [[[0, 0, 1], [0, 2, 1], [0, 3, 1]]] * 2
+    arguments = config, {**params, "llm": llm}, image, prompt, length
+    sampler = decode.Beam(3, nbest=3)
+    _, found = search(arguments, sampler, min_new_tokens=2, banned_tokens=[511])
+    assert found.tokens.tolist() == [[[0, 0, 1, 0], [0, 2, 1, 0], [0, 3, 1, 0]]] * 2
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,11 @@ from paligemma_lib.decode.loop import (
     extend,
     finished,
     hypotheses,
-    image_keys,
     prefill,
     tokens_so_far,
 )
 from paligemma_lib.decode.prompt import pad_prompts
-from paligemma_lib.decode.samplers import BestOf, Greedy, Sample
+from paligemma_lib.decode.samplers import BestOf, Greedy, Sample, image_keys
 
 __all__ = [
     "Beam",

@@ -14,9 +14,9 @@ import numpy as np
 
 from paligemma_lib.batch import EOS
 from paligemma_lib.decode.devices import images_sharding, num_parts, place
-from paligemma_lib.decode.loop import Sampler, extend, hypotheses, image_keys, prefill
+from paligemma_lib.decode.loop import Sampler, extend, hypotheses, prefill
 from paligemma_lib.decode.prompt import pad_prompts
-from paligemma_lib.decode.samplers import Greedy
+from paligemma_lib.decode.samplers import Greedy, image_keys
 from paligemma_lib.decode.samples import Hypotheses
 from paligemma_lib.model.config import PaliGemmaConfig
 from paligemma_lib.tokenizer import Tokenizer

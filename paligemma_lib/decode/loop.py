@@ -25,7 +25,7 @@ from paligemma_lib.batch import EOS
 from paligemma_lib.decode.beam import Beam, Beams
 from paligemma_lib.decode.devices import everywhere, rows_sharding, split_rows
 from paligemma_lib.decode.prompt import Prompt, empty_cache, read_prompt, read_token, reorder
-from paligemma_lib.decode.samplers import BestOf, Greedy, Sample
+from paligemma_lib.decode.samplers import BestOf, Greedy, Sample, image_keys
 from paligemma_lib.decode.samples import Choice, Hypotheses, Samples
 from paligemma_lib.model import gemma
 from paligemma_lib.model.config import DTYPES, PaliGemmaConfig
@@ -160,18 +160,6 @@ def hypotheses(state: State) -> Hypotheses:
 def tokens_so_far(state: State) -> jax.Array:
     """int32[B, M]: of each image the row to show, PAD where nothing is written yet."""
     return everywhere(state.sharding, state.written.leading())
-
-
-@jax.jit
-def _image_keys(key: jax.Array, numbers: jax.Array) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-
-
-def image_keys(key: jax.Array, numbers: Iterable[int]) -> jax.Array:
-    """Returns key[B]: what is random for an image depends on the key and its number alone."""
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)  # of the older kind, uint32[2]
-    return _image_keys(key, np.fromiter(numbers, np.uint32))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

@@ -3,17 +3,20 @@
     Greedy()
     Sample(temperature=0.8, top_k=40, top_p=0.95)
     BestOf(5, Sample(top_p=0.9))
+    keys = image_keys(jax.random.key(0), range(8))    # what is random for each of eight images
 
-These and `Beam` are small frozen objects; the token loop is compiled for one of them.
+Samplers and `Beam` are small frozen objects; the token loop is compiled for one of them.
 
 Sources: top-k (arXiv 1805.04833), nucleus sampling (arXiv 1904.09751).
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +89,18 @@ class BestOf:
     def pick(self, logits: jax.Array, keys: jax.Array) -> jax.Array:
         """As `Sample.pick`."""
         return self.sample.pick(logits, keys)
+
+
+def image_keys(key: jax.Array, numbers: Iterable[int]) -> jax.Array:
+    """Returns key[B]: what is random for an image depends on the key and its number alone."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)  # of the older kind, uint32[2]
+    return _image_keys(key, np.fromiter(numbers, np.uint32))
+
+
+@jax.jit
+def _image_keys(key: jax.Array, numbers: jax.Array) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 
 def in_nucleus(logits: jax.Array, top_p: float) -> jax.Array:
