@@ -36,7 +36,7 @@ def write_captioner(folder: Path) -> list[str]:
 
 
 def write_nano(folder: Path) -> Path:
-    """Writes a checkpoint with its tokenizer beside it; returns the path to put for hub.NANO."""
+    """Writes a checkpoint with its tokenizer beside it; returns the path to put for NANO."""
     pg.checkpoint.save_params(folder / "nano.params.f16.npz", random_params())
     (folder / "tokenizer.model").write_bytes(tiny_tokenizer()._pieces.serialized_model_proto())
     return folder / "nano.params.f16.npz"

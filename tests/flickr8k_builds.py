@@ -1,0 +1,37 @@
+"""Building small data sets by `flickr8k_tfds`, and reading what was built."""
+
+import json
+
+import tensorflow_datasets as tfds
+from flickr8k_sources import TEST, TRAIN, VALIDATION, picture
+
+import flickr8k_tfds
+
+SKIP = {"image": tfds.decode.SkipDecoding()}
+PICTURES = {
+    TRAIN: picture("red"),
+    VALIDATION: picture("green", size=(12, 16)),
+    TEST: picture(128, mode="L"),
+}
+
+
+def build(manual_dir, data_dir, config=None, file_format=None, **options):
+    builder = flickr8k_tfds.Builder(data_dir=data_dir, config=config, file_format=file_format)
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, **options)
+    )
+    return builder
+
+
+def examples(builder, split="all"):
+    """Undecoded examples by image_id."""
+    data = tfds.as_numpy(builder.as_dataset(split=split, decoders=SKIP))
+    return {example["image_id"].decode(): example for example in data}
+
+
+def report_of(builder):
+    return json.loads((builder.data_path / "verification.json").read_text())
+
+
+def own_pictures(count: int) -> dict[str, bytes]:
+    return {f"own{i:03}.png": picture((i, 0, 0), form="PNG") for i in range(count)}

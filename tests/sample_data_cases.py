@@ -1,0 +1,29 @@
+"""Scenes of examples/sample_data.py with what is said of them."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+import labels
+import sample_data
+import scenes
+
+COUNT = 400  # scenes looked at where no picture is drawn
+
+
+def sentences_of(index: int, seed: int = 0) -> tuple[scenes.Scene, list[str]]:
+    scene = sample_data.compose(seed, index)
+    return scene, scenes.captions(scene, random.Random(f"{seed}/{index}/wording"))
+
+
+def labels_of(index: int, seed: int = 0) -> tuple[scenes.Scene, list[str]]:
+    scene = sample_data.compose(seed, index)
+    return scene, labels.captions(scene, random.Random(f"{seed}/{index}/wording"))
+
+
+def rows(folder: Path) -> list[list[str]]:
+    """Of captions.txt, its header first."""
+    with open(folder / "captions.txt", newline="", encoding="ascii") as file:
+        return list(csv.reader(file))
