@@ -74,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         with joined(args), source_of(args) as source:
-            args.out_dir.mkdir(parents=True, exist_ok=True)
+            if jax.process_index() == 0:
+                args.out_dir.mkdir(parents=True, exist_ok=True)
             return compare_files(args, source) if args.compare else evaluate(args, source)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
@@ -137,6 +138,8 @@ def evaluate(args: argparse.Namespace, source: Source) -> int:
 
 def compare_files(args: argparse.Namespace, source: Source) -> int:
     """Scores two files of predictions against each other; returns the exit code."""
+    if jax.process_index() > 0:
+        return 0
     former, latter = map(read_predictions, args.compare)
     numbers, references = references_of(source)
     before, after = score(references, former), score(references, latter)

@@ -25,18 +25,19 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 from flax.metrics.tensorboard import SummaryWriter
-from ingredients import Ingredients, batch_options, gather, plain
+from ingredients import Ingredients, batch_options, gather
 from ml_collections import ConfigDict, config_flags
 from results import caption_test_pictures, finish, pixels_of, predictions_before
 
 import paligemma_lib as pg
 from paligemma_lib import processes
-from paligemma_lib.atomic import is_remote, path_of
+from paligemma_lib.atomic import path_of
 from paligemma_lib.batch import Batch
 from paligemma_lib.data.batches import Batches
-from paligemma_lib.doctor import Stage, optimizer_of
+from paligemma_lib.doctor import Stage, may_differ_of, optimizer_of, plain
 from paligemma_lib.termination import EXIT_CODE, Termination, exit_on_sigterm
 from paligemma_lib.train import Checkpoints, Optimizer, Progress, TrainState
+from paligemma_lib.train.identity import CHECKPOINTS
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", str(Path(__file__).parent / "configs" / "demo.py"), "what to run"
@@ -66,18 +67,15 @@ def main(argv: list[str]) -> None:
 def finetune(config: ConfigDict) -> int:
     """Runs the whole job, or what is left of it; returns the exit code."""
     workdir = path_of(config.workdir)
-    if not is_remote(workdir):  # there, files make their folders
-        workdir.mkdir(parents=True, exist_ok=True)
     mesh = pg.sharding.make_mesh(config.fsdp or None)
     run = gather(config, mesh)
     steps_per_epoch = len(run.data.train) / config.batch_size
     total_steps = max(1, round(config.epochs * steps_per_epoch))
     optimizer = optimizer_of(config, total_steps)
 
-    with Checkpoints(workdir / "checkpoints", keep=config.keep) as checkpoints:
+    with Checkpoints(workdir / CHECKPOINTS, keep=config.keep) as checkpoints:
         identity = {"config": plain(config), "params": pg.train.fingerprint(run.params)}
-        may_differ = [f"config.{name}" for name in (*config.may_differ, "may_differ")]
-        checkpoints.check(identity, may_differ)
+        checkpoints.check(identity, may_differ_of(config))
         before = None
         if config.evaluate_before:
             before = predictions_before(config, workdir, run)
@@ -226,7 +224,8 @@ def not_finite(
 ) -> str:
     """What to say when training cannot go on."""
     losses, _ = eval_step(state.all_params(), batch)
-    local = np.concatenate([np.asarray(shard.data) for shard in losses.addressable_shards])
+    mine = sorted(losses.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    local = np.concatenate([np.asarray(shard.data) for shard in mine])
     ids = itertools.compress(batches.image_ids(step), ~np.isfinite(local))
     of_all = processes.gather("\n".join(ids).encode())
     found = (

@@ -7,12 +7,11 @@ Everything that can be wrong with a config is found here, before the first step,
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import tensorflow_datasets as tfds
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -21,7 +20,7 @@ from sample_data import write_scenes
 import flickr8k_tfds
 import paligemma_lib as pg
 from paligemma_lib import doctor, processes
-from paligemma_lib.atomic import path_of, whole_file
+from paligemma_lib.atomic import is_remote, path_of, remove_partial, whole_file
 from paligemma_lib.data.sources import Source
 from paligemma_lib.doctor import Setup, Stage
 from paligemma_lib.model.config import PaliGemmaConfig
@@ -56,6 +55,7 @@ def gather(config: ConfigDict, mesh: Mesh) -> Ingredients:
     is_whole = not setup.to_come
     doctor.require(setup)
     with processes.first_alone():  # it makes the files that are not there
+        _make_workdir(path_of(config.workdir))
         if setup.drawn:
             _draw(config, setup)
         if setup.tokenizer_to_come:
@@ -82,6 +82,14 @@ def batch_options(config: ConfigDict, model: PaliGemmaConfig) -> dict[str, Any]:
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }
+
+
+def _make_workdir(workdir: Path) -> None:
+    """A local one; on gs://, files make their folders, and none is half-written."""
+    if not is_remote(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            remove_partial(workdir)
 
 
 def _draw(config: ConfigDict, setup: Setup) -> None:
@@ -137,16 +145,3 @@ def params_of(
         sharding=shardings,
         dtype=lambda name: "float32" if name in trains else given.frozen_dtype or None,
     )
-
-
-def plain(config: ConfigDict) -> dict[str, Any]:
-    """The config as JSON has it."""
-    return _plain(config.to_dict())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value.item() if isinstance(value, np.generic) else value

@@ -77,13 +77,14 @@ def source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[Sou
 
 def predict(args: argparse.Namespace, source: Source) -> int:
     """Captions, prints and writes; returns the exit code. Of several processes, one speaks."""
+    speaks = jax.process_index() == 0
     outputs = list(args.out)
     if args.out_dir:
-        args.out_dir.mkdir(parents=True, exist_ok=True)
         outputs += [args.out_dir / f"captions{suffix}" for suffix in FORMATS]
-    if missing := [path for path in outputs if not path.parent.is_dir()]:
+        if speaks:
+            args.out_dir.mkdir(parents=True, exist_ok=True)
+    if speaks and (missing := [path for path in outputs if not path.parent.is_dir()]):
         raise FileNotFoundError(f"cannot write {missing[0]}: its folder is not there; create it")
-    speaks = jax.process_index() == 0
 
     done: list[Captioned] = []
     skipped: list[Skipped] = []

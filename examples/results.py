@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from ingredients import Ingredients, plain
+from ingredients import Ingredients
 from ml_collections import ConfigDict
 
 import paligemma_lib as pg
@@ -17,6 +17,7 @@ from paligemma_lib.atomic import whole_file
 from paligemma_lib.captioner import Captioned, Captioner
 from paligemma_lib.checkpoint.gathering import whole
 from paligemma_lib.data.replacing import Replacing
+from paligemma_lib.doctor import plain
 from paligemma_lib.evaluation import (
     RANK_BY,
     environment,
@@ -103,8 +104,6 @@ def finish(
     if jax.process_index() > 0:
         return
     export = workdir / config.export
-    for partial in workdir.glob(f".{export.name}.*.partial"):
-        partial.unlink()  # of a start that was killed
     pg.checkpoint.save_params(export, params, dtype=config.export_dtype)
     with whole_file(workdir / "tokenizer.model") as file:  # so that the folder is a checkpoint
         file.write(run.tokenizer.serialized())

@@ -103,7 +103,7 @@ def write_scenes(
         _check_same(folder, table, count, seed)
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+    with tempfile.TemporaryDirectory(".partial", f".{folder.name}.", folder.parent) as temporary:
         unfinished = Path(temporary) / folder.name
         (unfinished / "Images").mkdir(parents=True)
 

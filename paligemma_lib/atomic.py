@@ -4,6 +4,7 @@ with whole_file(path_of("gs://bucket/run/params.npz")) as file:
     file.write(data)
 with whole_folder(Path("my-captioner")) as partial:
     (partial / "config.json").write_text("{}")
+remove_partial(Path("runs"))                # what a killed process has left there
 """
 
 import contextlib
@@ -37,7 +38,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a new file that replaces `path` when the block ends, and not if it fails.
 
     Until then it lies beside `path` as `.NAME.*.partial`. Whatever happens, even a power cut, the
-    old file or the new one is there, whole; a killed process leaves its partial file behind.
+    old file or the new one is there, whole; a killed process leaves its partial file behind, which
+    `remove_partial` removes.
 
     A remote file, as `path_of` gives it, is collected in a temporary local one and sent when the
     block ends: it appears when all of it has arrived, in a folder that need not exist.
@@ -97,6 +99,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     _sync(path.parent)
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes what killed processes have left of files and folders in a local one."""
+    for path in folder.glob(".*.partial"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _check_parent(path: Path) -> None:

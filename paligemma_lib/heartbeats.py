@@ -20,6 +20,7 @@ import time
 from typing import Any
 
 import jax
+import psutil
 from jax._src.distributed import global_state  # the one way to the coordinator, as Orbax uses it
 
 SILENCE = 60.0  # seconds after which a process counts as missing
@@ -119,3 +120,17 @@ class Heartbeats:
             flush=True,
         )
         os._exit(1)
+
+
+def connected() -> list[str]:
+    """Addresses of the others that have connected to this process, if it coordinates.
+
+    They have no numbers yet: JAX lets nobody speak before all are there.
+    """
+    if global_state.service is None or global_state.coordinator_address is None:
+        return []
+    port = int(global_state.coordinator_address.rpartition(":")[2])
+    sockets = [each for each in psutil.Process().net_connections("tcp") if each.raddr]
+    own = {each.laddr.port for each in sockets}  # this process is connected to itself too
+    others = [each.raddr for each in sockets if each.laddr.port == port]
+    return sorted(each.ip.removeprefix("::ffff:") for each in others if each.port not in own)

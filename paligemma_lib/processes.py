@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather, sync_global_devices
 
-from paligemma_lib.heartbeats import Heartbeats
+from paligemma_lib.heartbeats import Heartbeats, connected
 
 OPTIONS: Mapping[str, tuple[type, str]] = {  # of scripts: the arguments of `joined`
     "coordinator": (str, "HOST:PORT of process 0, where several processes meet"),
@@ -178,10 +178,12 @@ def _watched(what: str, patience: float) -> Iterator[None]:
         print(f"waiting for {what}", file=sys.stderr, flush=True)
 
     def give_up() -> None:
+        there = connected()
+        come = f". Of the others, only these have come: {', '.join(there)}" if there else ""
         print(
             f"waited {patience:.0f} seconds for {what}, in vain. Start all of them at about the "
             "same time, with the same address, which must be one of process 0's machine that "
-            "the others reach (no firewall, and no proxy for it), and a free port",
+            f"the others reach (no firewall, and no proxy for it), and a free port{come}",
             file=sys.stderr,
             flush=True,
         )

@@ -21,9 +21,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fault_runs import ROOT, Broken, Run, Started, compare, cut, flip
+from fault_runs import PATIENCE, ROOT, Broken, Run, Started, check_leftovers, compare, cut, flip
 
-PHASES = {"captions": 1, "validation": 1, "checkpoint": 3, "batch": 4, "export": 1}  # how many
+PHASES = {  # how many of each are disturbed
+    **{"captions": 1, "validation": 1, "checkpoint": 3, "batch": 4},
+    **{"export": 1, "scores": 1},
+}
+TOLD = {"NaN": "; 1 steps were skipped", "damaged": r"\b1 damaged records were replaced"}
 SMALL_DISK = 256 << 20  # bytes
 KILLED, TERMINATED = 128 + signal.SIGKILL, 128 + signal.SIGTERM
 
@@ -61,8 +65,10 @@ class Driver:
         if not run.over:
             begun = time.monotonic()
             with self.start(run) as started:
-                started.expect(0)
+                for words in ("", *(told for name, told in TOLD.items() if name in run.kind)):
+                    started.expect(0, words)
             self.seconds = time.monotonic() - begun
+        check_leftovers(run.workdir)
         if run.kind not in self.undisturbed:
             self.undisturbed[run.kind] = run.workdir
             print(f"undisturbed, {run.kind}: {self.seconds:.1f} s", flush=True)
@@ -137,7 +143,7 @@ def stop_one(driver: Driver, run: Run) -> str:
     if run.count == 1:
         return ""
     with driver.start(run) as started:
-        if not (moment := driver.moment(started, "batch")):
+        if not (moment := driver.moment(started, driver.random.choice([*PHASES]))):
             return ""
         number = driver.random.randrange(run.count)
         os.kill(started.pids()[number], signal.SIGSTOP)
@@ -164,7 +170,7 @@ def damage_checkpoint(driver: Driver, run: Run) -> str:
             )
             if not re.search(words, started.words()):
                 raise Broken(f"{told}: it should have been told:\n{started.words()[-3000:]}")
-        elif not goes_on or file in matters:
+        elif file in matters or (not goes_on and started.ended(PATIENCE)):
             started.expect(1, "none of the checkpoints is whole")
             shutil.rmtree(run.workdir / "checkpoints")
     return told
@@ -190,17 +196,19 @@ def damage_data(driver: Driver, run: Run) -> str:
 def fill_disk(driver: Driver, run: Run) -> str:
     if not run.workdir.is_relative_to(driver.folder / "small"):
         return ""
-    leave = driver.random.randrange(30 << 20)
+    phase = driver.random.choice(["checkpoint", "export"])
+    mark = f"{phase}-{driver.random.randint(1, PHASES[phase])}"
+    leave = driver.random.randrange(1 << 20)  # less than either takes
     filler = run.workdir.parent / "filler"
-    with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(filler).free - leave))
     try:
-        with driver.start(run) as started:
-            words = "OSError: .*([Nn]o space left|could not be written|make room)"
-            started.expect(1, words, or_over=True)
+        with driver.start(run, full=[mark, str(filler), leave]) as started:
+            if not started.reached(mark):
+                started.expect(0)
+                return ""
+            started.expect(1, "OSError: .*([Nn]o space left|could not be written)")
     finally:
-        filler.unlink()
-    return f"but for {leave >> 20} MiB"
+        filler.unlink(missing_ok=True)
+    return f"in {mark.replace('-', ' ')}, but for {leave >> 10} KiB"
 
 
 def fail_reads(driver: Driver, run: Run) -> str:
@@ -233,7 +241,10 @@ KINDS: dict[str, Callable[[Driver, Run], str]] = {
     "stall a read": stall_a_read,
 }
 WEIGHTS = (8, 6, 3, 2, 5, 2, 3, 1, 1)
-RUNS = ("one process", "one process", "two processes", "one process, NaN", "one process, damaged")
+RUNS = (
+    *("one process", "two processes", "one process, NaN", "one process, damaged"),
+    "two processes, NaN, damaged",
+)
 
 
 @contextlib.contextmanager

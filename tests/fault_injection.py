@@ -7,16 +7,21 @@ JSON with some of these keys:
   nan: a step of training whose loss becomes not a number.
   failing: the share of reads that fail with an input/output error; one of a checkpoint does too.
   stalling: seconds that one read takes.
+  full: the name of a mark, a file, and a number: when that phase begins, the file takes all of its
+    disk but for so many bytes.
   silence: seconds after which a process counts as missing.
 """
 
 import errno
+import functools
 import json
 import os
 import random
 import runpy
+import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +46,16 @@ def before(owner: object, name: str, act) -> None:
     setattr(owner, name, wrapped)
 
 
-def mark_phases(folder: Path) -> None:
+def mark_phases(folder: Path, happens: dict[str, Callable[[], None]]) -> None:
     counts: dict[str, int] = {}
 
     def marking(phase: str):
         def mark(*args, **kwargs) -> None:
             counts[phase] = counts.get(phase, 0) + 1
-            (folder / f"{phase}-{counts[phase]}").touch()
+            name = f"{phase}-{counts[phase]}"
+            (folder / name).touch()
+            if name in happens:
+                happens[name]()
 
         return mark
 
@@ -56,6 +64,13 @@ def mark_phases(folder: Path) -> None:
     before(Checkpoints, "save", marking("checkpoint"))
     before(batches.Batches, "__next__", marking("batch"))
     before(pg.checkpoint, "save_params", marking("export"))
+    before(pg.metrics, "score", marking("scores"))
+
+
+def fill_disk(filler: Path, leave: int) -> None:
+    with filler.open("wb") as file:
+        free = shutil.disk_usage(filler).free
+        os.posix_fallocate(file.fileno(), 0, max(1, free - leave))
 
 
 def spoil_loss(step: int) -> None:
@@ -102,8 +117,12 @@ def stall_once(seconds: float) -> None:
 if __name__ == "__main__":
     faults = json.loads(os.environ["FAULTS"])
     random.seed(os.getpid())
+    happens = {}
+    if "full" in faults:
+        mark, file, leave = faults["full"]
+        happens[mark] = functools.partial(fill_disk, Path(file), leave)
     if "marks" in faults:
-        mark_phases(Path(faults["marks"]))
+        mark_phases(Path(faults["marks"]), happens)
     if "nan" in faults:
         spoil_loss(faults["nan"])
     if "failing" in faults:

@@ -22,7 +22,7 @@ CHANGES = {  # to the demo: 27 steps on 36 pictures, 12 checkpoints, 6 validatio
     **{"decode_batch_size": 4, "max_new_tokens": 12, "export_dtype": "float32"},
 }
 TOLERANCE = {1: 0.0, 2: 1e-6}  # of parameters, by the number of processes
-PATIENCE = 300.0  # seconds after which a run that should end hangs
+PATIENCE = 600.0  # seconds after which a run that should end hangs
 SILENCE = 10.0  # seconds after which a process counts as missing
 
 
@@ -100,7 +100,7 @@ class Started:
             if (self.marks / mark).exists():
                 return True
             time.sleep(0.02)
-        return False
+        return (self.marks / mark).exists()
 
     def ended(self, patience: float) -> int:
         """The exit code, as shells have it. Raises Broken if there is none in time."""
@@ -145,6 +145,13 @@ def compare(run: Run, undisturbed: Path) -> None:
             gap = float(np.abs(found[name] - wanted[name]).max())
             if not gap <= tolerance:
                 raise Broken(f"{run.kind}: {name} differs by {gap}")
+
+
+def check_leftovers(workdir: Path) -> None:
+    """Raises Broken if a killed process has left anything that nothing removes."""
+    patterns = ("*.partial", "*orbax-checkpoint-tmp*", ".offsets-*.*")
+    if left := [path for pattern in patterns for path in workdir.rglob(pattern)]:
+        raise Broken(f"left behind: {', '.join(str(path.relative_to(workdir)) for path in left)}")
 
 
 def losses(workdir: Path) -> dict[tuple[str, int], float]:

@@ -9,6 +9,8 @@ import numpy as np
 from configs import base
 
 import paligemma_lib as pg
+from paligemma_lib.train.digests import checksum
+from paligemma_lib.train.identity import RECORD
 from paligemma_lib.train.progress import FILE
 
 PICTURES = 12
@@ -42,7 +44,7 @@ def tiny_run(folder: Path):
     config.optimizer.learning_rate = 0.01
     config.validate_every = 1.0
     config.save_every = 0.34  # every step or two
-    config.decode_batch_size = 4
+    config.decode_batch_size = 2  # as many as a validation shows: one program for both
     config.max_new_tokens = 6
     config.export_dtype = "float32"
     return config
@@ -76,3 +78,12 @@ def exported(workdir) -> dict[str, np.ndarray]:
     """The parameters of the model that a run has exported."""
     with np.load(Path(workdir) / base.get_config().export) as file:
         return {name: file[name] for name in file.files}
+
+
+def leave_record(folder: Path, step: int, run, validation_loss=None) -> Path:
+    """What a checkpoint has beside its arrays; returns its path."""
+    record = {"run": run, "validation_loss": validation_loss, "state": {}}
+    path = folder / str(step) / RECORD
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**record, "checksum": checksum(record)}))
+    return path

@@ -1,9 +1,13 @@
 """Files on gs:// are there whole or not at all; local ones are tested where they are written."""
 
+import subprocess
+import sys
+import textwrap
+
 import pytest
 from gcs_cases import Storage
 
-from paligemma_lib.atomic import is_remote, path_of, whole_file
+from paligemma_lib.atomic import is_remote, path_of, remove_partial, whole_file, whole_folder
 
 
 @pytest.fixture
@@ -39,3 +43,23 @@ def test_nothing_of_a_block_that_fails_is_sent(storage):
         file.write(b"after")
         raise OSError("no room")
     assert storage.objects == {"bucket/file": b"before"}
+
+
+def test_what_a_killed_process_leaves_can_be_removed(tmp_path):
+    program = """
+        import os, sys
+        from pathlib import Path
+        from paligemma_lib.atomic import whole_file, whole_folder
+
+        folder = Path(sys.argv[1])
+        with whole_file(folder / "file") as file, whole_folder(folder / "folder") as partial:
+            file.write(b"1")
+            (partial / "part").touch()
+            os._exit(0)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], check=True)
+    assert len(list(tmp_path.iterdir())) == 2
+    with whole_file(tmp_path / "kept.partial"), whole_folder(tmp_path / "kept"):
+        pass
+    remove_partial(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "kept.partial"]

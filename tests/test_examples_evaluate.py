@@ -56,7 +56,7 @@ def test_a_checkpoint_is_scored_and_shown(captioner, folder, tmp_path, capsys):
 
 
 def test_alone_it_evaluates_the_model_of_the_library_on_drawn_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(pg.hub, "NANO", cases.write_nano(tmp_path))
+    monkeypatch.setattr(pg.hub.fetching, "NANO", cases.write_nano(tmp_path))
     monkeypatch.setattr(evaluate, "DRAWN", 3)
     out = tmp_path / "out"
     assert evaluate.main([*cases.OPTIONS, "--out-dir", str(out)]) == 0

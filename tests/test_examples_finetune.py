@@ -76,7 +76,9 @@ def test_tensorboard_gets_losses_and_pictures_with_their_captions(finished, conf
 def test_the_folder_of_a_run_is_a_checkpoint(finished, config):
     captioner = pg.captioner.load(str(finished))
     results = captioner.caption(
-        pg.data.from_jsonl(config.data.test), batch_size=4, max_new_tokens=config.max_new_tokens
+        pg.data.from_jsonl(config.data.test),
+        batch_size=config.decode_batch_size,
+        max_new_tokens=config.max_new_tokens,
     )
     told = [{"image_id": each.image_id, "caption": each.caption.text} for each in results]
     assert told == json.loads((finished / "predictions.json").read_text())

@@ -59,7 +59,7 @@ def test_a_folder_is_captioned_to_every_format(captioner, images, tmp_path, caps
 def test_alone_it_captions_drawn_pictures_with_the_model_of_the_library(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(pg.hub, "NANO", cases.write_nano(tmp_path))
+    monkeypatch.setattr(pg.hub.fetching, "NANO", cases.write_nano(tmp_path))
     assert predict.main(cases.OPTIONS) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [f"scene_{k:05d}.jpg" for k in range(12)]

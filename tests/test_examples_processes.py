@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import numpy as np
 import pytest
 from finetune_cases import exported, losses, of, tiny_run, write_config
 from process_cases import ENVIRONMENT, ROOT, TIMEOUT, launched
+
+import paligemma_lib as pg
 
 EXAMPLES = ROOT / "examples"
 
@@ -58,7 +62,7 @@ def together(request, config, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.timeout(2 * TIMEOUT)
 def test_several_processes_train_as_one(alone, together):
-    _, workdir, said = together
+    count, workdir, said = together
     for name in ("loss", "validation_loss"):
         want = losses(alone, name)
         assert losses(workdir, name) == pytest.approx(want, rel=1e-5)
@@ -71,7 +75,11 @@ def test_several_processes_train_as_one(alone, together):
     for name, value in exported(workdir).items():
         # On average: AdamW makes much of rounding where a gradient is next to nothing.
         assert np.abs(value - want[name]).mean() <= 1e-4 * np.abs(want[name]).mean()
-    # One of them speaks and writes.
+    # All write the checkpoints, each its parts of them.
+    (newest,) = (workdir / "checkpoints").glob("6/state")
+    parts = [len(list((newest / f"ocdbt.process_{k}" / "d").iterdir())) for k in range(count)]
+    assert all(parts)
+    # One of them speaks and writes the rest.
     assert said.count("step 6 of 6: validation_loss") == 1
     kinds = [sorted(path.name.split(".")[0] for path in run.iterdir()) for run in (alone, workdir)]
     assert kinds[0] == kinds[1]
@@ -80,12 +88,14 @@ def test_several_processes_train_as_one(alone, together):
 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * TIMEOUT)
-def test_another_number_of_processes_goes_on(alone, together, config, tmp_path):
+def test_another_number_of_processes_goes_on_with_another_mesh(alone, together, config, tmp_path):
     count, workdir, _ = together
     resumed = tmp_path / "run"
     shutil.copytree(workdir, resumed)
     shutil.rmtree(resumed / "checkpoints" / "6")
-    finetuned(count // 2, of(config, resumed, may_differ=("workdir",)), resumed)
+    processes, fsdp = {2: (4, 2), 4: (1, 1)}[count]  # parameters were split over all of them
+    changes = {"may_differ": ("workdir", "fsdp"), "fsdp": fsdp}
+    finetuned(processes, of(config, resumed, **changes), resumed)
     assert losses(resumed) == pytest.approx(losses(alone), rel=1e-5)
 
 
@@ -159,3 +169,63 @@ def test_fewer_pictures_than_processes_are_evaluated(tmp_path):
     (want,) = cases.captions_of(options[1], [tmp_path / "data" / "Images" / "0.png"])
     assert prediction == {"image_id": "0.png", "caption": want}
     assert result.stdout.count("wrote ") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_what_one_process_cannot_use_ends_all(config, tmp_path):
+    """A picture that does not decode, which shows in training alone."""
+    train = Path(config.data.train)
+    train.with_name("broken.png").write_bytes(b"damaged")
+    lines = train.read_text().splitlines()
+    lines[4] = json.dumps({"image": "broken.png", "suffix": "a dog runs"})
+    train.with_name("broken.jsonl").write_text("\n".join(lines))
+    changes = {"data.train": str(train.with_name("broken.jsonl")), "evaluate_before": False}
+    file = write_config(of(config, tmp_path / "run", **changes), tmp_path / "config.py")
+    result = launched(2, [str(EXAMPLES / "finetune.py"), f"--config={file}"])
+    assert result.returncode == 1
+    told = r"process \d of 2: ValueError: image broken.png \(.*broken.jsonl, line 5\)"
+    assert len(re.findall(told, result.stderr)) == 1, result.stderr[-3000:]
+
+
+SPOILED = """
+    import runpy, sys
+    import jax, numpy as np
+    from paligemma_lib.data import batches
+
+    following = batches.Batches.__next__
+
+    def spoiled(self):
+        batch = following(self)
+        if jax.process_index() == 1:
+            weight = batch["loss_weight"] = batch["loss_weight"].copy()
+            weight[-1] = np.nan
+        return batch
+
+    batches.Batches.__next__ = spoiled
+    sys.path.insert(0, {folder!r})
+    sys.argv[0] = {folder!r} + "/finetune.py"
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_a_picture_whose_loss_is_not_finite_is_named_whoever_has_it(config, tmp_path):
+    spoiled = of(config, tmp_path / "run", max_skipped=2, evaluate_before=False)
+    file = write_config(spoiled, tmp_path / "config.py")
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SPOILED.format(folder=str(EXAMPLES))))
+    result = launched(2, [str(script), f"--config={file}"])
+    assert result.returncode == 1
+    batches = pg.data.train_batches(
+        pg.data.from_jsonl(config.data.train),
+        pg.tokenizer.load(config.model.tokenizer),
+        **{"image_size": 32, "text_len": 64, "batch_size": 4, "seed": config.seed},
+    )
+    *_, last = batches.image_ids(2)  # the first two steps are known by the third
+    for number in range(2):
+        told = f"process {number} of 2: ValueError: 2 steps in a row had a loss or gradients"
+        assert told in result.stderr
+    assert result.stderr.count(f"whose loss is not finite: {last}. Lower") == 2
+    assert "at step 3;" in result.stderr

@@ -1,7 +1,11 @@
 """Signs of life: who is silent is named, and nobody waits for it for long."""
 
+import socket
+import subprocess
+import sys
 import textwrap
 import time
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -106,6 +110,26 @@ def test_the_end_is_told(watch, monkeypatch, capsys):
     )
     assert told in capsys.readouterr().err
     assert codes == [1]
+
+
+def test_who_coordinates_knows_from_where_others_have_come(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        state = SimpleNamespace(service=None, coordinator_address=f"127.0.0.1:{port}")
+        monkeypatch.setattr(heartbeats, "global_state", state)
+        program = f"import socket; socket.create_connection(('127.0.0.1', {port})); input()"
+        command = [sys.executable, "-c", program]
+        with (
+            socket.create_connection(("127.0.0.1", port)),  # itself
+            server.accept()[0],
+            subprocess.Popen(command, stdin=subprocess.PIPE) as other,
+            server.accept()[0],
+        ):
+            assert heartbeats.connected() == []  # another one coordinates
+            state.service = object()
+            assert heartbeats.connected() == ["127.0.0.1"]
+            other.communicate(b"\n")
+        assert heartbeats.connected() == []
 
 
 @pytest.mark.slow

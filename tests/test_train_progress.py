@@ -123,6 +123,31 @@ def test_a_writer_gets_all_values(tmp_path, clock):
     ]
 
 
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    with (
+        Progress(tmp_path, total_steps=9, steps_per_epoch=9) as run,
+        pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/metrics.jsonl'"),
+    ):
+        run._file = open("/dev/full", "a")  # noqa: SIM115, it closes it
+        run.note(1, {"validation_loss": 1.25})
+
+
+def test_what_a_writer_cannot_write_is_an_error_of_the_system(tmp_path):
+    class Failing:
+        def scalar(self, *_):
+            raise RuntimeError("events.out: No space left on device")
+
+        image = scalar
+
+    with Progress(tmp_path, total_steps=9, steps_per_epoch=9, writer=Failing()) as run:
+        for act in (
+            lambda: run.note(1, {"validation_loss": 1.25}),
+            lambda: run.show(1, "a.jpg", lambda: None, "a dog"),
+        ):
+            with pytest.raises(OSError, match=r"TensorBoard could not be written: events.out: No"):
+                act()
+
+
 def test_the_latest_is_of_this_start(tmp_path, clock):
     """Else the processes of a restart, of which one alone reads the file, would disagree."""
     for first_step in (0, 1):

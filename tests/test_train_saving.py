@@ -1,15 +1,19 @@
 """Checkpoints of training: what comes back, what is kept, what is refused."""
 
+import errno
 import shutil
 import textwrap
+import time
+from pathlib import Path
 
 import jax
 import model_cases as cases
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from process_cases import TIMEOUT, launched
 
-from paligemma_lib import sharding
+from paligemma_lib import retries, sharding
 from paligemma_lib.train import Checkpoints, init_state, make_optimizer, restage
 from paligemma_lib.trainable import Select
 
@@ -186,6 +190,39 @@ def test_what_cannot_be_written_is_told_and_is_not_there(tmp_path, monkeypatch):
         ):
             checkpoints.save(at_step(state_of(), 2), RUN)
     assert steps_in(tmp_path) == [1]
+
+
+def test_what_fails_to_be_read_now_and_then_is_read_again(tmp_path, monkeypatch, caplog):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(at_step(state_of(seed=3), 2), RUN)
+    left = {"record": 2, "arrays": 2}
+
+    def failing(name, function):
+        def wrapped(*args, **kwargs):
+            if left[name]:
+                left[name] -= 1
+                raise OSError(errno.EIO, "Input/output error")
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    monkeypatch.setattr(retries.patiently, "__defaults__", ((0.0, 0.0),))
+    arrays = ocp.StandardCheckpointHandler
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(Path, "read_text", failing("record", Path.read_text))
+        monkeypatch.setattr(arrays, "restore", failing("arrays", arrays.restore))
+        assert int(checkpoints.restore(lambda step: state_of()).step) == 2
+    assert left == {"record": 0, "arrays": 0}
+    assert caplog.text.count("Input/output error; trying again for") == 2
+
+
+def test_a_write_that_stalls_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(retries, "_STALL", 0.2)
+    monkeypatch.setattr(retries, "_LOOK", 0.05)
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "save", lambda *_, **__: time.sleep(2.5))
+        checkpoints.save(at_step(state_of(), 1), RUN)
+    assert f"still waiting for checkpoints in {tmp_path}, since " in caplog.text
 
 
 TOGETHER = """

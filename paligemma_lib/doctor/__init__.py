@@ -7,7 +7,13 @@ from paligemma_lib.doctor import Setup, require
 require(Setup(checkpoint="paligemma-3b-pt-224.f16.npz", data={"train": source}, workdir="runs"))
 """
 
-from paligemma_lib.doctor.config import optimizer_of, setup_of, stages_of
+from paligemma_lib.doctor.config import (
+    may_differ_of,
+    optimizer_of,
+    plain,
+    setup_of,
+    stages_of,
+)
 from paligemma_lib.doctor.examination import Finding, examine, require
 from paligemma_lib.doctor.setup import Setup, Stage
 
@@ -16,7 +22,9 @@ __all__ = [
     "Setup",
     "Stage",
     "examine",
+    "may_differ_of",
     "optimizer_of",
+    "plain",
     "require",
     "setup_of",
     "stages_of",

@@ -6,8 +6,8 @@
 
 With --config it takes what examples/finetune.py takes, and makes the checks that such a run begins
 with, of the captions on some records. Of several processes, each checks its own machine and the
-first speaks; the others tell what fails. Exit code: 0 when all is well, 1 when something is not,
-2 for a wrong command.
+first speaks; the others tell what fails. Exit code, the same in all: 0 when all is well, 1 when
+something is not, 2 for a wrong command.
 """
 
 import argparse
@@ -90,6 +90,7 @@ def tell(setup: Setup) -> int:
             mark = "ok  " if finding.passed else "FAIL"
             text = " ".join(finding.text.split())
             print(f"{mark} {finding.name:<10} {text}{where}", flush=True)
+    failed = max(int(each) for each in processes.gather(b"%d" % failed))
     if speaks:
         print(f"{failed} of {len(CHECKS)} checks failed" if failed else "everything is in place")
     return 1 if failed else 0

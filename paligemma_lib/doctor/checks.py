@@ -29,6 +29,7 @@ from paligemma_lib.doctor.room import check_room, check_writable
 from paligemma_lib.doctor.setup import Setup
 from paligemma_lib.evaluation import environment
 from paligemma_lib.model import abstract_params
+from paligemma_lib.train.identity import CHECKPOINTS, check_run
 from paligemma_lib.train.memory import bytes_needed, check_memory
 from paligemma_lib.trainable import Trainable, trained_rows
 
@@ -182,10 +183,13 @@ def memory(setup: Setup) -> str:
 
 
 def workdir(setup: Setup) -> str:
-    """The workdir can be written to, and has room for checkpoints and the exported model."""
+    """The workdir can be written to, holds no other run, and has room for all that is written."""
     if not setup.workdir:
         return "none given"
     check_writable(setup.workdir)
+    if setup.run:
+        folder = path_of(setup.workdir) / CHECKPOINTS
+        check_run(folder, setup.run, [*setup.may_differ, "params"])
     checkpoints = []
     for stage in setup.stages:
         pieces = _trained(setup, stage.trainable)

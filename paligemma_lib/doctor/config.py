@@ -6,9 +6,11 @@ optimizer = optimizer_of(config, total_steps=1200)
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -74,9 +76,21 @@ def setup_of(config: ConfigDict) -> Setup:
         truncate=config.truncate,
         fsdp=config.fsdp,
         workdir=config.workdir,
+        run={"config": plain(config)},
+        may_differ=may_differ_of(config),
         keep=config.keep,
         export_dtype=config.export_dtype,
     )
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """The config as JSON has it."""
+    return _plain(config.to_dict())
+
+
+def may_differ_of(config: ConfigDict) -> list[str]:
+    """The fields in which a run may differ from the one that it goes on from, with their path."""
+    return [f"config.{name}" for name in (*config.may_differ, "may_differ")]
 
 
 def optimizer_of(config: ConfigDict, total_steps: int) -> Optimizer:
@@ -131,3 +145,11 @@ def _found(config: ConfigDict, data_dir: str) -> dict[str, Source]:
     if data.kind == "folder":
         return {key: from_folder(name) for key, name in names.items()}
     raise ValueError(f"data.kind={data.kind!r}, expected tfds, jsonl, folder or sample")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.item() if isinstance(value, np.generic) else value

@@ -7,6 +7,7 @@ setup.model, setup.tokenizer            # opened now, and once
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -54,6 +55,8 @@ class Setup:
       batch_size, microbatches, text_len, captions, prompt, lowercase, truncate: of batches.
       fsdp: devices over which parameters are split; 0: all.
       workdir: where the run writes; "": nowhere.
+      run, may_differ: as for `train.identity.check_run`: what must be as in the workdir's
+        checkpoints, and what of it need not. The parameters' fingerprint is not known yet.
       keep: checkpoints that are kept, beside the best.
       export_dtype: of the model that is written at the end.
     """
@@ -84,6 +87,8 @@ class Setup:
     truncate: bool = False
     fsdp: int = 0
     workdir: str = ""
+    run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    may_differ: Sequence[str] = ()
     keep: int = 2
     export_dtype: str = "float16"
 
@@ -105,7 +110,9 @@ class Setup:
         """Whether the run makes the data."""
         if not self.drawn:
             return False
-        return not any(path_of(self.data_dir).glob(f"{self.data_set}/*/*/dataset_info.json"))
+        # TFDS builds in a folder incomplete.*, which a killed process leaves behind.
+        built = f"{self.data_set}/*/[0-9]*/dataset_info.json"
+        return not any(path_of(self.data_dir).glob(built))
 
     @property
     def tokenizer_to_come(self) -> bool:

@@ -11,6 +11,7 @@ for batch in batches:
 
 from paligemma_lib.train import (
     digests,
+    identity,
     loss,
     memory,
     optimizer,
@@ -37,6 +38,7 @@ __all__ = [
     "check_memory",
     "digests",
     "fingerprint",
+    "identity",
     "init_state",
     "loss",
     "make_eval_step",

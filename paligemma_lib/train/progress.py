@@ -61,6 +61,8 @@ class Progress:
     ) -> None:
         """Opens `metrics.jsonl`; what it holds of `first_step` and later is done again.
 
+        Whatever cannot be written, here or later, is an OSError.
+
         Args:
           folder: where it lies, local or, as `atomic.path_of` gives it, remote.
           total_steps: of the whole run.
@@ -99,7 +101,8 @@ class Progress:
         self.flush()
         self._bar.close()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # told of when it was written
+                self._file.close()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -165,8 +168,10 @@ class Progress:
         """
         self.say(step, f"{image_id}: {caption}")
         if self._writer is not None:
-            self._writer.image(f"pictures/{image_id}", picture(), step)
-            self._writer.text(f"captions/{image_id}", caption, step)
+            pixels = picture()
+            with _told():
+                self._writer.image(f"pictures/{image_id}", pixels, step)
+                self._writer.text(f"captions/{image_id}", caption, step)
 
     def flush(self) -> None:
         """Waits for the last step's values and writes them; to be called before a checkpoint.
@@ -205,16 +210,30 @@ class Progress:
         if self._silent:
             return
         if self._file is not None:
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps(record) + "\n")
+                self._file.flush()
+            except OSError as error:
+                error.filename = str(self._path)  # a full disk does not say what was written
+                raise
         if self._writer is not None:
-            for name, value in record.items():
-                if name != "step":
-                    self._writer.scalar(name, value, record["step"])
+            with _told():
+                for name, value in record.items():
+                    if name != "step":
+                        self._writer.scalar(name, value, record["step"])
 
     def _write_all(self) -> None:
         with whole_file(self._path) as file:  # a kill in here must not lose what is there
             file.writelines(json.dumps(each).encode() + b"\n" for each in self.history)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Makes one kind of error of those that a writer has."""
+    try:
+        yield
+    except Exception as error:
+        raise OSError(f"events for TensorBoard could not be written: {error}") from error
 
 
 def _records_before(path: Path, step: int) -> list[dict[str, Any]]:

@@ -26,12 +26,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from paligemma_lib import processes
-from paligemma_lib.retries import patiently
+from paligemma_lib.retries import patiently, watched
 from paligemma_lib.train.digests import checksum, digests, kind
+from paligemma_lib.train.identity import RECORD, check_run, record_of
 from paligemma_lib.train.retention import NewestAndBest
 from paligemma_lib.train.state import TrainState
-
-_RECORD = "run/metadata"  # where Orbax puts the JSON
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         for step in self._manager.all_steps():
             with contextlib.suppress(Exception):  # `restore` tells of it
-                self._policy.losses[step] = self._record(step)["validation_loss"]
+                self._policy.losses[step] = record_of(self._folder, step)["validation_loss"]
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -94,23 +93,8 @@ class Checkpoints:
 
     def check(self, run: Mapping[str, Any], may_differ: Collection[str] = ()) -> None:
         """Raises ValueError where `run` is not as it was when the last checkpoint was saved."""
-        for step in self._steps():
-            with contextlib.suppress(Exception):  # `restore` tells of it
-                before, now = _flat(self._record(step)["run"]), _flat(json.loads(json.dumps(run)))
-                break
-        else:
-            return
-        differing = [
-            f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name) and name not in may_differ
-        ]
-        if differing:
-            raise ValueError(
-                f"{self._folder} holds a run with another configuration, at step {step}:\n"
-                + "\n".join(differing)
-                + "\nTake another folder, or say which of these may differ"
-            )
+        self._manager.wait_until_finished()
+        check_run(self._folder, run, may_differ)
 
     def restore(self, state_at: Callable[[int], TrainState]) -> TrainState:
         """Returns the state of the newest whole checkpoint; `state.step` says where it goes on.
@@ -155,14 +139,6 @@ class Checkpoints:
         seen = sorted(self._manager.all_steps(), reverse=True)
         return json.loads(processes.gather(json.dumps(seen).encode())[0])
 
-    def _record(self, step: int) -> dict[str, Any]:
-        """What was saved beside the arrays. Raises some error if it is not as it was written."""
-        path = epath.Path(self._folder) / str(step) / _RECORD
-        record = json.loads(patiently(path.read_text, str(path)))
-        if record.pop("checksum") != checksum(record):
-            raise ValueError(f"{path} has changed since it was written: its checksum differs")
-        return record
-
     def _read(self, step: int, state: TrainState) -> tuple[dict[str, Any] | None, str]:
         """What has been saved of a state, or else what is wrong with it in some process.
 
@@ -174,9 +150,9 @@ class Checkpoints:
         )
         problem, found, wanted = "", None, {}
         try:
-            wanted = self._record(step)["state"]
+            wanted = record_of(self._folder, step)["state"]
         except Exception as error:  # whatever comes of reading what may be anything
-            problem = f"{path / _RECORD} is damaged ({_brief(error)})"
+            problem = f"{path / RECORD} is damaged ({_brief(error)})"
         if wanted:
             _check_kinds(wanted, target, f"{self._folder}, step {step}")
             try:
@@ -201,7 +177,8 @@ class Checkpoints:
     def _told(self) -> Iterator[None]:
         """Makes one kind of error of all that may go wrong, perhaps in another thread."""
         try:
-            yield
+            with watched(f"checkpoints in {self._folder}"):
+                yield
         except jax.errors.JaxRuntimeError:  # of the devices, or of another process
             raise
         except Exception as error:
@@ -232,13 +209,3 @@ def _brief(error: Exception) -> str:
 
 def _changing(state: TrainState) -> dict[str, Any]:
     return {name: value for name, value in vars(state).items() if name != "frozen"}
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    return {
-        name: value
-        for key, branch in tree.items()
-        for name, value in _flat(branch, f"{prefix}.{key}" if prefix else str(key)).items()
-    }

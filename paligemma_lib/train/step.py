@@ -9,6 +9,7 @@ batch. The loss and its gradient are those of the global batch, over all devices
 sum(weight * nll) / sum(weight).
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from jax.sharding import Mesh
 
 from paligemma_lib.model.config import PaliGemmaConfig
 from paligemma_lib.model.partitioning import num_parts
-from paligemma_lib.sharding import put_batch
+from paligemma_lib.sharding import batch_sharding, put_batch
 from paligemma_lib.train.loss import token_losses
 from paligemma_lib.train.optimizer import Optimizer
 from paligemma_lib.train.state import TrainState
@@ -140,11 +141,12 @@ def make_eval_step(
 ) -> Callable[[dict[str, Any], Batch], tuple[jax.Array, jax.Array]]:
     """Returns `losses, weights = step(params, batch)`, float32[B] each.
 
-    They are the sums of weight * nll and of weights in every example of the global batch; the loss
-    over several batches is the sum of all losses over the sum of all weights.
+    They are the sums of weight * nll and of weights in every example of the global batch, each on
+    the device that has the example; the loss over several batches is the sum of all losses over the
+    sum of all weights.
     """
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=batch_sharding(mesh))
     def sums(params: dict[str, Any], batch: Metrics) -> tuple[jax.Array, jax.Array]:
         nll, weight = token_losses(config, params, batch)
         rows, length = batch["text"].shape
