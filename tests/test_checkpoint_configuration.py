@@ -24,10 +24,11 @@ from paligemma_lib.checkpoint.huggingface.config_json import read_config_json
 from paligemma_lib.checkpoint.matching import expected_shapes
 
 PUBLISHED = [
-    *(make(size) for name, make in MODELS.items() if name != "nano" for size in (224, 448)),
+    *(make(size) for name, make in MODELS.items() if "gemma" in name for size in (224, 448)),
     model.config.paligemma_3b(896),
     model.config.nano(),
     model.config.nano(48),
+    model.config.scratch(),
 ]
 TINY = [cases.tiny_config(version) for version in cases.VERSIONS]
 

@@ -20,6 +20,7 @@ MODELS = {
         configs.paligemma2_10b,
         configs.paligemma2_28b,
         configs.nano,
+        configs.scratch,
     )
 }
 

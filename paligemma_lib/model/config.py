@@ -149,6 +149,22 @@ def nano(image_size: int = 96) -> PaliGemmaConfig:
     )
 
 
+def scratch(image_size: int = 96) -> PaliGemmaConfig:
+    """To train from nothing on some thousands of pictures: most of its layers see, few speak."""
+    return PaliGemmaConfig(
+        SiglipConfig(image_size, patch_size=12, width=128, depth=6, mlp_dim=512, num_heads=4),
+        GemmaConfig(
+            width=192,
+            depth=2,
+            mlp_dim=512,
+            num_heads=4,
+            num_kv_heads=1,
+            head_dim=48,
+            vocab_size=512,
+        ),
+    )
+
+
 def _paligemma2(image_size: int, **sizes) -> PaliGemmaConfig:
     language = GemmaConfig(**sizes, attention_softcap=50.0, post_norms=True)
     return PaliGemmaConfig(SiglipConfig(image_size), language)
