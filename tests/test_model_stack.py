@@ -20,6 +20,15 @@ def strict_promotion():
         yield
 
 
+@pytest.fixture
+def optimized():
+    """Compiles as for users, where `conftest.py` spares XLA the work."""
+    spared = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", spared)
+
+
 def layer(x, params, _):
     hidden = jnp.tanh(x @ params["up"].astype(x.dtype))
     return x + hidden @ params["down"].astype(x.dtype), jnp.mean(x)
@@ -44,6 +53,9 @@ def random_stack(depth=5, width=6, hidden=7):
     return params, rng.normal(size=(3, width)).astype(np.float32)
 
 
+run = jax.jit(scan_layers, static_argnums=0)
+
+
 def temporaries(function, *args):
     return jax.jit(function).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
@@ -56,8 +68,8 @@ def test_pieces_give_what_the_whole_gives(up, down):
         "up": tuple(np.split(params["up"], sorted(up))),
         "down": tuple(np.split(params["down"], sorted(down))),
     }
-    whole_x, whole_outputs = scan_layers(layer, x, params)
-    pieces_x, pieces_outputs = scan_layers(layer, x, pieces)
+    whole_x, whole_outputs = run(layer, x, params)
+    pieces_x, pieces_outputs = run(layer, x, pieces)
     np.testing.assert_allclose(pieces_x, whole_x, rtol=1e-6)
     np.testing.assert_allclose(pieces_outputs, whole_outputs, rtol=1e-6)
 
@@ -85,11 +97,20 @@ def loss_of_top(trained, frozen, x, remat="none"):
     return jnp.sum(jnp.square(scan_layers(layer, x, params, remat=remat)[0]))
 
 
+@jax.jit
+@jax.grad
+def gradients(params, x):
+    return jnp.sum(jnp.square(scan_layers(layer, x, params)[0]))
+
+
+gradients_of_top = jax.jit(jax.grad(loss_of_top))
+
+
 def test_gradients_of_the_top_layers_are_the_slice_of_all():
     params, x = random_stack()
-    everything = jax.grad(lambda p: jnp.sum(jnp.square(scan_layers(layer, x, p)[0])))(params)
+    everything = gradients(params, x)
     frozen, trained = top_layers(params, lo=2)
-    top = jax.grad(loss_of_top)(trained, frozen, x)
+    top = gradients_of_top(trained, frozen, x)
     np.testing.assert_allclose(top["up"], everything["up"][2:], rtol=1e-5)
 
 
@@ -141,7 +162,7 @@ def test_no_copy_of_the_stack_is_kept_for_the_backward_pass():
 
 
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
-def test_remat_changes_no_gradient(remat):
+def test_remat_changes_no_gradient(remat, optimized):
     params, x = random_stack()
     frozen, trained = top_layers(params, lo=1)
     expected = jax.grad(loss_of_top)(trained, frozen, x, "none")
@@ -165,9 +186,8 @@ def test_remat_trades_memory():
 def test_a_trained_bfloat16_stack_gets_gradients():
     params, x = random_stack()
     params = {name: value.astype(jnp.bfloat16) for name, value in params.items()}
-    gradients = jax.grad(lambda p: jnp.sum(jnp.square(scan_layers(layer, x, p)[0])))(params)
     wide = {name: value.astype(np.float32) for name, value in params.items()}
-    expected = jax.grad(lambda p: jnp.sum(jnp.square(scan_layers(layer, x, p)[0])))(wide)
-    for name, gradient in gradients.items():
+    expected = gradients(wide, x)
+    for name, gradient in gradients(params, x).items():
         assert gradient.dtype == jnp.bfloat16
         np.testing.assert_allclose(gradient.astype(np.float32), expected[name], rtol=1e-2)
