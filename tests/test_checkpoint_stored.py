@@ -120,7 +120,7 @@ def test_rows_are_read_when_asked_for(checkpoint):
 
 def test_a_kaggle_model_is_fetched(checkpoint, monkeypatch):
     asked = []
-    monkeypatch.setattr(hub, "_fetch_kaggle", lambda name: asked.append(name) or checkpoint)
+    monkeypatch.setattr(hub.kaggle, "fetch", lambda name: asked.append(name) or checkpoint)
     handle = "google/paligemma/jax/paligemma-3b-pt-224"
     assert_equal(load_params(handle, CONFIG), FLAT, "float32")
     assert stored.read_config(handle) == CONFIG
@@ -129,7 +129,7 @@ def test_a_kaggle_model_is_fetched(checkpoint, monkeypatch):
 
 def test_a_missing_file_is_not_looked_for_at_kaggle(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub, "_fetch_kaggle", lambda name: pytest.fail("asked Kaggle"))
+    monkeypatch.setattr(hub.kaggle, "fetch", lambda name: pytest.fail("asked Kaggle"))
     with pytest.raises(FileNotFoundError, match="runs/first/step_10/params.npz is not there"):
         load_params("runs/first/step_10/params.npz", CONFIG)
 
