@@ -78,7 +78,7 @@ def plan(config: ConfigDict, topologies: Sequence[str], slices: int, decode: boo
             if compiled.fits:
                 details.append(f"{name}:\n{planning.messages(compiled)}")
             else:
-                problems.append(f"{name} {compiled.problem}. {cure(job)}")
+                problems.append(f"{name} {compiled.problem}. {cure(job, compiled)}")
         fits &= found
     parts = [title(config, model, decode), planning.plan_table(plans), planning.NOTE]
     print(*parts, *problems, "The largest messages of a step:", *details, sep="\n\n")
@@ -159,15 +159,19 @@ def title(config: ConfigDict, model: PaliGemmaConfig, decode: bool) -> str:
     )
 
 
-def cure(job: Job) -> str:
+def cure(job: Job, compiled: Compiled) -> str:
     """What to try where a job does not fit."""
+    state_alone = compiled.arguments > compiled.limit  # then no batch is small enough
     if isinstance(job.work, Decoding):
-        return "Try a smaller batch, layout=tensor, or more chips."
+        smaller = "" if state_alone else "a smaller decode_batch_size, "
+        return f"Try {smaller}another of these layouts, or more chips."
     tries = ["fsdp=0"] if job.work.fsdp == 1 else []
-    if job.model.remat != "full":
-        tries.append("model.remat=full")
     if job.work.frozen_dtype == "float32":
         tries.append("model.frozen_dtype=bfloat16")
+    if state_alone:
+        return f"Try {', '.join([*tries, 'more chips'])}."
+    if job.model.remat != "full":
+        tries.append("model.remat=full")
     tries += [f"microbatches={2 * job.work.microbatches}", "a smaller batch_size", "more chips"]
     return f"Try {', '.join(tries)}, or --search."
 

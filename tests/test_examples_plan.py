@@ -81,6 +81,16 @@ def test_split_and_whole_weights_are_compared_on_each_topology(run, compiled, ca
     assert "paligemma-3b-pt-224, 224 pixels: a step of 512 examples" in out
 
 
+def test_no_batch_is_small_enough_for_weights_that_are_too_large(run, monkeypatch, capsys):
+    refused = Compiled(False, "needs 20 GiB", arguments=20 << 30, peak=20 << 30, limit=16 << 30)
+    monkeypatch.setattr(planning, "compile_job", lambda job: refused)
+    assert run("--topology=v5e:2x4") == 1
+    out = capsys.readouterr().out
+    assert "v5e:2x4 fsdp needs 20 GiB. Try more chips.\n" in out
+    assert "v5e:2x4 replicated needs 20 GiB. Try fsdp=0, more chips.\n" in out
+    assert "not compiled" in out
+
+
 def test_every_stage_is_compiled(run, compiled, tmp_path):
     config = tmp_path / "configs" / "two.py"
     config.parent.mkdir()

@@ -17,6 +17,7 @@ from paligemma_lib.planning.program import (
     abstract_batch,
     abstract_state,
     loss_turns,
+    resident_bytes,
     trace_decoding,
     trace_training,
 )
@@ -57,6 +58,17 @@ def test_the_abstract_state_is_that_of_training(trainable, optimizer):
         }
 
     assert described(abstract) == described(vars(state))
+
+
+def test_resident_bytes_are_those_of_the_state():
+    config = cases.tiny_config(1)
+    made = pg.train.make_optimizer("adamw", learning_rate=1e-3, total_steps=1)
+    params = jax.device_put(cases.random_params(config), pg.sharding.replicated(MESH))
+    state = pg.train.init_state(config, params, made, trainable=Select("attention"), mesh=MESH)
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(vars(state)))
+    assert resident_bytes(config, Training(8, 64), MESH) == held
+    half = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) // 2
+    assert resident_bytes(config, Decoding(8, 6), MESH) == half
 
 
 def test_the_abstract_batch_is_one_of_the_contract():
@@ -121,8 +133,9 @@ def test_a_batch_that_cannot_be_divided_is_refused():
         trace_training(CONFIG, Training(9, 64, microbatches=2), MESH)
 
 
-def test_decoding_reads_all_weights_for_every_token():
-    work = Decoding(batch_size=2, max_new_tokens=5)
+@pytest.mark.parametrize("layout", ["replicated", "tensor", "fsdp"])
+def test_decoding_reads_all_weights_for_every_token(layout):
+    work = Decoding(batch_size=2, max_new_tokens=5, layout=layout)
     prefill, extend = (
         matmul_flops(traced.jaxpr.jaxpr, work.max_new_tokens - 1)
         for traced in trace_decoding(CONFIG, work, MESH)

@@ -4,7 +4,8 @@
         print(each.kind, each.bytes, each.times)
 
 On TPUs a message that runs beside computing appears in several places, all of one channel: it is
-counted once, times the turns of the loops around it.
+counted once, times the turns of the loops around it. Messages of two kinds may share a channel.
+What slices exchange is sent by their hosts, and named by an attribute.
 """
 
 import dataclasses
@@ -20,10 +21,10 @@ from paligemma_lib.planning.slices import Position, Slices
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 _KIND = re.compile(rf"(ragged-)?({'|'.join(KINDS)})(-start)?")
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(r"mesh\[([^\]]*)\](?:, device_ids=\(([^)]*(?:\([^)]*\))?[^)]*)\))? \{([^}]*)\}")
 _AXIS = re.compile(r"'([^']*)'(?::\((\d+)\)(\d+)|=(\d+))?")
-_PART = "dynamic-slice"
 _SHARES = {"all-gather": 1, "all-reduce": 2, "reduce-scatter": 1, "all-to-all": 1}
 
 
@@ -80,22 +81,26 @@ def read_collectives(
         for line in lines
         for name in line.called.get("calls", ())
     }
-    found: dict[str, Collective] = {}
+    found: dict[tuple[str, ...], Collective] = {}
     for name, lines in program.computations.items():
-        # A sum of which each device takes a part at once, fused with taking it.
-        scatters = {line.operands[0] for line in lines if line.is_root and line.opcode == _PART}
         for each in lines:
-            matched = _KIND.fullmatch(each.opcode)
-            if not matched or not times[name]:
+            if not times[name]:
                 continue
+            if each.opcode == "send" and (between := _BETWEEN_SLICES.search(each.attributes)):
+                found[(each.name,)] = _from_host(program, each, between[1], times[name], slices)
+            matched = _KIND.fullmatch(each.opcode)
+            if not matched:
+                continue
+            scattered = name in callers and matched[2] == "all-reduce" and _scattered(each, lines)
             channel = re.search(r"channel_id=(\d+)", each.attributes)
-            key = channel[1] if channel else each.name
+            # What is scattered at once stands in one place, whatever its channel.
+            key = (matched[2], channel[1]) if channel and not scattered else (each.name,)
             if key in found and found[key].times >= times[name]:
                 continue
             group = _group(each.attributes, len(positions))
             places = [positions[device] for device in group]
             found[key] = Collective(
-                "reduce-scatter" if each.name in scatters else matched[2],
+                "reduce-scatter" if scattered else matched[2],
                 _bytes(program, each),
                 times[name],
                 len(group),
@@ -106,9 +111,40 @@ def read_collectives(
     return sorted(found.values(), key=lambda each: -each.bytes * each.times)
 
 
+def _scattered(reduced: Instruction, lines: Sequence[Instruction]) -> bool:
+    """Whether each device takes no more than a part of a sum, or of each of several sums."""
+    parts, waiting = False, [reduced.name]
+    while waiting:
+        name = waiting.pop()
+        for user in lines:
+            if name not in user.operands:
+                continue
+            if user.opcode == "get-tuple-element":
+                waiting.append(user.name)
+            elif user.opcode == "dynamic-slice":
+                parts = True
+            else:
+                return False
+    return parts
+
+
+def _from_host(
+    program: Program, each: Instruction, kind: str, times: float, slices: Slices
+) -> Collective:
+    """Of a chip and those in its place in the other slices."""
+    kind = kind.lower().replace("_", "-")
+    kind = kind if kind in KINDS else "collective-permute"  # it is ONE_TO_ONE
+    size = program.instructions[each.operands[0]].bytes * (
+        slices.count if kind == "all-gather" else 1
+    )
+    return Collective(kind, size, times, slices.count, slices.count, 0, _source(each))
+
+
 def _bytes(program: Program, each: Instruction) -> int:
-    taken = sum(a.bytes for name in each.operands for a in program.instructions[name].arrays)
-    given = sum(array.bytes for array in each.arrays)
+    taken = sum(program.instructions[name].bytes for name in each.operands)
+    given = each.bytes
+    if each.opcode.startswith("all-reduce"):
+        return given  # which may be narrower than what is taken
     if each.opcode.endswith("-start"):  # its result names its operands too
         given = max(given - taken, 0)
     return max(taken, given)

@@ -1,6 +1,6 @@
 """Compiles a job in a process of its own and says what came out.
 
-    compiled = compile_job(job)                 # 10 to 60 seconds, about 1 GB of memory
+    compiled = compile_job(job)                 # one to three minutes, about 1.5 GB of memory
     if not compiled.fits:
         print(compiled.problem)
 
@@ -27,7 +27,12 @@ from paligemma_lib.planning import hlo
 from paligemma_lib.planning.collectives import Collective, read_collectives
 from paligemma_lib.planning.flops import matmul_flops
 from paligemma_lib.planning.job import Job, Training
-from paligemma_lib.planning.program import loss_turns, trace_decoding, trace_training
+from paligemma_lib.planning.program import (
+    loss_turns,
+    resident_bytes,
+    trace_decoding,
+    trace_training,
+)
 from paligemma_lib.planning.slices import Slices, check_libtpu, position
 from paligemma_lib.planning.traffic import hbm_bytes
 from paligemma_lib.sharding import make_mesh
@@ -35,12 +40,14 @@ from paligemma_lib.sharding import make_mesh
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",  # what is planned is what will run
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # or libtpu complains; the topology decides
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
+_PROGRAM = "import sys; from paligemma_lib.planning.compiling import main; main(*sys.argv[1:])"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = r"([\d.]+)([KMGT]?)"
 _USED = (  # two ways in which libtpu says it
@@ -56,7 +63,8 @@ class Compiled:
     Attributes:
       fits: whether it was compiled.
       problem: why not.
-      arguments: bytes of parameters, state and batch.
+      arguments: bytes of parameters, state and batch; of a job that does not fit, of parameters and
+        state, where these alone are too many.
       peak: bytes of memory at the worst moment, arguments among them; of a job that does not fit,
         what it would take. On a CPU, whose compiler tells no peak, arguments and temporaries.
       limit: bytes that there are; 0: nothing is known of a limit.
@@ -103,7 +111,7 @@ def compile_job(job: Job) -> Compiled:
         asked, told = Path(folder) / "job.json", Path(folder) / "compiled.json"
         asked.write_text(json.dumps(job.to_json()), "utf-8")
         ended = subprocess.run(
-            [sys.executable, "-m", __name__, str(asked), str(told)],
+            [sys.executable, "-c", _PROGRAM, str(asked), str(told)],
             env=environment,
             capture_output=True,
             text=True,
@@ -135,6 +143,17 @@ def _compile(job: Job) -> Compiled:
     work = job.work
     mesh = make_mesh(work.fsdp if isinstance(work, Training) else None, slices.devices())
     limit = slices.chip.usable if slices.chip else 0
+    resident = resident_bytes(job.model, work, mesh)
+    if limit and resident > limit:  # the compiler would take minutes, and much memory, to say so
+        what = "parameters and optimizer" if isinstance(work, Training) else "parameters"
+        return Compiled(
+            False,
+            f"needs for {what} alone {_short(resident, limit)}",
+            arguments=resident,
+            peak=resident,
+            limit=limit,
+            devices=mesh.size,
+        )
     if isinstance(work, Training):
         programs: Sequence[Any] = [trace_training(job.model, work, mesh)]
         plain = dataclasses.replace(job.model, remat="none")
@@ -186,18 +205,15 @@ def _refused(message: str, limit: int) -> dict[str, Any]:
     if not used:
         return {"problem": message.splitlines()[0][:300]}
     peak, limit = (int(float(used[k]) * _UNITS[used[k + 1]]) for k in (1, 3))
-    short = (peak - limit) / 2**30
-    return {
-        "peak": peak,
-        "limit": limit,
-        "problem": f"needs {peak / 2**30:.1f} GiB, {short:.1f} more than the "
-        f"{limit / 2**30:.2f} GiB of a device",
-    }
+    return {"peak": peak, "limit": limit, "problem": f"needs {_short(peak, limit)}"}
+
+
+def _short(needed: int, limit: int) -> str:
+    return (
+        f"{needed / 2**30:.1f} GiB, {(needed - limit) / 2**30:.1f} more than the "
+        f"{limit / 2**30:.2f} GiB of a device"
+    )
 
 
 def _resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -43,6 +43,11 @@ class Instruction:
     attributes: str
     is_root: bool
 
+    @property
+    def bytes(self) -> int:
+        """Of all its results."""
+        return sum(array.bytes for array in self.arrays)
+
     @functools.cached_property
     def called(self) -> dict[str, tuple[str, ...]]:
         """Names of computations, by the part that they play."""

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from paligemma_lib import model, train
 from paligemma_lib.decode import loop
-from paligemma_lib.decode.devices import images_sharding
+from paligemma_lib.decode.devices import images_sharding, num_parts
 from paligemma_lib.decode.samplers import Greedy
 from paligemma_lib.model.config import PaliGemmaConfig
 from paligemma_lib.planning.job import Decoding, Training
@@ -40,13 +40,30 @@ def trace_training(config: PaliGemmaConfig, work: Training, mesh: Mesh) -> Any:
             f"batch_size={work.batch_size} cannot be divided among {mesh.size} devices and "
             f"{work.microbatches} microbatches: take a multiple of {parts}"
         )
-    optimizer = train.make_optimizer(work.optimizer, learning_rate=1e-4, total_steps=1)  # type: ignore[arg-type]
+    optimizer = _optimizer(work)
     step = train.make_train_step(config, optimizer, mesh=mesh, microbatches=work.microbatches)
     state = abstract_state(config, work, optimizer, mesh)
     with jax.set_mesh(mesh):
         return step.jitted.trace(  # type: ignore[attr-defined]
             state.pop("frozen"), state, abstract_batch(config, work, mesh)
         )
+
+
+def _optimizer(work: Training) -> train.Optimizer:
+    return train.make_optimizer(work.optimizer, learning_rate=1e-4, total_steps=1)  # type: ignore[arg-type]
+
+
+def resident_bytes(config: PaliGemmaConfig, work: Training | Decoding, mesh: Mesh) -> int:
+    """What parameters and the state of training take of each device, all the time."""
+    state: Any
+    if isinstance(work, Training):
+        state = abstract_state(config, work, _optimizer(work), mesh)
+    else:
+        state = _decoding_params(config, work, mesh)
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(state)
+    )
 
 
 def abstract_state(
@@ -115,21 +132,14 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
     Raises:
       ValueError: the batch cannot be divided among the devices that take rows of it.
     """
-    params = model.abstract_params(config)
-    places = param_shardings(mesh, params, work.layout)
-    params = jax.tree.map(
-        lambda leaf, place: ShapeDtypeStruct(leaf.shape, work.dtype, sharding=place),
-        params,
-        places,
-    )
+    params = _decoding_params(config, work, mesh)
     side, rows = config.vision.image_size, work.batch_size
     place = images_sharding(None, params)
     if work.layout == "fsdp":  # as a training run does
         place = batch_sharding(mesh)
     assert place is not None
-    parts = math.prod(mesh.shape[axis] for axis in place.spec[0] or ())
-    if rows % parts:
-        raise ValueError(f"batch_size={rows} cannot be divided among {parts} devices")
+    if rows % num_parts(place):
+        raise ValueError(f"batch_size={rows} cannot be divided among {num_parts(place)} devices")
     image = ShapeDtypeStruct((rows, side, side, 3), jnp.float32, sharding=place)
     text = ShapeDtypeStruct((rows, work.prompt_len), jnp.int32)
     length = ShapeDtypeStruct((rows,), jnp.int32)
@@ -141,6 +151,15 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
     state = jax.tree.map(lambda leaf: ShapeDtypeStruct(leaf.shape, leaf.dtype), traced.out_info)
     steps = ShapeDtypeStruct((), jnp.int32)
     return traced, loop._extend.trace(config, params, _placed(state, place), steps)
+
+
+def _decoding_params(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> Any:
+    params = model.abstract_params(config)
+    return jax.tree.map(
+        lambda leaf, place: ShapeDtypeStruct(leaf.shape, work.dtype, sharding=place),
+        params,
+        param_shardings(mesh, params, work.layout),
+    )
 
 
 def _placed(state: loop.State, place: NamedSharding) -> loop.State:

@@ -5,7 +5,7 @@ print(plan_table([("v5e:2x4 fsdp", compiled, limits), ...]))
 
 from collections.abc import Sequence
 
-from paligemma_lib.planning.collectives import KINDS
+from paligemma_lib.planning.collectives import KINDS, Collective
 from paligemma_lib.planning.compiling import Compiled
 from paligemma_lib.planning.roofline import Roofline
 
@@ -43,8 +43,8 @@ def messages(compiled: Compiled, most: int = 12) -> str:
     """The largest messages, a line for each."""
     ranked = sorted(compiled.collectives, key=lambda each: -each.bytes * each.times)
     lines = [
-        f"{each.times:6g} x {each.bytes / 1e6:10,.2f} MB  {each.kind:<18} among {each.group:<4} "
-        f"{each.source[-80:]}"
+        f"{each.times:6g} x {each.bytes / 1e6:10,.2f} MB  {each.kind:<18} among "
+        f"{_members(each):<8} {each.source[-80:]}".rstrip()
         for each in ranked[:most]
     ]
     if rest := ranked[most:]:
@@ -53,12 +53,22 @@ def messages(compiled: Compiled, most: int = 12) -> str:
     return "\n".join(lines)
 
 
+def _members(each: Collective) -> str:
+    if each.slices == 1:
+        return str(each.group)
+    return f"{each.slices} slices" if each.slices == each.group else f"{each.group} in all slices"
+
+
 def _row(name: str, compiled: Compiled, limits: Roofline | None) -> tuple[str, ...]:
     limit = f"{compiled.limit / _GIB:.2f}" if compiled.limit else ""
     used = f"{compiled.seconds:.0f} s, {compiled.compiler_bytes / _GIB:.1f} GiB"
+    if not compiled.seconds:
+        used = "not compiled"
     if not compiled.fits:
-        peak = f"{compiled.peak / _GIB:.2f}" if compiled.peak else ""
-        return name, "", peak, limit, "does not fit", *[""] * 8, used
+        peak, arguments = (
+            f"{each / _GIB:.2f}" if each else "" for each in (compiled.peak, compiled.arguments)
+        )
+        return name, arguments, peak, limit, "does not fit", *[""] * 8, used
     gathered, reduced = ("all-gather",), ("all-reduce", "reduce-scatter")
     others = [kind for kind in KINDS if kind not in gathered + reduced]
     times = [""] * 5

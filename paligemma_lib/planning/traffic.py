@@ -27,6 +27,7 @@ _NAMING = {
 }
 _COLLECTIVES = ("all-", "reduce-scatter", "collective-", "ragged-")
 _SLICES = {"dynamic-slice", "gather", "slice"}
+_ELEMENT_FOR_ELEMENT = {"bitcast", "convert", "copy", "transpose"}  # what is not used, is not read
 
 
 def hbm_bytes(program: Program, unknown: float = 1) -> float:
@@ -38,7 +39,7 @@ def hbm_bytes(program: Program, unknown: float = 1) -> float:
     """
     times = program.times(unknown)
     total = 0.0
-    counted: set[str] = set()
+    counted: set[tuple[str, str]] = set()
     for name in _scheduled(program):
         for each in program.computations[name]:
             total += times[name] * _moved(program, each)
@@ -46,8 +47,8 @@ def hbm_bytes(program: Program, unknown: float = 1) -> float:
             for inner in _fused(program, each):
                 if inner.opcode.startswith(_COLLECTIVES):
                     channel = inner.attributes.partition("channel_id=")[2].partition(",")[0]
-                    if channel not in counted:
-                        counted.add(channel)
+                    if (inner.opcode, channel) not in counted:
+                        counted.add((inner.opcode, channel))
                         total += times[name] * _operands_and_results(program, inner)
     return total
 
@@ -75,12 +76,15 @@ def _fused(program: Program, each: Instruction) -> list[Instruction]:
 def _moved(program: Program, each: Instruction) -> float:
     if each.opcode in _NAMING or each.opcode.endswith(("-done", "-update")):
         return 0
-    if each.opcode in ("dynamic-slice", "gather", "slice"):
+    if each.opcode in _SLICES:
         return 2 * _hbm(each.arrays)
     if each.opcode == "dynamic-update-slice":
         return 2 * _hbm(program.instructions[each.operands[1]].arrays)
     if each.opcode == "copy-start":  # its results name its operand too
         return _hbm(each.arrays)
+    if each.opcode == "slice-start":  # so do these, but only a slice of it is read
+        taken, given = program.instructions[each.operands[0]].arrays, each.arrays[1]
+        return given.bytes * (taken[0].in_hbm + given.in_hbm)
     if each.opcode == "fusion":
         return _fusion(program, each)
     return _operands_and_results(program, each)
@@ -93,54 +97,65 @@ def _operands_and_results(program: Program, each: Instruction) -> float:
 
 def _fusion(program: Program, each: Instruction) -> float:
     lines = _fused(program, each)
-    names = {line.name: line for line in lines}
-    users: dict[str, list[Instruction]] = {}
-    for line in lines:
-        for operand in line.operands:
-            users.setdefault(operand, []).append(line)
-    parameters = sorted(
-        (line for line in lines if line.opcode == "parameter"), key=lambda p: int(p.arguments)
-    )
     total = 0.0
-    for parameter, name in zip(parameters, each.operands, strict=True):
+    for parameter, name in zip(_parameters(lines), each.operands, strict=True):
         outside = program.instructions[name].arrays
         if outside and outside[0].in_hbm:
-            total += _read(parameter, users)
+            total += _share_read(program, lines, parameter) * parameter.bytes
     root = next(line for line in lines if line.is_root)
-    results = [names[name] for name in root.operands] if root.opcode == "tuple" else [root]
+    results = root.operands if root.opcode == "tuple" else (root.name,)
     for result, array in zip(results, each.arrays, strict=False):
         if array.in_hbm:
-            total += _written(program, result, array, names)
+            total += _written(program, program.instructions[result], array)
     return total
 
 
-def _read(parameter: Instruction, users: dict[str, list[Instruction]]) -> float:
-    total = 0.0
-    whole = sum(array.bytes for array in parameter.arrays)
-    for user in users.get(parameter.name, ()):
-        if user.opcode in ("tuple", "custom-call") or user.opcode.startswith(_COLLECTIVES):
-            continue  # handed on
-        if user.opcode in _SLICES and user.operands[0] == parameter.name:
-            total += sum(array.bytes for array in user.arrays)
-        elif user.opcode == "bitcast":
-            total += _read(user, users)
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name:
-            continue  # in place
-        else:
-            return whole
-    return min(total, whole)
-
-
-def _written(
-    program: Program, result: Instruction, array: Array, names: dict[str, Instruction]
+def _share_read(
+    program: Program, lines: list[Instruction], value: Instruction, of_root: float = 1.0
 ) -> float:
-    while result.opcode == "bitcast" and result.operands[0] in names:
-        result = names[result.operands[0]]
+    """Share of a value in a fused computation that is read, 0 to 1; `of_root`: of its result."""
+    handed_on = value.opcode in ("parameter", "bitcast")  # where only a tuple or a call names it
+    share = of_root if value.is_root else 0.0
+    for user in lines:
+        if value.name not in user.operands:
+            continue
+        first = user.operands[0] == value.name
+        if user.opcode in _SLICES and first:
+            share += user.bytes / max(value.bytes, 1)
+        elif user.opcode in _ELEMENT_FOR_ELEMENT:
+            share += _share_read(program, lines, user, of_root)
+        elif user.opcode == "fusion":  # one within another
+            inner, of_inner = _fused(program, user), _share_read(program, lines, user, of_root)
+            for parameter, name in zip(_parameters(inner), user.operands, strict=True):
+                if name == value.name:
+                    share += _share_read(program, inner, parameter, of_inner)
+        elif user.opcode == "dynamic-update-slice" and first:
+            continue  # in place
+        elif handed_on and user.opcode in ("tuple", "custom-call"):
+            continue
+        elif user.opcode.startswith(_COLLECTIVES):
+            continue  # counted by themselves
+        else:
+            return 1.0
+    return min(share, 1.0)
+
+
+def _written(program: Program, result: Instruction, array: Array) -> float:
+    while result.opcode in ("bitcast", "fusion"):
+        if result.opcode == "bitcast":
+            result = program.instructions[result.operands[0]]
+        else:
+            result = next(line for line in _fused(program, result) if line.is_root)
     if result.opcode in ("parameter", "custom-call") or result.opcode.startswith(_COLLECTIVES):
         return 0
     if result.opcode == "dynamic-update-slice":
-        return sum(a.bytes for a in program.instructions[result.operands[1]].arrays)
+        return program.instructions[result.operands[1]].bytes
     return array.bytes
+
+
+def _parameters(lines: list[Instruction]) -> list[Instruction]:
+    found = (line for line in lines if line.opcode == "parameter")
+    return sorted(found, key=lambda line: int(line.arguments))
 
 
 def _hbm(arrays: tuple[Array, ...]) -> float:
