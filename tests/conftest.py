@@ -63,6 +63,17 @@ def shared() -> Path:
 
 
 @pytest.fixture
+def optimized():
+    """Compiles as for users, where tests spare XLA the work."""
+    import jax
+
+    spared = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", spared)
+
+
+@pytest.fixture
 def run_on_devices():
     """Runs a program on that many virtual CPU devices; returns what it printed."""
 

@@ -85,7 +85,7 @@ def test_pieces_are_written_as_one(path):
         save_params(path, cases.unflatten(pieces))
 
 
-def test_golden_files_load_and_compute_the_reference_logits(shared, path):
+def test_golden_files_load_and_compute_the_reference_logits(shared, path, optimized):
     params, batch, everything = cases.golden(shared, 2)
     save_params(path, params)
     batch = {key: value[:, :-1] if value.ndim == 2 else value for key, value in batch.items()}

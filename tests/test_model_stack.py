@@ -20,15 +20,6 @@ def strict_promotion():
         yield
 
 
-@pytest.fixture
-def optimized():
-    """Compiles as for users, where `conftest.py` spares XLA the work."""
-    spared = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", spared)
-
-
 def layer(x, params, _):
     hidden = jnp.tanh(x @ params["up"].astype(x.dtype))
     return x + hidden @ params["down"].astype(x.dtype), jnp.mean(x)
