@@ -79,6 +79,14 @@ def test_a_damaged_file_is_a_value_error_or_read_in_its_sizes(tmp_path_factory, 
         assert str(path) in str(error)
 
 
+def test_a_table_of_contents_outside_the_file_is_an_error(path):
+    content = bytearray(npz_bytes(np.savez))
+    content[-3] = 255  # the highest byte of where it begins; the system refuses to go there
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not a whole .npz file"):
+        NpzReader(path)
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_a_file_cut_short_is_an_error(path, save):
     content = npz_bytes(save)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
 import math
 import os
@@ -241,7 +242,10 @@ def _damage_reported(source: str) -> Iterator[None]:
         NotImplementedError,
         OverflowError,
         ValueError,
+        OSError,
     ) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # of the disk or the network; EINVAL is of a place outside the file
         raise ValueError(
             f"{source}: not a whole .npz file of arrays ({error}). If its download broke off, "
             "fetch it again"
