@@ -3,15 +3,18 @@
     with Heartbeats() as heartbeats:
         work()                          # ends the program when another process falls silent
         heartbeats.missing()            # ["process 1 of 4 (on host-1, pid 817)"]
+        heartbeats.farewell(1, "a disk is full")               # ends the others too
 
 Each process counts up a number at the coordinator that JAX runs in process 0, which looks whose
 numbers stand still; the others look whether it answers. Threads do this, so neither compiling nor
-waiting for data is taken for death. JAX has a watch of its own, which takes longer, ends in a stack
-trace of C++ and names nobody.
+waiting for data is taken for death. Who ends by an error leaves its last words there, which the
+others repeat and follow. JAX has a watch of its own, which takes longer, ends in a stack trace of
+C++ and names nobody.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -27,6 +30,7 @@ SILENCE = 60.0  # seconds after which a process counts as missing
 
 _BEAT = 2.0  # seconds
 _FOLDER = "paligemma_lib/heartbeats/"
+_FAREWELL = "paligemma_lib/farewell"
 
 
 class Heartbeats:
@@ -66,9 +70,37 @@ class Heartbeats:
             return [f"process 0 of {self._count}, which coordinates"]
         return [self._name(key) for key, number in after.items() if before.get(key) == number]
 
+    def farewell(self, code: int, why: str) -> None:
+        """Has the others end too, within seconds, with this exit code and these words.
+
+        The first one counts. Process 0 stays until the others have heard: without its coordinator
+        JAX would end them in its own way.
+        """
+        words = f"{code} process {jax.process_index()} of {self._count} ended: {why}"
+        telling = threading.Thread(target=self._leave, args=(words,), daemon=True)
+        telling.start()  # the coordinator may stand still
+        telling.join(_BEAT)
+        if jax.process_index() == 0:
+            time.sleep(2 * _BEAT)
+
+    def _leave(self, words: str) -> None:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # another's are there, or nobody is
+            self._client.key_value_set(_FAREWELL, words)
+
+    def _follow(self) -> None:
+        """Ends, if another process has."""
+        try:
+            code, words = self._client.key_value_try_get(_FAREWELL).split(" ", 1)
+        except jax.errors.JaxRuntimeError:
+            return  # nobody has
+        if not words.startswith(f"process {jax.process_index()} "):
+            self._say(f"{words}. Ending too")
+            os._exit(int(code))
+
     def _beat(self) -> None:
         while not self._over.wait(_BEAT):
             self._beat_once()
+            self._follow()
 
     def _watch(self) -> None:
         while not self._over.wait(_BEAT):
@@ -112,14 +144,18 @@ class Heartbeats:
         return f"process {number} of {self._count} (on {where})"
 
     def _end(self, who: str) -> None:
-        print(
-            f"process {jax.process_index()} of {self._count}: {who} is missing: no sign of life "
-            f"for {self._silence:.0f} seconds. It was killed, stands still, or cannot be reached; "
-            "what it said last may tell. Ending too; the same command, in all processes, goes on",
-            file=sys.stderr,
-            flush=True,
+        self._say(
+            f"{who} is missing: no sign of life for {self._silence:.0f} seconds. It was killed, "
+            "stands still, or cannot be reached; what it said last may tell. Ending too; the same "
+            "command, in all processes, goes on"
         )
+        self.farewell(1, f"{who} is missing")
         os._exit(1)
+
+    def _say(self, words: str) -> None:
+        print(
+            f"process {jax.process_index()} of {self._count}: {words}", file=sys.stderr, flush=True
+        )
 
 
 def connected() -> list[str]:

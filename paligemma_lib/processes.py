@@ -53,9 +53,9 @@ def joined(
 ) -> Iterator[None]:
     """Runs a block together with the other processes; its end waits for all of them.
 
-    A process that leaves the block with an error says so and ends at once: JAX would have it wait
-    for the others, which wait for it. When one is missing, the others name it and end, see
-    `heartbeats`.
+    A process that leaves the block with an error says so and ends, and the others with it: JAX
+    would have it wait for them, which wait for it. When one is missing, the others name it and end,
+    see `heartbeats`.
 
     Args:
       coordinator: HOST:PORT, where process 0 listens; on its loopback interface alone if that is
@@ -205,7 +205,7 @@ def _watched(what: str, patience: float) -> Iterator[None]:
 
 
 def _end(error: BaseException, heartbeats: Heartbeats) -> None:
-    """Ends this process as Python would, but without a word to the others."""
+    """Ends this process as Python would, and the others with it, without waiting for them."""
     me = f"process {jax.process_index()} of {jax.process_count()}"
     code: Any = 1
     if isinstance(error, SystemExit):
@@ -219,9 +219,11 @@ def _end(error: BaseException, heartbeats: Heartbeats) -> None:
     if _BROKEN.search(str(error)):
         for other in heartbeats.missing():
             print(f"{me}: {other} is missing", file=sys.stderr)
+    why = type(error).__name__ if isinstance(code, int) else code
     if not isinstance(code, int):
         print(f"{me}: {code}", file=sys.stderr)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
+    heartbeats.farewell(code, why)
     os._exit(code)

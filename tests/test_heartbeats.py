@@ -22,12 +22,23 @@ class Coordinator:
 
     def __init__(self):
         self.numbers, self.answers, self.other_lives = {OTHER: 0}, True, True
+        self.words = {}
 
     def key_value_increment(self, key, by):
         if not self.answers:
             raise jax.errors.JaxRuntimeError("UNAVAILABLE")
         self.numbers[key] = self.numbers.get(key, 0) + by
         self.numbers[OTHER] += self.other_lives
+
+    def key_value_set(self, key, value):
+        if key in self.words:
+            raise jax.errors.JaxRuntimeError("ALREADY_EXISTS")
+        self.words[key] = value
+
+    def key_value_try_get(self, key):
+        if key not in self.words:
+            raise jax.errors.JaxRuntimeError("NOT_FOUND")
+        return self.words[key]
 
     def key_value_dir_get(self, folder):
         assert folder == heartbeats._FOLDER
@@ -110,6 +121,22 @@ def test_the_end_is_told(watch, monkeypatch, capsys):
     )
     assert told in capsys.readouterr().err
     assert codes == [1]
+
+
+def test_who_ends_is_followed_with_its_code_and_words(watch, monkeypatch, capsys):
+    codes = []
+    monkeypatch.setattr(heartbeats.os, "_exit", codes.append)
+    watch._follow()
+    assert codes == []  # nobody has ended
+    watch.farewell(1, "a disk is full")
+    watch.farewell(143, "SystemExit")  # too late
+    watch._follow()
+    assert codes == []  # it is its own
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    watch._follow()
+    assert codes == [1]
+    told = "process 1 of 2: process 0 of 2 ended: a disk is full. Ending too\n"
+    assert capsys.readouterr().err == told
 
 
 def test_who_coordinates_knows_from_where_others_have_come(monkeypatch):

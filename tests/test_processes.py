@@ -209,19 +209,25 @@ def test_a_job_of_slurm_is_joined_by_itself():
 
 @pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT)
-def test_an_error_in_one_process_ends_all(script):
-    path = script("""
+@pytest.mark.parametrize("who", [0, 1])
+def test_an_error_in_one_process_ends_all(script, who):
+    path = script(f"""
         import sys
         from paligemma_lib import processes
         host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
         with processes.joined(host, int(count), int(number)):
             processes.gather(b"")
-            if number == "1":
+            if number == "{who}":
                 raise FileNotFoundError("weights.npz is not there")
             processes.gather(b"")
     """)
     start = time.monotonic()
     result = launched(2, [path])
     assert result.returncode == 1
-    assert "process 1 of 2: FileNotFoundError: weights.npz is not there\n" in result.stderr
+    error = "FileNotFoundError: weights.npz is not there"
+    told = [line for line in result.stderr.splitlines() if line.startswith("process ")]
+    assert told[0] == f"process {who} of 2: {error}"
+    follows = f"process {1 - who} of 2: process {who} of 2 ended: {error}. Ending too"
+    assert follows in told
+    assert "stack trace" not in result.stderr
     assert time.monotonic() - start < 90
