@@ -25,6 +25,7 @@ import jax
 from options import add_captioning_options, captions_of, drawn_scenes, joined, printable
 
 import paligemma_lib as pg
+from paligemma_lib.atomic import path_of
 from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.data.sources import Source
 from paligemma_lib.evaluation import (
@@ -59,14 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--compare", nargs=2, type=Path, metavar="JSON", help="two predictions")
+    what.add_argument("--compare", nargs=2, type=path_of, metavar="JSON", help="two predictions")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--tfds", metavar="NAME", help="a prepared data set")
     where.add_argument("--folder", help="a folder with captions.txt and Images/")
     where.add_argument("--jsonl", help="a file of JSON lines with image and suffix")
     parser.add_argument("--split", default="test", help="of --tfds (default: test)")
     parser.add_argument("--data-dir", help="where TFDS keeps it, if not in its usual place")
-    parser.add_argument("--out-dir", type=Path, required=True)
+    parser.add_argument("--out-dir", type=path_of, required=True)
     parser.add_argument(
         "--java-scores", action="store_true", help="METEOR and SPICE too, which take minutes"
     )

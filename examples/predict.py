@@ -18,7 +18,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -26,7 +25,7 @@ import jax
 from options import add_captioning_options, captions_of, drawn_scenes, joined, printable
 
 import paligemma_lib as pg
-from paligemma_lib.atomic import whole_file
+from paligemma_lib.atomic import is_remote, path_of, whole_file
 from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption
@@ -48,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="test", help="of --tfds (default: test)")
     parser.add_argument("--data-dir", help="where TFDS keeps it, if not in its usual place")
     parser.add_argument(
-        "--out", type=Path, action="append", default=[], help=f"a file: {', '.join(FORMATS)}"
+        "--out", type=path_of, action="append", default=[], help=f"a file: {', '.join(FORMATS)}"
     )
-    parser.add_argument("--out-dir", type=Path, help="a folder for captions.* of all four kinds")
+    parser.add_argument("--out-dir", type=path_of, help="a folder for captions.* of all four kinds")
     add_captioning_options(parser)
     args = parser.parse_intermixed_args(argv)  # options may stand before pictures
     if args.pictures and args.tfds:
@@ -83,7 +82,8 @@ def predict(args: argparse.Namespace, source: Source) -> int:
         outputs += [args.out_dir / f"captions{suffix}" for suffix in FORMATS]
         if speaks:
             args.out_dir.mkdir(parents=True, exist_ok=True)
-    if speaks and (missing := [path for path in outputs if not path.parent.is_dir()]):
+    local = [path for path in outputs if not is_remote(path)]
+    if speaks and (missing := [path for path in local if not path.parent.is_dir()]):
         raise FileNotFoundError(f"cannot write {missing[0]}: its folder is not there; create it")
 
     done: list[Captioned] = []

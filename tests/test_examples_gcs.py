@@ -129,7 +129,10 @@ def test_a_run_on_gs_leaves_what_a_local_one_does_and_goes_on(config, tmp_path, 
     out = tmp_path / "captions.jsonl"
     options = ["--checkpoint", WORKDIR, "--max-new-tokens", "6", "--batch-size", "4"]
     predict = str(ROOT / "examples" / "predict.py")
-    run(1, config, WORKDIR, tmp_path, storage, predict, *pictures, *options, f"--out={out}")
+    outputs = [f"--out={out}", "--out-dir=gs://bucket/told"]
+    run(1, config, WORKDIR, tmp_path, storage, predict, *pictures, *options, *outputs)
+    assert storage.objects["bucket/told/captions.jsonl"] == out.read_bytes()
+    assert storage.objects["bucket/told/captions.html"].startswith(b"<!DOCTYPE html>")
     captions = json.loads(storage.objects[f"{KEY}predictions.json"])
     told = [json.loads(line)["caption"] for line in out.read_text().splitlines()]
     assert told == [each["caption"] for each in captions]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paligemma_lib import model
-from paligemma_lib.model import gemma, paligemma
+from paligemma_lib.model import gemma, paligemma, vocabulary
 
 CONFIG = cases.tiny_config(2)
 
@@ -154,34 +154,8 @@ def test_float16_activations_survive_a_residual_stream_beyond_float16(params, ba
     large = {"img": image, "llm": {**params["llm"], "embedder": {"input_embedding": table * 1e5}}}
     expected = np.asarray(hidden_states(CONFIG, large, batch))
     got = hidden_states(with_dtype(CONFIG, "float16"), large, batch)
-    assert np.abs(gemma.embed(CONFIG, large["llm"], batch["text"])).max() > 65504
+    assert np.abs(vocabulary.embed(CONFIG, large["llm"], batch["text"])).max() > 65504
     assert np.abs(np.asarray(got, np.float32) - expected).max() < 0.01 * np.abs(expected).max()
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_the_embedding_table_is_never_widened(dtype):
-    rows, width = 2**17, 128
-    language = dataclasses.replace(CONFIG.language, vocab_size=rows, width=width)
-    config = dataclasses.replace(CONFIG, language=language)
-    params = {"embedder": {"input_embedding": jax.ShapeDtypeStruct((rows, width), dtype)}}
-
-    def lookup_and_logits(params, tokens):
-        x = gemma.embed(config, params, tokens)
-        return gemma.logits(config, params, x)[:, -1, :2]
-
-    tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
-    compiled = jax.jit(lookup_and_logits).lower(params, tokens).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < rows * width * 4 / 3
-
-
-def test_logits_in_chunks_are_logits(params):
-    rows = 3 * 16_384
-    table = np.random.default_rng(0).normal(size=(rows, 64)).astype(jnp.bfloat16)
-    llm = {"embedder": {"input_embedding": table}}
-    hidden = np.random.default_rng(1).normal(size=(2, 3, 64)).astype(np.float32)
-    assert gemma.vocabulary_chunks(table, 16_384).shape == (3, 16_384, 64)
-    expected = hidden @ table.astype(np.float32).T
-    np.testing.assert_allclose(gemma.logits(CONFIG, llm, hidden), expected, atol=1e-4)
 
 
 def test_prefill_and_extend_equal_the_whole_sequence(params):
@@ -195,7 +169,7 @@ def test_prefill_and_extend_equal_the_whole_sequence(params):
     @jax.jit
     def prefill(params, image, prompt):
         image_tokens = model.siglip.encode(config, params["img"], image)
-        x = jnp.concatenate([image_tokens, gemma.embed(config, params["llm"], prompt)], axis=1)
+        x = jnp.concatenate([image_tokens, vocabulary.embed(config, params["llm"], prompt)], axis=1)
         position = jnp.broadcast_to(jnp.arange(front), (2, front))
         mask = jnp.ones((2, front, front), bool)
         return gemma.apply_layers(config, params["llm"], x, position, mask, keep_cache=True)[1]
@@ -206,7 +180,7 @@ def test_prefill_and_extend_equal_the_whole_sequence(params):
         start = sum(keys.shape[2] for keys, _ in past)
         position = jnp.broadcast_to(start + jnp.arange(t), (rows, t))
         mask = jnp.arange(start + t) <= position[..., None]
-        x = gemma.embed(config, llm, tokens)
+        x = vocabulary.embed(config, llm, tokens)
         x, own = gemma.apply_layers(config, llm, x, position, mask, past, keep_cache=True)
         return gemma.final_norm(config, llm, x), own
 

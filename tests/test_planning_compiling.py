@@ -31,6 +31,17 @@ def test_decoding_gathers_no_weights_that_are_whole():
     assert sum(each.bytes * each.times for each in found.collectives) < 10**5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_decoding_with_weights_split_by_products_moves_no_weights(dtype):
+    language = dataclasses.replace(CONFIG.language, vocab_size=3 * 2**14)  # several chunks
+    model = dataclasses.replace(CONFIG, language=language, dtype=dtype)
+    found = compile_job(Job(model, Decoding(8, 6, layout="tensor"), "cpu:4"))
+    tokens = CONFIG.vision.num_tokens + 6
+    assert max(each.bytes for each in found.collectives) <= 8 * tokens * language.width * 4
+    assert max(each.bytes for each in found.collectives if each.times >= 5) < 10**4
+
+
 def test_a_job_that_is_none_is_refused_with_the_reason():
     with pytest.raises(ValueError, match="batch_size=9 cannot be divided among 2 devices"):
         compile_job(Job(CONFIG, Training(9, 32), "cpu:2"))

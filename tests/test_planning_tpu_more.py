@@ -23,3 +23,9 @@ def test_decoding_with_whole_weights_sends_nothing_of_size():
     found = compile_job(Job(MODEL, Decoding(64, 8), "v5e:2x4"))
     assert found.fits
     assert sent(found) < 10**6
+
+
+def test_decoding_with_weights_split_by_products_sends_activations_alone():
+    found = compile_job(Job(MODEL, Decoding(64, 8, layout="tensor"), "v5e:2x4"))
+    each_token = [each for each in found.collectives if each.times >= 7]
+    assert max(each.bytes for each in each_token) <= 64 * MODEL.language.width * 4

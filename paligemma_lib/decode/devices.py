@@ -46,6 +46,11 @@ def num_parts(sharding: NamedSharding | None) -> int:
     return math.prod(sharding.mesh.shape[axis] for axis in _axes(sharding.spec[:1]))
 
 
+def weight_parts(sharding: NamedSharding | None) -> int:
+    """Over how many devices weights may be split while axis 0 is split so."""
+    return 1 if sharding is None else sharding.mesh.size // num_parts(sharding)
+
+
 def rows_sharding(image: jax.Array | np.ndarray) -> NamedSharding | None:
     """How axis 0 of an image is split, for arrays of any rank; None: it lies on no mesh."""
     sharding = getattr(image, "sharding", None)

@@ -23,11 +23,11 @@ from jax.sharding import NamedSharding
 
 from paligemma_lib.batch import EOS
 from paligemma_lib.decode.beam import Beam, Beams
-from paligemma_lib.decode.devices import everywhere, rows_sharding, split_rows
+from paligemma_lib.decode.devices import everywhere, rows_sharding, split_rows, weight_parts
 from paligemma_lib.decode.prompt import Prompt, empty_cache, read_prompt, read_token, reorder
 from paligemma_lib.decode.samplers import BestOf, Greedy, Sample, image_keys
 from paligemma_lib.decode.samples import Choice, Hypotheses, Samples
-from paligemma_lib.model import gemma
+from paligemma_lib.model import vocabulary
 from paligemma_lib.model.config import DTYPES, PaliGemmaConfig
 from paligemma_lib.model.gemma import KeyValue
 
@@ -97,7 +97,7 @@ def prefill(
     Raises:
       ValueError: an argument does not fit.
     """
-    batch, vocabulary = len(image), config.language.vocab_size
+    batch, vocab_size = len(image), config.language.vocab_size
     if np.ndim(prompt) != 2 or len(prompt) != batch or np.shape(length) != (batch,):
         raise ValueError(
             f"prefill: {batch} images with a prompt of shape {np.shape(prompt)} and lengths of "
@@ -129,7 +129,7 @@ def prefill(
         prompt,
         length,
         keys,
-        _banned(banned_tokens, vocabulary, sampler),
+        _banned(banned_tokens, vocab_size, sampler),
         min_new_tokens,
     )
 
@@ -220,7 +220,8 @@ def _choose(
     config: PaliGemmaConfig, params: dict[str, Any], state: State, hidden: jax.Array
 ) -> tuple[Samples | Beams, jax.Array | None]:
     """Adds a token to every row, chosen from the logits of what it read last."""
-    logits = gemma.logits(config, params["llm"], hidden)
+    parts = weight_parts(state.sharding)
+    logits = vocabulary.logits(config, params["llm"], hidden, parts=parts)
     logits = logits.reshape(len(state.keys), -1, logits.shape[-1])
     allowed = logits if state.banned is None else jnp.where(state.banned, -jnp.inf, logits)
     eos = jnp.where(state.step < state.min_new_tokens, -jnp.inf, allowed[..., EOS])
@@ -230,17 +231,17 @@ def _choose(
     return split_rows(state.sharding, written), parent
 
 
-def _banned(tokens: Iterable[int], vocabulary: int, sampler: Sampler) -> np.ndarray | None:
+def _banned(tokens: Iterable[int], vocab_size: int, sampler: Sampler) -> np.ndarray | None:
     ids = sorted(set(tokens))
     if not ids:
         return None
-    if ids[0] < 0 or ids[-1] >= vocabulary or len(ids) == vocabulary:
+    if ids[0] < 0 or ids[-1] >= vocab_size or len(ids) == vocab_size:
         raise ValueError(
             f"prefill: banned_tokens has {len(ids)} ids from {ids[0]} to {ids[-1]}, expected some, "
-            f"not all, of 0..{vocabulary - 1}"
+            f"not all, of 0..{vocab_size - 1}"
         )
     if isinstance(sampler, Beam) and EOS in ids:
         raise ValueError(f"prefill: {sampler} returns only captions that end: do not ban EOS")
-    banned = np.zeros(vocabulary, bool)
+    banned = np.zeros(vocab_size, bool)
     banned[ids] = True
     return banned

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from paligemma_lib.batch import PAD
-from paligemma_lib.model import gemma, siglip
+from paligemma_lib.model import gemma, siglip, vocabulary
 from paligemma_lib.model.config import PaliGemmaConfig
 from paligemma_lib.model.gemma import KeyValue
 
@@ -81,7 +81,7 @@ def read_prompt(
       The prompt, and dtype[B, D] from which the first token's logits are taken.
     """
     image_tokens = siglip.encode(config, params["img"], image).astype(config.residual_dtype)
-    x = jnp.concatenate([image_tokens, gemma.embed(config, params["llm"], text)], axis=1)
+    x = jnp.concatenate([image_tokens, vocabulary.embed(config, params["llm"], text)], axis=1)
     slots = jnp.arange(x.shape[1], dtype=jnp.int32)
     length = text_length + config.vision.num_tokens
     x, cache = gemma.apply_layers(
@@ -133,7 +133,7 @@ def read_token(
     itself = jnp.ones((len(token), 1), bool)
     mask = jnp.concatenate([jnp.repeat(seen, per_image, axis=0), own, itself], axis=1)
     position = jnp.repeat(prompt.length, per_image)[:, None] + step
-    x = gemma.embed(config, params["llm"], token[:, None])
+    x = vocabulary.embed(config, params["llm"], token[:, None])
     x, new = gemma.apply_layers(
         config, params["llm"], x, position, mask[:, None], (prompt.cache, cache), keep_cache=True
     )

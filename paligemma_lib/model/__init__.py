@@ -8,7 +8,16 @@ hidden = pg.model.hidden_states(config, params, image, text, segment, position)
 logits = pg.model.logits(config, params, hidden)
 """
 
-from paligemma_lib.model import attention, config, gemma, overview, paligemma, siglip, stack
+from paligemma_lib.model import (
+    attention,
+    config,
+    gemma,
+    overview,
+    paligemma,
+    siglip,
+    stack,
+    vocabulary,
+)
 from paligemma_lib.model.paligemma import (
     abstract_params,
     attention_mask,
@@ -32,4 +41,5 @@ __all__ = [
     "previous_slot",
     "siglip",
     "stack",
+    "vocabulary",
 ]

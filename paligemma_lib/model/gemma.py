@@ -1,9 +1,9 @@
-"""Gemma and Gemma 2: embedded tokens through the decoder's layers, and logits.
+"""Gemma and Gemma 2: embedded tokens through the decoder's layers.
 
     params = gemma.init(config, key)
-    x = gemma.embed(config, params, tokens)                        # dtype[B, T, D]
+    x = vocabulary.embed(config, params, tokens)                   # dtype[B, T, D]
     x, cache = gemma.apply_layers(config, params, x, position, mask, keep_cache=True)
-    logits = gemma.logits(config, params, gemma.final_norm(config, params, x))
+    logits = vocabulary.logits(config, params, gemma.final_norm(config, params, x))
 
 Training, prefill and decoding are this one path: `past` holds the keys and values of what came
 before, and whoever decodes keeps the new ones where it likes.
@@ -136,13 +136,6 @@ def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:
     }
 
 
-def embed(config: PaliGemmaConfig, params: dict[str, Any], tokens: jax.Array) -> jax.Array:
-    """Embeds int32[B, T] tokens as dtype[B, T, D]; an id beyond the vocabulary becomes NaN."""
-    table = params["embedder"]["input_embedding"]
-    x = split_examples(jnp.take(table, tokens, axis=0, mode="fill")).astype(jnp.float32)
-    return (x * config.language.width**0.5).astype(config.residual_dtype)
-
-
 def apply_layers(
     config: PaliGemmaConfig,
     params: dict[str, Any],
@@ -183,39 +176,6 @@ def apply_layers(
 def final_norm(config: PaliGemmaConfig, params: dict[str, Any], x: jax.Array) -> jax.Array:
     """Normalizes the last layer's output dtype[..., D]; logits are taken from the result."""
     return rms_norm(x, params["final_norm"]["scale"], config.dtype)
-
-
-def logits(config: PaliGemmaConfig, params: dict[str, Any], hidden: jax.Array) -> jax.Array:
-    """Returns float32[..., V] logits of `hidden` dtype[..., D], as `final_norm` returns it.
-
-    A table of another type is used chunk by chunk: no cast of the whole of it ever exists.
-    """
-    table = params["embedder"]["input_embedding"]
-    as_it_is = table.dtype == hidden.dtype == jnp.float32
-    chunks = vocabulary_chunks(table, len(table) if as_it_is else 16_384)
-    if len(chunks) == 1:
-        return chunk_logits(config, chunks[0], hidden)
-    _, out = scan_layers(lambda x, rows, _: (x, chunk_logits(config, rows, hidden)), (), chunks)
-    return jnp.moveaxis(out, 0, -2).reshape(*hidden.shape[:-1], len(table))
-
-
-def vocabulary_chunks(table: jax.Array, max_rows: int) -> jax.Array:
-    """Views the table [V, D] as [n, V / n, D], n as small as at most `max_rows` rows allow.
-
-    What works through the vocabulary, such as a loss that never holds all logits, scans over
-    this with `scan_layers` and calls `chunk_logits`.
-    """
-    rows = len(table)
-    n = next(n for n in range(-(-rows // max_rows), rows + 1) if rows % n == 0)
-    return table.reshape(n, rows // n, -1)
-
-
-def chunk_logits(config: PaliGemmaConfig, rows: jax.Array, hidden: jax.Array) -> jax.Array:
-    """Returns float32[..., C] logits for the rows [C, D] of the embedding table."""
-    rows = rows.astype(hidden.dtype)
-    out = jnp.einsum("...d,vd->...v", hidden, rows, preferred_element_type=jnp.float32)
-    softcap = config.language.final_softcap
-    return out if softcap is None else softcap * jnp.tanh(out / softcap)
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, dtype: str) -> jax.Array:

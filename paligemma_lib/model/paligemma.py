@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from paligemma_lib.model import gemma, siglip
+from paligemma_lib.model import gemma, siglip, vocabulary
 from paligemma_lib.model.config import PaliGemmaConfig
 
 
@@ -95,7 +95,7 @@ def hidden_states(
     """
     num_image_tokens = config.vision.num_tokens
     image_tokens = siglip.encode(config, params["img"], image).astype(config.residual_dtype)
-    x = jnp.concatenate([image_tokens, gemma.embed(config, params["llm"], text)], axis=1)
+    x = jnp.concatenate([image_tokens, vocabulary.embed(config, params["llm"], text)], axis=1)
     mask = attention_mask(segment, position, num_image_tokens)
     x, _ = gemma.apply_layers(
         config, params["llm"], x, rope_position(position, num_image_tokens), mask
@@ -115,4 +115,4 @@ def rope_position(position: jax.Array, num_image_tokens: int) -> jax.Array:
 
 def logits(config: PaliGemmaConfig, params: dict[str, Any], hidden: jax.Array) -> jax.Array:
     """Returns float32[..., V] logits of hidden states dtype[..., D]."""
-    return gemma.logits(config, params["llm"], hidden)
+    return vocabulary.logits(config, params["llm"], hidden)

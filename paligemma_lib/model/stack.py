@@ -98,22 +98,24 @@ def scan_layers(
     return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
 
 
-def take(stack: jax.Array, i: jax.Array) -> jax.Array:
-    """Returns `stack[i]`, without a float32 copy of the whole of a bfloat16 stack.
+def take(stack: jax.Array, i: jax.Array, axis: int = 0) -> jax.Array:
+    """Returns `stack[i]` of an axis, without a float32 copy of the whole of a bfloat16 stack.
 
     XLA's CPU compiler has no bfloat16 slice: it widens the stack and slices that, and since the
     widening is the same in every turn, it moves it out of the loop. It moves nothing out of a
     branch. So there the slice is taken in one, under a condition that always holds, and only the
     layer that is read gets widened.
     """
+
+    def slice_(stack: jax.Array, i: jax.Array) -> jax.Array:
+        return lax.dynamic_index_in_dim(stack, i, axis, keepdims=False)
+
+    def zeros(stack: jax.Array, i: jax.Array) -> jax.Array:
+        return jnp.zeros_like(lax.index_in_dim(stack, 0, axis, keepdims=False))
+
+    def slice_in_branch(stack: jax.Array, i: jax.Array) -> jax.Array:
+        return lax.cond(i >= 0, slice_, zeros, stack, i)
+
     if stack.dtype != jnp.bfloat16:
-        return _slice(stack, i)
-    return lax.platform_dependent(stack, i, cpu=_slice_in_branch, default=_slice)
-
-
-def _slice(stack: jax.Array, i: jax.Array) -> jax.Array:
-    return lax.dynamic_index_in_dim(stack, i, keepdims=False)
-
-
-def _slice_in_branch(stack: jax.Array, i: jax.Array) -> jax.Array:
-    return lax.cond(i >= 0, _slice, lambda stack, _: jnp.zeros_like(stack[0]), stack, i)
+        return slice_(stack, i)
+    return lax.platform_dependent(stack, i, cpu=slice_in_branch, default=slice_)

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from paligemma_lib.model import gemma, hidden_states, previous_slot
+from paligemma_lib.model import hidden_states, previous_slot
 from paligemma_lib.model.config import PaliGemmaConfig
 from paligemma_lib.model.partitioning import num_parts, split_examples
 from paligemma_lib.model.stack import scan_layers
+from paligemma_lib.model.vocabulary import chunk_logits, num_chunks
 
 _SLOTS = 256  # slots, times
 _ROWS = 32_768  # tokens of the vocabulary: logits that exist at a time, in each part
@@ -97,7 +98,7 @@ def _losses(config, label_smoothing, table, hidden, target, supervised):
     def rows_of_vocabulary(sums, rows, first):
         def turn(k, sums):
             top, total, at_target, mean = (_slice(each, k, slots) for each in sums)
-            logits = gemma.chunk_logits(config, rows, _slice(padded_hidden, k, slots))
+            logits = chunk_logits(config, rows, _slice(padded_hidden, k, slots))
             new_top = jnp.maximum(top, jnp.max(logits, axis=-1))
             total = total * jnp.exp(top - new_top)
             total += jnp.sum(jnp.exp(logits - new_top[..., None]), axis=-1)
@@ -144,7 +145,7 @@ def _backward(config, label_smoothing, saved, nll_gradient):
         def turn(k, gradients):
             hidden_gradient, rows_gradient = gradients
             logits, pull_back = jax.vjp(
-                lambda hidden, rows: gemma.chunk_logits(config, rows, hidden),
+                lambda hidden, rows: chunk_logits(config, rows, hidden),
                 _slice(hidden, k, slots),
                 rows,
             )
@@ -185,9 +186,9 @@ def _turns(supervised: jax.Array) -> tuple[int, jax.Array]:
 
 def _chunks(table: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The vocabulary in chunks [n, V / n, D], and int32[n] the first token of each."""
-    chunks = gemma.vocabulary_chunks(table, _ROWS)
-    n, rows, _ = chunks.shape
-    return chunks, jnp.arange(n, dtype=jnp.int32) * rows
+    rows, width = table.shape
+    n = num_chunks(rows, _ROWS)
+    return table.reshape(n, -1, width), jnp.arange(n, dtype=jnp.int32) * (rows // n)
 
 
 def _is_target(target: jax.Array, first: jax.Array, rows: int) -> jax.Array:

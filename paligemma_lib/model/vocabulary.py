@@ -1,0 +1,86 @@
+"""Both ends of the decoder, which share one table: tokens in, logits out.
+
+    x = vocabulary.embed(config, params, tokens)                   # dtype[B, T, D]
+    logits = vocabulary.logits(config, params, hidden)             # float32[B, T, V]
+
+The table, [V, D], is the largest of all parameters: no cast of the whole of it is ever made, and
+where it is split over devices, it is not gathered as a whole either.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.partitioning import gathered, split_examples
+from paligemma_lib.model.stack import take
+
+_CHUNK = 16_384  # rows of the table that are cast at a time
+
+
+def embed(config: PaliGemmaConfig, params: dict[str, Any], tokens: jax.Array) -> jax.Array:
+    """Embeds int32[B, T] tokens as dtype[B, T, D]; an id beyond the vocabulary becomes NaN."""
+    table = params["embedder"]["input_embedding"]
+    x = split_examples(jnp.take(table, tokens, axis=0, mode="fill")).astype(jnp.float32)
+    return (x * config.language.width**0.5).astype(config.residual_dtype)
+
+
+def logits(
+    config: PaliGemmaConfig, params: dict[str, Any], hidden: jax.Array, *, parts: int = 1
+) -> jax.Array:
+    """Returns float32[..., V] logits of `hidden` dtype[..., D], as `final_norm` returns it.
+
+    A table of another type, and on a CPU one of 16 bits, is used chunk by chunk: no cast of the
+    whole of it ever exists.
+
+    Args:
+      config: the model.
+      params: as `init` returns.
+      hidden: dtype[..., D].
+      parts: into how many parts the table's rows may be split over devices. Each chunk takes rows
+        of all parts, so that none need be sent.
+    """
+    table = params["embedder"]["input_embedding"]
+    whole = functools.partial(chunk_logits, config)
+    by_chunks = functools.partial(_logits_by_chunks, config, parts)
+    if table.dtype != hidden.dtype:
+        return by_chunks(table, hidden)
+    if table.dtype == jnp.float32:
+        return whole(table, hidden)
+    return jax.lax.platform_dependent(table, hidden, cpu=by_chunks, default=whole)
+
+
+def _logits_by_chunks(
+    config: PaliGemmaConfig, parts: int, table: jax.Array, hidden: jax.Array
+) -> jax.Array:
+    rows, width = table.shape
+    parts = parts if rows % parts == 0 else 1
+    chunks = num_chunks(rows // parts, _CHUNK // parts)
+    view = table.reshape(parts, chunks, -1, width)
+
+    @jax.checkpoint
+    def of_chunk(i: jax.Array) -> jax.Array:
+        chunk = gathered(take(view, i, axis=1))
+        return chunk_logits(config, chunk.reshape(-1, width), hidden)
+
+    out = jax.lax.map(of_chunk, jnp.arange(chunks))
+    out = out.reshape(chunks, *hidden.shape[:-1], parts, -1)
+    return jnp.moveaxis(out, 0, -2).reshape(*hidden.shape[:-1], rows)
+
+
+def num_chunks(rows: int, most: int) -> int:
+    """Into how many equal chunks to divide rows of the table, of about `most` rows at most."""
+    return next(n for n in range(-(-rows // most), 0, -1) if rows % n == 0)
+
+
+def chunk_logits(config: PaliGemmaConfig, rows: jax.Array, hidden: jax.Array) -> jax.Array:
+    """Returns float32[..., C] logits for the rows [C, D] of the embedding table.
+
+    What works through the vocabulary, such as a loss that never holds all logits, calls this.
+    """
+    rows = rows.astype(hidden.dtype)
+    out = jnp.einsum("...d,vd->...v", hidden, rows, preferred_element_type=jnp.float32)
+    softcap = config.language.final_softcap
+    return out if softcap is None else softcap * jnp.tanh(out / softcap)
