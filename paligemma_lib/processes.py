@@ -76,6 +76,7 @@ def joined(
         try:
             yield
             sync_global_devices("the end")
+            jax.distributed.shutdown()  # waits for all too; JAX would do it where nobody watches
         except BaseException as error:
             _end(error, heartbeats)
 

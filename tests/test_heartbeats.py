@@ -189,3 +189,31 @@ def test_who_waits_for_a_missing_process_names_it_and_ends(tmp_path, how, who, t
     assert result.returncode == (137 if how == "SIGKILL" else 1)
     assert told in result.stderr
     assert time.monotonic() - start < 90
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT)
+def test_who_stands_still_at_the_very_end_is_named_too(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(
+        textwrap.dedent("""
+        import os, signal, sys
+        from paligemma_lib import heartbeats, processes
+        heartbeats.Heartbeats.__init__.__defaults__ = (6.0,)
+        host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
+        meet = processes.sync_global_devices
+
+        def stand_still(name):
+            meet(name)
+            if number == "1":
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+        processes.sync_global_devices = stand_still
+        with processes.joined(host, int(count), int(number)):
+            pass
+        """)
+    )
+    result = launched(2, [str(path)])
+    assert result.returncode == 1
+    assert "process 0 of 2: process 1 of 2 (on " in result.stderr
+    assert "stack trace" not in result.stderr
