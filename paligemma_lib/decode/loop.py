@@ -6,9 +6,9 @@
         show(tokens_so_far(state))
     best = hypotheses(state)
 
-`prefill` and `extend` are compiled once for each config, sampler and set of shapes, and kept by
-JAX: a call with other images, keys, banned tokens or k traces nothing anew. A state is never
-changed, so it may be extended twice.
+Images and prompts are read by a program compiled once for each config and set of shapes; choosing
+tokens and going on is compiled for each sampler too. JAX keeps them: a call with other images,
+keys, banned tokens or k traces nothing anew. A state is never changed, so it may be extended twice.
 """
 
 import dataclasses
@@ -118,20 +118,12 @@ def prefill(
                 "keys=image_keys(jax.random.key(0), range(batch))"
             )
         keys = image_keys(jax.random.key(0), range(batch))
-    return _prefill(
-        config,
-        sampler,
-        max_new_tokens,
-        cache_dtype,
-        rows_sharding(image),
-        params,
-        image,
-        prompt,
-        length,
-        keys,
-        _banned(banned_tokens, vocab_size, sampler),
-        min_new_tokens,
-    )
+    sharding, banned = rows_sharding(image), _banned(banned_tokens, vocab_size, sampler)
+    read, hidden = _read(config, cache_dtype, sharding, params, image, prompt, length)
+    return _begin(
+        config, sampler, max_new_tokens, sharding,
+        params, read, hidden, keys, banned, min_new_tokens,
+    )  # fmt: skip
 
 
 def extend(config: PaliGemmaConfig, params: dict[str, Any], state: State, k: int) -> State:
@@ -162,30 +154,42 @@ def tokens_so_far(state: State) -> jax.Array:
     return everywhere(state.sharding, state.written.leading())
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _prefill(
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _read(
     config: PaliGemmaConfig,
-    sampler: Sampler,
-    max_new_tokens: int,
     cache_dtype: str,
     sharding: NamedSharding | None,
     params: dict[str, Any],
     image: jax.Array,
     text: jax.Array,
     length: jax.Array,
+) -> tuple[Prompt, jax.Array]:
+    prompt, hidden = read_prompt(config, params, image, text, length, cache_dtype)
+    prompt = Prompt(split_rows(sharding, prompt.cache, 1), split_rows(sharding, prompt.length))
+    return prompt, split_rows(sharding, hidden)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _begin(
+    config: PaliGemmaConfig,
+    sampler: Sampler,
+    max_new_tokens: int,
+    sharding: NamedSharding | None,
+    params: dict[str, Any],
+    prompt: Prompt,
+    hidden: jax.Array,
     keys: jax.Array,
     banned: jax.Array | None,
     min_new_tokens: jax.Array,
 ) -> State:
-    prompt, hidden = read_prompt(config, params, image, text, length, cache_dtype)
+    images = len(hidden)
     written: Samples | Beams
     if isinstance(sampler, Beam):
-        written = Beams.empty(sampler, len(image), max_new_tokens)
+        written = Beams.empty(sampler, images, max_new_tokens)
     else:
-        written = Samples.empty(sampler, len(image), max_new_tokens)
-    prompt = Prompt(split_rows(sharding, prompt.cache, 1), split_rows(sharding, prompt.length))
+        written = Samples.empty(sampler, images, max_new_tokens)
     # The last token that fits is chosen and never read.
-    cache = empty_cache(prompt, len(image) * sampler.rows, max(1, max_new_tokens - 1))
+    cache = empty_cache(prompt, images * sampler.rows, max(1, max_new_tokens - 1))
     cache = split_rows(sharding, cache, 1)
     step = jnp.zeros((), jnp.int32)
     state = State(prompt, keys, banned, min_new_tokens, written, cache, step, sharding)

@@ -6,6 +6,7 @@
 A test holds the shapes and places against those of a state that `train.init_state` makes.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -18,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from paligemma_lib import model, train
 from paligemma_lib.decode import loop
 from paligemma_lib.decode.devices import images_sharding, num_parts
+from paligemma_lib.decode.prompt import Prompt
 from paligemma_lib.decode.samplers import Greedy
 from paligemma_lib.model.config import PaliGemmaConfig
 from paligemma_lib.planning.job import Decoding, Training
@@ -126,8 +128,8 @@ def loss_turns(work: Training, devices: int) -> int:
     return math.ceil(SUPERVISED * slots / min(_SLOTS, slots))
 
 
-def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple[Any, Any]:
-    """Returns the traced prefill and the traced loop that adds the other tokens.
+def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple[Any, Any, Any]:
+    """Returns what reads images and prompts, what begins, and the loop that adds tokens, traced.
 
     Raises:
       ValueError: the batch cannot be divided among the devices that take rows of it.
@@ -144,13 +146,15 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
     text = ShapeDtypeStruct((rows, work.prompt_len), jnp.int32)
     length = ShapeDtypeStruct((rows,), jnp.int32)
     keys = jax.eval_shape(lambda: loop.image_keys(jax.random.key(0), range(rows)))
-    traced = loop._prefill.trace(
-        config, Greedy(), work.max_new_tokens, config.dtype, place,
-        params, image, text, length, keys, None, ShapeDtypeStruct((), jnp.int32),
+    number = ShapeDtypeStruct((), jnp.int32)
+    read = loop._read.trace(config, config.dtype, place, params, image, text, length)
+    prompt, hidden = read.out_info
+    begin = loop._begin.trace(
+        config, Greedy(), work.max_new_tokens, place,
+        params, _split_prompt(prompt, place), _split(hidden, place), keys, None, number,
     )  # fmt: skip
-    state = jax.tree.map(lambda leaf: ShapeDtypeStruct(leaf.shape, leaf.dtype), traced.out_info)
-    steps = ShapeDtypeStruct((), jnp.int32)
-    return traced, loop._extend.trace(config, params, _placed(state, place), steps)
+    extend = loop._extend.trace(config, params, _split_state(begin.out_info, place), number)
+    return read, begin, extend
 
 
 def _decoding_params(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> Any:
@@ -162,23 +166,24 @@ def _decoding_params(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> Any
     )
 
 
-def _placed(state: loop.State, place: NamedSharding) -> loop.State:
-    """The state as prefill leaves it: what has images, split as they are."""
+def _split(leaf: Any, place: NamedSharding, axis: int = 0) -> Any:
+    """What has images along an axis, split as they are."""
+    sharding = NamedSharding(place.mesh, PartitionSpec(*[None] * axis, *place.spec))
+    return ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    def put(axis: int) -> Any:
-        spec = PartitionSpec(*[None] * axis, *place.spec)
-        sharding = NamedSharding(place.mesh, spec)
-        return lambda leaf: ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    return loop.State(
-        prompt=type(state.prompt)(
-            jax.tree.map(put(1), state.prompt.cache), put(0)(state.prompt.length)
-        ),
-        keys=put(0)(state.keys),
-        banned=None,
-        min_new_tokens=state.min_new_tokens,
-        written=jax.tree.map(put(0), state.written),
-        cache=jax.tree.map(put(1), state.cache),
-        step=state.step,
-        sharding=state.sharding,
+def _split_prompt(prompt: Prompt, place: NamedSharding) -> Prompt:
+    keys, values = (_split(leaf, place, 1) for leaf in prompt.cache)
+    return Prompt((keys, values), _split(prompt.length, place))
+
+
+def _split_state(state: loop.State, place: NamedSharding) -> loop.State:
+    """The state as prefill leaves it."""
+    keys, values = (_split(leaf, place, 1) for leaf in state.cache)
+    return dataclasses.replace(
+        jax.tree.map(lambda leaf: ShapeDtypeStruct(leaf.shape, leaf.dtype), state),
+        prompt=_split_prompt(state.prompt, place),
+        keys=_split(state.keys, place),
+        written=jax.tree.map(lambda leaf: _split(leaf, place), state.written),
+        cache=(keys, values),
     )
