@@ -63,6 +63,15 @@ def shared() -> Path:
 
 
 @pytest.fixture
+def strict_promotion():
+    """Lets no type be widened silently."""
+    import jax
+
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
 def optimized():
     """Compiles as for users, where tests spare XLA the work."""
     import jax

@@ -3,7 +3,6 @@
 import itertools
 
 import decode_cases
-import jax
 import numpy as np
 import pytest
 
@@ -12,11 +11,7 @@ from paligemma_lib.batch import EOS
 
 SLOTS = 4
 
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
 @pytest.fixture(scope="module")

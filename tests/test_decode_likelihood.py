@@ -14,11 +14,7 @@ from paligemma_lib import batch as contract
 from paligemma_lib import decode
 from paligemma_lib.batch import PAD
 
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
 @pytest.fixture(scope="module")

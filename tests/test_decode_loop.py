@@ -12,11 +12,7 @@ from paligemma_lib import decode
 from paligemma_lib.batch import EOS, PAD
 from paligemma_lib.model import gemma
 
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,7 @@ from hypothesis import strategies as st
 from paligemma_lib.decode import BestOf, Greedy, Sample
 from paligemma_lib.decode.samplers import in_nucleus
 
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
 jitted_in_nucleus = jax.jit(in_nucleus)

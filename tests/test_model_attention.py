@@ -1,6 +1,5 @@
 """Grouped attention over keys in parts."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,11 +8,7 @@ from paligemma_lib.model.attention import attention
 
 B, T, N, H = 6, 3, 4, 8
 
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
 def random(*shape, seed=0):

@@ -17,11 +17,7 @@ from paligemma_lib.model import gemma, paligemma, vocabulary
 
 CONFIG = cases.tiny_config(2)
 
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,7 @@ import reference_numpy
 
 SOFTCAP = {1: None, 2: 50.0}
 
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
 def reference_logits(version, params, batch):

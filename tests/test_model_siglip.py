@@ -22,10 +22,7 @@ def params():
     return cases.random_params(CONFIG)["img"]
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
 def test_uint8_is_scaled_to_the_same_tokens(params):

@@ -13,11 +13,7 @@ from paligemma_lib.model.stack import scan_layers
 DEPTH, WIDTH, HIDDEN = 8, 256, 1024
 STACK_BYTES = DEPTH * 2 * WIDTH * HIDDEN * 4  # in float32
 
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
 def layer(x, params, _):

@@ -10,6 +10,8 @@ from model_cases import tiny_config
 
 from paligemma_lib.model import vocabulary
 
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
 CONFIG = tiny_config(2)
 
 

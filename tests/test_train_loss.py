@@ -15,11 +15,7 @@ from paligemma_lib.train import loss
 ATTENTION = "llm/layers/attn/q_einsum/w"
 SOME = (ATTENTION, "llm/embedder/input_embedding", "img/head/kernel")
 
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
 @pytest.fixture

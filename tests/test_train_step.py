@@ -26,11 +26,7 @@ from paligemma_lib.trainable import Select
 CONFIG = cases.tiny_config(1)
 MESH = sharding.make_mesh(devices=jax.devices()[:1])
 
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 
 def batch_of(seed=0, batch_size=4):
