@@ -76,7 +76,7 @@ class Heartbeats:
         The first one counts. Process 0 stays until the others have heard: without its coordinator
         JAX would end them in its own way.
         """
-        words = f"{code} process {jax.process_index()} of {self._count} ended: {why}"
+        words = f"{int(code) or 1} process {jax.process_index()} of {self._count} ended: {why}"
         telling = threading.Thread(target=self._leave, args=(words,), daemon=True)
         telling.start()  # the coordinator may stand still
         telling.join(_BEAT)
@@ -87,20 +87,23 @@ class Heartbeats:
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # another's are there, or nobody is
             self._client.key_value_set(_FAREWELL, words)
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
         """Ends, if another process has."""
         try:
             code, words = self._client.key_value_try_get(_FAREWELL).split(" ", 1)
         except jax.errors.JaxRuntimeError:
             return  # nobody has
-        if not words.startswith(f"process {jax.process_index()} "):
-            self._say(f"{words}. Ending too")
-            os._exit(int(code))
+        if words.startswith(f"process {jax.process_index()} "):
+            return
+        self._say(f"{words}. Ending too")
+        if jax.process_index() == 0:
+            time.sleep(2 * _BEAT)  # until all have heard
+        os._exit(int(code))
 
     def _beat(self) -> None:
         while not self._over.wait(_BEAT):
             self._beat_once()
-            self._follow()
+            self.follow()
 
     def _watch(self) -> None:
         while not self._over.wait(_BEAT):
@@ -153,6 +156,9 @@ class Heartbeats:
         os._exit(1)
 
     def _say(self, words: str) -> None:
+        flushing = threading.Thread(target=sys.stdout.flush, daemon=True)  # a pipe may be full
+        flushing.start()
+        flushing.join(1)
         print(
             f"process {jax.process_index()} of {self._count}: {words}", file=sys.stderr, flush=True
         )

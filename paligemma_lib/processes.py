@@ -68,7 +68,7 @@ def joined(
       ValueError: the arguments do not fit together.
       ConnectionError: process 0 cannot listen there.
     """
-    _join(coordinator, processes, process, patience)
+    mine = _join(coordinator, processes, process, patience)
     if not jax.distributed.is_initialized():
         yield
         return
@@ -76,7 +76,8 @@ def joined(
         try:
             yield
             sync_global_devices("the end")
-            jax.distributed.shutdown()  # waits for all too; JAX would do it where nobody watches
+            if mine:
+                jax.distributed.shutdown()  # waits for all; JAX would do it where nobody watches
         except BaseException as error:
             _end(error, heartbeats)
 
@@ -112,18 +113,19 @@ def gather_rows(array: np.ndarray) -> np.ndarray:
 
 def _join(
     coordinator: str | None, processes: int | None, process: int | None, patience: float
-) -> None:
+) -> bool:
+    """Meets the others; whether it was done here, and not before."""
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     if coordinator is None and processes is None and process is None:
         if _is_notebook_machine():
-            return
+            return False
         try:
             with _watched("the other processes of the cluster", patience):
                 jax.distributed.initialize(initialization_timeout=2 * round(patience))
         except (ValueError, RuntimeError) as error:
             if not any(reason in str(error) for reason in _ALONE):
                 raise
-            return
+            return False
     else:
         if coordinator is None or processes is None or process is None:
             missing = ", ".join(name for name, value in given.items() if value is None)
@@ -148,6 +150,7 @@ def _join(
                 coordinator_bind_address=coordinator if host in _LOOPBACK else None,
                 initialization_timeout=2 * round(patience),
             )
+    return True
 
 
 def _check_free(host: str, port: int) -> None:
@@ -207,6 +210,8 @@ def _watched(what: str, patience: float) -> Iterator[None]:
 
 def _end(error: BaseException, heartbeats: Heartbeats) -> None:
     """Ends this process as Python would, and the others with it, without waiting for them."""
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)  # it ends already
     me = f"process {jax.process_index()} of {jax.process_count()}"
     code: Any = 1
     if isinstance(error, SystemExit):
@@ -216,6 +221,7 @@ def _end(error: BaseException, heartbeats: Heartbeats) -> None:
     elif isinstance(error, (ValueError, OSError)):  # of the user, or of a connection
         code = f"{type(error).__name__}: {error}"
     else:
+        heartbeats.follow()  # another one's end may have caused it
         traceback.print_exception(error)
     if _BROKEN.search(str(error)):
         for other in heartbeats.missing():

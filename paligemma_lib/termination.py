@@ -45,7 +45,7 @@ class Termination:
     In each step the devices add up who was asked to end, and the sum is read a step later, so that
     none of them waits for a host. (JAX's own preemption service takes SIGTERM away from all that
     is not a step.) A SIGTERM that came after the last of the calls is passed on, at the end of the
-    block, to whatever handled it before.
+    block, to whatever handled it before; once they have agreed, it is ignored from there on.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -60,7 +60,8 @@ class Termination:
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        # Having agreed to end, it is not to be cut off while it saves.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if self._told else self._before)
         if self._asked and not self._told:
             signal.raise_signal(signal.SIGTERM)
 

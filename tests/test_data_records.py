@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 from data_cases import write_tfrecord
 
-from paligemma_lib.data import records as records_module
-from paligemma_lib.data.records import open_records
+from paligemma_lib.data.records import DamagedRecord, open_records
 
 DATA = [bytes([number]) * (10 * number) for number in range(20)]  # the first one is empty
 
@@ -34,16 +33,6 @@ def flip(path: str, place: int) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-def scans(monkeypatch) -> list[str]:
-    """The files that are walked through from now on."""
-    scanned = []
-    scan = records_module._scan
-    monkeypatch.setattr(
-        records_module, "_scan", lambda item: (scanned.append(item[0]), scan(item))[1]
-    )
-    return scanned
-
-
 def test_records_are_read_by_number_from_several_files(paths):
     records = open_records(paths)
     numbers = [19, 0, 6, 7, 7, *range(20)]
@@ -58,62 +47,6 @@ def test_remote_files_read_as_local_ones_do():
     records = open_records([path])
     assert records.read([19, 0, 7]) == [DATA[19], DATA[0], DATA[7]]
     assert any(name.startswith(".offsets-") for name in tf.io.gfile.listdir("ram://records"))
-
-
-def test_the_index_is_made_once_and_kept(paths, monkeypatch):
-    scanned = scans(monkeypatch)
-    open_records(paths)
-    assert scanned == paths
-    again = open_records(paths)
-    assert scanned == paths
-    assert again.read(range(20)) == DATA
-
-
-def test_files_that_changed_are_noticed(paths, monkeypatch):
-    open_records(paths)
-    scanned = scans(monkeypatch)
-    write_tfrecord(paths[0], DATA[:7][::-1])  # as long as before
-    os.utime(paths[0], ns=(1, 1))
-    assert open_records(paths).read([0]) == [DATA[6]]
-    write_tfrecord(paths[2], DATA[:3])
-    assert len(open_records(paths)) == 10
-    assert len(scanned) == 6
-
-
-def test_a_damaged_index_is_made_anew(paths, tmp_path):
-    open_records(paths)
-    (index,) = tmp_path.glob(".offsets-*")
-    whole = index.read_bytes()
-    for damaged in (whole[:-9], b"", whole[:50] + b"\xff" + whole[51:]):
-        index.write_bytes(damaged)
-        assert open_records(paths).read(range(20)) == DATA
-        assert index.read_bytes() == whole
-
-
-def test_no_half_written_index_is_left(paths, tmp_path):
-    open_records(paths)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names[1:] == ["a.tfrecord", "b.tfrecord", "c.tfrecord"]
-    assert names[0].startswith(".offsets-") and len(names[0]) == len(".offsets-") + 16
-
-
-def test_an_index_that_cannot_lie_beside_the_data_lies_in_the_cache(paths, cache, monkeypatch):
-    write = records_module._write_index
-    monkeypatch.setattr(
-        records_module,
-        "_write_index",
-        lambda place, *rest: str(cache) in place and write(place, *rest),
-    )
-    open_records(paths)
-    assert len(list((cache / "paligemma_lib").iterdir())) == 1
-    scanned = scans(monkeypatch)
-    assert open_records(paths).read(range(20)) == DATA
-    assert not scanned
-
-
-def test_an_index_that_can_be_kept_nowhere_is_still_made(paths, monkeypatch):
-    monkeypatch.setattr(records_module, "_index_places", lambda _: ["/proc/nothing/index"])
-    assert open_records(paths).read(range(20)) == DATA
 
 
 def test_a_flipped_bit_raises_with_file_and_record(paths):
@@ -135,6 +68,24 @@ def test_a_file_cut_off_raises(paths, cut):
     os.truncate(paths[2], os.path.getsize(paths[2]) - cut)
     with pytest.raises(ValueError, match=r"c.tfrecord is cut off: record 1[12] at byte \d+ needs"):
         open_records(paths)
+
+
+@pytest.mark.parametrize("cut", [1, 200, 16 + 190])  # the last: between two records
+def test_a_file_cut_off_opens_where_it_is_known_what_it_held(paths, cut):
+    os.truncate(paths[2], os.path.getsize(paths[2]) - cut)
+    records = open_records(paths, [7, 0, 13])
+    assert len(records) == 20
+    assert records.read(range(18)) == DATA[:18]
+    with pytest.raises(DamagedRecord, match=r"c.tfrecord is cut off: "):
+        records.read([19])
+
+
+def test_what_comes_behind_a_damaged_length_is_lost(paths):
+    flip(paths[2], 12 + 70 + 4 + 1)
+    records = open_records(paths, [7, 0, 13])
+    assert records.read(range(8)) == DATA[:8]
+    with pytest.raises(DamagedRecord, match=r"c.tfrecord is no TFRecord file, or damaged at byte"):
+        records.read([8])
 
 
 def test_a_file_cut_off_after_it_was_opened_raises(paths):

@@ -126,14 +126,14 @@ def test_the_end_is_told(watch, monkeypatch, capsys):
 def test_who_ends_is_followed_with_its_code_and_words(watch, monkeypatch, capsys):
     codes = []
     monkeypatch.setattr(heartbeats.os, "_exit", codes.append)
-    watch._follow()
+    watch.follow()
     assert codes == []  # nobody has ended
     watch.farewell(1, "a disk is full")
     watch.farewell(143, "SystemExit")  # too late
-    watch._follow()
+    watch.follow()
     assert codes == []  # it is its own
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    watch._follow()
+    watch.follow()
     assert codes == [1]
     told = "process 1 of 2: process 0 of 2 ended: a disk is full. Ending too\n"
     assert capsys.readouterr().err == told

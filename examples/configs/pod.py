@@ -4,6 +4,7 @@
 
 on every machine at once, with a workdir and a data set (`--config.data.dir`) that all of them see.
 Parameters are split over all devices of a slice; all five captions of a picture train at once.
+docs/pods.md says on which slices it fits as it is, and what fits on smaller ones.
 """
 
 from configs import base
@@ -17,7 +18,6 @@ def get_config() -> ConfigDict:
     config.model.checkpoint = "google/paligemma/jax/paligemma-3b-pt-224"
     config.model.dtype = "bfloat16"
     config.model.frozen_dtype = "bfloat16"
-    config.model.remat = "full"
     config.lowercase = True
     config.batch_size = 256  # pictures, so 1,280 captions: a multiple of the number of devices
     config.epochs = 5.0

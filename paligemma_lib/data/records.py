@@ -3,39 +3,21 @@
     records = open_records(["data-train.tfrecord-00000-of-00002", ...])
     len(records), records.read([17, 3]), records.where(17)
 
-A TFRecord file is a chain of records: length (uint64), its CRC, data, the data's CRC; see
-tensorflow.org/tutorials/load_data/tfrecord. Only the 12-byte heads are read to find the offsets,
-once: they are kept beside the data (or in the user's cache, if that is read-only) together with
-the files' sizes and times, and made anew when those change. Checksums are verified: a record whose
-bits have changed raises `DamagedRecord`; a file that is cut off is not opened at all.
+Checksums are verified: a record whose bits have changed raises `DamagedRecord`. A file that is cut
+off is only opened where it is known how many records it should hold; those that it has lost are
+damaged.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import uuid
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-import google_crc32c
 import numpy as np
-import tensorflow as tf
 
-from paligemma_lib.data.files import (
-    in_parallel,
-    is_remote,
-    join,
-    open_file,
-    read_parts,
-    read_whole,
-    stat,
-)
-from paligemma_lib.retries import patiently, watched
-
-_HEAD, _FOOT = 12, 4  # length and its CRC; the data's CRC
-_MAX_RECORD_BYTES = 1 << 30
-_MAX_INDEX_BYTES = 1 << 32
+from paligemma_lib.data.files import in_parallel, is_remote, read_parts, stat
+from paligemma_lib.data.offsets import FOOT, HEAD, masked_crc, offsets_of
+from paligemma_lib.retries import watched
 
 
 class DamagedRecord(ValueError):
@@ -79,22 +61,35 @@ class Records:
 class TFRecords(Records):
     """TFRecord files.
 
+    Args:
+      paths: of the files.
+      counts: how many records each should hold, to open them also if they hold less.
+
     Raises:
       FileNotFoundError: there are no such files.
-      ValueError: a file is damaged, compressed, or of another kind.
+      ValueError: a file is cut off, compressed, or of another kind.
     """
 
-    def __init__(self, paths: Sequence[str]):
-        self._offsets = _index(paths)
-        super().__init__(paths, [len(offsets) - 1 for offsets in self._offsets])
+    def __init__(self, paths: Sequence[str], counts: Sequence[int] | None = None):
+        self._offsets, self._problems = offsets_of(paths)
+        found = [len(offsets) - 1 for offsets in self._offsets]
+        if counts is None and any(self._problems):
+            raise ValueError(next(filter(None, self._problems)))
+        super().__init__(paths, [*map(max, found, counts or found)])
 
     def _read(self, place: tuple[int, int]) -> bytes:
         file, number = place
+        if number >= (found := len(self._offsets[file]) - 1):
+            raise DamagedRecord(
+                self._problems[file]
+                or f"{self.paths[file]} is cut off: it holds {found} of {self.counts[file]} "
+                "records. Copy or build the file again"
+            )
         start, end = (int(offset) for offset in self._offsets[file][number : number + 2])
-        length = end - start - _HEAD - _FOOT
+        length = end - start - HEAD - FOOT
         for _ in range(2):  # what came wrong over a network may come right
-            data, checksum = read_parts(self.paths[file], start + _HEAD, length, _FOOT)
-            if _masked_crc(data) == checksum:
+            data, checksum = read_parts(self.paths[file], start + HEAD, length, FOOT)
+            if masked_crc(data) == checksum:
                 return data
         raise DamagedRecord(
             f"{self._where(place)} (at byte {start}) is damaged: its checksum does not match. "
@@ -136,108 +131,7 @@ class ArrayRecords(Records):
             raise DamagedRecord(f"{self._where(place)} is damaged: {error}") from error
 
 
-def open_records(paths: Sequence[str]) -> Records:
-    """TFRecord files, or ArrayRecord files, which are known by `.array_record` in their names."""
+def open_records(paths: Sequence[str], counts: Sequence[int] | None = None) -> Records:
+    """TFRecord files, see there, or ArrayRecord files, whose names have `.array_record` in them."""
     is_array_record = ".array_record" in os.path.basename(paths[0])
-    return ArrayRecords(paths) if is_array_record else TFRecords(paths)
-
-
-def _index(paths: Sequence[str]) -> list[np.ndarray]:
-    """Per file, int64[records + 1]: where each record starts, and where the last one ends."""
-    stats = np.array([stat(path) for path in paths], np.int64)
-    places = _index_places(paths)
-    for place in places:
-        kept = _read_index(place, stats)
-        if kept is not None:
-            return kept
-    offsets = in_parallel(_scan, zip(paths, stats[:, 0], strict=True), remote=is_remote(paths[0]))
-    for place in places:
-        if _write_index(place, stats, offsets):
-            break
-    return offsets
-
-
-def _scan(path_and_size: tuple[str, int]) -> np.ndarray:
-    """Walks through a file from head to head."""
-    return patiently(lambda: _heads(*path_and_size), path_and_size[0])
-
-
-def _heads(path: str, size: int) -> np.ndarray:
-    """Where each record starts, and where the last one ends."""
-    offsets = [0]
-    with open_file(path) as file:
-        while (start := offsets[-1]) < size:
-            file.seek(start)
-            head = file.read(_HEAD)
-            length = int.from_bytes(head[:8], "little")
-            end = start + _HEAD + length + _FOOT
-            if len(head) == _HEAD and _masked_crc(head[:8]) != head[8:]:
-                raise ValueError(
-                    f"{path} is no TFRecord file, or damaged at byte {start}: the checksum of "
-                    f"record {len(offsets) - 1}'s length does not match. Compressed files cannot "
-                    "be read by number: write them without compression"
-                )
-            if end > size or length > _MAX_RECORD_BYTES:
-                raise ValueError(
-                    f"{path} is cut off: record {len(offsets) - 1} at byte {start} needs "
-                    f"{end - start} bytes, the file ends at {size}. Copy or build the file again"
-                )
-            offsets.append(end)
-    return np.array(offsets, np.int64)
-
-
-def _masked_crc(data: bytes) -> bytes:
-    """CRC-32C, rotated and shifted as in the TFRecord format."""
-    crc = google_crc32c.value(data)
-    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    return masked.to_bytes(4, "little")
-
-
-def _index_places(paths: Sequence[str]) -> list[str]:
-    """Where an index may be kept: beside the data, else in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(Path.home(), ".cache")
-    full = [path if is_remote(path) else os.path.abspath(path) for path in paths]
-    beside, elsewhere = _digest(os.path.basename(path) for path in paths), _digest(full)
-    return [
-        join(os.path.dirname(full[0]), f".offsets-{beside}"),
-        os.path.join(cache, "paligemma_lib", f"offsets-{elsewhere}"),
-    ]
-
-
-def _digest(names: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-
-
-def _read_index(place: str, stats: np.ndarray) -> list[np.ndarray] | None:
-    """The offsets, unless there are none, or files have changed since."""
-    try:
-        data = read_whole(place, _MAX_INDEX_BYTES)
-    except (OSError, ValueError, tf.errors.OpError):
-        return None
-    body, checksum = data[:-_FOOT], data[-_FOOT:]
-    if _masked_crc(body) != checksum:
-        return None
-    table, offsets = np.split(np.frombuffer(body, "<i8"), [stats.size + len(stats)])
-    table = table.reshape(-1, 3)
-    if not np.array_equal(table[:, :2], stats):
-        return None
-    return np.split(offsets, np.cumsum(table[:-1, 2]))
-
-
-def _write_index(place: str, stats: np.ndarray, offsets: Sequence[np.ndarray]) -> bool:
-    """Whether the index could be written; it appears whole or not at all.
-
-    Its form, all little-endian: per file size, time and number of offsets, int64[files, 3]; the
-    offsets of all files, int64[...]; the checksum of all that.
-    """
-    table = np.column_stack([stats, [len(array) for array in offsets]])
-    body = np.concatenate([table.ravel(), *offsets]).astype("<i8").tobytes()
-    temporary = f"{place}.{uuid.uuid4().hex}"
-    try:
-        tf.io.gfile.makedirs(os.path.dirname(place))
-        with tf.io.gfile.GFile(temporary, "wb") as file:
-            file.write(body + _masked_crc(body))
-        tf.io.gfile.rename(temporary, place, overwrite=True)
-    except tf.errors.OpError:
-        return False
-    return True
+    return ArrayRecords(paths) if is_array_record else TFRecords(paths, counts)

@@ -3,8 +3,9 @@
     source = replace_damaged(from_tfds("flickr8k_tfds", split="train"))
     len(source), source.read([17, 3]), source.damaged
 
-The next whole record stands in for a damaged one, so all numbers stay, and with them the order of
-training. Damaged is what `DamagedRecord` says; a file that is missing or cut off is an error still.
+Another, whole record stands in for a damaged one, always the same, so all numbers stay, and with
+them the order of training. Damaged is what `DamagedRecord` says: of a TFDS data set also what is
+lost of a file that is cut off. A file that is missing is an error still.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
+from math import gcd
 
 from paligemma_lib.data.records import DamagedRecord
 from paligemma_lib.data.sources import Record, Source
@@ -23,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 def replace_damaged(source: Source) -> Replacing:
     """The same records, but for those that are damaged; a warning tells of each that is met."""
-    return Replacing(source)
+    return Replacing(source.despite_damage())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +54,22 @@ class Replacing(Source):
 
     def _read(self, number: int) -> Record:
         tries = min(_MAX_IN_A_ROW, len(self))
-        for candidate in range(number, number + tries):
+        for candidate in _others(number, len(self), tries):
             try:
-                (record,) = self.source.read([candidate % len(self)])
+                (record,) = self.source.read([candidate])
                 return record
             except DamagedRecord as error:
-                if candidate % len(self) not in self.damaged:
-                    _log.warning("%s; the next record stands in for it", error)
-                    self.damaged[candidate % len(self)] = str(error)
+                if candidate not in self.damaged:
+                    if str(error) not in self.damaged.values():  # once for all that a file has lost
+                        _log.warning("%s; other records stand in", error)
+                    self.damaged[candidate] = str(error)
         raise ValueError(
-            f"{tries} records from {self.where(number)} on are damaged: copy or build the data set "
-            "again"
+            f"{self.where(number)} and {tries - 1} other records are damaged: copy or build the "
+            "data set again"
         )
+
+
+def _others(number: int, count: int, tries: int) -> list[int]:
+    """Numbers to try in turn, spread evenly, so that neighbours get different ones to stand in."""
+    stride = next(n for n in range(max(1, round(0.618 * count)), count + 1) if gcd(n, count) == 1)
+    return [(number + k * stride) % count for k in range(tries)]

@@ -60,6 +60,13 @@ class Source:
         """File and place of a record, for messages."""
         raise NotImplementedError
 
+    def despite_damage(self) -> Source:
+        """The same, usable also where files are cut off, if it is known what they should hold.
+
+        Records that are lost raise `DamagedRecord` when they are read.
+        """
+        return self
+
 
 def from_tfds(
     name: str,
@@ -160,6 +167,10 @@ class _TfdsSource(_ExampleSource):
     name: str
     split: str
     data_dir: str | None
+    cut_off: bool = False  # whether files may be
+
+    def despite_damage(self) -> Source:
+        return dataclasses.replace(self, cut_off=True)
 
     def _open(self) -> tuple[Records, np.ndarray]:
         import tensorflow_datasets as tfds  # slow to import, and only needed here
@@ -180,8 +191,9 @@ class _TfdsSource(_ExampleSource):
                 f"{self.name} has no split {self.split!r}; it has {sorted(splits)}, and parts of "
                 "them such as train[:100] or train[80%:]"
             ) from error
-        paths = sorted({part.filename for part in parts})  # one may come twice: a[:1]+a[9:]
-        records = open_records(paths)
+        held = {part.filename: part.examples_in_shard for part in parts}
+        paths = sorted(held)  # one may come twice: a[:1]+a[9:]
+        records = open_records(paths, [held[path] for path in paths] if self.cut_off else None)
         first = dict(zip(paths, np.cumsum(records.counts) - records.counts, strict=True))
         count = dict(zip(paths, records.counts, strict=True))
         for part in parts:

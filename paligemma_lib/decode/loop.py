@@ -108,7 +108,7 @@ def prefill(
             f"prefill: min_new_tokens={min_new_tokens} and max_new_tokens={max_new_tokens}, "
             "expected 0 <= min_new_tokens < max_new_tokens"
         )
-    cache_dtype = config.dtype if cache_dtype is None else cache_dtype
+    cache_dtype = cache_dtype or config.dtype
     if cache_dtype not in DTYPES:
         raise ValueError(f"prefill: cache_dtype={cache_dtype!r}, expected one of {DTYPES}")
     if keys is None:
@@ -120,10 +120,12 @@ def prefill(
         keys = image_keys(jax.random.key(0), range(batch))
     sharding, banned = rows_sharding(image), _banned(banned_tokens, vocab_size, sampler)
     read, hidden = _read(config, cache_dtype, sharding, params, image, prompt, length)
-    return _begin(
+    written, cache, step = _begin(
         config, sampler, max_new_tokens, sharding,
         params, read, hidden, keys, banned, min_new_tokens,
     )  # fmt: skip
+    minimum = jnp.int32(min_new_tokens)
+    return State(read, keys, banned, minimum, written, cache, step, sharding)
 
 
 def extend(config: PaliGemmaConfig, params: dict[str, Any], state: State, k: int) -> State:
@@ -181,20 +183,19 @@ def _begin(
     keys: jax.Array,
     banned: jax.Array | None,
     min_new_tokens: jax.Array,
-) -> State:
-    images = len(hidden)
+) -> tuple[Samples | Beams, KeyValue, jax.Array]:
     written: Samples | Beams
     if isinstance(sampler, Beam):
-        written = Beams.empty(sampler, images, max_new_tokens)
+        written = Beams.empty(sampler, len(hidden), max_new_tokens)
     else:
-        written = Samples.empty(sampler, images, max_new_tokens)
+        written = Samples.empty(sampler, len(hidden), max_new_tokens)
     # The last token that fits is chosen and never read.
-    cache = empty_cache(prompt, images * sampler.rows, max(1, max_new_tokens - 1))
+    cache = empty_cache(prompt, len(hidden) * sampler.rows, max(1, max_new_tokens - 1))
     cache = split_rows(sharding, cache, 1)
     step = jnp.zeros((), jnp.int32)
     state = State(prompt, keys, banned, min_new_tokens, written, cache, step, sharding)
     written, _ = _choose(config, params, state, hidden)
-    return dataclasses.replace(state, written=written, step=step + 1)
+    return written, cache, step + 1
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -235,7 +236,7 @@ def _choose(
     return split_rows(state.sharding, written), parent
 
 
-def _banned(tokens: Iterable[int], vocab_size: int, sampler: Sampler) -> np.ndarray | None:
+def _banned(tokens: Iterable[int], vocab_size: int, sampler: Sampler) -> jax.Array | None:
     ids = sorted(set(tokens))
     if not ids:
         return None
@@ -248,4 +249,4 @@ def _banned(tokens: Iterable[int], vocab_size: int, sampler: Sampler) -> np.ndar
         raise ValueError(f"prefill: {sampler} returns only captions that end: do not ban EOS")
     banned = np.zeros(vocab_size, bool)
     banned[ids] = True
-    return banned
+    return jnp.asarray(banned)

@@ -3,7 +3,7 @@
     x = vocabulary.embed(config, params, tokens)                   # dtype[B, T, D]
     logits = vocabulary.logits(config, params, hidden)             # float32[B, T, V]
 
-The table, [V, D], is the largest of all parameters: no cast of the whole of it is ever made, and
+The table, [V, D], is the largest of all parameters: it is cast chunk by chunk where it must be, and
 where it is split over devices, it is not gathered as a whole either.
 """
 
@@ -71,8 +71,14 @@ def _logits_by_chunks(
 
 
 def num_chunks(rows: int, most: int) -> int:
-    """Into how many equal chunks to divide rows of the table, of about `most` rows at most."""
-    return next(n for n in range(-(-rows // most), 0, -1) if rows % n == 0)
+    """Into how many equal chunks to divide rows of the table: of `most` rows at most, if possible.
+
+    Where only many small chunks would do, because the number of rows has few divisors, they are
+    larger.
+    """
+    wanted = -(-rows // most)
+    larger = (n for n in range(wanted, 4 * wanted) if rows % n == 0)
+    return next(larger, 0) or next(n for n in range(wanted, 0, -1) if rows % n == 0)
 
 
 def chunk_logits(config: PaliGemmaConfig, rows: jax.Array, hidden: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@
 A test holds the shapes and places against those of a state that `train.init_state` makes.
 """
 
-import dataclasses
 import math
 from typing import Any
 
@@ -146,15 +145,18 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
     text = ShapeDtypeStruct((rows, work.prompt_len), jnp.int32)
     length = ShapeDtypeStruct((rows,), jnp.int32)
     keys = jax.eval_shape(lambda: loop.image_keys(jax.random.key(0), range(rows)))
-    number = ShapeDtypeStruct((), jnp.int32)
+    number: Any = ShapeDtypeStruct((), jnp.int32)
     read = loop._read.trace(config, config.dtype, place, params, image, text, length)
     prompt, hidden = read.out_info
+    prompt = Prompt(_split(prompt.cache, place, 1), _split(prompt.length, place))
     begin = loop._begin.trace(
         config, Greedy(), work.max_new_tokens, place,
-        params, _split_prompt(prompt, place), _split(hidden, place), keys, None, number,
+        params, prompt, _split(hidden, place), keys, None, number,
     )  # fmt: skip
-    extend = loop._extend.trace(config, params, _split_state(begin.out_info, place), number)
-    return read, begin, extend
+    written, cache, _ = begin.out_info
+    written, cache = _split(written, place), _split(cache, place, 1)
+    state = loop.State(prompt, keys, None, number, written, cache, number, place)
+    return read, begin, loop._extend.trace(config, params, state, number)
 
 
 def _decoding_params(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> Any:
@@ -166,24 +168,9 @@ def _decoding_params(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> Any
     )
 
 
-def _split(leaf: Any, place: NamedSharding, axis: int = 0) -> Any:
+def _split(tree: Any, place: NamedSharding, axis: int = 0) -> Any:
     """What has images along an axis, split as they are."""
     sharding = NamedSharding(place.mesh, PartitionSpec(*[None] * axis, *place.spec))
-    return ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _split_prompt(prompt: Prompt, place: NamedSharding) -> Prompt:
-    keys, values = (_split(leaf, place, 1) for leaf in prompt.cache)
-    return Prompt((keys, values), _split(prompt.length, place))
-
-
-def _split_state(state: loop.State, place: NamedSharding) -> loop.State:
-    """The state as prefill leaves it."""
-    keys, values = (_split(leaf, place, 1) for leaf in state.cache)
-    return dataclasses.replace(
-        jax.tree.map(lambda leaf: ShapeDtypeStruct(leaf.shape, leaf.dtype), state),
-        prompt=_split_prompt(state.prompt, place),
-        keys=_split(state.keys, place),
-        written=jax.tree.map(lambda leaf: _split(leaf, place), state.written),
-        cache=(keys, values),
+    return jax.tree.map(
+        lambda leaf: ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )
