@@ -129,7 +129,7 @@ def evaluate(args: argparse.Namespace, source: Source) -> int:
         scores=rows,
         examples=examples_of(source, done, scores),
         rank_by=RANK_BY,
-        config={name: value for name, value in vars(args).items() if value is not None},
+        config=config_of(args),
         environment=environment(),
         files={"Predictions": predictions},
     )
@@ -171,10 +171,18 @@ def compare_files(args: argparse.Namespace, source: Source) -> int:
         before_label=a,
         examples=examples,
         rank_by=RANK_BY,
+        config=config_of(args),
+        environment=environment(),
         files={"Before": args.compare[0], "After": args.compare[1]},
     )
     announce(report, write_outcome(args.out_dir, report))
     return 0
+
+
+def config_of(args: argparse.Namespace) -> dict[str, object]:
+    """What was asked for, for the report."""
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    return {name: value for name, value in given.items() if name != "compare"}  # under Files
 
 
 def pictures_of(args: argparse.Namespace) -> str:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from paligemma_lib.retries import patiently
+
 _BLOCK = 16 << 20  # bytes that are sent at a time
 
 
@@ -42,19 +44,21 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     `remove_partial` removes.
 
     A remote file, as `path_of` gives it, is collected in a temporary local one and sent when the
-    block ends: it appears when all of it has arrived, in a folder that need not exist.
+    block ends, again if that fails for a reason that may pass: it appears when all of it has
+    arrived, in a folder that need not exist.
 
     Raises:
       FileNotFoundError: the folder of `path` is not there.
       IsADirectoryError: `path` is a folder.
+      OSError: it cannot be written.
     """
     if is_remote(path):
         with tempfile.TemporaryFile() as collected:
             yield cast(BinaryIO, collected)
-            collected.seek(0)
-            with path.open("wb") as sent:
-                sent.write(b"")  # else TensorFlow makes no empty file
-                shutil.copyfileobj(collected, sent, _BLOCK)
+            try:
+                patiently(lambda: _send(cast(BinaryIO, collected), path), str(path))
+            except Exception as error:  # of TensorFlow's, or of another client of the storage
+                raise OSError(f"{path} could not be written: {error}") from error
         return
     _check_parent(path)
     if path.is_dir():
@@ -99,6 +103,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     _sync(path.parent)
+
+
+def _send(collected: BinaryIO, path: Path) -> None:
+    collected.seek(0)
+    with path.open("wb") as sent:
+        sent.write(b"")  # else TensorFlow makes no empty file
+        shutil.copyfileobj(collected, sent, _BLOCK)
 
 
 def remove_partial(folder: Path) -> None:

@@ -43,7 +43,7 @@ def patiently(function: Callable[[], T], what: str, delays: Sequence[float] = DE
     """The function's result; tries again where it fails for a reason that may pass.
 
     Args:
-      function: reads something, and does no harm when it is called again.
+      function: reads or writes something, and does no harm when it is called again.
       what: names that for people, such as a path.
       delays: seconds between the tries, each of which is shortened at random by up to half.
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fault_runs import PATIENCE, ROOT, Broken, Run, Started, check_leftovers, compare, cut, flip
@@ -41,6 +41,7 @@ class Driver:
         self.undisturbed: dict[str, Path] = {}
         self.seconds = 60.0  # that an undisturbed run takes
         self._starts = 0
+        self._kinds: list[str] = []  # of the next faults
 
     def start(self, run: Run, **faults) -> Started:
         self._starts += 1
@@ -95,10 +96,18 @@ class Driver:
         started.expect(0)
         return ""
 
-    def suffer(self, run: Run, kind: str) -> None:
-        """Has a run suffer a fault, unless that comes to nothing: the run is over, say."""
+    def suffer(self, run: Run, kinds: Sequence[str]) -> None:
+        """Has a run suffer a fault, of each kind in turn as often as it is among `kinds`.
+
+        It may come to nothing: the run is over, say. Then that kind is due again.
+        """
+        if not self._kinds:
+            self._kinds = self.random.sample(kinds, len(kinds))
+        kind = self._kinds.pop(0)
         begun = time.monotonic()
-        if (told := KINDS[kind](self, run)) and not run.over:
+        if not (told := KINDS[kind](self, run)) or run.over:
+            self._kinds.append(kind)
+        else:
             self.told.append((kind, time.monotonic() - begun))
             print(f"{len(self.told):>4} {run.kind}: {kind} {told}", flush=True)
 
@@ -240,7 +249,7 @@ KINDS: dict[str, Callable[[Driver, Run], str]] = {
     "fail reads": fail_reads,
     "stall a read": stall_a_read,
 }
-WEIGHTS = (8, 6, 3, 2, 5, 2, 3, 1, 1)
+OFTEN = {"kill": 8, "terminate": 6, "damage a checkpoint": 5, "terminate one": 3}
 RUNS = (
     *("one process", "two processes", "one process, NaN", "one process, damaged"),
     "two processes, NaN, damaged",
@@ -260,12 +269,21 @@ def small_disk(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def drive(folder: Path, faults: int, seed: int, runs: tuple[str, ...] = RUNS) -> list[str]:
-    """Makes so many faults; returns what was not as promised."""
+def drive(
+    folder: Path,
+    faults: int,
+    seed: int,
+    runs: tuple[str, ...] = RUNS,
+    often: Mapping[str, int] = OFTEN,
+) -> list[str]:
+    """Makes so many faults, of all kinds; returns what was not as promised."""
     driver, problems = Driver(folder, seed), []
     with small_disk(folder / "small") as has_small_disk:
         if not has_small_disk:
             print("not allowed to mount a small disk: none will be full", flush=True)
+        kinds = [kind for kind in KINDS for _ in range(often.get(kind, 2))]
+        if not has_small_disk:
+            kinds = [kind for kind in kinds if kind != "fill the disk"]
         for kind in dict.fromkeys(["one process", *runs]):
             driver.complete(driver.fresh(kind))
         number = 0
@@ -278,7 +296,7 @@ def drive(folder: Path, faults: int, seed: int, runs: tuple[str, ...] = RUNS) ->
             try:
                 for _ in range(driver.random.randint(6, 12)):
                     if len(driver.told) < faults and not run.over:
-                        driver.suffer(run, *driver.random.choices(list(KINDS), WEIGHTS))
+                        driver.suffer(run, kinds)
                 driver.complete(run)
             except Broken as error:
                 problems.append(f"{run.kind}: {error}")

@@ -1,5 +1,8 @@
 """Files on gs:// are there whole or not at all; local ones are tested where they are written."""
 
+import contextlib
+import errno
+import io
 import subprocess
 import sys
 import textwrap
@@ -7,6 +10,7 @@ import textwrap
 import pytest
 from gcs_cases import Storage
 
+from paligemma_lib import retries
 from paligemma_lib.atomic import is_remote, path_of, remove_partial, whole_file, whole_folder
 
 
@@ -63,3 +67,37 @@ def test_what_a_killed_process_leaves_can_be_removed(tmp_path):
         pass
     remove_partial(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "kept.partial"]
+
+
+class Unsteady:
+    """A remote path whose storage fails at first."""
+
+    def __init__(self, *errors):
+        self.errors, self.sent = list(errors), io.BytesIO()
+
+    def __fspath__(self):
+        return "gs://bucket/file"
+
+    __str__ = __fspath__
+
+    @contextlib.contextmanager
+    def open(self, mode):
+        if self.errors:
+            raise self.errors.pop(0)
+        yield self.sent
+
+
+def test_storage_that_fails_now_and_then_gets_the_file_all_the_same(monkeypatch, caplog):
+    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
+    path = Unsteady(OSError(errno.EIO, "broken pipe"), TimeoutError(errno.ETIMEDOUT, "late"))
+    with whole_file(path) as file:
+        file.write(b"all of it")
+    assert path.sent.getvalue() == b"all of it"
+    assert "gs://bucket/file: [Errno 5] broken pipe; trying again" in caplog.text
+
+
+def test_storage_that_refuses_is_told_at_once():
+    refusing = Unsteady(RuntimeError("403: no permission"))
+    with pytest.raises(OSError, match="file could not be written: 403"), whole_file(refusing) as f:
+        f.write(b"data")
+    assert refusing.sent.getvalue() == b""

@@ -113,7 +113,7 @@ def test_two_files_of_predictions_are_compared_without_a_model(folder, tmp_path,
     )
     page = Page((out / "report.html").read_text("utf-8"))
     assert page.texts.count("a cat sleeps") == 5
-    assert {"a.json", "b.json", *latter.values()} <= set(page.texts)
+    assert {"a.json", "b.json", "python", str(folder), *latter.values()} <= set(page.texts)
 
 
 def test_a_checkpoint_and_predictions_are_too_much(tmp_path, capsys):

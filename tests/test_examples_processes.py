@@ -157,17 +157,21 @@ def test_several_processes_caption_as_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * TIMEOUT)
-def test_fewer_pictures_than_processes_are_evaluated(tmp_path):
+@pytest.mark.parametrize(("count", "pictures"), [(4, 1), (2, 5)])
+def test_each_picture_is_evaluated_once(tmp_path, count, pictures):
     options = cases.write_captioner(tmp_path)
-    cases.write_pictures(tmp_path / "data" / "Images", ["0.png"])
-    (tmp_path / "data" / "captions.txt").write_text("image,caption\n0.png,a dog runs\n")
+    names = [f"{number}.png" for number in range(pictures)]
+    cases.write_pictures(tmp_path / "data" / "Images", names)
+    rows = [f"{name},a dog runs\n" for name in names]
+    (tmp_path / "data" / "captions.txt").write_text("".join(["image,caption\n", *rows]))
     out = tmp_path / "out"
     command = [str(EXAMPLES / "evaluate.py"), *options, "--folder", str(tmp_path / "data")]
-    result = launched(4, [*command, "--out-dir", str(out)])
+    result = launched(count, [*command, "--out-dir", str(out)])
     assert result.returncode == 0, result.stderr[-3000:]
-    (prediction,) = json.loads((out / "predictions.json").read_text())
-    (want,) = cases.captions_of(options[1], [tmp_path / "data" / "Images" / "0.png"])
-    assert prediction == {"image_id": "0.png", "caption": want}
+    predictions = json.loads((out / "predictions.json").read_text())
+    want = cases.captions_of(options[1], [tmp_path / "data" / "Images" / name for name in names])
+    assert [each["image_id"] for each in predictions] == names
+    assert [each["caption"] for each in predictions] == want
     assert result.stdout.count("wrote ") == 1
 
 

@@ -76,6 +76,7 @@ def script(tmp_path):
 
 TOGETHER = """
     import json, os, pathlib, signal, sys, time
+    import psutil
     from paligemma_lib import processes
     from paligemma_lib.checkpoint import gathering
     from paligemma_lib.termination import Termination
@@ -89,6 +90,11 @@ TOGETHER = """
 
         assert jax.process_count() == 2 and jax.process_index() == number
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if number == 0:  # who coordinates hears this machine alone
+            port = int(host.rpartition(":")[2])
+            ears = psutil.Process().net_connections("tcp")
+            mine = [each for each in ears if each.laddr.port == port and not each.raddr]
+            assert {each.laddr.ip.removeprefix("::ffff:") for each in mine} == {"127.0.0.1"}
         with processes.first_alone():
             if not (folder / "made").exists():
                 time.sleep(0.3)
