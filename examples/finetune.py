@@ -124,11 +124,13 @@ def finetune(config: ConfigDict) -> int:
         ):
             look = functools.partial(validate, config, run, eval_step, progress, termination)
             validate_every = config.validate_every * steps_per_epoch
+            steps = range(first_step, total_steps)
             if first_step and is_due(first_step, total_steps, validate_every):
                 known = [each["step"] for each in progress.history if "validation_loss" in each]
-                if not processes.gather(b"known" if first_step in known else b"")[0]:
-                    look(state, first_step)  # it was stopped before it could
-            for step in range(first_step, total_steps):
+                unknown = not processes.gather(b"known" if first_step in known else b"")[0]
+                if unknown and look(state, first_step) is None:  # it was stopped before it could
+                    steps = range(0)  # and is again: no step may come between
+            for step in steps:
                 for stage in later:
                     if stage.from_step == step:
                         state = pg.train.restage(state, optimizer, stage.trainable)

@@ -3,6 +3,7 @@
 Screenshots go to the folder named by SCREENSHOTS, if it is set.
 """
 
+import contextlib
 import io
 import os
 import shutil
@@ -46,28 +47,38 @@ def files(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(files) -> Iterator[str]:
-    """The address of a running app."""
+    """The address of the app with the tiny model."""
+    model = {
+        "PALIGEMMA_CHECKPOINT": str(files / "tiny.npz"),
+        "PALIGEMMA_TOKENIZER": str(files / "tiny.model"),
+    }
+    with running(files, model) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running(folder: Path, model: dict[str, str]) -> Iterator[str]:
+    """Runs the app in a folder; gives its address."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
-        "PALIGEMMA_CHECKPOINT": str(files / "tiny.npz"),
-        "PALIGEMMA_TOKENIZER": str(files / "tiny.model"),
-        "HOME": str(files),
-        "TMPDIR": str(files / "temporary"),
+        "HOME": str(folder),
+        "TMPDIR": str(folder / "temporary"),
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
+        **model,
     }
     command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "examples" / "app.py")]
     command += [f"--server.port={port}", "--server.headless=true"]
-    with open(files / "log", "wb") as log:
+    with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
-            command, env=environment, cwd=files, stdout=log, stderr=subprocess.STDOUT
+            command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
         )
     try:
         deadline = time.monotonic() + 120
         while not listening_at(port):
-            assert process.poll() is None, (files / "log").read_text("utf-8", "replace")
+            assert process.poll() is None, (folder / "log").read_text("utf-8", "replace")
             assert time.monotonic() < deadline
             time.sleep(0.2)
         yield f"http://localhost:{port}"
@@ -226,3 +237,21 @@ def test_it_is_light_or_dark_as_the_reader_prefers(visit, colours):
     pixels = screenshot(visit(colours=colours), f"first-{colours}")
     wanted = {"light": (0xFB, 0xFA, 0xF7), "dark": (0x13, 0x15, 0x18)}[colours]
     assert tuple(pixels[-3, 3]) == wanted
+
+
+def test_started_with_nothing_it_captions_with_nano(browser, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    with running(tmp_path, {}) as address, browser.new_context() as context:
+        context.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        page = context.new_page()
+        page.goto(address)
+        expect(page.get_by_text("px: ready")).to_be_visible()
+        sample = page.get_by_role("checkbox", name="Sea")
+        sample.focus()
+        page.keyboard.press("Space")
+        expect(sample).to_be_checked()
+        page.get_by_role("button", name="Caption the picture").click()
+        caption = page.locator(".answer .caption")
+        expect(caption).to_contain_text(" : ")  # as nano has learned to say it: "left : boat red"
+        screenshot(page, "nano")

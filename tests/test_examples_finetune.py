@@ -186,21 +186,31 @@ def test_sigterm_before_the_first_step_ends_at_once(config, tmp_path):
     assert process.wait(60) == 143, (tmp_path / SAID).read_text()
 
 
-def test_sigterm_in_a_validation_saves_and_validates_later(config, finished, tmp_path, monkeypatch):
+@pytest.fixture
+def sigterm():
+    """Sends it; whatever handles it afterwards is as it was."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield lambda: os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_in_a_validation_saves_and_validates_later(
+    config, finished, tmp_path, monkeypatch, sigterm
+):
     asked = []
 
     def batches(*args, **kwargs):
-        if len(asked) < 2:  # the first validation passes, the second is interrupted
-            asked.append(1)
-            if len(asked) == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
+        asked.append(1)
+        if len(asked) in (2, 3):  # the second validation is interrupted, and again after a resume
+            sigterm()
         return eval_batches(*args, **kwargs)
 
     eval_batches = pipeline.eval_batches
     monkeypatch.setattr(pipeline, "eval_batches", batches)
-    assert finetune.finetune(of(config, tmp_path)) == 143
-    assert list(losses(tmp_path)) == list(range(6))
-    assert list(losses(tmp_path, "validation_loss")) == [3]
+    for _ in range(2):
+        assert finetune.finetune(of(config, tmp_path)) == 143
+        assert list(losses(tmp_path)) == list(range(6))
+        assert list(losses(tmp_path, "validation_loss")) == [3]
     assert finetune.finetune(of(config, tmp_path)) == 0
     for name in ("loss", "validation_loss"):
         assert losses(tmp_path, name) == losses(finished, name)

@@ -5,13 +5,18 @@ likeliest of all continuations, ours anywhere; theirs also returns what was cut 
 agree where K is so large that everything ranks, and elsewhere ours never scores less.
 """
 
+import json
+
+import captioning_cases
 import decode_cases
 import jax
 import model_cases as cases
 import numpy as np
+import predict
 import pytest
 
-from paligemma_lib import decode
+import paligemma_lib as pg
+from paligemma_lib import data, decode
 from paligemma_lib.batch import EOS, PAD
 from paligemma_lib.checkpoint import huggingface
 
@@ -106,3 +111,23 @@ def test_no_narrow_beam_of_theirs_finds_what_is_likelier(both):
     ended = np.any(theirs == EOS, axis=1)
     assert ended.any() and np.all(np.any(ours == EOS, axis=1))
     assert np.all((likelihood(both, ours) >= likelihood(both, theirs) - 1e-4)[ended])
+
+
+def test_the_script_captions_with_a_folder_that_they_have_saved(tmp_path):
+    config, names = captioning_cases.CONFIG, ["1.png", "2.png", "3.png"]
+    huggingface.export(captioning_cases.random_params(), config, tmp_path / "ours")
+    theirs = transformers.PaliGemmaForConditionalGeneration.from_pretrained(tmp_path / "ours")
+    theirs.save_pretrained(tmp_path / "theirs")
+    _, _, _, tokenizer, *options = captioning_cases.write_captioner(tmp_path)
+    images = captioning_cases.write_pictures(tmp_path / "Images", names)
+    out = tmp_path / "captions.jsonl"
+    command = [str(images), "--checkpoint", str(tmp_path / "theirs"), "--tokenizer", tokenizer]
+    assert predict.main([*command, *options, "--out", str(out)]) == 0
+
+    tokenizer = pg.tokenizer.load(tokenizer)
+    pixels = [data.decode_image((images / n).read_bytes(), config.vision.image_size) for n in names]
+    prompts = decode.pad_prompts([tokenizer.encode_prefix("caption en")] * len(names))
+    tokens = their_tokens((config, None, theirs.eval(), np.stack(pixels), *prompts), slots=6)
+    captions = [json.loads(line)["caption"] for line in out.read_text().splitlines()]
+    assert captions == [tokenizer.decode(row).strip() for row in tokens]
+    assert len(set(captions)) == 3
