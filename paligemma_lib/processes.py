@@ -226,7 +226,8 @@ def _end(error: BaseException, heartbeats: Heartbeats) -> None:
     if _BROKEN.search(str(error)):
         for other in heartbeats.missing():
             print(f"{me}: {other} is missing", file=sys.stderr)
-    why = type(error).__name__ if isinstance(code, int) else code
+    asked = isinstance(error, (SystemExit, KeyboardInterrupt))
+    why = f"exit code {code}" if asked else f"{type(error).__name__}: {error}"
     if not isinstance(code, int):
         print(f"{me}: {code}", file=sys.stderr)
         code = 1

@@ -23,7 +23,7 @@ MODEL = PaliGemmaConfig(
     SiglipConfig(image_size=224, width=512, depth=3, mlp_dim=2048, num_heads=8),
     GemmaConfig(width=1024, depth=5, mlp_dim=4096, num_heads=8, num_kv_heads=1, vocab_size=98_304),
     dtype="bfloat16",
-    remat="full",
+    remat="dots",
 )
 WORK = Training(batch_size=256, text_len=128, frozen_dtype="bfloat16")
 NAMES = flax.traverse_util.flatten_dict(pg.model.abstract_params(MODEL), sep="/")
