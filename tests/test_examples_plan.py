@@ -76,7 +76,7 @@ def test_split_and_whole_weights_are_compared_on_each_topology(run, compiled, ca
     assert {job.work.batch_size for job in compiled} == {512}
     out = capsys.readouterr().out
     assert "v5e:2x4 replicated needs 17.0 GiB, 1.2 more than the 15.75 GiB of a device" in out
-    assert "Try fsdp=0, microbatches=2" in out
+    assert "Try fsdp=0, model.remat=full, microbatches=2" in out
     assert "Predictions: nothing was run" in out
     assert "paligemma-3b-pt-224, 224 pixels: a step of 512 examples" in out
 
