@@ -8,6 +8,8 @@ from PIL import Image
 
 from paligemma_lib.testing import tiny_captions
 
+DATA = [bytes([number]) * (10 * number) for number in range(20)]  # the first one is empty
+
 
 def picture(number: int, size=(40, 30), form="PNG", **options) -> bytes:
     """The bytes of a picture of smooth noise; each number gives another."""
@@ -53,6 +55,12 @@ def write_tfrecord(path, records: list[bytes]) -> str:
         for record in records:
             writer.write(record)
     return str(path)
+
+
+def write_records(folder) -> list[str]:
+    """`DATA` in three files, of which the second is empty."""
+    parts = {"a": DATA[:7], "b": [], "c": DATA[7:]}
+    return [write_tfrecord(folder / f"{name}.tfrecord", part) for name, part in parts.items()]
 
 
 def write_captions(folder, count: int, files: int = 2, broken: tuple[int, ...] = ()) -> str:

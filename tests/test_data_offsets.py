@@ -3,12 +3,10 @@
 import os
 
 import pytest
-from data_cases import write_tfrecord
+from data_cases import DATA, write_records, write_tfrecord
 
 from paligemma_lib.data import offsets
 from paligemma_lib.data.records import open_records
-
-DATA = [bytes([number]) * (10 * number) for number in range(20)]  # the first one is empty
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +19,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def paths(tmp_path):
-    parts = {"a": DATA[:7], "b": [], "c": DATA[7:]}
-    return [write_tfrecord(tmp_path / f"{name}.tfrecord", part) for name, part in parts.items()]
+    return write_records(tmp_path)
 
 
 def scans(monkeypatch) -> list[str]:

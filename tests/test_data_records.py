@@ -3,25 +3,14 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from data_cases import write_tfrecord
+from data_cases import DATA, write_records, write_tfrecord
 
 from paligemma_lib.data.records import DamagedRecord, open_records
-
-DATA = [bytes([number]) * (10 * number) for number in range(20)]  # the first one is empty
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """The user's cache, for indexes that cannot lie beside the data."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
 
 
 @pytest.fixture
 def paths(tmp_path):
-    parts = {"a": DATA[:7], "b": [], "c": DATA[7:]}
-    return [write_tfrecord(tmp_path / f"{name}.tfrecord", part) for name, part in parts.items()]
+    return write_records(tmp_path)
 
 
 def flip(path: str, place: int) -> None:
