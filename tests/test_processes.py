@@ -215,8 +215,8 @@ def test_a_job_of_slurm_is_joined_by_itself():
 
 @pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT)
-@pytest.mark.parametrize("who", [0, 1])
-def test_an_error_in_one_process_ends_all(script, who):
+@pytest.mark.parametrize(("count", "who"), [(2, 0), (2, 1), (4, 2)])
+def test_an_error_in_one_process_ends_all(script, count, who):
     path = script(f"""
         import sys
         from paligemma_lib import processes
@@ -228,12 +228,13 @@ def test_an_error_in_one_process_ends_all(script, who):
             processes.gather(b"")
     """)
     start = time.monotonic()
-    result = launched(2, [path])
+    result = launched(count, [path])
     assert result.returncode == 1
     error = "FileNotFoundError: weights.npz is not there"
     told = [line for line in result.stderr.splitlines() if line.startswith("process ")]
-    assert told[0] == f"process {who} of 2: {error}"
-    follows = f"process {1 - who} of 2: process {who} of 2 ended: {error}. Ending too"
-    assert follows in told
+    assert told[0] == f"process {who} of {count}: {error}"
+    for other in {*range(count)} - {who}:
+        words = f"process {who} of {count} ended: {error}. Ending too"
+        assert f"process {other} of {count}: {words}" in told
     assert "stack trace" not in result.stderr
     assert time.monotonic() - start < 90
