@@ -32,8 +32,8 @@ def logits(
 ) -> jax.Array:
     """Returns float32[..., V] logits of `hidden` dtype[..., D], as `final_norm` returns it.
 
-    A table of another type, and on a CPU one of 16 bits, is used chunk by chunk: no cast of the
-    whole of it ever exists.
+    A table of another type, and on a CPU one of 16 bits, is used chunk by chunk, see `num_chunks`,
+    so that no cast of the whole of it exists.
 
     Args:
       config: the model.
@@ -74,7 +74,7 @@ def num_chunks(rows: int, most: int) -> int:
     """Into how many equal chunks to divide rows of the table: of `most` rows at most, if possible.
 
     Where only many small chunks would do, because the number of rows has few divisors, they are
-    larger.
+    larger: of a prime number of rows there is one.
     """
     wanted = -(-rows // most)
     larger = (n for n in range(wanted, 4 * wanted) if rows % n == 0)
