@@ -5,10 +5,11 @@
 The processes meet on the loopback interface; process k uses the k-th GPU, where there are some.
 Their output comes through as it is. SIGTERM, Ctrl-C and SIGHUP go on to all of them. When one
 fails, it is named, the others have ten seconds to end by themselves, and its exit code is the
-launcher's.
+launcher's. When one ends well, the others have a minute: `processes.joined` has them end together.
 """
 
 import argparse
+import math
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import time
 from collections.abc import Sequence
 
 _GRACE = 10.0  # seconds for the others to end by themselves, when one has failed
+_PARTING = 60.0  # seconds for the others, when one has ended well
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PAUSE = 0.1  # seconds between looks at the processes
 
@@ -47,7 +49,7 @@ def run(command: Sequence[str], count: int) -> int:
 
     Returns:
       0 when all ended well, else the exit code of the first that failed: 128 more than the signal
-      that ended it, if one did.
+      that ended it, if one did; 1 if one never ended.
     """
     meeting = [f"--coordinator=127.0.0.1:{_free_port()}", f"--processes={count}"]
     started: list[subprocess.Popen[bytes]] = []
@@ -73,25 +75,34 @@ def run(command: Sequence[str], count: int) -> int:
 
 
 def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Waits for all, or for one that fails and then not long for the others."""
+    """Waits for all, or for one that fails or stands still, and then not long for the others."""
+    deadline = math.inf
     while True:
         codes = [process.poll() for process in started]
         failed = [code for code in codes if code]
-        if failed:
+        if failed or time.monotonic() > deadline:
             break
         if None not in codes:
             return 0
+        if 0 in codes:
+            deadline = min(deadline, time.monotonic() + _PARTING)
         time.sleep(_PAUSE)
     for number, code in enumerate(codes):
         if code:
-            how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
-            print(f"process {number} of {len(codes)} ended: {how}", file=sys.stderr, flush=True)
-    deadline = time.monotonic() + _GRACE
+            how = f"ended: exit code {code}" if code > 0 else f"ended: {signal.Signals(-code).name}"
+        elif code is None and not failed:
+            how = f"stands still: another ended well {_PARTING:.0f} seconds ago. Ending it too"
+        else:
+            continue
+        print(f"process {number} of {len(codes)} {how}", file=sys.stderr, flush=True)
+    deadline = time.monotonic() + (_GRACE if failed else 0)
     while any(process.poll() is None for process in started) and time.monotonic() < deadline:
         time.sleep(_PAUSE)
     _send(started, signal.SIGKILL)
     for process in started:
         process.wait()
+    if not failed:
+        return 1
     return failed[0] if failed[0] > 0 else 128 - failed[0]
 
 

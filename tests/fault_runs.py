@@ -56,6 +56,7 @@ class Started:
 
     def __init__(self, run: Run, said: Path, **faults) -> None:
         self.run, self.said = run, said
+        self._pids: list[int] = []
         self.marks = said.with_suffix(".marks")
         self.marks.mkdir()
         faults = {"marks": str(self.marks), "silence": SILENCE, **run.faults, **faults}
@@ -92,6 +93,16 @@ class Started:
             file = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
             return sorted(map(int, file.read_text().split()))
         return []
+
+    def is_whole(self) -> bool:
+        """Whether none of the processes has ended."""
+        self._pids = self.pids()
+        return len(self._pids) == self.run.count
+
+    def send(self, number: int, process: int) -> None:
+        """Sends a signal to one that was there when the run was whole; it may have ended since."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pids[process], number)
 
     def reached(self, mark: str) -> bool:
         """Waits for a mark or the end; whether it was the mark."""

@@ -63,6 +63,17 @@ def test_when_one_process_dies_the_launcher_ends_the_others(
         os.kill(other, 0)
 
 
+def test_a_process_that_never_ends_is_not_waited_for(script, monkeypatch, capfd):
+    monkeypatch.setattr(launch, "_PARTING", 0.5)
+    path = script("""
+        import os, signal, sys
+        if sys.argv[-1] == "--process=0":
+            os.kill(os.getpid(), signal.SIGSTOP)
+    """)
+    assert launch.main(["--count", "2", path]) == 1
+    assert "process 0 of 2 stands still: another ended well" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_launcher_passes_signals_on(script, tmp_path, number, code):
     path = script(f"""
