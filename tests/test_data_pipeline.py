@@ -1,20 +1,15 @@
 import collections
-import hashlib
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from data_cases import captions_of, example, picture, write_captions, write_tfrecord
 from PIL import Image
+from pipeline_cases import RECORDS, SIZE, captions_in, digest, evaluate, take, train
 
 from paligemma_lib.batch import check
-from paligemma_lib.data import decode_image, eval_batches, from_tfrecords, order, train_batches
+from paligemma_lib.data import decode_image, from_tfrecords, order
 from paligemma_lib.testing import tiny_captions, tiny_tokenizer
-
-SIZE, TEXT = 24, 128
-RECORDS = 50
 
 
 @pytest.fixture(scope="module")
@@ -25,31 +20,6 @@ def pattern(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def source(pattern):
     return from_tfrecords(pattern)
-
-
-def train(source, **options):
-    options = {"batch_size": 8, "seed": 0, "image_size": SIZE, "text_len": TEXT} | options
-    return train_batches(source, tiny_tokenizer(), **options)
-
-
-def evaluate(source, **options):
-    options = {"batch_size": 8, "image_size": SIZE, "text_len": TEXT} | options
-    return list(eval_batches(source, tiny_tokenizer(), **options))
-
-
-def take(batches, count):
-    return [next(batches) for _ in range(count)]
-
-
-def digest(batches) -> str:
-    """A hash of a global batch, given by its processes' parts."""
-    parts = [np.concatenate([batch[key] for batch in batches]) for key in sorted(batches[0])]
-    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:12]
-
-
-def captions_in(batch, row: int = 0) -> list[str]:
-    segment, text = batch["segment"][row], batch["text"][row]
-    return [tiny_tokenizer().decode(text[segment == k]) for k in range(1, segment.max() + 1)]
 
 
 def test_batches_keep_the_contract(source):
@@ -101,13 +71,6 @@ def test_batches_are_the_same_for_any_number_of_processes_and_after_a_restart(so
     assert tables[2] == tables[1] and tables[4] == tables[1] and tables[8] == tables[1]
     assert resumed == tables[1][restart:]
     assert len(set(tables[1])) == steps
-
-
-def test_the_step_says_where_to_go_on(source):
-    batches = train(source, start_step=5)
-    take(batches, 7)
-    assert batches.step == 12
-    assert digest(take(batches, 1)) == digest(take(train(source, start_step=12), 1))
 
 
 def test_another_seed_gives_other_batches(source):
@@ -268,80 +231,6 @@ def test_evaluation_pixels_are_those_that_decode_image_gives(source):
         np.testing.assert_array_equal(first["image"][number], pixels)
 
 
-def test_a_picture_that_does_not_decode_raises_with_its_id(tmp_path):
-    source = from_tfrecords(write_captions(tmp_path, 20, broken=(13,)))
-    batches = train(source)
-    with pytest.raises(
-        ValueError, match=r"image 13.png \(.*captions-1.tfrecord, record 3\) is not a"
-    ):
-        take(batches, 3)
-    step = batches.step
-    with pytest.raises(ValueError, match="image 13.png"):  # and does so again
-        next(batches)
-    assert batches.step == step
-    with pytest.raises(ValueError, match=r"image 13.png"):
-        evaluate(source)
-
-
-def test_pictures_that_do_not_decode_are_replaced_if_asked_always_by_the_same(tmp_path):
-    broken = (3, 13, 14)
-    source = from_tfrecords(write_captions(tmp_path, 20, broken=broken))
-    batches = train(source, undecodable="replace", batch_size=10)
-    found = take(batches, 6)
-    assert sorted(batches.undecodable) == sorted(f"{number}.png" for number in broken)
-    for batch in found:
-        check(batch, newline=tiny_tokenizer().newline)
-    captions = [captions_in(batch, row) for batch in found[:2] for row in range(10)]
-    whole = [captions_of(number) for number in range(20) if number not in broken]
-    assert all(each in captions for each in whole)
-    again = [captions_in(batch, row) for batch in found[2:4] for row in range(10)]
-    assert sorted(again) == sorted(captions)
-    resumed = take(train(source, undecodable="replace", batch_size=10, start_step=3), 3)
-    assert [digest([b]) for b in resumed] == [digest([b]) for b in found[3:]]
-    parts = [
-        train(source, undecodable="replace", batch_size=10, process_index=i, process_count=2)
-        for i in range(2)
-    ]
-    for batch in found:
-        assert digest([next(part) for part in parts]) == digest([batch])
-
-
-def test_if_nothing_decodes_it_raises(tmp_path):
-    source = from_tfrecords(write_captions(tmp_path, 6, broken=tuple(range(6))))
-    with pytest.raises(ValueError, match="6 of the 6 pictures of .* are broken"):
-        next(train(source, undecodable="replace"))
-
-
-def test_text_that_is_too_long_raises_with_the_picture(source):
-    with pytest.raises(
-        ValueError, match=r"image \d+.png \(.*tfrecord, record \d+\): the text needs"
-    ):
-        next(train(source, text_len=24))
-    batch = next(train(source, text_len=24, truncate=True))
-    check(batch, newline=tiny_tokenizer().newline)
-
-
-def test_a_picture_without_captions_cannot_be_learnt_but_evaluated(tmp_path):
-    record = example({"image": [picture(0)], "image_id": [b"0.png"], "captions": []})
-    source = from_tfrecords(write_tfrecord(tmp_path / "a", [record]))
-    with pytest.raises(ValueError, match=r"image 0.png \(.*\): it has no caption to learn"):
-        next(train(source))
-    (batch,) = evaluate(source)
-    assert batch["valid"].tolist() == [True] + [False] * 7
-    assert not batch["loss_weight"].any()
-
-
-def test_damaged_data_raise_with_their_place(tmp_path):
-    source = from_tfrecords(write_captions(tmp_path, 20, files=1))
-    len(source)
-    path = tmp_path / "captions-0.tfrecord"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"captions-0.tfrecord, record \d+ .* is damaged"):
-        take(train(source), 3)
-
-
 def test_an_empty_source_raises(tmp_path):
     with pytest.raises(ValueError, match="has no records"):
         next(train(from_tfrecords(write_tfrecord(tmp_path / "a", []))))
@@ -366,45 +255,7 @@ def test_arguments_out_of_range_raise(source, options, message):
         train(source, **options)
 
 
-@pytest.mark.slow
-def test_a_program_may_end_while_batches_are_made(pattern):
-    """Threads that call Python while it shuts down used to abort the program, now and then."""
-    code = f"""
-from paligemma_lib.data import from_tfrecords, train_batches
-from paligemma_lib.testing import tiny_tokenizer
-
-batches = train_batches(from_tfrecords({pattern!r}), tiny_tokenizer(), image_size=224,
-                        text_len=128, batch_size=8, seed=0)
-next(batches)
-"""
-    for _ in range(8):
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
-@pytest.mark.slow
-def test_memory_stays_flat(source):
-    def resident() -> float:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096 / 2**20
-
-    batches = train(source, image_size=64, batch_size=16)
-    take(batches, 500)
-    start = resident()
-    for _ in range(3000):
-        next(batches)
-    assert resident() - start < 30  # MiB; 3000 batches are 2.2 GiB
-
-
 def test_every_tiny_caption_survives_the_pipeline(source):
     """The stand-ins themselves: no two records of these tests share all captions."""
     assert len({tuple(captions_of(number)) for number in range(RECORDS)}) == RECORDS
     assert len(set(tiny_captions())) == 384
-
-
-def test_ids_of_a_steps_pictures(source):
-    batches = train(source, start_step=3)
-    ids = batches.image_ids(3)
-    batch = next(batches)
-    told = {f"{number}.png": set(captions_of(number)) for number in range(RECORDS)}
-    for row, image_id in enumerate(ids):
-        assert set(captions_in(batch, row)) == told[image_id]

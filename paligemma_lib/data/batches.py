@@ -8,6 +8,7 @@ threads; at most two finished batches wait.
 
 import logging
 import os
+import traceback
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -37,7 +38,7 @@ class Batches(Iterator[Batch]):
         self._examples = examples
         self._replace = replace
         self._iterator: list[Iterator[Any]] = []  # none or one
-        # Threads that call Python when Python ends would abort the program.
+        # Threads that call Python when Python ends would abort the program, or wait forever.
         weakref.finalize(self, self._iterator.clear)
 
     @property
@@ -57,8 +58,11 @@ class Batches(Iterator[Batch]):
                 self._iterator.append(_dataset(self._examples, self.step).as_numpy_iterator())
             try:
                 batch = next(self._iterator[0])
-            except tf.errors.OpError as error:
+            except BaseException as error:
                 self._iterator.clear()  # it would skip the example that failed
+                traceback.clear_frames(error.__traceback__)  # which hold it too
+                if not isinstance(error, tf.errors.OpError):
+                    raise  # Ctrl-C, or the end of the data
                 self._examine(error)
                 continue
             for number, key in enumerate(_TEXT):
@@ -131,6 +135,10 @@ def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
         return {"image": image, **example}
 
     threads = os.cpu_count() or 1
+    options = tf.data.Options()
+    # All numbers are given; and the thread that would tune them may sleep on for a minute at the
+    # end: TensorFlow wakes it before it says that it is over.
+    options.autotune.enabled = False
     return (
         tf.data.Dataset.range(first, last, _CHUNK)
         .map(load_chunk, num_parallel_calls=_READERS)
@@ -138,6 +146,7 @@ def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
         .map(add_image, num_parallel_calls=threads)
         .batch(examples.share, drop_remainder=True)
         .prefetch(_FINISHED)
+        .with_options(options)
     )
 
 
