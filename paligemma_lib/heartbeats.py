@@ -45,6 +45,7 @@ class Heartbeats:
         self._answered = self._looked = now  # when the coordinator did, when this process did
         self._heard: dict[str, tuple[str, float]] = {}  # each one's number, and since when
         self._over = threading.Event()
+        self._speaking = threading.Lock()  # who has it says why this process ends, and ends it
         self._threads = [
             threading.Thread(target=target, name="heartbeats", daemon=True)
             for target in (self._beat, self._watch)
@@ -70,13 +71,17 @@ class Heartbeats:
             return [f"process 0 of {self._count}, which coordinates"]
         return [self._name(key) for key, number in after.items() if before.get(key) == number]
 
+    def ending(self) -> None:
+        """Has this thread alone end the process; if another one does so already, waits for it."""
+        self._speaking.acquire()
+
     def farewell(self, code: int, why: str) -> None:
         """Has the others end too, within seconds, with this exit code and these words.
 
         The first one counts. Process 0 stays until the others have heard: without its coordinator
         JAX would end them in its own way.
         """
-        self._over.set()  # nobody else's words are followed any more
+        self._over.set()
         words = f"{int(code) or 1} process {jax.process_index()} of {self._count} ended: {why}"
         telling = threading.Thread(target=self._leave, args=(words,), daemon=True)
         telling.start()  # the coordinator may stand still
@@ -96,6 +101,7 @@ class Heartbeats:
             return  # nobody has
         if words.startswith(f"process {jax.process_index()} "):
             return
+        self.ending()
         self._say(f"{words}. Ending too")
         if jax.process_index() == 0:
             time.sleep(2 * _BEAT)  # until all have heard
@@ -148,6 +154,7 @@ class Heartbeats:
         return f"process {number} of {self._count} (on {where})"
 
     def _end(self, who: str) -> None:
+        self._speaking.acquire(timeout=self._silence)  # another may end, or stand still in it
         self._say(
             f"{who} is missing: no sign of life for {self._silence:.0f} seconds. It was killed, "
             "stands still, or cannot be reached; what it said last may tell. Ending too; the same "
@@ -160,9 +167,8 @@ class Heartbeats:
         flushing = threading.Thread(target=sys.stdout.flush, daemon=True)  # a pipe may be full
         flushing.start()
         flushing.join(1)
-        print(
-            f"process {jax.process_index()} of {self._count}: {words}", file=sys.stderr, flush=True
-        )
+        sys.stderr.write(f"process {jax.process_index()} of {self._count}: {words}\n")
+        sys.stderr.flush()
 
 
 def connected() -> list[str]:

@@ -4,13 +4,15 @@
 
 The processes meet on the loopback interface; process k uses the k-th GPU, where there are some.
 Their output comes through as it is. SIGTERM, Ctrl-C and SIGHUP go on to all of them. When one
-fails, it is named, the others have ten seconds to end by themselves, and its exit code is the
+fails, it is named, the others have twenty seconds to end by themselves, and its exit code is the
 launcher's. When one ends well, the others have a minute: `processes.joined` has them end together.
 """
 
 import argparse
+import contextlib
 import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,7 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-_GRACE = 10.0  # seconds for the others to end by themselves, when one has failed
+_GRACE = 20.0  # seconds for the others to end by themselves, when one has failed
 _PARTING = 60.0  # seconds for the others, when one has ended well
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PAUSE = 0.1  # seconds between looks at the processes
@@ -94,7 +96,7 @@ def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:
             how = f"stands still: another ended well {_PARTING:.0f} seconds ago. Ending it too"
         else:
             continue
-        print(f"process {number} of {len(codes)} {how}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"process {number} of {len(codes)} {how}\n")  # in one piece
     deadline = time.monotonic() + (_GRACE if failed else 0)
     while any(process.poll() is None for process in started) and time.monotonic() < deadline:
         time.sleep(_PAUSE)
@@ -113,9 +115,12 @@ def _send(started: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """One below those that systems give to connections, so that none takes it until it is used."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise OSError("none of 100 ports from 20000 to 32000 of 127.0.0.1 is free")
 
 
 if __name__ == "__main__":

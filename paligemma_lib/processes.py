@@ -74,6 +74,9 @@ def joined(
         return
     with Heartbeats() as heartbeats:
         try:
+            # Connects all: on CPUs JAX gives the first message 30 seconds, and whoever sends it may
+            # be waiting for another that downloads a checkpoint.
+            sync_global_devices("the beginning")
             yield
             sync_global_devices("the end")
             if mine:
@@ -179,17 +182,15 @@ def _watched(what: str, patience: float) -> Iterator[None]:
     """Says what is waited for. After its own timeout JAX would abort with a stack trace of C++."""
 
     def remind() -> None:
-        print(f"waiting for {what}", file=sys.stderr, flush=True)
+        _tell(f"waiting for {what}")
 
     def give_up() -> None:
         there = connected()
         come = f". Of the others, only these have come: {', '.join(there)}" if there else ""
-        print(
+        _tell(
             f"waited {patience:.0f} seconds for {what}, in vain. Start all of them at about the "
             "same time, with the same address, which must be one of process 0's machine that "
-            f"the others reach (no firewall, and no proxy for it), and a free port{come}",
-            file=sys.stderr,
-            flush=True,
+            f"the others reach (no firewall, and no proxy for it), and a free port{come}"
         )
         os._exit(1)
 
@@ -213,25 +214,36 @@ def _end(error: BaseException, heartbeats: Heartbeats) -> None:
     for each in _ENDING:
         signal.signal(each, signal.SIG_IGN)  # it ends already
     me = f"process {jax.process_index()} of {jax.process_count()}"
-    code: Any = 1
+    code: Any = None
     if isinstance(error, SystemExit):
         code = error.code or 0
     elif isinstance(error, KeyboardInterrupt):
         code = 128 + signal.SIGINT
     elif isinstance(error, (ValueError, OSError)):  # of the user, or of a connection
         code = f"{type(error).__name__}: {error}"
-    else:
+    missing: list[str] = []
+    if code is None or _BROKEN.search(str(error)):
         heartbeats.follow()  # another one's end may have caused it
-        traceback.print_exception(error)
     if _BROKEN.search(str(error)):
-        for other in heartbeats.missing():
-            print(f"{me}: {other} is missing", file=sys.stderr)
+        missing = heartbeats.missing()  # meanwhile it may be heard of, and followed
+    heartbeats.ending()
+    if code is None:
+        traceback.print_exception(error)
+        code = 1
+    for other in missing:
+        _tell(f"{me}: {other} is missing")
     asked = isinstance(error, (SystemExit, KeyboardInterrupt))
     why = f"exit code {code}" if asked else f"{type(error).__name__}: {error}"
     if not isinstance(code, int):
-        print(f"{me}: {code}", file=sys.stderr)
+        _tell(f"{me}: {code}")
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     heartbeats.farewell(code, why)
     os._exit(code)
+
+
+def _tell(line: str) -> None:
+    """In one piece, also where output is unbuffered: other processes write to the same terminal."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

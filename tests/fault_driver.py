@@ -197,9 +197,8 @@ def damage_data(driver: Driver, run: Run) -> str:
     place = driver.random.randrange(file.stat().st_size)
     how(file, place)
     with driver.start(run) as started:
-        started.expect(
-            1, r"-train\.tfrecord.* (is damaged|damaged at byte|is cut off)|build it again"
-        )
+        damaged = r"-train\.tfrecord.* (is damaged|damaged at byte|is cut off)"
+        started.expect(1, rf"{damaged}|build (it|the data set) again")
     os.replace(kept, file)
     return f"{how.__name__} byte {place}"
 

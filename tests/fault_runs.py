@@ -91,7 +91,7 @@ class Started:
             return [self.process.pid]
         with contextlib.suppress(OSError):
             file = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-            return sorted(map(int, file.read_text().split()))
+            return [int(pid) for pid in file.read_text().split()]
         return []
 
     def is_whole(self) -> bool:

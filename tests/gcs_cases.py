@@ -8,7 +8,9 @@ TensorFlow goes to Google's own addresses, and gets here by a proxy with a certi
 TensorStore and Google's Python client have variables for other addresses.
 """
 
+import contextlib
 import http.server
+import itertools
 import json
 import re
 import ssl
@@ -56,6 +58,7 @@ class Storage(http.server.ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.generations: dict[str, int] = {}
         self.uploads: dict[str, str] = {}
+        self.numbers = itertools.count()  # of uploads
         self.requests: list[str] = []
         self.lock = threading.Lock()
         url = f"http://127.0.0.1:{self.server_port}"
@@ -176,7 +179,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.refused(key, query):
             return self.say(412)
         if kind == "resumable":
-            number = str(len(server.uploads))
+            number = str(next(server.numbers))
             server.uploads[number] = key
             scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
             place = f"{scheme}://{self.headers['Host']}/uploads/{number}"
@@ -203,7 +206,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             query.get("prefix", ""),
         )
         found, folders = [], set()
-        for key in sorted(self.server.objects):
+        for key in sorted(self.server.objects.copy()):
             name = key.removeprefix(f"{bucket}/")
             if name == key or not name.startswith(prefix) or name < start or (end and name >= end):
                 continue
@@ -211,7 +214,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if between:
                 folders.add(prefix + first + between)
             else:
-                found.append(self.server.resource(key))
+                with contextlib.suppress(KeyError):  # just deleted
+                    found.append(self.server.resource(key))
         self.json({"kind": "storage#objects", "items": found, "prefixes": sorted(folders)})
 
     def object(self, key: str, query: dict) -> None:

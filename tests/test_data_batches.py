@@ -113,6 +113,7 @@ def test_damaged_data_raise_with_their_place(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_program_may_end_while_batches_are_made(pattern):
     """Threads that call Python while it shuts down used to abort the program, now and then."""
     code = f"""
@@ -124,7 +125,7 @@ batches = train_batches(from_tfrecords({pattern!r}), tiny_tokenizer(), image_siz
 next(batches)
 """
     for _ in range(8):
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=100)
 
 
 @pytest.mark.slow

@@ -39,7 +39,9 @@ def executed(client_library, tmp_path_factory):
     shutil.copytree(NOTEBOOK.parent, folder, ignore=leave)
     notebook = nbformat.read(folder / NOTEBOOK.name, as_version=4)
     place = {"metadata": {"path": str(folder)}}
-    client = client_library.NotebookClient(notebook, kernel_name="python3", resources=place)
+    client = client_library.NotebookClient(
+        notebook, kernel_name="python3", resources=place, startup_timeout=300
+    )
     client.execute(env=os.environ | {"PYTHONPATH": str(ROOT)})
     if "EXECUTED_NOTEBOOK" in os.environ:  # to look at
         nbformat.write(notebook, os.environ["EXECUTED_NOTEBOOK"])
@@ -80,7 +82,7 @@ def test_cells_are_short_and_define_nothing(committed):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 class TestRun:
     def test_no_cell_fails_or_warns(self, executed):
         for cell in executed.values():

@@ -20,9 +20,9 @@ def run(code: str) -> str:
 def test_importing_the_library_is_instant_and_loads_neither_tensorflow_nor_jax():
     code = """
 import json, sys, time
-start = time.perf_counter()
+start = time.process_time()
 import paligemma_lib
-print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))
+print(json.dumps([time.process_time() - start, sorted(sys.modules)]))
 """
     seconds, modules = json.loads(run(code))
     assert seconds < 0.3

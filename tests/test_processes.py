@@ -144,6 +144,22 @@ def test_two_processes_exchange_what_they_have_and_end_together(script, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT)
+def test_the_first_may_take_its_time(script):
+    """JAX gives the first message between CPUs 30 seconds."""
+    path = script("""
+        import sys, time
+        from paligemma_lib import processes
+
+        host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
+        with processes.joined(host, int(count), int(number)), processes.first_alone():
+            time.sleep(35 if number == "0" else 0)
+    """)
+    result = launched(2, [path])
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
 def test_who_waits_in_vain_is_told_where():
     address = f"127.0.0.1:{launch._free_port()}"
     program = f"""

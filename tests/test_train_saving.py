@@ -265,7 +265,7 @@ TOGETHER = """
             wanted = np.split(np.arange(1 << 16, dtype=np.float32) + 1, 2)[int(number)]
             assert int(state.step) == 1 and np.array_equal(mine, wanted)
             checkpoints.save(state_at(2), {})
-    print("restored by", number)
+    sys.stdout.write(f"restored by {number}\\n")
 """
 
 
