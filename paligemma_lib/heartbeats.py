@@ -81,7 +81,7 @@ class Heartbeats:
         The first one counts. Process 0 stays until the others have heard: without its coordinator
         JAX would end them in its own way.
         """
-        self._over.set()
+        self._over.set()  # nobody else's words are followed any more
         words = f"{int(code) or 1} process {jax.process_index()} of {self._count} ended: {why}"
         telling = threading.Thread(target=self._leave, args=(words,), daemon=True)
         telling.start()  # the coordinator may stand still

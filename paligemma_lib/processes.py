@@ -73,7 +73,7 @@ def joined(
         yield
         return
     if jax.process_count() > 2 and jax.default_backend() == "cpu":
-        # JAX 0.10's programs from its cache send their messages in other orders than each other.
+        # Programs from JAX 0.10's cache do not fit together: Gloo aborts over sizes of messages.
         jax.config.update("jax_enable_compilation_cache", False)
     with Heartbeats() as heartbeats:
         try:
