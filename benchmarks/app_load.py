@@ -39,7 +39,7 @@ def main() -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "examples" / "app.py")]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "examples" / "app" / "app.py")]
     command += [f"--server.port={port}", "--server.headless=true", "--"]
     server = subprocess.Popen([*command, "--checkpoint", args.checkpoint], cwd=ROOT)
     try:

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flickr8k_tfds.files import MAX_PICTURE_BYTES
 from flickr8k_tfds.layout import Layout, locate
+from flickr8k_tfds.trees import MAX_PICTURE_BYTES
 
 
 def build_seconds(manual_dir: Path, config: str) -> tuple[float, float]:

@@ -31,7 +31,7 @@ from paligemma_lib.checkpoint.matching import expected_shapes
 from paligemma_lib.checkpoint.npz import write_npz
 from paligemma_lib.checkpoint.placement import row_blocks
 
-CONFIG = model.config.paligemma_3b()
+CONFIG = model.variants.paligemma_3b()
 DTYPE = jnp.dtype("bfloat16")
 BLOCK = 32 << 20
 

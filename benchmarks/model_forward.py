@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from paligemma_lib import model
-from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig, SiglipConfig
+from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
 
 CONFIG = PaliGemmaConfig(
     SiglipConfig(image_size=224, width=384, depth=12, mlp_dim=1536, num_heads=6),

@@ -70,7 +70,7 @@ def ours(dtype: str, remat: str) -> Iterator[Any]:
 
     from paligemma_lib import model, sharding, train
 
-    config = dataclasses.replace(model.config.paligemma_3b(), dtype=dtype, remat=remat)
+    config = dataclasses.replace(model.variants.paligemma_3b(), dtype=dtype, remat=remat)
     mesh = sharding.make_mesh()
     optimizer = train.make_optimizer(
         "sgd", learning_rate=RATE, total_steps=1, schedule="constant", clip_norm=None
@@ -98,7 +98,7 @@ def big_vision() -> Iterator[Any]:
         img={"variant": "So400m/14", "pool_type": "none", "scan": True},
     )
     params = random_params(
-        model.abstract_params(model.config.paligemma_3b()),
+        model.abstract_params(model.variants.paligemma_3b()),
         lambda name: "float32" if name.startswith("llm/layers/attn/") else "bfloat16",
     )
     step, batch = notebook_step(theirs), example(1)

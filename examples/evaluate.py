@@ -25,7 +25,6 @@ import jax
 from options import add_captioning_options, captions_of, drawn_scenes, joined, printable
 
 import paligemma_lib as pg
-from paligemma_lib.atomic import path_of
 from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.data.sources import Source
 from paligemma_lib.evaluation import (
@@ -48,6 +47,7 @@ from paligemma_lib.metrics import (
     write_predictions,
 )
 from paligemma_lib.report import Example, Report
+from paligemma_lib.runtime.atomic import path_of
 
 DRAWN = 100  # pictures where no data are given
 CHUNK = 64  # records read at a time where only their captions are wanted

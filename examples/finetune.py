@@ -2,7 +2,7 @@
 
     python examples/finetune.py                                   # a small model, drawn pictures
     python examples/finetune.py --config=examples/configs/flickr8k.py --config.batch_size=16
-    python -m paligemma_lib.launch --count 2 examples/finetune.py --cpu         # two processes
+    python -m paligemma_lib.runtime.launch --count 2 examples/finetune.py --cpu
 
 Checkpoints, metrics, TensorBoard's events, the exported model and the report lie in the config's
 workdir. The same command goes on where it was stopped (by SIGTERM, with exit code 143) or killed,
@@ -30,12 +30,12 @@ from ml_collections import ConfigDict, config_flags
 from results import caption_test_pictures, finish, pixels_of, predictions_before
 
 import paligemma_lib as pg
-from paligemma_lib import processes
-from paligemma_lib.atomic import path_of
 from paligemma_lib.batch import Batch
 from paligemma_lib.data.batches import Batches
 from paligemma_lib.doctor import Stage, may_differ_of, optimizer_of, plain
-from paligemma_lib.termination import EXIT_CODE, Termination, exit_on_sigterm
+from paligemma_lib.runtime import processes
+from paligemma_lib.runtime.atomic import path_of
+from paligemma_lib.runtime.termination import EXIT_CODE, Termination, exit_on_sigterm
 from paligemma_lib.train import Checkpoints, Optimizer, Progress, TrainState
 from paligemma_lib.train.identity import CHECKPOINTS
 

@@ -15,15 +15,16 @@ import jax
 import tensorflow_datasets as tfds
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from sample_data import write_scenes
 
 import flickr8k_tfds
 import paligemma_lib as pg
-from paligemma_lib import doctor, processes
-from paligemma_lib.atomic import is_remote, path_of, remove_partial, whole_file
+from paligemma_lib import doctor
 from paligemma_lib.data.sources import Source
 from paligemma_lib.doctor import Setup, Stage
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime import processes
+from paligemma_lib.runtime.atomic import is_remote, path_of, remove_partial, whole_file
+from paligemma_lib.sample_data import write_scenes
 from paligemma_lib.tokenizer import Tokenizer
 
 _CHUNK = 64  # records read at a time

@@ -5,15 +5,14 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 
-from sample_data import write_scenes
-
 import paligemma_lib as pg
-from paligemma_lib import processes
 from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.checkpoint.arrays import DTYPES
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Beam, BestOf, Greedy, Sample
 from paligemma_lib.decode.loop import Sampler
+from paligemma_lib.runtime import processes
+from paligemma_lib.sample_data import write_scenes
 
 _UNSEEN = 1  # seed of scenes that the packaged model has not been trained on
 

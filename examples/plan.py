@@ -23,10 +23,10 @@ from ml_collections import ConfigDict
 
 import paligemma_lib as pg
 from paligemma_lib import planning
+from paligemma_lib.checkpoint.configuration import published
 from paligemma_lib.doctor.config import config_of, stages_of
-from paligemma_lib.doctor.kaggle import published
 from paligemma_lib.doctor.setup import Stage
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.planning import Compiled, Decoding, Job, Slices, Training
 
 POD = Path(__file__).parent / "configs" / "pod.py"
@@ -134,7 +134,7 @@ def model_of(config: ConfigDict) -> PaliGemmaConfig:
     """
     given = config.model
     if not given.checkpoint:
-        model = getattr(pg.model.config, given.name)()
+        model = getattr(pg.model.variants, given.name)()
         vocab_size = given.vocab_size or model.language.vocab_size
         language = dataclasses.replace(model.language, vocab_size=vocab_size)
         model = dataclasses.replace(model, language=language)

@@ -25,12 +25,12 @@ import jax
 from options import add_captioning_options, captions_of, drawn_scenes, joined, printable
 
 import paligemma_lib as pg
-from paligemma_lib.atomic import is_remote, path_of, whole_file
 from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption
 from paligemma_lib.evaluation import alternatives_of, environment, picture_of
 from paligemma_lib.report import Example, Report, contact_sheet, write_report
+from paligemma_lib.runtime.atomic import is_remote, path_of, whole_file
 
 DRAWN = 12  # pictures where none are given
 SHOWN = 48  # pictures on a page or a sheet

@@ -12,8 +12,6 @@ from ingredients import Ingredients
 from ml_collections import ConfigDict
 
 import paligemma_lib as pg
-from paligemma_lib import processes
-from paligemma_lib.atomic import whole_file
 from paligemma_lib.captioner import Captioned, Captioner
 from paligemma_lib.checkpoint.gathering import whole
 from paligemma_lib.data.replacing import Replacing
@@ -35,6 +33,8 @@ from paligemma_lib.metrics import (
     write_predictions,
 )
 from paligemma_lib.report import Chart, Example, Line, ParameterGroup, Report
+from paligemma_lib.runtime import processes
+from paligemma_lib.runtime.atomic import whole_file
 from paligemma_lib.train import TrainState
 from paligemma_lib.trainable import pieces_shape
 

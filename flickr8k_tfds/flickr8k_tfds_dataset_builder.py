@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from flickr8k_tfds.captions import Defect
-from flickr8k_tfds.files import MAX_PICTURE_BYTES, DatasetError, UnreadableFile
+from flickr8k_tfds.caption_tables import Defect
+from flickr8k_tfds.image_checks import BadPicture, Picture, decode, describe, sha256, square_png
 from flickr8k_tfds.layout import (
     WAYS_OUT,
     Layout,
@@ -31,8 +31,8 @@ from flickr8k_tfds.layout import (
     locate,
 )
 from flickr8k_tfds.parallel import map_ahead
-from flickr8k_tfds.pictures import BadPicture, Picture, decode, describe, sha256, square_png
 from flickr8k_tfds.splitting import SPLITS, check_fractions, hashed_split, official_splits
+from flickr8k_tfds.trees import MAX_PICTURE_BYTES, DatasetError, UnreadableFile
 from flickr8k_tfds.verification import Verification
 
 REPORT_FILE = "verification.json"

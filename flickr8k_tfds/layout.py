@@ -14,8 +14,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from flickr8k_tfds.captions import Defect, Table, parse_csv, parse_tokens
-from flickr8k_tfds.files import (
+from flickr8k_tfds.caption_tables import Defect, Table, parse_csv, parse_tokens
+from flickr8k_tfds.trees import (
     MAX_TABLE_BYTES,
     DatasetError,
     Folder,
@@ -41,7 +41,7 @@ Any one of these provides the pictures and captions:
   4. Pictures of your own: a folder with Images/ and a captions.txt of lines `image,caption`:
        tfds build flickr8k_tfds --manual_dir=FOLDER
   5. Drawn sample pictures, without any download:
-       python examples/sample_data.py sample && tfds build flickr8k_tfds --manual_dir=sample"""
+       paligemma sample-data sample && tfds build flickr8k_tfds --manual_dir=sample"""
 
 _KAGGLE_TABLE = re.compile(r"((?:[^/]+/)?)captions\.txt")
 _TOKENS = re.compile(r"(?:[^/]+/)?Flickr8k\.token\.txt")

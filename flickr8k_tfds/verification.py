@@ -15,10 +15,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from flickr8k_tfds.captions import Defect, Table
-from flickr8k_tfds.files import DatasetError
-from flickr8k_tfds.pictures import Picture
+from flickr8k_tfds.caption_tables import Defect, Table
+from flickr8k_tfds.image_checks import Picture
 from flickr8k_tfds.splitting import SPLITS, official_splits
+from flickr8k_tfds.trees import DatasetError
 
 _CAPTIONS_PER_PICTURE = 5
 _EXAMPLES_SHOWN = 3

@@ -24,15 +24,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from paligemma_lib import hub, processes, tokenizer
-from paligemma_lib.atomic import is_remote, path_of
+from paligemma_lib import hub, tokenizer
 from paligemma_lib.checkpoint import load_params, read_config
 from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption, Greedy, generate
 from paligemma_lib.decode.loop import Sampler
 from paligemma_lib.model import abstract_params
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime import processes
+from paligemma_lib.runtime.atomic import is_remote, path_of
 from paligemma_lib.sharding import AXES, param_shardings
 from paligemma_lib.tokenizer import Tokenizer
 

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import jax
 
-from paligemma_lib.atomic import whole_file
 from paligemma_lib.captioner import Captioned
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption
 from paligemma_lib.metrics import Difference, ImageId, Scores, permuted
 from paligemma_lib.report import Alternative, Example, Report, Score, write_report
+from paligemma_lib.runtime.atomic import whole_file
 
 RANK_BY = "CIDEr"
 PACKAGES = ("paligemma_lib", "jax", "flax", "tensorflow", "numpy", "pillow")

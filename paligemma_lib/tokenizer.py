@@ -17,8 +17,8 @@ from collections.abc import Iterable
 
 import sentencepiece
 
-from paligemma_lib.atomic import path_of
 from paligemma_lib.batch import BOS, EOS, PAD
+from paligemma_lib.runtime.atomic import path_of
 
 UNKNOWN = 3
 _MAX_FILE_BYTES = 64 << 20

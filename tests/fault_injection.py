@@ -28,8 +28,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 import paligemma_lib as pg
-from paligemma_lib import captioner, heartbeats, retries
+from paligemma_lib import captioner
 from paligemma_lib.data import batches, files, pipeline
+from paligemma_lib.runtime import heartbeats, retries
 from paligemma_lib.train import Checkpoints
 
 FINETUNE = Path(__file__).resolve().parents[1] / "examples" / "finetune.py"

@@ -64,7 +64,7 @@ class Started:
         command = [str(INJECTION), f"--config={DEMO}", "--cpu"]
         command += [f"--config.{name}={value}" for name, value in changes.items()]
         if run.count > 1:
-            command = ["-m", "paligemma_lib.launch", "--count", str(run.count), *command]
+            command = ["-m", "paligemma_lib.runtime.launch", "--count", str(run.count), *command]
         environment = {
             **os.environ,
             "FAULTS": json.dumps(faults),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from paligemma_lib import model
-from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig, SiglipConfig
+from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
 
 VERSIONS = (1, 2)
 

@@ -12,7 +12,7 @@ import flax.traverse_util
 import pytest
 
 import paligemma_lib as pg
-from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig, SiglipConfig
+from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
 from paligemma_lib.planning import Job, Training, compile_job
 
 needs_libtpu = pytest.mark.skipif(

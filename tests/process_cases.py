@@ -16,7 +16,7 @@ TIMEOUT = 800  # seconds, of a machine that does other things besides
 def launched(count: int, command: list[str]) -> subprocess.CompletedProcess:
     """Runs a script in so many processes."""
     if count > 1:
-        command = ["-m", "paligemma_lib.launch", "--count", str(count), *command]
+        command = ["-m", "paligemma_lib.runtime.launch", "--count", str(count), *command]
     return subprocess.run(
         [sys.executable, *command],
         env=ENVIRONMENT,

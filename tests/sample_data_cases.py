@@ -1,4 +1,4 @@
-"""Scenes of examples/sample_data.py with what is said of them."""
+"""Scenes of paligemma_lib.sample_data with what is said of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import csv
 import random
 from pathlib import Path
 
-import labels
-import sample_data
-import scenes
+from paligemma_lib import sample_data
+from paligemma_lib.sample_data import labels, scenes
 
 COUNT = 400  # scenes looked at where no picture is drawn
 

@@ -10,8 +10,14 @@ import textwrap
 import pytest
 from gcs_cases import Storage
 
-from paligemma_lib import retries
-from paligemma_lib.atomic import is_remote, path_of, remove_partial, whole_file, whole_folder
+from paligemma_lib.runtime import retries
+from paligemma_lib.runtime.atomic import (
+    is_remote,
+    path_of,
+    remove_partial,
+    whole_file,
+    whole_folder,
+)
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ def test_what_a_killed_process_leaves_can_be_removed(tmp_path):
     program = """
         import os, sys
         from pathlib import Path
-        from paligemma_lib.atomic import whole_file, whole_folder
+        from paligemma_lib.runtime.atomic import whole_file, whole_folder
 
         folder = Path(sys.argv[1])
         with whole_file(folder / "file") as file, whole_folder(folder / "folder") as partial:

@@ -4,8 +4,9 @@ import captioning_cases as cases
 import jax
 import pytest
 
-from paligemma_lib import captioner, processes
+from paligemma_lib import captioner
 from paligemma_lib.captioner import Captioner
+from paligemma_lib.runtime import processes
 
 
 class Watched:

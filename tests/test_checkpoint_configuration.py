@@ -25,10 +25,10 @@ from paligemma_lib.checkpoint.matching import expected_shapes
 
 PUBLISHED = [
     *(make(size) for name, make in MODELS.items() if "gemma" in name for size in (224, 448)),
-    model.config.paligemma_3b(896),
-    model.config.nano(),
-    model.config.nano(48),
-    model.config.scratch(),
+    model.variants.paligemma_3b(896),
+    model.variants.nano(),
+    model.variants.nano(48),
+    model.variants.scratch(),
 ]
 TINY = [cases.tiny_config(version) for version in cases.VERSIONS]
 
@@ -55,8 +55,8 @@ def test_published_models_have_names(config):
 
 def test_other_models_have_none():
     assert published_name(TINY[0]) is None
-    wide = dataclasses.replace(model.config.nano().language, mlp_dim=770)
-    assert published_name(dataclasses.replace(model.config.nano(), language=wide)) is None
+    wide = dataclasses.replace(model.variants.nano().language, mlp_dim=770)
+    assert published_name(dataclasses.replace(model.variants.nano(), language=wide)) is None
 
 
 @pytest.mark.parametrize("version", cases.VERSIONS)
@@ -88,9 +88,11 @@ def test_shapes_that_tell_nothing_are_an_error(tmp_path, name, shape, message):
 
 
 def test_differing_fields_are_those_that_make_the_model():
-    config = model.config.paligemma2_3b()
+    config = model.variants.paligemma2_3b()
     language = dataclasses.replace(config.language, query_scale=256**-0.5, final_softcap=30.0)
-    other = dataclasses.replace(model.config.paligemma2_3b(448), language=language, dtype="float16")
+    other = dataclasses.replace(
+        model.variants.paligemma2_3b(448), language=language, dtype="float16"
+    )
     assert differing_fields(config, other) == {"language.final_softcap": 30.0}
 
 
@@ -161,8 +163,8 @@ HUB_2 = {
 
 
 def test_published_files_are_read(tmp_path):
-    assert read_config_json(written(tmp_path, HUB_1)) == model.config.paligemma_3b()
-    want = with_language(model.config.paligemma2_3b(), final_softcap=30.0)
+    assert read_config_json(written(tmp_path, HUB_1)) == model.variants.paligemma_3b()
+    want = with_language(model.variants.paligemma2_3b(), final_softcap=30.0)
     assert read_config_json(written(tmp_path, HUB_2)) == want
     assert read_config(tmp_path) == want
 

@@ -135,7 +135,7 @@ def test_what_cannot_be_converted_leaves_nothing(tmp_path, target, options, erro
 
 @pytest.fixture
 def nano(tmp_path):
-    save_params(tmp_path / "nano.npz", cases.random_params(model.config.nano()), "bfloat16")
+    save_params(tmp_path / "nano.npz", cases.random_params(model.variants.nano()), "bfloat16")
     return tmp_path / "nano.npz"
 
 

@@ -43,8 +43,10 @@ def test_all_differences_are_in_one_error(path):
 
 
 def test_another_model_is_named(path):
-    save_params(path, cases.random_params(model.config.nano(48)))
-    with pytest.raises(ValueError, match=r"It is nano at 48 pixels: take config.nano\(image_size="):
+    save_params(path, cases.random_params(model.variants.nano(48)))
+    with pytest.raises(
+        ValueError, match=r"It is nano at 48 pixels: take variants.nano\(image_size="
+    ):
         load_params(path, CONFIG)
     save_params(path, PARAMS)
     with pytest.raises(ValueError, match="It is another model at 32 pixels: take .*read_config"):

@@ -202,7 +202,7 @@ import sys
 import jax, numpy as np
 import model_cases as cases
 from paligemma_lib.checkpoint import load_params
-from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig, SiglipConfig
+from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
 
 def resident(field):
     for line in open("/proc/self/status"):

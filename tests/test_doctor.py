@@ -241,7 +241,7 @@ def test_a_workdir_without_room_or_rights(setup, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="file/run cannot be written to .NotADirectoryError"):
         checks.workdir(setup(workdir=str(file / "run")))
     usage = SimpleNamespace(free=1000)
-    monkeypatch.setattr("paligemma_lib.doctor.room.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("paligemma_lib.runtime.disk_space.shutil.disk_usage", lambda path: usage)
     run = tmp_path / "run"
     with pytest.raises(OSError, match="GiB for checkpoints .* are free: make room"):
         checks.workdir(setup(workdir=str(run)))
@@ -253,7 +253,7 @@ def test_a_workdir_without_room_or_rights(setup, tmp_path, monkeypatch):
 
 def test_the_room_for_checkpoints_grows_with_what_trains_and_is_kept(setup, monkeypatch):
     asked = []
-    monkeypatch.setattr(checks, "check_room", lambda folder, needed: asked.append(needed))
+    monkeypatch.setattr(checks, "check_space", lambda folder, needed: asked.append(needed))
     sgd = pg.train.make_optimizer("sgd", learning_rate=0.1, total_steps=1)
     for changes in ({"keep": 1}, {"keep": 2}, {"keep": 1, "optimizer": sgd}):
         checks.workdir(

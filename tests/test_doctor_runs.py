@@ -10,8 +10,9 @@ import pytest
 from finetune_cases import leave_record, of, tiny_run
 from process_cases import ENVIRONMENT, ROOT, TIMEOUT
 
-from paligemma_lib import doctor, launch
+from paligemma_lib import doctor
 from paligemma_lib.doctor import Setup, checks
+from paligemma_lib.runtime import launch
 from paligemma_lib.train.identity import CHECKPOINTS
 
 

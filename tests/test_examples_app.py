@@ -188,7 +188,7 @@ while not service.problem:
     time.sleep(0.1)
 print("tensorflow" in sys.modules, "keras" in sys.modules)
 """
-    paths = os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parents[1])])
+    paths = os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parents[2])])
     environment = os.environ | {"PYTHONPATH": paths}
     found = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True

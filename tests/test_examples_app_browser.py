@@ -17,8 +17,9 @@ from pathlib import Path
 import captioning_cases as cases
 import numpy as np
 import pytest
-import sample_data
 from PIL import Image
+
+from paligemma_lib import sample_data
 
 try:
     import streamlit  # noqa: F401
@@ -69,7 +70,7 @@ def running(folder: Path, model: dict[str, str]) -> Iterator[str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         **model,
     }
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "examples" / "app.py")]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "examples" / "app" / "app.py")]
     command += [f"--server.port={port}", "--server.headless=true"]
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(

@@ -22,12 +22,12 @@ def fields(config, prefix=""):
 def test_a_config_sets_known_fields_to_values_that_work(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     assert sorted(fields(config)) == sorted(fields(base.get_config()))
-    model = getattr(pg.model.config, config.model.name)()
+    model = getattr(pg.model.variants, config.model.name)()
     for stage in doctor.stages_of(config):
         assert pg.trainable.trained_rows(pg.model.abstract_params(model), stage.trainable)
     doctor.optimizer_of(config, total_steps=100)
-    assert config.model.dtype in pg.model.config.DTYPES
-    assert config.model.remat in pg.model.config.REMAT
+    assert config.model.dtype in pg.model.variants.DTYPES
+    assert config.model.remat in pg.model.variants.REMAT
     assert config.batch_size % config.microbatches == 0
 
 

@@ -5,11 +5,11 @@ import captioning_cases as cases
 import evaluate
 import pytest
 from report_cases import Page
-from sample_data import write_scenes
 
 import paligemma_lib as pg
 from paligemma_lib.metrics import compare, permuted, read_predictions, score, write_predictions
 from paligemma_lib.metrics.java_scores import JavaScore
+from paligemma_lib.sample_data import write_scenes
 
 NAMES = [f"{k}.png" for k in range(5)]
 REFERENCES = {

@@ -37,7 +37,7 @@ def run(count: int, config, workdir, folder: Path, storage, *command: str) -> st
     file = write_config(of(config, workdir), folder / f"config{count}.py")
     script = [*(command or (str(ROOT / "examples" / "finetune.py"), f"--config={file}"))]
     if count > 1:
-        script = ["-m", "paligemma_lib.launch", "--count", str(count), *script]
+        script = ["-m", "paligemma_lib.runtime.launch", "--count", str(count), *script]
     environment = ENVIRONMENT | storage.environment
     done = subprocess.run(
         [sys.executable, *script], env=environment, capture_output=True, text=True, timeout=TIMEOUT

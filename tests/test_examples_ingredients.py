@@ -6,11 +6,10 @@ from types import SimpleNamespace
 
 import ingredients
 import pytest
-import sample_data
 from finetune_cases import of, tiny_run
 
 import paligemma_lib as pg
-from paligemma_lib import doctor
+from paligemma_lib import doctor, sample_data
 from paligemma_lib.doctor.setup import SPLITS
 from paligemma_lib.train import memory
 

@@ -53,7 +53,7 @@ def model_named(monkeypatch):
 
 def test_a_published_model_is_known_by_its_name(model_named):
     found = model_named("checkpoint=google/paligemma-2/jax/paligemma2-28b-pt-448", "remat=dots")
-    sizes = pg.model.config.paligemma2_28b(448)
+    sizes = pg.model.variants.paligemma2_28b(448)
     assert (found.language, found.vision) == (sizes.language, sizes.vision)
     assert (found.remat, found.dtype) == ("dots", "bfloat16")
     assert model_named("image_size=896").vision.num_tokens == 4096

@@ -105,7 +105,7 @@ def test_sigterm_to_one_stops_all_and_a_kill_of_one_ends_all(config, tmp_path):
     workdir = tmp_path / "run"
     longer = {"epochs": 400.0, "save_every": 1e6, "validate_every": 1e6, "evaluate_before": False}
     file = write_config(of(config, workdir, **longer), tmp_path / "config.py")
-    command = [sys.executable, "-m", "paligemma_lib.launch", "--count", "2"]
+    command = [sys.executable, "-m", "paligemma_lib.runtime.launch", "--count", "2"]
     command += [str(EXAMPLES / "finetune.py"), f"--config={file}"]
 
     def run(number: signal.Signals, after: int) -> int:

@@ -108,7 +108,7 @@ def test_what_fits_follows_memory():
 
 
 def test_what_fits_is_what_training_would_be_told():
-    config = pg.model.config.paligemma_3b(224)
+    config = pg.model.variants.paligemma_3b(224)
     row = views.what_fits({}).splitlines()[1]
     optimizer = pg.train.make_optimizer("adamw", learning_rate=1e-4, total_steps=1)
     needed = pg.train.bytes_needed(

@@ -24,8 +24,8 @@ from flickr8k_sources import (
 from PIL import Image
 
 import flickr8k_tfds
-from flickr8k_tfds.files import DatasetError
 from flickr8k_tfds.layout import NothingFoundError
+from flickr8k_tfds.trees import DatasetError
 
 ROOT = Path(flickr8k_tfds.__file__).parents[1]
 

@@ -2,8 +2,8 @@ import pytest
 from flickr8k_sources import closed, kaggle_files, picture, token_table, write_tree, write_zip
 
 from flickr8k_tfds import layout
-from flickr8k_tfds.files import DatasetError
 from flickr8k_tfds.layout import NothingFoundError, fetch_from_kaggle, locate
+from flickr8k_tfds.trees import DatasetError
 
 KAGGLE = kaggle_files({"a.jpg": picture()})
 TOKENS = {"Flickr8k.token.txt": token_table({"a.jpg": ["A dog ."]})}

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from flickr8k_tfds.captions import Defect, Table
-from flickr8k_tfds.files import DatasetError
-from flickr8k_tfds.pictures import Picture
+from flickr8k_tfds.caption_tables import Defect, Table
+from flickr8k_tfds.image_checks import Picture
 from flickr8k_tfds.splitting import official_splits
+from flickr8k_tfds.trees import DatasetError
 from flickr8k_tfds.verification import Verification
 
 

@@ -11,8 +11,8 @@ import jax
 import pytest
 from process_cases import TIMEOUT, launched
 
-from paligemma_lib import heartbeats
-from paligemma_lib.heartbeats import Heartbeats
+from paligemma_lib.runtime import heartbeats
+from paligemma_lib.runtime.heartbeats import Heartbeats
 
 OTHER = heartbeats._FOLDER + "1/host-7, pid 817"
 
@@ -174,7 +174,7 @@ def test_who_waits_for_a_missing_process_names_it_and_ends(tmp_path, how, who, t
     path.write_text(
         textwrap.dedent(f"""
         import os, signal, sys
-        from paligemma_lib import heartbeats, processes
+        from paligemma_lib.runtime import heartbeats, processes
         heartbeats.Heartbeats.__init__.__defaults__ = (6.0,)
         host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
         with processes.joined(host, int(count), int(number)):
@@ -198,7 +198,7 @@ def test_who_stands_still_at_the_very_end_is_named_too(tmp_path):
     path.write_text(
         textwrap.dedent("""
         import os, signal, sys
-        from paligemma_lib import heartbeats, processes
+        from paligemma_lib.runtime import heartbeats, processes
         heartbeats.Heartbeats.__init__.__defaults__ = (6.0,)
         host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
         meet = processes.sync_global_devices

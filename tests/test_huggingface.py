@@ -121,11 +121,11 @@ def test_layout_is_pytorchs(tmp_path):
 @pytest.mark.parametrize(
     "config",
     [
-        model.config.paligemma_3b(448),
-        model.config.paligemma2_3b(),
-        model.config.paligemma2_10b(),
-        model.config.paligemma2_28b(),
-        model.config.nano(),
+        model.variants.paligemma_3b(448),
+        model.variants.paligemma2_3b(),
+        model.variants.paligemma2_10b(),
+        model.variants.paligemma2_28b(),
+        model.variants.nano(),
     ],
     ids=["3b", "2-3b", "2-10b", "2-28b", "nano"],
 )

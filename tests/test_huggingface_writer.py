@@ -18,17 +18,17 @@ from paligemma_lib.checkpoint.huggingface.folder import WEIGHTS
 
 
 def test_settings_switch_off_what_defaults_get_wrong():
-    text = settings.model_settings(model.config.paligemma2_3b(), "bfloat16")["text_config"]
+    text = settings.model_settings(model.variants.paligemma2_3b(), "bfloat16")["text_config"]
     assert text["final_logit_softcapping"] is None
     assert text["attn_logit_softcapping"] == 50.0
     assert text["layer_types"] == ["full_attention"] * 26
     assert text["sliding_window"] >= text["max_position_embeddings"]
     assert text["query_pre_attn_scalar"] == 256
     assert text["vocab_size"] == 257_216
-    assert settings.model_settings(model.config.paligemma_3b(), "float32")["image_token_index"] == (
-        257_152
-    )
-    largest = settings.model_settings(model.config.paligemma2_28b(), "bfloat16")["text_config"]
+    assert settings.model_settings(model.variants.paligemma_3b(), "float32")[
+        "image_token_index"
+    ] == (257_152)
+    largest = settings.model_settings(model.variants.paligemma2_28b(), "bfloat16")["text_config"]
     assert largest["query_pre_attn_scalar"] == 144
 
 

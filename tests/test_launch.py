@@ -10,7 +10,7 @@ import time
 import pytest
 from process_cases import ENVIRONMENT
 
-from paligemma_lib import launch
+from paligemma_lib.runtime import launch
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_launcher_passes_signals_on(script, tmp_path, number, code):
         pathlib.Path({str(tmp_path)!r}, sys.argv[-1]).touch()
         time.sleep(60)
     """)
-    command = [sys.executable, "-m", "paligemma_lib.launch", "--count", "2", path]
+    command = [sys.executable, "-m", "paligemma_lib.runtime.launch", "--count", "2", path]
     with subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True) as launcher:
         while not all((tmp_path / f"--process={k}").exists() for k in range(2)):
             assert launcher.poll() is None

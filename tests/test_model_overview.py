@@ -30,7 +30,7 @@ def test_rows_and_totals():
 
 
 def test_every_parameter_of_a_model_that_is_not_loaded():
-    config = model.config.paligemma_3b()
+    config = model.variants.paligemma_3b()
     table = cells(parameter_table(model.abstract_params(config)))
     names = cases.flatten(model.abstract_params(config))
     assert [row[0] for row in table[1:]] == [*names, "total"]

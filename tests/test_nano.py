@@ -5,12 +5,12 @@ import random
 import re
 from importlib.resources import files
 
-import labels
 import pytest
-import sample_data
-from scenes import NOUNS
 
 import paligemma_lib as pg
+from paligemma_lib import sample_data
+from paligemma_lib.sample_data import labels
+from paligemma_lib.sample_data.scenes import NOUNS
 
 FOLDER = files("paligemma_lib") / "nano"
 SEED = 7  # of scenes that neither pretraining nor the default run has
@@ -22,7 +22,7 @@ def test_it_is_at_most_6_mb():
 
 def test_it_is_a_checkpoint_like_any_other():
     config = pg.checkpoint.read_config("nano")
-    assert config == pg.model.config.nano()
+    assert config == pg.model.variants.nano()
     params = pg.checkpoint.load_params("nano", config)
     assert params["llm"]["embedder"]["input_embedding"].dtype == "float16"
     tokenizer = pg.tokenizer.load(pg.captioner.tokenizer_of("nano"))

@@ -7,7 +7,7 @@ import pytest
 import paligemma_lib as pg
 from paligemma_lib.planning import Decoding, Job, Training, compile_job, compiling
 
-CONFIG = dataclasses.replace(pg.model.config.nano(48), remat="full")
+CONFIG = dataclasses.replace(pg.model.variants.nano(48), remat="full")
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from paligemma_lib.planning.program import (
 from paligemma_lib.trainable import Select
 
 MESH = pg.sharding.make_mesh(devices=jax.devices()[:1])
-CONFIG = pg.model.config.nano()
+CONFIG = pg.model.variants.nano()
 WORK = Training(batch_size=8, text_len=64)
 
 
@@ -36,7 +36,7 @@ WORK = Training(batch_size=8, text_len=64)
     ],
 )
 def test_a_job_goes_through_json(work):
-    job = Job(pg.model.config.paligemma2_28b(448), work, "v5p:2x2x2", slices=2)
+    job = Job(pg.model.variants.paligemma2_28b(448), work, "v5p:2x2x2", slices=2)
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 
 

@@ -12,7 +12,7 @@ GIB = 2**30
 LIMIT = 16 * GIB
 KEPT = {"full": 0.1, "dots": 0.4, "none": 1.6}  # GiB for each example of a device
 WORK = {"full": 1.3, "dots": 1.1, "none": 1.0}
-JOB = Job(pg.model.config.nano(), Training(256, 128), "v5e:2x4")
+JOB = Job(pg.model.variants.nano(), Training(256, 128), "v5e:2x4")
 
 
 class Compiler:

@@ -49,7 +49,7 @@ def test_what_does_not_fit_says_by_how_much():
 
 
 def test_weights_that_alone_do_not_fit_are_not_even_compiled():
-    job = Job(pg.model.config.paligemma2_10b(), dataclasses.replace(WORK, fsdp=1), "v5e:2x4")
+    job = Job(pg.model.variants.paligemma2_10b(), dataclasses.replace(WORK, fsdp=1), "v5e:2x4")
     found = compile_job(job)
     assert not found.fits
     assert found.peak == found.arguments > found.limit == CHIPS["v5e"].usable

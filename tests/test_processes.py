@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from process_cases import ENVIRONMENT, TIMEOUT, launched
 
-from paligemma_lib import launch, processes
 from paligemma_lib.checkpoint import gathering
+from paligemma_lib.runtime import launch, processes
 
 
 def test_alone_there_is_nothing_to_wait_for():
@@ -77,9 +77,9 @@ def script(tmp_path):
 TOGETHER = """
     import json, os, pathlib, signal, sys, time
     import psutil
-    from paligemma_lib import processes
+    from paligemma_lib.runtime import processes
     from paligemma_lib.checkpoint import gathering
-    from paligemma_lib.termination import Termination
+    from paligemma_lib.runtime.termination import Termination
 
     folder = pathlib.Path(sys.argv[1])
     host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
@@ -124,7 +124,14 @@ TOGETHER = """
 
 
 def test_two_processes_exchange_what_they_have_and_end_together(script, tmp_path):
-    command = [sys.executable, "-m", "paligemma_lib.launch", "--count", "2", script(TOGETHER)]
+    command = [
+        sys.executable,
+        "-m",
+        "paligemma_lib.runtime.launch",
+        "--count",
+        "2",
+        script(TOGETHER),
+    ]
     result = subprocess.run(
         [*command, str(tmp_path)], env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT
     )
@@ -150,7 +157,7 @@ def test_the_first_may_take_its_time(script):
     """JAX gives the first message between CPUs 30 seconds."""
     path = script("""
         import sys, time
-        from paligemma_lib import processes
+        from paligemma_lib.runtime import processes
 
         host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
         with processes.joined(host, int(count), int(number)), processes.first_alone():
@@ -164,7 +171,7 @@ def test_who_waits_in_vain_is_told_where():
     address = f"127.0.0.1:{launch._free_port()}"
     program = f"""
         import sys
-        from paligemma_lib import processes
+        from paligemma_lib.runtime import processes
         processes._REMINDER = 0.5
         with processes.joined("{address}", 2, int(sys.argv[1]), patience=2):
             print("never")
@@ -188,7 +195,7 @@ def test_who_waits_in_vain_is_told_where():
 def test_a_port_that_is_taken_is_told():
     with socket.create_server(("127.0.0.1", 0)) as server:
         program = f"""
-            from paligemma_lib import processes
+            from paligemma_lib.runtime import processes
             with processes.joined("127.0.0.1:{server.getsockname()[1]}", 2, 0):
                 print("never")
         """
@@ -205,7 +212,7 @@ def test_a_port_that_is_taken_is_told():
 @pytest.mark.slow
 def test_a_job_of_slurm_is_joined_by_itself():
     program = """
-        from paligemma_lib import processes
+        from paligemma_lib.runtime import processes
         with processes.joined():
             import jax
             assert processes.gather(str(jax.process_index()).encode()) == [b"0", b"1"]
@@ -235,7 +242,7 @@ def test_a_job_of_slurm_is_joined_by_itself():
 def test_an_error_in_one_process_ends_all(script, count, who):
     path = script(f"""
         import sys
-        from paligemma_lib import processes
+        from paligemma_lib.runtime import processes
         host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
         with processes.joined(host, int(count), int(number)):
             processes.gather(b"")

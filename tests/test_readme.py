@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from readme_cases import PAGES, ROOT, anchors, blocks, commands, links, messages, quoted_messages
 
 import paligemma_lib as pg
-from paligemma_lib import processes
+from paligemma_lib.runtime import processes
 
 SOURCES = ("paligemma_lib", "flickr8k_tfds", "examples")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from readme_cases import PAGES, ROOT, blocks, commands
-from sample_data import write_scenes
+
+from paligemma_lib.sample_data import write_scenes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

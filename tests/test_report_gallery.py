@@ -12,7 +12,7 @@ from report_cases import Page, examples, picture
 
 from paligemma_lib.report import Example, Report, render
 from paligemma_lib.report.gallery import choose
-from paligemma_lib.report.pictures import data_uri, thumbnail
+from paligemma_lib.report.thumbnails import data_uri, thumbnail
 
 
 def test_best_and_worst_come_first_and_others_evenly_between():

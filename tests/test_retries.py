@@ -7,8 +7,8 @@ import time
 import pytest
 import tensorflow as tf
 
-from paligemma_lib import retries
-from paligemma_lib.retries import may_pass, patiently
+from paligemma_lib.runtime import retries
+from paligemma_lib.runtime.retries import may_pass, patiently
 
 PASSING = [
     OSError(errno.EIO, "input/output error"),

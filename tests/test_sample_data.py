@@ -1,4 +1,4 @@
-"""Tests of examples/sample_data.py: the folder, whole or not at all, and the command."""
+"""Tests of paligemma_lib.sample_data: the folder, whole or not at all, and the command."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import drawing
 import pytest
-import sample_data
-import scenes
 from PIL import Image
 from sample_data_cases import labels_of, rows, sentences_of
+
+from paligemma_lib import sample_data
+from paligemma_lib.sample_data import drawing, scene_files, scenes
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -85,7 +85,7 @@ def test_count_below_one_is_refused(tmp_path: Path, count: int) -> None:
 
 def test_complete_folder_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sample_data.write_scenes(tmp_path / "scenes", count=2)
-    monkeypatch.setattr(sample_data, "draw", None)  # drawing again would fail
+    monkeypatch.setattr(scene_files, "draw", None)  # drawing again would fail
     assert sample_data.write_scenes(folder, count=2) == folder
 
 
@@ -129,7 +129,7 @@ def test_interrupted_run_leaves_nothing(
         return drawing.draw(scene, rng)
 
     calls = iter(range(100))
-    monkeypatch.setattr(sample_data, "draw", draw)
+    monkeypatch.setattr(scene_files, "draw", draw)
     with pytest.raises(error):
         sample_data.write_scenes(tmp_path / "scenes", count=8, workers=1)
     assert not list(tmp_path.iterdir())
@@ -137,9 +137,10 @@ def test_interrupted_run_leaves_nothing(
 
 def test_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     script = """
-        import os, sys, sample_data
-        sample_data.draw = lambda scene, rng: os._exit(9)
-        sample_data.write_scenes(sys.argv[1], count=3)
+        import os, sys
+        from paligemma_lib.sample_data import scene_files
+        scene_files.draw = lambda scene, rng: os._exit(9)
+        scene_files.write_scenes(sys.argv[1], count=3)
     """
     script = "\n".join(line.strip() for line in script.splitlines())
     out = tmp_path / "scenes"

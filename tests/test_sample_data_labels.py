@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-import objects
-import scenes
 from sample_data_cases import COUNT, labels_of, sentences_of
+
+from paligemma_lib.sample_data import objects, scenes
 
 
 def test_labels_are_five_different_ones_that_no_sentence_equals() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import random
 
-import drawing
 import numpy as np
-import objects
 import pytest
-import sample_data
-import scenes
 from sample_data_cases import COUNT
+
+from paligemma_lib import sample_data
+from paligemma_lib.sample_data import drawing, objects, scenes
 
 
 def test_scenes_vary() -> None:

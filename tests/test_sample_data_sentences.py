@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
-import objects
 import pytest
-import scenes
 from sample_data_cases import COUNT, sentences_of
+
+from paligemma_lib.sample_data import objects, scenes
 
 SIZES = {"small": ("small ", "little ", ""), "large": ("large ", "big ", "")}
 NOUNS = {  # of one, of several; others add an s

@@ -10,9 +10,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from paligemma_lib import model, sharding
-from paligemma_lib.model import config as configs
+from paligemma_lib.model import variants
 
-MODELS = [configs.paligemma_3b, configs.paligemma2_3b, configs.paligemma2_28b, configs.nano]
+MODELS = [variants.paligemma_3b, variants.paligemma2_3b, variants.paligemma2_28b, variants.nano]
 
 
 def names_and_shapes(config):
@@ -108,12 +108,12 @@ def test_another_layout_has_the_same_values_and_pieces(run_on_devices):
         """
         import jax, numpy as np
         from paligemma_lib import model, sharding
-        from paligemma_lib.model import config as configs
+        from paligemma_lib.model import variants
         mesh = sharding.make_mesh(fsdp=2)
         rng = np.random.default_rng(0)
         params = jax.tree.map(
             lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
-            model.abstract_params(configs.nano()),
+            model.abstract_params(variants.nano()),
         )
         params = jax.device_put(params, sharding.param_shardings(mesh, params))
         wanted = sharding.param_shardings(mesh, params, "tensor")

@@ -7,8 +7,9 @@ import time
 import jax
 import pytest
 
-from paligemma_lib import sharding, termination
-from paligemma_lib.termination import EXIT_CODE, Termination, exit_on_sigterm
+from paligemma_lib import sharding
+from paligemma_lib.runtime import termination
+from paligemma_lib.runtime.termination import EXIT_CODE, Termination, exit_on_sigterm
 
 MESH = sharding.make_mesh(devices=jax.devices()[:1])
 

@@ -12,7 +12,7 @@ import paligemma_lib as pg
 from paligemma_lib.train.memory import bytes_needed, check_memory
 
 OPTIMIZER = pg.train.make_optimizer("adamw", learning_rate=1e-3, total_steps=10)
-CONFIG = pg.model.config.nano(48)
+CONFIG = pg.model.variants.nano(48)
 
 
 def xla_bytes(config, trainable, rows, text_len, microbatches=1):
@@ -65,7 +65,7 @@ def test_what_needs_less_is_said_to_need_less():
 
 
 def test_a_3b_run_is_told_from_what_a_t4_has():
-    config = dataclasses.replace(pg.model.config.paligemma_3b(), dtype="float16", remat="full")
+    config = dataclasses.replace(pg.model.variants.paligemma_3b(), dtype="float16", remat="full")
     sizes = {"trainable": "attention", "text_len": 128, "batch_size": 2}
     halves = bytes_needed(config, OPTIMIZER, frozen_dtype="float16", **sizes)
     whole = bytes_needed(config, OPTIMIZER, frozen_dtype="float32", **sizes)

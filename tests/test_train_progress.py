@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from gcs_cases import Storage
 
-from paligemma_lib.atomic import path_of
+from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.train import progress
 from paligemma_lib.train.progress import Progress
 

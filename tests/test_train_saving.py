@@ -13,7 +13,8 @@ import orbax.checkpoint as ocp
 import pytest
 from process_cases import TIMEOUT, launched
 
-from paligemma_lib import retries, sharding
+from paligemma_lib import sharding
+from paligemma_lib.runtime import retries
 from paligemma_lib.train import Checkpoints, init_state, make_optimizer, restage
 from paligemma_lib.trainable import Select
 
@@ -228,7 +229,7 @@ def test_a_write_that_stalls_is_told(tmp_path, monkeypatch, caplog):
 TOGETHER = """
     import sys
     from pathlib import Path
-    from paligemma_lib import processes
+    from paligemma_lib.runtime import processes
 
     folder = Path(sys.argv[1])
     host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paligemma_lib import model, trainable
-from paligemma_lib.model import config as configs
+from paligemma_lib.model import variants
 from paligemma_lib.trainable import Select, merge, split, trained_rows
 
 CONFIG = cases.tiny_config(2)
@@ -26,7 +26,7 @@ def count(config, what):
 
 @pytest.mark.parametrize(
     ("config", "parameters"),
-    [(configs.paligemma_3b(), 169_869_312), (configs.paligemma2_3b(), 368_050_176)],
+    [(variants.paligemma_3b(), 169_869_312), (variants.paligemma2_3b(), 368_050_176)],
 )
 def test_the_recipe_trains_attention_alone(config, parameters):
     assert count(config, "attention") == parameters

@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.checkpoint = ""  # .npz, folder of safetensors, gs://, Kaggle, nano; "": new
-    config.model.name = "nano"  # of a new model: a function of paligemma_lib.model.config
+    config.model.name = "nano"  # of a new model: a function of paligemma_lib.model.variants
     config.model.tokenizer = ""  # path of a .model file; "": the checkpoint's, or PaliGemma's
     config.model.vocab_size = 0  # pieces of a tokenizer to train for a new model; 0: none
     config.model.image_size = 0  # pixels; 0: the checkpoint's

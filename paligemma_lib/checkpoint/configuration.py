@@ -6,21 +6,22 @@ published_name(config)                              # "paligemma2_3b"; None: not
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 
-from paligemma_lib.model import config as configs
-from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig, SiglipConfig
+from paligemma_lib.model import variants
+from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
 
 POSITION_EMBEDDING = "img/pos_embedding"
 MODELS = {
     make.__name__: make
     for make in (
-        configs.paligemma_3b,
-        configs.paligemma2_3b,
-        configs.paligemma2_10b,
-        configs.paligemma2_28b,
-        configs.nano,
-        configs.scratch,
+        variants.paligemma_3b,
+        variants.paligemma2_3b,
+        variants.paligemma2_10b,
+        variants.paligemma2_28b,
+        variants.nano,
+        variants.scratch,
     )
 }
 
@@ -29,6 +30,7 @@ SETTINGS = {f"language.{name}" for name in ("query_scale", "attention_softcap", 
 
 _BLOCK = "img/Transformer/encoderblock/"
 _GEMMA2_SOFTCAP = 50.0
+_PUBLISHED = re.compile(r".*/(paligemma2?)-(\d+b)-[\w-]+-(\d+)(/\d+)?")
 
 Shape = tuple[int, ...]
 
@@ -125,3 +127,14 @@ def _fields(config: SiglipConfig | GemmaConfig) -> dict[str, object]:
     if isinstance(config, GemmaConfig) and config.query_scale is None:
         fields["query_scale"] = config.head_dim**-0.5
     return fields
+
+
+def published(handle: str) -> PaliGemmaConfig:
+    """The configuration of a published model, by its name. Raises ValueError for another one."""
+    match = _PUBLISHED.fullmatch(handle)
+    if match is None or f"{match[1]}_{match[2]}" not in MODELS:
+        raise ValueError(
+            f"{handle} is not on this machine yet, and its name is of no published model: "
+            "download it first, such as by `python -m paligemma_lib.checkpoint show`"
+        )
+    return MODELS[f"{match[1]}_{match[2]}"](int(match[3]))

@@ -26,7 +26,7 @@ from paligemma_lib.checkpoint.huggingface.writer import export
 from paligemma_lib.checkpoint.params import load_params, save_params
 from paligemma_lib.checkpoint.placement import row_blocks
 from paligemma_lib.checkpoint.stored import open_params, read_config
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
 
 _FILES = (".safetensors", ".bin", ".pt", ".pth", ".npy", ".zip", ".json", ".msgpack")
 _TEXT = 16  # tokens of the made-up batch, the first half of them prefix

@@ -18,7 +18,7 @@ from paligemma_lib.checkpoint.configuration import (
     side_of_grid,
 )
 from paligemma_lib.model import abstract_params
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
 
 PARTS = ("img", "llm")
 
@@ -132,7 +132,7 @@ def describe_model(config: PaliGemmaConfig) -> str:
     name, size = published_name(config), config.vision.image_size
     if name is None:
         return f"another model at {size} pixels: take checkpoint.read_config of it"
-    return f"{name} at {size} pixels: take config.{name}(image_size={size})"
+    return f"{name} at {size} pixels: take variants.{name}(image_size={size})"
 
 
 @functools.lru_cache(maxsize=8)

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Sharding
 
-from paligemma_lib.atomic import is_remote, path_of, whole_file
 from paligemma_lib.checkpoint.arrays import DTYPES, checked_dtype
 from paligemma_lib.checkpoint.configuration import Shape
 from paligemma_lib.checkpoint.matching import PARTS, expected_shapes, listed
@@ -24,7 +23,8 @@ from paligemma_lib.checkpoint.npz import write_npz
 from paligemma_lib.checkpoint.outgoing import prepare
 from paligemma_lib.checkpoint.placement import to_devices
 from paligemma_lib.checkpoint.stored import open_params
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime.atomic import is_remote, path_of, whole_file
 
 
 def load_params(

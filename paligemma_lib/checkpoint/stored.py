@@ -15,14 +15,14 @@ from typing import Protocol
 import numpy as np
 
 from paligemma_lib import hub
-from paligemma_lib.atomic import is_remote, path_of
 from paligemma_lib.checkpoint.configuration import Shape, config_of_shapes
 from paligemma_lib.checkpoint.huggingface.config_json import CONFIG, read_config_json
 from paligemma_lib.checkpoint.huggingface.reader import SafetensorsReader
 from paligemma_lib.checkpoint.matching import PARTS, check_params, expected_shapes
 from paligemma_lib.checkpoint.npz import NpzReader
-from paligemma_lib.model.config import PaliGemmaConfig
 from paligemma_lib.model.siglip import resize_position_embedding
+from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime.atomic import is_remote, path_of
 
 
 class Reader(Protocol):

@@ -3,7 +3,7 @@
     data, checksum = read_parts(path, offset, 5000, 4)
     everything = in_parallel(read, names, remote=is_remote(path))
 
-What fails now and then is tried again, and what takes long is told: see `paligemma_lib.retries`.
+What fails now and then is tried again, and what takes long is told: see `runtime.retries`.
 TensorFlow reads `gs://` in blocks of 64 MiB, however little is asked for, unless the environment
 variable GCS_READ_CACHE_DISABLED is 1 before TensorFlow is imported.
 """
@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeVar, cast
 
 import tensorflow as tf
 
-from paligemma_lib.retries import patiently
+from paligemma_lib.runtime.retries import patiently
 
 _PARALLEL_REQUESTS = 16
 

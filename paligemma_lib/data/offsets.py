@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from paligemma_lib.data.files import in_parallel, is_remote, join, open_file, read_whole, stat
-from paligemma_lib.retries import patiently
+from paligemma_lib.runtime.retries import patiently
 
 HEAD, FOOT = 12, 4  # bytes: length and its CRC; the data's CRC
 

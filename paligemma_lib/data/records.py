@@ -17,7 +17,7 @@ import numpy as np
 
 from paligemma_lib.data.files import in_parallel, is_remote, read_parts, stat
 from paligemma_lib.data.offsets import FOOT, HEAD, masked_crc, offsets_of
-from paligemma_lib.retries import watched
+from paligemma_lib.runtime.retries import watched
 
 
 class DamagedRecord(ValueError):

@@ -18,7 +18,7 @@ from paligemma_lib.decode.loop import Sampler, extend, hypotheses, prefill
 from paligemma_lib.decode.prompt import pad_prompts
 from paligemma_lib.decode.samplers import Greedy, image_keys
 from paligemma_lib.decode.samples import Hypotheses
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.tokenizer import Tokenizer
 
 

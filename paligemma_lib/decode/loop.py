@@ -28,8 +28,8 @@ from paligemma_lib.decode.prompt import Prompt, empty_cache, read_prompt, read_t
 from paligemma_lib.decode.samplers import BestOf, Greedy, Sample, image_keys
 from paligemma_lib.decode.samples import Choice, Hypotheses, Samples
 from paligemma_lib.model import vocabulary
-from paligemma_lib.model.config import DTYPES, PaliGemmaConfig
 from paligemma_lib.model.gemma import KeyValue
+from paligemma_lib.model.variants import DTYPES, PaliGemmaConfig
 
 Sampler = Greedy | Sample | BestOf | Beam
 

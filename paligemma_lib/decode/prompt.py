@@ -18,8 +18,8 @@ import numpy as np
 
 from paligemma_lib.batch import PAD
 from paligemma_lib.model import gemma, siglip, vocabulary
-from paligemma_lib.model.config import PaliGemmaConfig
 from paligemma_lib.model.gemma import KeyValue
+from paligemma_lib.model.variants import PaliGemmaConfig
 
 
 @jax.tree_util.register_dataclass

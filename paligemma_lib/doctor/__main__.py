@@ -21,14 +21,14 @@ os.environ.setdefault("GCS_READ_CACHE_DISABLED", "1")
 
 import jax
 
-from paligemma_lib import processes
-from paligemma_lib.atomic import path_of
 from paligemma_lib.data.sources import Source, from_tfds
 from paligemma_lib.data.tables import from_folder, from_jsonl
 from paligemma_lib.doctor.checks import CHECKS
 from paligemma_lib.doctor.config import config_of, setup_of
 from paligemma_lib.doctor.examination import examine
 from paligemma_lib.doctor.setup import Setup, Stage
+from paligemma_lib.runtime import processes
+from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.trainable import Select
 
 PATIENCE = 4.0  # seconds for each check that asks a network

@@ -20,15 +20,15 @@ import jax.numpy as jnp
 import tensorflow as tf
 
 from paligemma_lib import hub
-from paligemma_lib.atomic import path_of
 from paligemma_lib.checkpoint.arrays import checked_dtype
 from paligemma_lib.checkpoint.stored import open_reader
-from paligemma_lib.doctor import kaggle as kaggle_hub
 from paligemma_lib.doctor.data import fitting, verified
-from paligemma_lib.doctor.room import check_room, check_writable
 from paligemma_lib.doctor.setup import Setup
 from paligemma_lib.evaluation import environment
+from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model import abstract_params
+from paligemma_lib.runtime.atomic import path_of
+from paligemma_lib.runtime.disk_space import check_space, check_writable
 from paligemma_lib.train.identity import CHECKPOINTS, check_run
 from paligemma_lib.train.memory import bytes_needed, check_memory
 from paligemma_lib.trainable import Trainable, trained_rows
@@ -85,7 +85,7 @@ def kaggle(setup: Setup) -> str:
         return "not needed"
     if setup.local_checkpoint is not None:
         return f"not needed any more: {setup.local_checkpoint}"
-    return kaggle_hub.access(setup.checkpoint)
+    return kaggle_access.access(setup.checkpoint)
 
 
 def checkpoint(setup: Setup) -> str:
@@ -199,7 +199,7 @@ def workdir(setup: Setup) -> str:
     size = jnp.dtype(setup.export_dtype).itemsize
     export = sum(leaf.size * size for leaf in jax.tree.leaves(abstract_params(setup.model)))
     kept = setup.keep + 2  # with the best, and the one that is being written
-    return check_room(setup.workdir, kept * max(checkpoints) + export)
+    return check_space(setup.workdir, kept * max(checkpoints) + export)
 
 
 def _trained(setup: Setup, trainable: Trainable) -> dict[str, jax.ShapeDtypeStruct]:

@@ -14,12 +14,12 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from paligemma_lib.atomic import path_of
 from paligemma_lib.checkpoint.configuration import MODELS
 from paligemma_lib.data.replacing import replace_damaged
 from paligemma_lib.data.sources import Source, from_tfds
 from paligemma_lib.data.tables import from_folder, from_jsonl
 from paligemma_lib.doctor.setup import SPLITS, Setup, Stage
+from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.train import Optimizer, make_optimizer
 from paligemma_lib.trainable import Select
 

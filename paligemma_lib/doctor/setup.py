@@ -12,11 +12,11 @@ from typing import Any
 from jax.sharding import Mesh
 
 from paligemma_lib import captioner, checkpoint, hub, tokenizer
-from paligemma_lib.atomic import path_of
-from paligemma_lib.checkpoint.configuration import MODELS
+from paligemma_lib.checkpoint.configuration import MODELS, published
 from paligemma_lib.data.sources import Source
-from paligemma_lib.doctor import kaggle
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.hub import kaggle_access
+from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.sharding import make_mesh
 from paligemma_lib.tokenizer import Tokenizer
 from paligemma_lib.train import Optimizer, make_optimizer
@@ -102,7 +102,7 @@ class Setup:
         """What can be opened now; None: Kaggle has the model, and it is not on this machine yet."""
         if not hub.is_kaggle(self.checkpoint):
             return self.checkpoint
-        folder = kaggle.kept(self.checkpoint)
+        folder = kaggle_access.kept(self.checkpoint)
         return None if folder is None else str(folder)
 
     @property
@@ -146,7 +146,7 @@ class Setup:
             language = dataclasses.replace(model.language, vocab_size=pieces)
             model = dataclasses.replace(model, language=language)
         elif self.local_checkpoint is None:
-            model = kaggle.published(self.checkpoint)
+            model = published(self.checkpoint)
         else:
             model = checkpoint.read_config(self.local_checkpoint)
         vision = model.vision

@@ -24,8 +24,8 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from paligemma_lib.atomic import whole_file
-from paligemma_lib.hub.room import no_room
+from paligemma_lib.runtime.atomic import whole_file
+from paligemma_lib.runtime.disk_space import no_space
 
 CACHE = Path("~/.cache/paligemma_lib")
 
@@ -65,7 +65,7 @@ def fetch(
                 raise ConnectionError(f"{name} {wrong}. It is not used; give a local file instead")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_room(error, name, path.parent) from error
+            raise no_space(error, name, path.parent) from error
         raise
     return path
 

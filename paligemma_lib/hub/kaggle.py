@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from paligemma_lib.hub.room import no_room
+from paligemma_lib.runtime.disk_space import no_space
 
 _HANDLE = re.compile(r"[\w-]+/[\w.-]+/\w+/[\w.-]+(/\d+)?")
 
@@ -54,7 +54,7 @@ def kaggle_refusals(handle: str) -> Iterator[None]:
             from kagglehub.config import get_cache_folder
 
             room = Path(get_cache_folder())
-            raise no_room(error, handle, room, "KAGGLEHUB_CACHE to another folder") from error
+            raise no_space(error, handle, room, "KAGGLEHUB_CACHE to another folder") from error
         raise
 
 

@@ -7,7 +7,7 @@
 Needs NumPy alone. METEOR and SPICE come from Java programs, where they are installed.
 """
 
-from paligemma_lib.metrics.checks import ImageId
+from paligemma_lib.metrics.caption_checks import ImageId
 from paligemma_lib.metrics.java_scores import JavaScore, meteor, spice
 from paligemma_lib.metrics.predictions import merge, read_predictions, write_predictions
 from paligemma_lib.metrics.scoring import (

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from paligemma_lib.metrics.checks import ImageId, check_captions
+from paligemma_lib.metrics.caption_checks import ImageId, check_captions
 from paligemma_lib.metrics.tokens import tokenize
 
 _CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")

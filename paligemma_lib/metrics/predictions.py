@@ -15,8 +15,8 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from paligemma_lib.atomic import path_of, whole_file
-from paligemma_lib.metrics.checks import ImageId
+from paligemma_lib.metrics.caption_checks import ImageId
+from paligemma_lib.runtime.atomic import path_of, whole_file
 
 _MAX_BYTES = 256 << 20  # about two million captions
 _SHOWN = 5

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from paligemma_lib.metrics.checks import ImageId, check_captions, check_same_pictures
+from paligemma_lib.metrics.caption_checks import ImageId, check_captions, check_same_pictures
 from paligemma_lib.metrics.ngrams import bleu, bleu_statistics, cider, count
 from paligemma_lib.metrics.resampling import bootstrap, randomized
 from paligemma_lib.metrics.rouge import rouge_l

@@ -2,7 +2,7 @@
 
 import paligemma_lib as pg
 
-config = pg.model.config.paligemma_3b(image_size=224)
+config = pg.model.variants.paligemma_3b(image_size=224)
 params = pg.model.init(config, jax.random.key(0))
 hidden = pg.model.hidden_states(config, params, image, text, segment, position)
 logits = pg.model.logits(config, params, hidden)
@@ -10,12 +10,12 @@ logits = pg.model.logits(config, params, hidden)
 
 from paligemma_lib.model import (
     attention,
-    config,
     gemma,
     overview,
     paligemma,
     siglip,
     stack,
+    variants,
     vocabulary,
 )
 from paligemma_lib.model.paligemma import (
@@ -31,7 +31,6 @@ __all__ = [
     "abstract_params",
     "attention",
     "attention_mask",
-    "config",
     "gemma",
     "hidden_states",
     "init",
@@ -41,5 +40,6 @@ __all__ = [
     "previous_slot",
     "siglip",
     "stack",
+    "variants",
     "vocabulary",
 ]

@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from paligemma_lib.model.attention import attention
-from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig
 from paligemma_lib.model.partitioning import split_examples
 from paligemma_lib.model.stack import scan_layers
+from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig
 
 KeyValue = tuple[jax.Array, jax.Array]
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from paligemma_lib.model import gemma, siglip, vocabulary
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
 
 
 def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from paligemma_lib.model.attention import attention
-from paligemma_lib.model.config import PaliGemmaConfig, SiglipConfig
 from paligemma_lib.model.partitioning import gathered, split_examples
 from paligemma_lib.model.stack import scan_layers
+from paligemma_lib.model.variants import PaliGemmaConfig, SiglipConfig
 
 _xavier = nn.initializers.xavier_uniform()
 

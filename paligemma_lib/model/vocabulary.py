@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from paligemma_lib.model.config import PaliGemmaConfig
 from paligemma_lib.model.partitioning import gathered, split_examples
 from paligemma_lib.model.stack import take
+from paligemma_lib.model.variants import PaliGemmaConfig
 
 _CHUNK = 16_384  # rows of the table that are cast at a time
 

@@ -8,7 +8,7 @@ Jobs go to another process, which compiles them, as JSON.
 import dataclasses
 from typing import Any, Literal
 
-from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig, SiglipConfig
+from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
 from paligemma_lib.trainable import Select
 
 

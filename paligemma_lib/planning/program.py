@@ -20,7 +20,7 @@ from paligemma_lib.decode import loop
 from paligemma_lib.decode.devices import images_sharding, num_parts
 from paligemma_lib.decode.prompt import Prompt
 from paligemma_lib.decode.samplers import Greedy
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.planning.job import Decoding, Training
 from paligemma_lib.sharding import batch_sharding, param_shardings, replicated
 from paligemma_lib.train.loss import _SLOTS

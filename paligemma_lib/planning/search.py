@@ -11,7 +11,7 @@ microbatches as fit. The fastest, by the roofline's examples per second, comes f
 import dataclasses
 from collections.abc import Callable
 
-from paligemma_lib.model.config import REMAT
+from paligemma_lib.model.variants import REMAT
 from paligemma_lib.planning.compiling import Compiled
 from paligemma_lib.planning.job import Job, Training
 from paligemma_lib.planning.roofline import Roofline, predict

@@ -25,8 +25,8 @@ from paligemma_lib.report.content import (
     Score,
 )
 from paligemma_lib.report.page import render, write_report
-from paligemma_lib.report.pictures import Picture
 from paligemma_lib.report.sheet import contact_sheet
+from paligemma_lib.report.thumbnails import Picture
 
 __all__ = [
     "Alternative",

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from paligemma_lib.report.pictures import Picture
+from paligemma_lib.report.thumbnails import Picture
 
 MAX_LINES = 3  # in one chart: as many as stay apart on a phone, in both colour schemes
 
@@ -65,7 +65,7 @@ class Example:
 
     Attributes:
       image_id: its name, such as the file's.
-      image: see `paligemma_lib.report.pictures.Picture`; opened only if it is shown.
+      image: see `paligemma_lib.report.thumbnails.Picture`; opened only if it is shown.
       caption: the generated one.
       before: the one of the other set of captions, see `Report.before_label`.
       references: captions by people.

@@ -15,7 +15,7 @@ from paligemma_lib.report.charts import bar
 from paligemma_lib.report.content import Alternative, Example, Report
 from paligemma_lib.report.markup import element
 from paligemma_lib.report.numbers import percent, short
-from paligemma_lib.report.pictures import data_uri, thumbnail
+from paligemma_lib.report.thumbnails import data_uri, thumbnail
 
 ENDS = 8  # the best and the worst shown before the others
 

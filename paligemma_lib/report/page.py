@@ -16,12 +16,12 @@ from importlib import resources
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from paligemma_lib.atomic import path_of, whole_file
 from paligemma_lib.report.content import Report
 from paligemma_lib.report.gallery import gallery
 from paligemma_lib.report.markup import element, to_html
 from paligemma_lib.report.scores import score_table
 from paligemma_lib.report.training import charts_section, parameter_section
+from paligemma_lib.runtime.atomic import path_of, whole_file
 
 
 def write_report(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from paligemma_lib.report.pictures import Picture, thumbnail
+from paligemma_lib.report.thumbnails import Picture, thumbnail
 
 CELL = 256  # pixels, the side of the square in which a picture stands
 GAP = 20

@@ -10,9 +10,9 @@ One thread loads the model and compiles; another writes captions. Nobody waits f
 somebody else, and a request whose sampler is not compiled yet holds up nobody.
 """
 
-from paligemma_lib.serving.progress import Answer, Progress, Stage
+from paligemma_lib.serving.answers import Answer, Progress, Stage
+from paligemma_lib.serving.caption_writer import Writer
 from paligemma_lib.serving.queue import Busy, Queue, Request
 from paligemma_lib.serving.service import Service
-from paligemma_lib.serving.writer import Writer
 
 __all__ = ["Answer", "Busy", "Progress", "Queue", "Request", "Service", "Stage", "Writer"]

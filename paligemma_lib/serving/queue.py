@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from paligemma_lib.serving.progress import Answer, Progress, Stage
+from paligemma_lib.serving.answers import Answer, Progress, Stage
 
 if TYPE_CHECKING:
     from paligemma_lib.decode.loop import Sampler

@@ -13,8 +13,8 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from paligemma_lib.atomic import path_of
-from paligemma_lib.retries import patiently
+from paligemma_lib.runtime.atomic import path_of
+from paligemma_lib.runtime.retries import patiently
 from paligemma_lib.train.digests import checksum
 
 CHECKPOINTS = "checkpoints"  # their folder in that of a run

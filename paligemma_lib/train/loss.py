@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from paligemma_lib.model import hidden_states, previous_slot
-from paligemma_lib.model.config import PaliGemmaConfig
 from paligemma_lib.model.partitioning import num_parts, split_examples
 from paligemma_lib.model.stack import scan_layers
+from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.model.vocabulary import chunk_logits, num_chunks
 
 _SLOTS = 256  # slots, times

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import psutil
 
 from paligemma_lib.model import abstract_params
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.train.optimizer import Optimizer
 from paligemma_lib.trainable import Trainable, trained_rows
 

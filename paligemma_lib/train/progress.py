@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from paligemma_lib.atomic import is_remote, whole_file
+from paligemma_lib.runtime.atomic import is_remote, whole_file
 
 FILE = "metrics.jsonl"
 

@@ -25,8 +25,8 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from paligemma_lib import processes
-from paligemma_lib.retries import patiently, watched
+from paligemma_lib.runtime import processes
+from paligemma_lib.runtime.retries import patiently, watched
 from paligemma_lib.train.digests import checksum, digests, kind
 from paligemma_lib.train.identity import RECORD, check_run, record_of
 from paligemma_lib.train.retention import NewestAndBest

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.sharding import replicated
 from paligemma_lib.train.optimizer import Optimizer
 from paligemma_lib.trainable import Pieces, Trainable, merge, split, trained_rows

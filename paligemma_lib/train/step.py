@@ -19,8 +19,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from paligemma_lib.model.config import PaliGemmaConfig
 from paligemma_lib.model.partitioning import num_parts
+from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.sharding import batch_sharding, put_batch
 from paligemma_lib.train.loss import token_losses
 from paligemma_lib.train.optimizer import Optimizer

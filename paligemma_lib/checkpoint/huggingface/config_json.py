@@ -20,7 +20,7 @@ from paligemma_lib.checkpoint.huggingface.settings import (
     VISION_SIZES,
 )
 from paligemma_lib.checkpoint.huggingface.tensors import VOCABULARY_PADDING
-from paligemma_lib.model.config import GemmaConfig, PaliGemmaConfig, SiglipConfig
+from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
 
 CONFIG = "config.json"
 

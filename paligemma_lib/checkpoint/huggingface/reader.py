@@ -43,7 +43,7 @@ from paligemma_lib.checkpoint.matching import (
     listed,
     mismatch,
 )
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
 
 _ROWS = 8192  # of the embedding table, compared at a time
 

@@ -10,7 +10,7 @@ the final logits, and windows of 4096 tokens in every other layer.
 from typing import Any
 
 from paligemma_lib.checkpoint.huggingface.tensors import VOCABULARY_PADDING
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
 
 # transformers' names of the sizes.
 VISION_SIZES = {

@@ -19,7 +19,7 @@ import numpy as np
 
 from paligemma_lib.checkpoint.configuration import POSITION_EMBEDDING
 from paligemma_lib.checkpoint.matching import expected_shapes
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
 
 EMBEDDING = "llm/embedder/input_embedding"
 LM_HEAD = "lm_head.weight"

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from paligemma_lib.atomic import whole_folder
 from paligemma_lib.checkpoint.arrays import as_bytes
 from paligemma_lib.checkpoint.huggingface import settings, tensors
 from paligemma_lib.checkpoint.huggingface.folder import INDEX, WEIGHTS
@@ -28,7 +27,8 @@ from paligemma_lib.checkpoint.huggingface.format import header_bytes
 from paligemma_lib.checkpoint.huggingface.tensors import Tensor
 from paligemma_lib.checkpoint.matching import differences, expected_shapes, mismatch
 from paligemma_lib.checkpoint.outgoing import Outgoing, prepare
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime.atomic import whole_folder
 
 MAX_FILE_BYTES = 5_000_000_000
 

@@ -1,6 +1,6 @@
 """Draws a scene: background, then objects, antialiased by drawing three times as large.
 
-    picture = drawing.draw(sample_data.compose(seed=0, index=42), random.Random(7))
+    picture = draw(compose(seed=0, index=42), random.Random(7))
     picture.save("scene.jpg", quality=92)
 
 `rng` decides what no caption speaks of: tints, hills, waves, which way a dog looks, noise.
@@ -9,10 +9,11 @@
 import random
 
 import numpy as np
-from objects import CREAM, GLASS, OBJECTS, PALETTE, WHITE
-from pen import FACTOR, Colour, Pen, tint
 from PIL import Image
-from scenes import AIR, SHORE, WATER, Scene
+
+from paligemma_lib.sample_data.objects import CREAM, GLASS, OBJECTS, PALETTE, WHITE
+from paligemma_lib.sample_data.pen import FACTOR, Colour, Pen, tint
+from paligemma_lib.sample_data.scenes import AIR, SHORE, WATER, Scene
 
 DAY: tuple[Colour, Colour] = ((104, 176, 236), (206, 232, 248))  # above, at the top and below
 ABOVE: dict[str, tuple[Colour, Colour]] = {

@@ -6,8 +6,8 @@ from flickr8k_sources import csv_table, token_table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flickr8k_tfds.captions import parse_csv, parse_tokens
-from flickr8k_tfds.files import DatasetError
+from flickr8k_tfds.caption_tables import parse_csv, parse_tokens
+from flickr8k_tfds.trees import DatasetError
 
 
 def parse(text: str | bytes):

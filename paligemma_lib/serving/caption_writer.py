@@ -35,7 +35,7 @@ from paligemma_lib.decode import (
 from paligemma_lib.decode.devices import images_sharding, num_parts
 from paligemma_lib.decode.loop import Sampler
 from paligemma_lib.decode.samples import Hypotheses
-from paligemma_lib.serving.progress import Answer
+from paligemma_lib.serving.answers import Answer
 
 
 class Writer:

@@ -1,6 +1,6 @@
 """Another way of speaking of drawn scenes: the place before the thing, the noun before the rest.
 
-    scene = sample_data.compose(seed=0, index=42)
+    scene = compose(seed=0, index=42)
     for label in labels.captions(scene, random.Random(42)):
         print(label)     # "left of a house blue : balls red two small"
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 
-from scenes import (
+from paligemma_lib.sample_data.scenes import (
     AIR,
     AROUND,
     DETAILS,

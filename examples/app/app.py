@@ -1,7 +1,8 @@
-"""A web page that captions pictures: `pip install -e ".[app]" && streamlit run examples/app.py`.
+"""A web page that captions pictures; needs `pip install -e ".[app]"`.
 
-    streamlit run examples/app.py -- --checkpoint paligemma-3b-pt-224.f16.npz --dtype bfloat16
-    PALIGEMMA_CHECKPOINT=google/paligemma/jax/paligemma-3b-mix-224 streamlit run examples/app.py
+    streamlit run examples/app/app.py
+    streamlit run examples/app/app.py -- --checkpoint paligemma-3b-pt-224.f16.npz --dtype bfloat16
+    PALIGEMMA_CHECKPOINT=google/paligemma/jax/paligemma-3b-mix-224 streamlit run examples/app/app.py
 
 This script runs anew for every click of every visitor. What lasts is elsewhere: the model, its
 compiled programs and the queue in `paligemma_lib.serving`, once for the process; a visitor's
@@ -56,7 +57,9 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """What stands after `--` on the command line."""
-    parser = argparse.ArgumentParser(prog="streamlit run examples/app.py --", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="streamlit run examples/app/app.py --", allow_abbrev=False
+    )
     environment = os.environ.get
     parser.add_argument("--checkpoint", default=environment("PALIGEMMA_CHECKPOINT", EMBEDDED))
     parser.add_argument("--tokenizer", default=environment("PALIGEMMA_TOKENIZER"))
@@ -111,7 +114,7 @@ def masthead(service: Service, checkpoint: str, waiting: bool) -> None:
             cards.message(
                 "The embedded model knows drawn scenes and nothing else, and speaks in labels, "
                 "such as “two red : balls”. For photographs, start this page with a PaliGemma:",
-                command="streamlit run examples/app.py -- --checkpoint …",
+                command="streamlit run examples/app/app.py -- --checkpoint …",
             )
         )
 

@@ -39,8 +39,7 @@ def choose() -> list[Picture]:
 @st.cache_resource(show_spinner=False)
 def drawn_samples() -> dict[str, Picture]:
     """A drawn picture of each background."""
-    import sample_data
-    from drawing import draw
+    from paligemma_lib import sample_data
 
     seed, found = 2026, {}
     for index in range(100):
@@ -48,7 +47,9 @@ def drawn_samples() -> dict[str, Picture]:
         usual = (scene.width, scene.height) in sample_data.FORMATS and not scene.greyscale
         if usual and scene.background not in found and len(scene.groups) > 1:
             file = io.BytesIO()
-            draw(scene, random.Random(index)).save(file, "JPEG", quality=92, subsampling=0)
+            sample_data.draw(scene, random.Random(index)).save(
+                file, "JPEG", quality=92, subsampling=0
+            )
             found[scene.background] = uploads.check(f"{scene.background}.jpg", file.getvalue())
     return dict(sorted(found.items()))
 

@@ -5,7 +5,7 @@ import zipfile
 import pytest
 from flickr8k_sources import closed, write_tree, write_zip
 
-from flickr8k_tfds.files import DatasetError, Folder, UnreadableFile, Zip, is_escape, open_tree
+from flickr8k_tfds.trees import DatasetError, Folder, UnreadableFile, Zip, is_escape, open_tree
 
 
 @pytest.fixture(params=["folder", "zip"])

@@ -5,7 +5,7 @@ OBJECTS["dog"](page.within(box, flip=True), PALETTE["red"])
 
 from collections.abc import Callable, Mapping
 
-from pen import Colour, Pen, tint
+from paligemma_lib.sample_data.pen import Colour, Pen, tint
 
 PALETTE: dict[str, Colour] = {
     "red": (214, 38, 38),

@@ -8,7 +8,7 @@ import model_cases as cases
 import pytest
 
 from paligemma_lib import model
-from paligemma_lib.model.config import (
+from paligemma_lib.model.variants import (
     GemmaConfig,
     PaliGemmaConfig,
     SiglipConfig,

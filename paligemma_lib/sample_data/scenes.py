@@ -1,6 +1,6 @@
 """What is in a drawn scene, and how five people would say it.
 
-    scene = sample_data.compose(seed=0, index=42)
+    scene = compose(seed=0, index=42)
     for caption in scenes.captions(scene, random.Random(42)):
         print(caption)     # "Two red balls lie on the grass to the left of a blue house ."
 

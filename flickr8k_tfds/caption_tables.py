@@ -14,7 +14,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator
 
-from flickr8k_tfds.files import DatasetError, is_escape
+from flickr8k_tfds.trees import DatasetError, is_escape
 
 # A byte that is no UTF-8 is decoded to U+DC80..U+DCFF and then read as Latin-1.
 _SURROGATES = re.compile("[\udc80-\udcff]")

@@ -8,7 +8,9 @@ import pytest
 from hub_cases import GIB, HANDLE, kaggle_here, log_in
 
 import paligemma_lib as pg
-from paligemma_lib.doctor import Setup, checks, kaggle
+from paligemma_lib.checkpoint.configuration import published
+from paligemma_lib.doctor import Setup, checks
+from paligemma_lib.hub import kaggle_access
 
 
 @pytest.fixture
@@ -64,25 +66,25 @@ def test_a_model_without_one_file_of_weights_or_without_room(server):
 
 
 def test_a_model_that_is_not_here_is_known_by_its_name(monkeypatch):
-    monkeypatch.setattr(kaggle, "kept", lambda handle: None)
+    monkeypatch.setattr(kaggle_access, "kept", lambda handle: None)
     away = Setup(checkpoint=HANDLE)
     assert away.to_come
-    assert away.model.language == pg.model.config.paligemma_3b().language
+    assert away.model.language == pg.model.variants.paligemma_3b().language
     assert "to be downloaded" in checks.checkpoint(away)
-    two = kaggle.published("google/paligemma-2/jax/paligemma2-10b-ft-docci-448/2")
-    assert two == pg.model.config.paligemma2_10b(448)
+    two = published("google/paligemma-2/jax/paligemma2-10b-ft-docci-448/2")
+    assert two == pg.model.variants.paligemma2_10b(448)
     with pytest.raises(ValueError, match="its name is of no published model"):
-        kaggle.published("me/mine/jax/best")
+        published("me/mine/jax/best")
 
 
 def test_what_kagglehub_has_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
-    assert kaggle.kept(HANDLE) is None
+    assert kaggle_access.kept(HANDLE) is None
     versions = tmp_path / "models" / HANDLE
     for version in ("2", "10"):
         (versions / version).mkdir(parents=True)
         (versions / f"{version}.complete").touch()
     (versions / "11").mkdir()  # not whole
-    assert kaggle.kept(HANDLE) == versions / "10"
-    assert kaggle.kept(f"{HANDLE}/2") == versions / "2"
-    assert kaggle.kept(f"{HANDLE}/3") is None
+    assert kaggle_access.kept(HANDLE) == versions / "10"
+    assert kaggle_access.kept(f"{HANDLE}/2") == versions / "2"
+    assert kaggle_access.kept(f"{HANDLE}/3") is None

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from paligemma_lib.retries import patiently
+from paligemma_lib.runtime.retries import patiently
 
 _BLOCK = 16 << 20  # bytes that are sent at a time
 

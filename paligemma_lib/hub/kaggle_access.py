@@ -1,21 +1,17 @@
 """A model on Kaggle: whether it is on this machine, and else whether this account may have it.
 
-if hub.is_kaggle(handle) and kept(handle) is None:
+if is_kaggle(handle) and kept(handle) is None:
     print(access(handle))              # PermissionError: accept the licence at https://...
 """
 
 import os
-import re
 import shutil
 import stat
 from pathlib import Path
 from typing import Any
 
-from paligemma_lib import hub
-from paligemma_lib.checkpoint.configuration import MODELS
-from paligemma_lib.model.config import PaliGemmaConfig
+from paligemma_lib.hub.kaggle import kaggle_refusals
 
-_PUBLISHED = re.compile(r".*/(paligemma2?)-(\d+b)-[\w-]+-(\d+)(/\d+)?")
 _GIB = 2**30
 _SECRETS = ("kaggle.json", "access_token")
 
@@ -32,17 +28,6 @@ def kept(handle: str) -> Path | None:
         found = [path for path in found if path.stem == str(model.version)]
     newest = max(found, key=lambda path: int(path.stem), default=None)
     return None if newest is None else newest.with_suffix("")
-
-
-def published(handle: str) -> PaliGemmaConfig:
-    """The configuration of a published model, by its name. Raises ValueError for another one."""
-    match = _PUBLISHED.fullmatch(handle)
-    if match is None or f"{match[1]}_{match[2]}" not in MODELS:
-        raise ValueError(
-            f"{handle} is not on this machine yet, and its name is of no published model: "
-            "download it first, such as by `python -m paligemma_lib.checkpoint show`"
-        )
-    return MODELS[f"{match[1]}_{match[2]}"](int(match[3]))
 
 
 def access(handle: str) -> str:
@@ -65,7 +50,7 @@ def access(handle: str) -> str:
     if is_in_kaggle_notebook():
         return "this notebook has access of its own"
     model = parse_model_handle(handle)
-    with hub.kaggle_refusals(handle):
+    with kaggle_refusals(handle):
         if get_kaggle_credentials() is None:
             raise UnauthenticatedError
         with build_kaggle_client() as client:

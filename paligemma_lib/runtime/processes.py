@@ -8,7 +8,7 @@
 Every process runs the same script with the same arguments. `joined` comes before JAX touches a
 device; on one machine without a cluster it does nothing, and so does all else here. On a TPU pod,
 and under SLURM, Open MPI or Kubernetes with its `kubernetes` package, JAX itself knows the others.
-`python -m paligemma_lib.launch` starts several on one machine.
+`python -m paligemma_lib.runtime.launch` starts several on one machine.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather, sync_global_devices
 
-from paligemma_lib.heartbeats import Heartbeats, connected
+from paligemma_lib.runtime.heartbeats import Heartbeats, connected
 
 OPTIONS: Mapping[str, tuple[type, str]] = {  # of scripts: the arguments of `joined`
     "coordinator": (str, "HOST:PORT of process 0, where several processes meet"),

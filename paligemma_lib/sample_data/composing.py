@@ -1,35 +1,15 @@
-"""Drawn scenes with five captions each, laid out as Kaggle's Flickr8k is, for trying things out.
+"""Composes scenes: what stands where, in which colour and number, before anything is drawn.
 
-    python examples/sample_data.py OUT --count 1500 --seed 0
+    scene = compose(seed=0, index=42)
 
-    OUT/captions.txt              image,caption: five rows for each picture
-    OUT/Images/scene_00000.jpg    ...
-
-From Python: `folder = write_scenes("OUT", count=1500, seed=0)`. Picture k depends on the seed and
-on k alone, so that a larger count only adds pictures. Most are 256 to 320 pixels wide; some are
-greyscale, tall, very wide or small, as real ones are.
+Scene `index` depends on the seed and on `index` alone. Most are 256 to 320 pixels wide; some are
+greyscale, tall, very wide or small, as real photographs are.
 """
 
-from __future__ import annotations
-
-import argparse
-import csv
-import io
-import os
 import random
-import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Sequence
 
-import labels
-import scenes
-from drawing import draw
-from scenes import AIR, SHORE, WATER, Box, Group, Scene
-
-Wording = Callable[[Scene, random.Random], list[str]]  # five captions of a scene
-
-WORDINGS: dict[str, Wording] = {"sentences": scenes.captions, "labels": labels.captions}
+from paligemma_lib.sample_data.scenes import AIR, SHORE, WATER, Box, Group, Scene
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
 COLOURS_OF = {
@@ -67,57 +47,6 @@ SHAPES = {  # kind -> height of a middle-sized one against the picture's, width 
 SIZES = {"small": (0.70, 0.78), "large": (1.15, 1.30)}  # against the middle size
 FORMATS = ((256, 192), (320, 240), (288, 216), (300, 200), (320, 213))  # pixels
 ODD_FORMATS = ((192, 256), (200, 300), (480, 160), (240, 240), (96, 72))
-
-
-def write_scenes(
-    folder: str | os.PathLike[str],
-    count: int = 1500,
-    seed: int = 0,
-    wording: str = "sentences",
-    workers: int | None = None,
-) -> Path:
-    """Writes `count` pictures and their captions to `folder`, or finds them there.
-
-    The folder appears when it is complete. One that is there already is kept if it holds these
-    captions, which tell every count and seed apart, and these pictures' names.
-
-    Args:
-      folder: must not exist yet, or be from an earlier call with the same count and seed.
-      count: pictures, at least 1.
-      seed: any integer; another seed gives other scenes.
-      wording: "sentences" or "labels", see `scenes` and `labels`.
-      workers: threads, by default one for each core; the result does not depend on it.
-
-    Raises:
-      ValueError: `count` is below 1, or there is no such wording.
-      FileExistsError: `folder` holds something else.
-    """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
-    if wording not in WORDINGS:
-        raise ValueError(f"wording={wording!r}, expected one of {', '.join(WORDINGS)}")
-    folder = Path(folder)
-    drawn = [compose(seed, index) for index in range(count)]
-    table = _table(drawn, seed, WORDINGS[wording])
-    if os.path.lexists(folder):
-        _check_same(folder, table, count, seed)
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(".partial", f".{folder.name}.", folder.parent) as temporary:
-        unfinished = Path(temporary) / folder.name
-        (unfinished / "Images").mkdir(parents=True)
-
-        def save(index: int) -> None:
-            picture = draw(drawn[index], random.Random(f"{seed}/{index}/drawing"))
-            picture.save(unfinished / "Images" / _name(index), quality=92, subsampling=0)
-
-        # Threads: a caller may have JAX or TensorFlow loaded, with which forking is not safe.
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            for _ in pool.map(save, range(count)):
-                pass
-        (unfinished / "captions.txt").write_bytes(table)
-        unfinished.rename(folder)
-    return folder
 
 
 def compose(seed: int, index: int) -> Scene:
@@ -197,50 +126,3 @@ def _detail_box(rng: random.Random, detail: str, scale: tuple[float, float]) -> 
 
 def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _name(index: int) -> str:
-    return f"scene_{index:05d}.jpg"
-
-
-def _table(drawn: Sequence[Scene], seed: int, captions: Wording) -> bytes:
-    """The bytes of captions.txt."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["image", "caption"])
-    for index, scene in enumerate(drawn):
-        for caption in captions(scene, random.Random(f"{seed}/{index}/wording")):
-            rows.writerow([_name(index), caption])
-    return text.getvalue().encode("ascii")
-
-
-def _check_same(folder: Path, table: bytes, count: int, seed: int) -> None:
-    captions_file = folder / "captions.txt"
-    if not captions_file.is_file() or captions_file.read_bytes() != table:
-        fault = "its captions.txt is missing or differs"
-    elif lacking := [n for n in map(_name, range(count)) if not (folder / "Images" / n).is_file()]:
-        fault = f"{len(lacking)} pictures are missing, the first is Images/{lacking[0]}"
-    else:
-        return
-    raise FileExistsError(
-        f"{folder} exists, but not as the {count} scenes of seed {seed}: {fault}. "
-        "Remove it, or name another folder."
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write drawn scenes in the Kaggle layout.")
-    parser.add_argument("folder", type=Path, help="where to, for example data/scenes")
-    parser.add_argument("--count", type=int, default=1500, help="pictures (default: 1500)")
-    parser.add_argument("--seed", type=int, default=0, help="other scenes (default: 0)")
-    parser.add_argument("--wording", choices=WORDINGS, default="sentences", help="how to speak")
-    args = parser.parse_args()
-    try:
-        folder = write_scenes(args.folder, args.count, args.seed, args.wording)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    print(f"{args.count} pictures with five captions each are in {folder}")
-
-
-if __name__ == "__main__":
-    main()

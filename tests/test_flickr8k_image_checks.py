@@ -8,7 +8,7 @@ import tensorflow as tf
 from flickr8k_sources import exif_rotated, picture
 from PIL import Image
 
-from flickr8k_tfds.pictures import BadPicture, decode, describe, sha256, square_png
+from flickr8k_tfds.image_checks import BadPicture, decode, describe, sha256, square_png
 
 
 def verify(data: bytes, name: str):

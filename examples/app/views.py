@@ -21,7 +21,7 @@ import paligemma_lib as pg
 from paligemma_lib.batch import Batch, may_see
 from paligemma_lib.report import Chart, Line
 from paligemma_lib.report.markup import element, to_html
-from paligemma_lib.report.pictures import data_uri, thumbnail
+from paligemma_lib.report.thumbnails import data_uri, thumbnail
 from paligemma_lib.report.training import charts_section
 from paligemma_lib.tokenizer import Tokenizer
 
@@ -168,7 +168,7 @@ def what_fits(memories: Mapping[str, int]) -> str:
     rows = [f"{'model':<22}{'trains':<10}{'at a time':>10}{'needed':>10}"]
     rows[0] += "".join(f"  {name:>14}" for name in memories)
     for name, pixels, trainable in JOBS:
-        config = getattr(pg.model.config, name)(pixels)
+        config = getattr(pg.model.variants, name)(pixels)
         config = dataclasses.replace(config, dtype="float16", remat="full")
         for pictures in AT_A_TIME:
             needed = pg.train.bytes_needed(

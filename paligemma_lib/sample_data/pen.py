@@ -10,7 +10,8 @@ import random
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scenes import Box
+
+from paligemma_lib.sample_data.scenes import Box
 
 FACTOR = 3  # supersampling: pixels of the canvas for one of the picture
 NEAREST = Image.Resampling.NEAREST

@@ -1,7 +1,8 @@
-"""A folder to write to, local or `gs://`: it can be written to, and has room.
+"""A folder to write to, local or `gs://`: whether it can be written to, and has space.
 
 check_writable("runs/flickr8k")
-print(check_room("runs/flickr8k", needed=12 << 30))
+print(check_space("runs/flickr8k", needed=12 << 30))
+raise no_space(error, name, folder) from error
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from paligemma_lib.atomic import is_remote, path_of
+from paligemma_lib.runtime.atomic import is_remote, path_of
 
 _GIB = 2**30
 
@@ -42,7 +43,7 @@ def check_writable(folder: str) -> None:
         ) from error
 
 
-def check_room(folder: str, needed: int) -> str:
+def check_space(folder: str, needed: int) -> str:
     """Compares what will be written with what is free, and with what such a run has left there.
 
     Args:
@@ -50,7 +51,7 @@ def check_room(folder: str, needed: int) -> str:
       needed: bytes.
 
     Raises:
-      OSError: there is not enough room.
+      OSError: there is not enough space.
     """
     if is_remote(folder):
         return f"{folder} can be written to, about {needed / _GIB:.1f} GiB will be"
@@ -65,7 +66,19 @@ def check_room(folder: str, needed: int) -> str:
     return f"{folder} needs about {needed / _GIB:.1f} GiB of {free / _GIB:.1f} that are free"
 
 
-def _existing(folder: str) -> Path:
+def no_space(
+    error: OSError, name: str, folder: Path, instead: str = "`cache` to another folder"
+) -> OSError:
+    """What to raise instead of `error`: what did not fit, where, and what to do."""
+    free = shutil.disk_usage(_existing(folder)).free
+    return OSError(
+        error.errno,
+        f"no room for {name} in {folder}, where {free:,} bytes are free ({error.strerror}). "
+        f"Nothing of it is used; make room, or set {instead}",
+    )
+
+
+def _existing(folder: str | Path) -> Path:
     """The folder, or the first around it that exists."""
     path = Path(folder).absolute()
     return next(each for each in (path, *path.parents) if each.exists())

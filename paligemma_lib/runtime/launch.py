@@ -1,6 +1,6 @@
 """Starts a script in several processes on one machine, to try out what many machines would do.
 
-    python -m paligemma_lib.launch --count 2 examples/finetune.py --config.epochs=1
+    python -m paligemma_lib.runtime.launch --count 2 examples/finetune.py --config.epochs=1
 
 The processes meet on the loopback interface; process k uses the k-th GPU, where there are some.
 Their output comes through as it is. SIGTERM, Ctrl-C and SIGHUP go on to all of them. When one

@@ -1,0 +1,109 @@
+"""Drawn scenes with five captions each, laid out as Kaggle's Flickr8k is, for trying things out.
+
+    folder = write_scenes("OUT", count=1500, seed=0)
+
+    OUT/captions.txt              image,caption: five rows for each picture
+    OUT/Images/scene_00000.jpg    ...
+
+Picture k depends on the seed and on k alone, so that a larger count only adds pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from paligemma_lib.sample_data import labels, scenes
+from paligemma_lib.sample_data.composing import compose
+from paligemma_lib.sample_data.drawing import draw
+from paligemma_lib.sample_data.scenes import Scene
+
+Wording = Callable[[Scene, random.Random], list[str]]  # five captions of a scene
+
+WORDINGS: dict[str, Wording] = {"sentences": scenes.captions, "labels": labels.captions}
+
+
+def write_scenes(
+    folder: str | os.PathLike[str],
+    count: int = 1500,
+    seed: int = 0,
+    wording: str = "sentences",
+    workers: int | None = None,
+) -> Path:
+    """Writes `count` pictures and their captions to `folder`, or finds them there.
+
+    The folder appears when it is complete. One that is there already is kept if it holds these
+    captions, which tell every count and seed apart, and these pictures' names.
+
+    Args:
+      folder: must not exist yet, or be from an earlier call with the same count and seed.
+      count: pictures, at least 1.
+      seed: any integer; another seed gives other scenes.
+      wording: "sentences" or "labels", see `scenes` and `labels`.
+      workers: threads, by default one for each core; the result does not depend on it.
+
+    Raises:
+      ValueError: `count` is below 1, or there is no such wording.
+      FileExistsError: `folder` holds something else.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    if wording not in WORDINGS:
+        raise ValueError(f"wording={wording!r}, expected one of {', '.join(WORDINGS)}")
+    folder = Path(folder)
+    drawn = [compose(seed, index) for index in range(count)]
+    table = _table(drawn, seed, WORDINGS[wording])
+    if os.path.lexists(folder):
+        _check_same(folder, table, count, seed)
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(".partial", f".{folder.name}.", folder.parent) as temporary:
+        unfinished = Path(temporary) / folder.name
+        (unfinished / "Images").mkdir(parents=True)
+
+        def save(index: int) -> None:
+            picture = draw(drawn[index], random.Random(f"{seed}/{index}/drawing"))
+            picture.save(unfinished / "Images" / _name(index), quality=92, subsampling=0)
+
+        # Threads: a caller may have JAX or TensorFlow loaded, with which forking is not safe.
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            for _ in pool.map(save, range(count)):
+                pass
+        (unfinished / "captions.txt").write_bytes(table)
+        unfinished.rename(folder)
+    return folder
+
+
+def _name(index: int) -> str:
+    return f"scene_{index:05d}.jpg"
+
+
+def _table(drawn: Sequence[Scene], seed: int, captions: Wording) -> bytes:
+    """The bytes of captions.txt."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["image", "caption"])
+    for index, scene in enumerate(drawn):
+        for caption in captions(scene, random.Random(f"{seed}/{index}/wording")):
+            rows.writerow([_name(index), caption])
+    return text.getvalue().encode("ascii")
+
+
+def _check_same(folder: Path, table: bytes, count: int, seed: int) -> None:
+    captions_file = folder / "captions.txt"
+    if not captions_file.is_file() or captions_file.read_bytes() != table:
+        fault = "its captions.txt is missing or differs"
+    elif lacking := [n for n in map(_name, range(count)) if not (folder / "Images" / n).is_file()]:
+        fault = f"{len(lacking)} pictures are missing, the first is Images/{lacking[0]}"
+    else:
+        return
+    raise FileExistsError(
+        f"{folder} exists, but not as the {count} scenes of seed {seed}: {fault}. "
+        "Remove it, or name another folder."
+    )
