@@ -10,20 +10,23 @@ Submodules load when touched (PEP 562), so importing this costs neither TensorFl
 import importlib
 from types import ModuleType
 
+__version__ = "0.1.0"
+
 __all__ = [
     "batch",
     "captioner",
     "checkpoint",
     "data",
     "decode",
-    "doctor",
     "evaluation",
     "hub",
     "metrics",
     "model",
     "planning",
     "report",
+    "run",
     "runtime",
+    "sample_data",
     "serving",
     "sharding",
     "testing",

@@ -142,7 +142,7 @@ def load(checkpoint: str, tokenizer_path: str | None = None, dtype: str | None =
     Parameters are split over the devices of a process, and whole in each process: of the models
     that there are, even the largest fits on the devices of one machine, and no weights or
     activations have to pass between machines for every token. Where they don't, place them
-    otherwise and make a `Captioner`: it works with any placement, as `examples/finetune.py` does.
+    otherwise and make a `Captioner`: it works with any placement, as a run of fine-tuning does.
 
     Args:
       checkpoint: as for `checkpoint.load_params`.

@@ -1,22 +1,5 @@
-"""The default run: the embedded model's attention on drawn pictures, in minutes on two cores."""
+"""`--config=demo`, under the path that it had before it came with the library."""
 
-from configs import base
-from ml_collections import ConfigDict
+from paligemma_lib.run.recipes.demo import get_config
 
-
-def get_config() -> ConfigDict:
-    """Returns the run."""
-    config = base.get_config()
-    config.workdir = "workdir/demo"
-    config.data.kind = "sample"
-    config.data.name = "1500"
-    config.model.checkpoint = "nano"
-    config.lowercase = True
-    config.text_len = 128
-    config.batch_size = 32
-    config.microbatches = 2  # for less than 3 GiB of memory
-    config.epochs = 4.0
-    config.optimizer.learning_rate = 6e-3
-    config.validate_every = 1.0
-    config.export = "nano_finetuned.params.f16.npz"
-    return config
+__all__ = ["get_config"]

@@ -1,37 +1,5 @@
-"""A small new model on real photographs, from nothing, within an hour on two cores.
+"""`--config=flickr8k_scratch`, under the path that it had before it came with the library."""
 
-    tfds build flickr8k_tfds --manual_dir=FOLDER_OR_ZIP
-    python examples/finetune.py --config=examples/configs/flickr8k_scratch.py
+from paligemma_lib.run.recipes.flickr8k_scratch import get_config
 
-It learns to name what most pictures of Flickr8k are of: dogs, water, snow, people in colours. The
-scores are of the development split, which has no part in the training. The run's captions are
-greedy; examples/evaluate.py finds better ones with --sampler=beam --length-penalty=1.
-"""
-
-from configs import base
-from ml_collections import ConfigDict
-
-
-def get_config() -> ConfigDict:
-    """Returns the run."""
-    config = base.get_config()
-    config.workdir = "workdir/flickr8k_scratch"
-    config.data.validation = "validation[:256]"
-    config.data.test = "validation"
-    config.data.min_crop_area = 0.5  # else it learns the pictures by heart
-    config.data.mirror = True
-    config.model.name = "scratch"
-    config.model.vocab_size = 2048
-    config.stages = ({"from_step": 0, "trainable": ("all",), "top_layers": 0},)
-    config.text_len = 96
-    config.lowercase = True
-    config.truncate = True  # of one picture in nine, the end of the last caption is cut
-    config.batch_size = 16
-    config.epochs = 10.0
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.weight_decay = 0.2
-    config.evaluate_before = False
-    config.decode_batch_size = 50
-    config.max_new_tokens = 32
-    config.export = "flickr8k_scratch.params.f16.npz"
-    return config
+__all__ = ["get_config"]

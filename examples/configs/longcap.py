@@ -1,30 +1,5 @@
-"""PaliGemma 3B on 90 pictures with long captions: the recipe of the fine-tuning notebook.
+"""`--config=longcap`, under the path that it had before it came with the library."""
 
-The data are JSON lines of image, prefix and suffix: gs://longcap100. SGD, cosine schedule with a
-tenth of warm-up, rate 0.03, batches of 8, 512 examples in all.
-"""
+from paligemma_lib.run.recipes.longcap import get_config
 
-from configs import base
-from ml_collections import ConfigDict
-
-
-def get_config() -> ConfigDict:
-    """Returns the recipe."""
-    config = base.get_config()
-    config.workdir = "workdir/longcap"
-    config.data.kind = "jsonl"
-    config.data.train = "gs://longcap100/data_train90.jsonl"
-    config.data.validation = "gs://longcap100/data_val10.jsonl"
-    config.data.test = "gs://longcap100/data_val10.jsonl"
-    config.model.checkpoint = "google/paligemma/jax/paligemma-3b-pt-224"
-    config.model.frozen_dtype = "float16"
-    config.model.remat = "full"
-    config.truncate = True  # as the notebook does
-    config.batch_size = 8
-    config.epochs = 512 / 90
-    config.optimizer.name = "sgd"
-    config.optimizer.learning_rate = 0.03
-    config.optimizer.warmup = 0.1
-    config.validate_every = config.epochs / 4
-    config.max_new_tokens = 128
-    return config
+__all__ = ["get_config"]

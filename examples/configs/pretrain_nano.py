@@ -1,34 +1,5 @@
-"""How the embedded model was made: all of it, from nothing, on 19,200 drawn pictures with labels.
+"""`--config=pretrain_nano`, under the path that it had before it came with the library."""
 
-    python examples/finetune.py --config=examples/configs/pretrain_nano.py
-    cp workdir/pretrain_nano/{nano.params.f16.npz,tokenizer.model} paligemma_lib/nano/
+from paligemma_lib.run.recipes.pretrain_nano import get_config
 
-The scenes are none of those that the default run draws, and neither is the way of speaking.
-"""
-
-from configs import base
-from ml_collections import ConfigDict
-
-
-def get_config() -> ConfigDict:
-    """Returns the run."""
-    config = base.get_config()
-    config.workdir = "workdir/pretrain_nano"
-    config.seed = 2024
-    config.data.kind = "sample"
-    config.data.name = "24000"
-    config.data.wording = "labels"
-    config.data.validation = "validation[:256]"
-    config.data.test = "test[:256]"
-    config.model.vocab_size = 512
-    config.stages = ({"from_step": 0, "trainable": ("all",), "top_layers": 0},)
-    config.text_len = 112
-    config.batch_size = 32
-    config.epochs = 3.0
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.weight_decay = 0.02
-    config.evaluate_before = False
-    config.validate_every = 0.25
-    config.save_every = 0.25
-    config.export = "nano.params.f16.npz"
-    return config
+__all__ = ["get_config"]

@@ -7,8 +7,8 @@ params = pg.checkpoint.load_params("paligemma-3b-pt-224.f16.npz", config, dtype=
 pg.checkpoint.save_params("paligemma_flickr8k.params.f16.npz", params, dtype="float16")
 pg.checkpoint.huggingface.export(params, config, "my-captioner", tokenizer="tokenizer.model")
 
-python -m paligemma_lib.checkpoint show CHECKPOINT           # what it is, or what is wrong
-python -m paligemma_lib.checkpoint convert SOURCE TARGET     # .npz to a folder, or back
+paligemma show CHECKPOINT                     # what it is, or what is wrong
+paligemma convert SOURCE TARGET               # .npz to a folder, or back
 
 Files may be the reference's `.npz` or Hugging Face's folders of safetensors: `load_params` and
 `read_config` take both.

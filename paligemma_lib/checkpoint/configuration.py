@@ -135,6 +135,6 @@ def published(handle: str) -> PaliGemmaConfig:
     if match is None or f"{match[1]}_{match[2]}" not in MODELS:
         raise ValueError(
             f"{handle} is not on this machine yet, and its name is of no published model: "
-            "download it first, such as by `python -m paligemma_lib.checkpoint show`"
+            "download it first, such as by `paligemma show`"
         )
     return MODELS[f"{match[1]}_{match[2]}"](int(match[3]))

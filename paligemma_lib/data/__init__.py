@@ -20,7 +20,7 @@ _HOMES = {
     "Source": "sources",
     "from_folder": "tables",
     "from_jsonl": "tables",
-    "from_pictures": "pictures",
+    "from_pictures": "image_files",
     "from_tfds": "sources",
     "from_tfrecords": "sources",
     "replace_damaged": "replacing",

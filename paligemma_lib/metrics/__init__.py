@@ -8,6 +8,7 @@ Needs NumPy alone. METEOR and SPICE come from Java programs, where they are inst
 """
 
 from paligemma_lib.metrics.caption_checks import ImageId
+from paligemma_lib.metrics.caption_rows import read_captions, single
 from paligemma_lib.metrics.java_scores import JavaScore, meteor, spice
 from paligemma_lib.metrics.predictions import merge, read_predictions, write_predictions
 from paligemma_lib.metrics.scoring import (
@@ -32,8 +33,10 @@ __all__ = [
     "merge",
     "meteor",
     "permuted",
+    "read_captions",
     "read_predictions",
     "score",
+    "single",
     "spice",
     "tokenize",
     "write_predictions",

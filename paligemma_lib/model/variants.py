@@ -8,9 +8,16 @@ So400m/14 (arXiv 2303.15343).
 """
 
 import dataclasses
+from typing import Literal, get_args
 
-DTYPES = ("float32", "bfloat16", "float16")
-REMAT = ("none", "dots", "full")
+Dtype = Literal["float32", "bfloat16", "float16"]
+Remat = Literal["none", "dots", "full"]
+Name = Literal[
+    "paligemma_3b", "paligemma2_3b", "paligemma2_10b", "paligemma2_28b", "nano", "scratch"
+]
+
+DTYPES: tuple[str, ...] = get_args(Dtype)
+REMAT: tuple[Remat, ...] = get_args(Remat)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import paligemma_lib as pg
 
-job = pg.planning.Job(model, pg.planning.Training(batch_size=256, text_len=128), "v5e:2x4")
+config = pg.run.load("pod")
+job = pg.planning.Job(model, pg.planning.Training(config), "v5e:2x4")
 compiled = pg.planning.compile_job(job)
 limits = pg.planning.predict(compiled, pg.planning.CHIPS["v5e"])
 print(pg.planning.plan_table([("v5e:2x4", compiled, limits)]))

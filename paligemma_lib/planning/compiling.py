@@ -141,7 +141,8 @@ def main(asked: str, told: str) -> None:
 def _compile(job: Job) -> Compiled:
     slices = Slices.named(job.topology, job.slices)
     work = job.work
-    mesh = make_mesh(work.fsdp if isinstance(work, Training) else None, slices.devices())
+    fsdp = work.config.fsdp if isinstance(work, Training) else 0
+    mesh = make_mesh(fsdp or None, slices.devices())
     limit = slices.chip.usable if slices.chip else 0
     resident = resident_bytes(job.model, work, mesh)
     if limit and resident > limit:  # the compiler would take minutes, and much memory, to say so
@@ -161,7 +162,7 @@ def _compile(job: Job) -> Compiled:
         turns = loss_turns(work, mesh.size)
     else:
         programs = wanted = trace_decoding(job.model, work, mesh)
-        turns = work.max_new_tokens - 1
+        turns = work.config.max_new_tokens - 1
     flops, model_flops = (
         sum(matmul_flops(traced.jaxpr.jaxpr, turns) for traced in each) / mesh.size
         for each in (programs, wanted)

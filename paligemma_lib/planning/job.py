@@ -1,6 +1,6 @@
-"""What is to be planned: a model, what it does, and where.
+"""What is to be planned: a model, what a run does with it, and where.
 
-    job = Job(paligemma_3b(), Training(batch_size=256, text_len=128), "v5e:2x4")
+    job = Job(paligemma_3b(), Training(RunConfig(batch_size=256)), "v5e:2x4")
 
 Jobs go to another process, which compiles them, as JSON.
 """
@@ -9,54 +9,39 @@ import dataclasses
 from typing import Any, Literal
 
 from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
-from paligemma_lib.trainable import Select
+from paligemma_lib.run.config import RunConfig
+from paligemma_lib.run.options import parse
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A step of training.
+    """A step of a run in one of its stages."""
 
-    Attributes:
-      batch_size: examples, over all devices.
-      text_len: text slots of an example.
-      trainable: see `trainable.trained_rows`.
-      optimizer: see `train.make_optimizer`.
-      microbatches: see `train.make_train_step`.
-      fsdp: over how many devices parameters are split; None: all of a slice.
-      frozen_dtype: of parameters that do not train.
-    """
-
-    batch_size: int
-    text_len: int
-    trainable: tuple[Select, ...] = (Select("attention"),)
-    optimizer: str = "adamw"
-    microbatches: int = 1
-    fsdp: int | None = None
-    frozen_dtype: str = "float32"
+    config: RunConfig
+    stage: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """Greedy captions for a batch of pictures.
+    """Greedy captions for a batch of a run's test images.
 
     Attributes:
-      batch_size: pictures, over all devices.
-      max_new_tokens: of a caption.
-      prompt_len: tokens of the prompt.
+      config: the run.
       layout: how parameters lie, see `sharding.param_shardings`.
-      dtype: of parameters.
+      prompt_len: tokens of the prompt.
     """
 
-    batch_size: int
-    max_new_tokens: int
-    prompt_len: int = 4
+    config: RunConfig
     layout: Literal["fsdp", "tensor", "replicated"] = "replicated"
-    dtype: str = "bfloat16"
+    prompt_len: int = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A model at work on a topology, named as `slices.Slices` has it."""
+    """A model at work on a topology, named as `slices.Slices` has it.
+
+    `model` counts where the run's config says something else of it, such as `remat`.
+    """
 
     model: PaliGemmaConfig
     work: Training | Decoding
@@ -65,18 +50,16 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """As `from_json` takes it."""
-        return dataclasses.asdict(self)
+        kind = type(self.work).__name__
+        work = {**vars(self.work), "config": self.work.config.to_dict(), "kind": kind}
+        return {**vars(self), "model": dataclasses.asdict(self.model), "work": work}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Job":
-        """Undoes `to_json`, also after JSON has made lists of tuples."""
+        """Undoes `to_json`."""
         model, work = dict(values["model"]), dict(values["work"])
         model["vision"] = SiglipConfig(**model["vision"])
         model["language"] = GemmaConfig(**model["language"])
-        made: Training | Decoding
-        if "trainable" in work:
-            work["trainable"] = tuple(Select(**each) for each in work["trainable"])
-            made = Training(**work)
-        else:
-            made = Decoding(**work)
-        return cls(PaliGemmaConfig(**model), made, values["topology"], values["slices"])
+        work["config"] = parse(RunConfig, work["config"])
+        kind = {"Training": Training, "Decoding": Decoding}[work.pop("kind")]
+        return cls(PaliGemmaConfig(**model), kind(**work), values["topology"], values["slices"])

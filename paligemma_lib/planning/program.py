@@ -22,6 +22,7 @@ from paligemma_lib.decode.prompt import Prompt
 from paligemma_lib.decode.samplers import Greedy
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.planning.job import Decoding, Training
+from paligemma_lib.run.assembly import optimizer_of, train_step_of, trainable_of
 from paligemma_lib.sharding import batch_sharding, param_shardings, replicated
 from paligemma_lib.train.loss import _SLOTS
 from paligemma_lib.trainable import trained_rows
@@ -35,14 +36,15 @@ def trace_training(config: PaliGemmaConfig, work: Training, mesh: Mesh) -> Any:
     Raises:
       ValueError: the batch cannot be divided among devices and microbatches.
     """
-    parts = mesh.size * work.microbatches
-    if work.batch_size % parts:
+    run = work.config
+    parts = mesh.size * run.microbatches
+    if run.batch_size % parts:
         raise ValueError(
-            f"batch_size={work.batch_size} cannot be divided among {mesh.size} devices and "
-            f"{work.microbatches} microbatches: take a multiple of {parts}"
+            f"batch_size={run.batch_size} cannot be divided among {mesh.size} devices and "
+            f"{run.microbatches} microbatches: take a multiple of {parts}"
         )
-    optimizer = _optimizer(work)
-    step = train.make_train_step(config, optimizer, mesh=mesh, microbatches=work.microbatches)
+    optimizer = optimizer_of(run)
+    step = train_step_of(run, config, optimizer, mesh)
     state = abstract_state(config, work, optimizer, mesh)
     with jax.set_mesh(mesh):
         return step.jitted.trace(  # type: ignore[attr-defined]
@@ -50,15 +52,11 @@ def trace_training(config: PaliGemmaConfig, work: Training, mesh: Mesh) -> Any:
         )
 
 
-def _optimizer(work: Training) -> train.Optimizer:
-    return train.make_optimizer(work.optimizer, learning_rate=1e-4, total_steps=1)  # type: ignore[arg-type]
-
-
 def resident_bytes(config: PaliGemmaConfig, work: Training | Decoding, mesh: Mesh) -> int:
     """What parameters and the state of training take of each device, all the time."""
     state: Any
     if isinstance(work, Training):
-        state = abstract_state(config, work, _optimizer(work), mesh)
+        state = abstract_state(config, work, optimizer_of(work.config), mesh)
     else:
         state = _decoding_params(config, work, mesh)
     return sum(
@@ -73,14 +71,15 @@ def abstract_state(
     """The fields of a `TrainState` as `train.init_state` begins it."""
     params = model.abstract_params(config)
     places = flax.traverse_util.flatten_dict(param_shardings(mesh, params), sep="/")
-    rows = trained_rows(params, work.trainable)
+    rows = trained_rows(params, trainable_of(work.config.stages[work.stage]))
+    frozen_dtype = work.config.model.frozen_dtype or "float32"
     trained, frozen, opt_state = {}, {}, {}
     for name, leaf in flax.traverse_util.flatten_dict(params, sep="/").items():
         first, rest = rows.get(name, leaf.shape[0]), leaf.shape[1:]
         place = places[name]
         if first:
             shape = (first, *rest)
-            frozen[name] = (ShapeDtypeStruct(shape, work.frozen_dtype, sharding=place),)
+            frozen[name] = (ShapeDtypeStruct(shape, frozen_dtype, sharding=place),)
         if first < leaf.shape[0]:
             piece = ShapeDtypeStruct((leaf.shape[0] - first, *rest), jnp.float32, sharding=place)
             trained[name] = (piece,)
@@ -109,10 +108,10 @@ def abstract_batch(
     config: PaliGemmaConfig, work: Training, mesh: Mesh
 ) -> dict[str, ShapeDtypeStruct]:
     """A batch of the contract, with pictures as bytes."""
-    place, slots = batch_sharding(mesh), (work.batch_size, work.text_len)
+    place, slots = batch_sharding(mesh), (work.config.batch_size, work.config.text_len)
     side = config.vision.image_size
     return {
-        "image": ShapeDtypeStruct((work.batch_size, side, side, 3), jnp.uint8, sharding=place),
+        "image": ShapeDtypeStruct((slots[0], side, side, 3), jnp.uint8, sharding=place),
         **{
             name: ShapeDtypeStruct(slots, jnp.int32, sharding=place)
             for name in ("text", "segment", "position")
@@ -123,7 +122,8 @@ def abstract_batch(
 
 def loss_turns(work: Training, devices: int) -> int:
     """Turns of the loss's inner loop when `SUPERVISED` of the slots have a target."""
-    slots = work.batch_size // (devices * work.microbatches) * work.text_len
+    run = work.config
+    slots = run.batch_size // (devices * run.microbatches) * run.text_len
     return math.ceil(SUPERVISED * slots / min(_SLOTS, slots))
 
 
@@ -134,7 +134,7 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
       ValueError: the batch cannot be divided among the devices that take rows of it.
     """
     params = _decoding_params(config, work, mesh)
-    side, rows = config.vision.image_size, work.batch_size
+    side, rows = config.vision.image_size, work.config.decode_batch_size
     place = images_sharding(None, params)
     if work.layout == "fsdp":  # as a training run does
         place = batch_sharding(mesh)
@@ -150,7 +150,7 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
     prompt, hidden = read.out_info
     prompt = Prompt(_split(prompt.cache, place, 1), _split(prompt.length, place))
     begin = loop._begin.trace(
-        config, Greedy(), work.max_new_tokens, place,
+        config, Greedy(), work.config.max_new_tokens, place,
         params, prompt, _split(hidden, place), keys, None, number,
     )  # fmt: skip
     written, cache, _ = begin.out_info
@@ -161,8 +161,9 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
 
 def _decoding_params(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> Any:
     params = model.abstract_params(config)
+    dtype = work.config.model.frozen_dtype or "float32"
     return jax.tree.map(
-        lambda leaf, place: ShapeDtypeStruct(leaf.shape, work.dtype, sharding=place),
+        lambda leaf, place: ShapeDtypeStruct(leaf.shape, dtype, sharding=place),
         params,
         param_shardings(mesh, params, work.layout),
     )

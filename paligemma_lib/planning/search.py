@@ -33,7 +33,7 @@ class Candidate:
     @property
     def batch_size(self) -> int:
         """Examples of a step."""
-        return self.job.work.batch_size
+        return self.job.work.config.batch_size
 
     @property
     def examples_per_second(self) -> float:
@@ -54,7 +54,7 @@ def ways_to_train(job: Job, compile_job: Callable[[Job], Compiled]) -> list[Cand
     chip = Slices.named(job.topology, job.slices).chip
     if not isinstance(job.work, Training) or chip is None:
         raise ValueError("ways_to_train: expected a job of training on TPUs")
-    wanted = job.work.batch_size
+    wanted = job.work.config.batch_size
     candidates: dict[Job, Candidate] = {}
 
     def attempt(job: Job) -> Compiled:
@@ -95,12 +95,12 @@ def largest_batch(job: Job, compile_job: Callable[[Job], Compiled]) -> int:
     Peak memory is nearly a straight line over the batch, so two compilations tell where to look.
     """
     assert isinstance(job.work, Training)
-    unit = _devices(job) * job.work.microbatches
-    size = job.work.batch_size // unit * unit or unit
+    unit = _devices(job) * job.work.config.microbatches
+    size = job.work.config.batch_size // unit * unit or unit
     fits, too_large = 0, 0
     points: dict[int, int] = {}
     for _ in range(_TRIES):
-        work = dataclasses.replace(job.work, batch_size=size)
+        work = _work(job, size, job.work.config.microbatches)
         compiled = compile_job(dataclasses.replace(job, work=work))
         if compiled.peak:
             points[size] = compiled.peak
@@ -126,21 +126,22 @@ def _next(points: dict[int, int], limit: int, fits: int, too_large: int, unit: i
 
 
 def overrides(job: Job) -> list[str]:
-    """Arguments for `finetune.py`."""
-    work = job.work
-    if not isinstance(work, Training):
+    """Arguments for `paligemma finetune`."""
+    if not isinstance(job.work, Training):
         raise ValueError("overrides: a job of decoding has none")
+    config = job.work.config
     return [
-        f"--config.batch_size={work.batch_size}",
-        f"--config.microbatches={work.microbatches}",
+        f"--config.batch_size={config.batch_size}",
+        f"--config.microbatches={config.microbatches}",
         f"--config.model.remat={job.model.remat}",
-        f"--config.fsdp={work.fsdp or 0}",
+        f"--config.fsdp={config.fsdp}",
     ]
 
 
 def _work(job: Job, batch_size: int, microbatches: int) -> Training:
     assert isinstance(job.work, Training)
-    return dataclasses.replace(job.work, batch_size=batch_size, microbatches=microbatches)
+    config = dataclasses.replace(job.work.config, batch_size=batch_size, microbatches=microbatches)
+    return dataclasses.replace(job.work, config=config)
 
 
 def _devices(job: Job) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from paligemma_lib.runtime.atomic import path_of
@@ -22,7 +23,10 @@ RECORD = "run/metadata"  # where Orbax puts the JSON
 
 
 def check_run(
-    folder: str | os.PathLike[str], run: Mapping[str, Any], may_differ: Collection[str] = ()
+    folder: str | os.PathLike[str],
+    run: Mapping[str, Any],
+    may_differ: Collection[str] = (),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Compares a run with the one that saved the newest checkpoint with a whole record.
 
@@ -30,16 +34,18 @@ def check_run(
       folder: of the checkpoints, local or `gs://`; need not exist.
       run: what must be the same to go on, as JSON.
       may_differ: names of what may be another one all the same, with dots between levels.
+      defaults: what a record that lacks a name is taken to say of it.
 
     Raises:
       ValueError: something else is not as it was.
     """
     for step in _steps_in(folder):
         with contextlib.suppress(Exception):  # damaged: restoring tells of it
-            before, now = _flat(record_of(folder, step)["run"]), _flat(json.loads(json.dumps(run)))
+            before = {**_flat(defaults), **_flat(record_of(folder, step)["run"])}
             break
     else:
         return
+    now = _flat(json.loads(json.dumps(run)))
     differing = [
         f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted({*before, *now})

@@ -10,14 +10,17 @@ correction of its own, whatever the others have behind them.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
-OPTIMIZERS = ("sgd", "momentum", "adamw", "adafactor")
-SCHEDULES = ("constant", "cosine", "linear")
+Name = Literal["sgd", "momentum", "adamw", "adafactor"]
+Schedule = Literal["constant", "cosine", "linear"]
+
+OPTIMIZERS: tuple[str, ...] = get_args(Name)
+SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +42,11 @@ class Optimizer:
 
 
 def make_optimizer(
-    name: Literal["sgd", "momentum", "adamw", "adafactor"],
+    name: Name,
     *,
     learning_rate: float,
     total_steps: int,
-    schedule: Literal["constant", "cosine", "linear"] = "cosine",
+    schedule: Schedule = "cosine",
     warmup_steps: int = 0,
     weight_decay: float = 0.0,
     clip_norm: float | None = 1.0,

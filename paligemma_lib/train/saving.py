@@ -19,6 +19,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -91,10 +92,15 @@ class Checkpoints:
                 ),
             )
 
-    def check(self, run: Mapping[str, Any], may_differ: Collection[str] = ()) -> None:
+    def check(
+        self,
+        run: Mapping[str, Any],
+        may_differ: Collection[str] = (),
+        defaults: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Raises ValueError where `run` is not as it was when the last checkpoint was saved."""
         self._manager.wait_until_finished()
-        check_run(self._folder, run, may_differ)
+        check_run(self._folder, run, may_differ, defaults)
 
     def restore(self, state_at: Callable[[int], TrainState]) -> TrainState:
         """Returns the state of the newest whole checkpoint; `state.step` says where it goes on.

@@ -20,16 +20,16 @@ import jax.numpy as jnp
 import tensorflow as tf
 
 from paligemma_lib import hub
-from paligemma_lib.checkpoint.arrays import checked_dtype
 from paligemma_lib.checkpoint.stored import open_reader
-from paligemma_lib.doctor.data import fitting, verified
-from paligemma_lib.doctor.setup import Setup
 from paligemma_lib.evaluation import environment
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model import abstract_params
+from paligemma_lib.run.assembly import optimizer_of, trainable_of
+from paligemma_lib.run.data_checks import fitting, verified
+from paligemma_lib.run.record import check_record
+from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.runtime.disk_space import check_space, check_writable
-from paligemma_lib.train.identity import CHECKPOINTS, check_run
 from paligemma_lib.train.memory import bytes_needed, check_memory
 from paligemma_lib.trainable import Trainable, trained_rows
 
@@ -69,34 +69,33 @@ def tensorflow(setup: Setup) -> str:
 
 def batch(setup: Setup) -> str:
     """Batches are divided among devices."""
-    size, devices = setup.batch_size, setup.mesh.size
-    parts = devices * setup.microbatches
+    size, devices = setup.config.batch_size, setup.mesh.size
+    parts = devices * setup.config.microbatches
     if size % parts:
         raise ValueError(
             f"batch_size={size} cannot be divided among {devices} devices and "
-            f"{setup.microbatches} microbatches: take a multiple of {parts}"
+            f"{setup.config.microbatches} microbatches: take a multiple of {parts}"
         )
     return f"{size} pictures a step, {size // parts} at a time on each device"
 
 
 def kaggle(setup: Setup) -> str:
     """Credentials and licence, where they are needed."""
-    if not hub.is_kaggle(setup.checkpoint):
+    name = setup.config.model.checkpoint
+    if not hub.is_kaggle(name):
         return "not needed"
     if setup.local_checkpoint is not None:
         return f"not needed any more: {setup.local_checkpoint}"
-    return kaggle_access.access(setup.checkpoint)
+    return kaggle_access.access(name)
 
 
 def checkpoint(setup: Setup) -> str:
     """Names, shapes and types of the parameters."""
-    checked_dtype(setup.frozen_dtype or None)
-    checked_dtype(setup.export_dtype)
-    if not setup.checkpoint:
-        return f"none: a new {setup.new_model}"
-    model = setup.model
+    given, model = setup.config.model, setup.model
+    if not given.checkpoint:
+        return f"none: a new {given.name}"
     if setup.local_checkpoint is None:
-        return f"{setup.checkpoint} is to be downloaded, and known by its name until then"
+        return f"{given.checkpoint} is to be downloaded, and known by its name until then"
     with open_reader(setup.local_checkpoint, model) as file:
         count = sum(math.prod(shape) for shape in file.shapes.values())
         types = " and ".join(sorted({str(dtype) for dtype in file.dtypes.values()}))
@@ -107,15 +106,16 @@ def trainable(setup: Setup) -> str:
     """What each stage trains is there."""
     total = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(setup.model)))
     counts = []
-    for stage in setup.stages:
-        counts.append(sum(piece.size for piece in _trained(setup, stage.trainable).values()))
+    for stage in setup.config.stages:
+        pieces = _trained(setup, trainable_of(stage))
+        counts.append(sum(piece.size for piece in pieces.values()))
     return f"{', then '.join(f'{count:,}' for count in counts)} of {total:,} parameters train"
 
 
 def tokenizer(setup: Setup) -> str:
     """Conventions, size and hash of the tokenizer."""
     if setup.tokenizer_to_come:
-        return f"{setup.vocab_size:,} pieces, to be made of the training captions"
+        return f"{setup.config.model.vocab_size:,} pieces, to be made of the training captions"
     found = setup.tokenizer
     found.check_fits(setup.model.language.vocab_size)
     digest = hashlib.sha256(path_of(found.name).read_bytes()).hexdigest()
@@ -125,10 +125,8 @@ def tokenizer(setup: Setup) -> str:
 
 def data(setup: Setup) -> str:
     """Sources are there, not empty, and as they were built."""
-    if not setup.data:
-        return "none given"
     if setup.data_to_come:
-        return f"{setup.drawn:,} pictures, to be drawn"
+        return f"{setup.config.data.drawn:,} pictures, to be drawn"
     counts = {}
     for split, source in setup.data.items():
         counts[split] = len(source)
@@ -142,38 +140,39 @@ def data(setup: Setup) -> str:
 
 def texts(setup: Setup) -> str:
     """Captions fit their slots; reading them compares the checksums of records too."""
-    if not setup.data or setup.data_to_come or setup.tokenizer_to_come:
-        return "not there yet" if setup.data else "none given"
-    if setup.truncate:
-        return f"cut to {setup.text_len} slots, as `truncate` says"
+    config = setup.config
+    if setup.data_to_come or setup.tokenizer_to_come:
+        return "not there yet"
+    if config.truncate:
+        return f"cut to {config.text_len} slots, as `truncate` says"
     seen = 0
     for split in ("train", "validation"):
         if split in setup.data:
             seen += fitting(
                 setup.data[split],
                 setup.tokenizer,
-                text_len=setup.text_len,
-                prompt=setup.prompt,
-                lowercase=setup.lowercase,
-                captions=setup.captions if split == "train" else "packed",
+                text_len=config.text_len,
+                prompt=config.prompt,
+                lowercase=config.lowercase,
+                captions=config.captions if split == "train" else "packed",
                 records=setup.records,
             )
-    return f"those of {seen:,} pictures fit {setup.text_len} slots"
+    return f"those of {seen:,} pictures fit {config.text_len} slots"
 
 
 def memory(setup: Setup) -> str:
     """The estimate for a step of each stage, against what is free."""
-    estimates = []
-    for stage in setup.stages:
+    config, estimates = setup.config, []
+    for stage in config.stages:
         estimates.append(
             bytes_needed(
                 setup.model,
-                setup.optimizer,
-                trainable=stage.trainable,
-                batch_size=setup.batch_size,
-                text_len=setup.text_len,
-                frozen_dtype=setup.frozen_dtype or "float32",
-                microbatches=setup.microbatches,
+                optimizer_of(config),
+                trainable=trainable_of(stage),
+                batch_size=config.batch_size,
+                text_len=config.text_len,
+                frozen_dtype=config.model.frozen_dtype or "float32",
+                microbatches=config.microbatches,
                 devices=setup.mesh.size,
                 fsdp=setup.mesh.shape["fsdp"],
             )
@@ -184,22 +183,19 @@ def memory(setup: Setup) -> str:
 
 def workdir(setup: Setup) -> str:
     """The workdir can be written to, holds no other run, and has room for all that is written."""
-    if not setup.workdir:
-        return "none given"
-    check_writable(setup.workdir)
-    if setup.run:
-        folder = path_of(setup.workdir) / CHECKPOINTS
-        check_run(folder, setup.run, [*setup.may_differ, "params"])
+    config = setup.config
+    check_writable(config.workdir)
+    check_record(path_of(config.workdir), config)
     checkpoints = []
-    for stage in setup.stages:
-        pieces = _trained(setup, stage.trainable)
+    for stage in config.stages:
+        pieces = _trained(setup, trainable_of(stage))
         checkpoints.append(
-            _bytes(pieces) + _bytes(jax.eval_shape(setup.optimizer.transform.init, pieces))
+            _bytes(pieces) + _bytes(jax.eval_shape(optimizer_of(config).transform.init, pieces))
         )
-    size = jnp.dtype(setup.export_dtype).itemsize
+    size = jnp.dtype(config.export_dtype).itemsize
     export = sum(leaf.size * size for leaf in jax.tree.leaves(abstract_params(setup.model)))
-    kept = setup.keep + 2  # with the best, and the one that is being written
-    return check_space(setup.workdir, kept * max(checkpoints) + export)
+    kept = config.keep + 2  # with the best, and the one that is being written
+    return check_space(config.workdir, kept * max(checkpoints) + export)
 
 
 def _trained(setup: Setup, trainable: Trainable) -> dict[str, jax.ShapeDtypeStruct]:

@@ -1,19 +1,24 @@
-"""All checks, one after the other: told one by one, or the first that fails raised.
+"""All checks of a run, one after the other: each told, or everything that fails raised together.
 
-for finding in examine(setup, patience=10):
+for finding in examine(setup, timeout=10):
     print(finding.name, finding.text)
 require(setup)
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from threading import Thread
 
-from paligemma_lib.doctor.checks import CHECKS
-from paligemma_lib.doctor.setup import Setup
+from paligemma_lib.run.checks import CHECKS
+from paligemma_lib.run.setup import Setup
 
 _ASK_A_NETWORK = ("kaggle", "tokenizer")
+
+
+class ChecksFailed(ValueError):
+    """A run that cannot start; says all that has to be mended first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,39 +29,47 @@ class Finding:
       name: of the check.
       passed: whether all is well.
       text: what was found, or what is wrong and its cure.
+      first: the check that met the same problem before this one; empty: none.
     """
 
     name: str
     passed: bool
     text: str
+    first: str = ""
 
 
-def examine(setup: Setup, patience: float) -> Iterator[Finding]:
+def examine(setup: Setup, timeout: float = math.inf) -> Iterator[Finding]:
     """Makes all checks, whether others pass or not.
 
     Args:
       setup: the run.
-      patience: seconds for each that asks a network. What takes longer has failed.
+      timeout: seconds for each that asks a network. What takes longer has failed.
     """
     told: dict[str, str] = {}  # problem -> the first check that met it
     for name, check in CHECKS.items():
         try:
-            asks = name in _ASK_A_NETWORK
-            said = _within(patience, check, setup) if asks else check(setup)
+            limited = timeout < math.inf and name in _ASK_A_NETWORK
+            said = _within(timeout, check, setup) if limited else check(setup)
             yield Finding(name, True, said)
         except TimeoutError:
-            yield Finding(name, False, f"no answer within {patience:g} s: check the network")
+            yield Finding(name, False, f"no answer within {timeout:g} s: check the network")
         except Exception as error:  # the checks' own, or whatever a library raises
             known = isinstance(error, (ValueError, OSError, ImportError))
             text = str(error) if known else f"{type(error).__name__}: {error}"
             first = told.setdefault(text, name)
-            yield Finding(name, False, text if first == name else f"cannot be told: see {first}")
+            if first == name:
+                yield Finding(name, False, text)
+            else:
+                yield Finding(name, False, f"cannot be told: see {first}", first)
 
 
 def require(setup: Setup) -> None:
-    """Makes the same checks, and raises the first ValueError, OSError or ImportError."""
-    for check in CHECKS.values():
-        check(setup)
+    """Makes the same checks; raises ChecksFailed with all that fail, each cause once."""
+    failed = [each for each in examine(setup) if not each.passed and not each.first]
+    if failed:
+        count = f"{len(failed)} checks fail" if len(failed) > 1 else "a check fails"
+        lines = "".join(f"\n  {each.name}: {each.text}" for each in failed)
+        raise ChecksFailed(f"the run cannot start, since {count}:{lines}")
 
 
 def _within(seconds: float, check: Callable[[Setup], str], setup: Setup) -> str:

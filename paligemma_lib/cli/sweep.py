@@ -1,11 +1,11 @@
-"""The same run with several values of one field of its config, and which of them did best.
+"""Makes the same run with several values of one field of its config, and says which did best.
 
-    python examples/sweep.py optimizer.learning_rate 3e-4 1e-3 3e-3 --folder sweep
-    python examples/sweep.py batch_size 8 16 --folder sweep -- --config=my.py --config.epochs=0.5
+  paligemma sweep optimizer.learning_rate 3e-3 6e-3 --folder sweep --config.epochs=1
+  paligemma sweep batch_size 8 16 --folder sweep --config=my.py
 
-What stands behind `--` goes to `finetune.py`, which makes the runs one after the other, each in a
-folder of its own. The same command goes on where it was stopped: finished runs are not repeated.
-The table is printed, and `sweep.html` in the folder has it with a plot.
+The runs are made one after the other, each in a folder of its own. The same command goes on where
+it was stopped: finished runs are not repeated. The table is printed, and sweep.html in the folder
+has it with a plot.
 """
 
 import argparse
@@ -17,10 +17,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from paligemma_lib.cli.console import WrongUse
+from paligemma_lib.cli.parser import Parser
 from paligemma_lib.report import Chart, Line, Report, write_report
+from paligemma_lib.run.config_files import load
 
-FINETUNE = Path(__file__).parent / "finetune.py"
-SCORES, METRICS = "scores.json", "metrics.jsonl"  # what finetune.py leaves at its end
+SCORES, METRICS = "scores.json", "metrics.jsonl"  # what a run leaves at its end
 WIDE = 20  # values this far apart are plotted by their logarithms
 
 
@@ -33,32 +35,39 @@ class Outcome:
     scores: dict[str, dict[str, float]]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+USAGE = "FIELD VALUE VALUE ... --folder FOLDER [options]"
+
+
+def configure(parser: Parser) -> None:
+    """Adds the options."""
     parser.add_argument("field", help="of the config, such as optimizer.learning_rate")
     parser.add_argument("values", nargs="+")
     parser.add_argument("--folder", type=Path, required=True, help="where all runs go")
-    given = list(sys.argv[1:] if argv is None else argv)
-    border = given.index("--") if "--" in given else len(given)
-    args = parser.parse_args(given[:border])
+    parser.takes_config()
+    parser.add_argument("--cpu", action="store_true", help="compute on the CPU alone")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes the runs that are missing, and compares; returns the exit code."""
     if len(set(args.values)) < len(args.values):
-        parser.error(f"a value is given twice: {' '.join(args.values)}")
+        raise WrongUse(f"a value is given twice: {' '.join(args.values)}")
     if wrong := [value for value in args.values if not value or "/" in value]:
-        parser.error(f"{wrong[0]!r} cannot name the folder of a run")
+        raise WrongUse(f"{wrong[0]!r} cannot name the folder of a run")
+    config = [f"--config={args.config_file}", *args.changes]
+    settings = [f"--config.{args.field}={value}" for value in args.values]
+    for setting in settings:  # before hours are spent on the first
+        load(args.config_file, [*args.changes, setting])
 
     outcomes = []
-    for value in args.values:
+    for value, setting in zip(args.values, settings, strict=True):
         workdir = args.folder / f"{args.field}={value}"
         if not (workdir / SCORES).is_file():
             print(f"{args.field}={value}: running in {workdir}", file=sys.stderr)
-            setting = [f"--config.{args.field}={value}", f"--config.workdir={workdir}"]
-            ended = subprocess.run([sys.executable, str(FINETUNE), *given[border + 1 :], *setting])
-            if ended.returncode:
-                print(f"{args.field}={value} ended with {ended.returncode}", file=sys.stderr)
-                return 1
+            command = [sys.executable, "-m", "paligemma_lib", "finetune", *config, setting]
+            command += [f"--config.workdir={workdir}", *["--cpu"] * args.cpu]
+            if code := subprocess.run(command).returncode:
+                print(f"{args.field}={value} ended with {code}", file=sys.stderr)
+                return 1 if code < 128 else code
         outcomes.append(outcome_of(value, workdir))
     print(table(args.field, outcomes))
     print(write_report(args.folder / "sweep.html", page(args.field, outcomes)))
@@ -123,7 +132,3 @@ def places(field: str, values: Sequence[str]) -> tuple[list[float], str]:
     if min(numbers) > 0 and max(numbers) > WIDE * min(numbers):
         return [math.log10(number) for number in numbers], f"log10 of {field}"
     return numbers, field
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Writes captions for images: in the terminal, as JSON lines or CSV, as a page or a sheet.
+
+  paligemma caption                               # a dozen drawn scenes
+  paligemma caption a.jpg Images/ --checkpoint runs/mine --out captions.csv
+
+Takes files, folders, patterns in quotes, and splits of TFDS data sets. Without --checkpoint, the
+small model of the library speaks, which knows drawn scenes only. The exit code is 1 when images
+were skipped, since they could not be read; they are named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+from paligemma_lib.cli.captioning_options import (
+    add_captioning_options,
+    captions_of,
+    check_options,
+    drawn_scenes,
+)
+from paligemma_lib.cli.console import WrongUse, load_tensorflow, printable
+from paligemma_lib.cli.parser import Parser
+from paligemma_lib.runtime.atomic import is_remote, path_of
+
+if TYPE_CHECKING:
+    from paligemma_lib.data.sources import Source
+
+DRAWN = 12  # images where none are given
+FORMATS = (".jsonl", ".csv", ".png", ".html")
+
+USAGE = "[IMAGE ...] [options]"
+
+
+def configure(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("images", nargs="*", help="files, folders, or patterns in quotes")
+    parser.add_argument("--tfds", metavar="NAME", help="a prepared data set, instead of images")
+    parser.add_argument("--split", default="test", help="of --tfds (default: %(default)s)")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="where TFDS keeps it")
+    parser.add_argument(
+        "--out", type=path_of, action="append", default=[], metavar="FILE",
+        help=f"ends in {', '.join(FORMATS)}; may be given again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out-dir", type=path_of, metavar="FOLDER", help="for captions.* of all four kinds"
+    )
+    add_captioning_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Captions, prints and writes; returns the exit code."""
+    if args.images and args.tfds:
+        raise WrongUse("give either images or --tfds NAME")
+    if wrong := [str(path) for path in args.out if path.suffix not in FORMATS]:
+        raise WrongUse(f"--out {wrong[0]}: expected a name that ends in {', '.join(FORMATS)}")
+    load_tensorflow()
+    from paligemma_lib.runtime import processes
+
+    with processes.joined(args.coordinator, args.processes, args.process):
+        check_options(args)
+        with _source_of(args) as source:
+            return _caption(args, source)
+
+
+def _source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[Source]:
+    """The images that were given, or else drawn ones."""
+    from paligemma_lib import data
+
+    if args.tfds:
+        source = data.from_tfds(args.tfds, args.split, data_dir=args.data_dir)
+        return contextlib.nullcontext(source)
+    if args.images:
+        return contextlib.nullcontext(data.from_pictures(args.images))
+    return drawn_scenes(DRAWN)
+
+
+def _caption(args: argparse.Namespace, source: Source) -> int:
+    """Of several processes, one speaks."""
+    import jax
+
+    from paligemma_lib.captioner import Captioned, Skipped
+    from paligemma_lib.cli.caption_files import write_captions
+
+    is_main = jax.process_index() == 0
+    outputs = list(args.out)
+    if args.out_dir:
+        outputs += [args.out_dir / f"captions{suffix}" for suffix in FORMATS]
+        if is_main:
+            args.out_dir.mkdir(parents=True, exist_ok=True)
+    local = [path for path in outputs if not is_remote(path)]
+    if is_main and (missing := [path for path in local if not path.parent.is_dir()]):
+        raise FileNotFoundError(f"cannot write {missing[0]}: its folder is not there; create it")
+
+    done: list[Captioned] = []
+    skipped: list[Skipped] = []
+    for result in captions_of(args, source):
+        if isinstance(result, Captioned):
+            done.append(result)
+            line = f"{printable(result.image_id):<28}  {printable(result.caption.text)}"
+        else:
+            skipped.append(result)
+            line = f"skipped {printable(f'{result.where}: {result.problem}')}"
+        if is_main:
+            print(line, flush=True, file=sys.stderr if isinstance(result, Skipped) else sys.stdout)
+    code = 1 if skipped else 0
+    if not is_main:
+        return code
+    for path in outputs:
+        write_captions(path, done, skipped, source, vars(args))
+        print(f"wrote {path}", file=sys.stderr)
+    if skipped:
+        print(f"{len(skipped)} of {len(source)} images were skipped", file=sys.stderr)
+    return code

@@ -1,0 +1,38 @@
+"""Writes a checkpoint in another format, and compares both bit by bit and by their logits.
+
+  paligemma convert nano nano-for-transformers
+  paligemma convert runs/mine captioner.bf16.npz --dtype bfloat16
+
+A target that ends in .npz has the reference's format; another one is a folder as Hugging Face's
+`PaliGemmaForConditionalGeneration.from_pretrained` takes it.
+"""
+
+import argparse
+import sys
+
+from paligemma_lib.cli.parser import Parser
+
+USAGE = "SOURCE TARGET [options]"
+
+
+def configure(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("source", help="a checkpoint, as for `paligemma show`")
+    parser.add_argument("target", help="a file that ends in .npz, or a folder to be made")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="cast to it (default: nothing)"
+    )
+    parser.add_argument("--tokenizer", metavar="FILE", help="the .model file to put into a folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts and compares; returns the exit code."""
+    from paligemma_lib.checkpoint.conversion import certificate, convert
+
+    convert(args.source, args.target, args.dtype, args.tokenizer)
+    result = certificate(args.source, args.target)
+    print(f"{args.source} -> {args.target}\n{result}")
+    if args.dtype is None and result.equal < result.parameters:
+        print("Nothing was to be cast, so all should be equal: do not use it", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,148 @@
+"""Captions images and scores the captions: intervals, the best and the worst, a page to look at.
+
+  paligemma evaluate --out-dir results            # a hundred drawn scenes, nano
+  paligemma evaluate --config=flickr8k --sampler=beam --out-dir results
+  paligemma evaluate --compare a.json b.json --folder flickr8k --out-dir a-b
+
+Writes `predictions.json`, in the results format of COCO captions, `scores.json` and `report.html`.
+With --compare no model is needed: it says by how much the second is better. The exit code is 1 when
+images were skipped, since they could not be read; they are named, and not scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from paligemma_lib.cli.captioning_options import (
+    add_captioning_options,
+    captions_of,
+    check_options,
+    drawn_scenes,
+    take_defaults,
+)
+from paligemma_lib.cli.console import WrongUse, load_tensorflow, printable
+from paligemma_lib.cli.parser import Parser
+from paligemma_lib.runtime.atomic import path_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from paligemma_lib.captioner import Captioned, Skipped
+    from paligemma_lib.data.sources import Source
+    from paligemma_lib.metrics import ImageId
+    from paligemma_lib.report import Report
+
+DRAWN = 100  # images where no data are given
+
+USAGE = "--out-dir FOLDER [options]"
+
+
+def configure(parser: Parser) -> None:
+    """Adds the options."""
+    where = parser.add_argument_group("images with captions by people, in one of these forms")
+    where.add_argument("--tfds", metavar="NAME", help="a prepared data set")
+    where.add_argument("--folder", help="with captions.txt and Images/")
+    where.add_argument("--jsonl", metavar="FILE", help="of lines with image and suffix")
+    parser.add_argument("--split", default="test", help="of --tfds (default: %(default)s)")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="where TFDS keeps it")
+    parser.takes_config(None, "whose test images, prompt, lengths and workdir are taken")
+    parser.add_argument("--out-dir", type=path_of, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--compare", nargs=2, type=path_of, metavar="JSON", help="two files of predictions"
+    )
+    parser.add_argument("--java-scores", action="store_true", help="METEOR and SPICE too")
+    add_captioning_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Captions, scores and writes; returns the exit code. Of several processes, one speaks."""
+    forms = ("tfds", "folder", "jsonl", "config")
+    if len(given := [f"--{name}" for name in forms if getattr(args, name)]) > 1:
+        raise WrongUse(f"{' and '.join(given)} both name images: give one of them")
+    if args.compare and args.checkpoint:
+        raise WrongUse("--compare wants no --checkpoint: its captions are there")
+    load_tensorflow()
+    import jax
+
+    from paligemma_lib.cli.evaluation_reports import comparison, evaluation
+    from paligemma_lib.runtime import processes
+
+    joined = processes.joined(args.coordinator, args.processes, args.process)
+    with joined, _source_of(args) as source:
+        check_options(args)
+        if jax.process_index() == 0:
+            args.out_dir.mkdir(parents=True, exist_ok=True)
+        asked = {name: value for name, value in vars(args).items() if value is not None}
+        if args.compare:
+            if jax.process_index() == 0:
+                _announce(args.out_dir, comparison(source, args.compare, asked))
+            return 0
+        done, skipped = _captioned(args, source)
+        if jax.process_index() == 0:
+            _announce(args.out_dir, evaluation(source, done, skipped, asked))
+        return 1 if skipped else 0
+
+
+@contextlib.contextmanager
+def _source_of(args: argparse.Namespace) -> Iterator[Source]:
+    """Images and the captions by people; without any, drawn ones."""
+    from paligemma_lib import data
+
+    if args.folder:
+        yield data.from_folder(args.folder)
+    elif args.jsonl:
+        yield data.from_jsonl(args.jsonl)
+    elif args.tfds:
+        yield data.from_tfds(args.tfds, args.split, data_dir=args.data_dir)
+    elif args.config:
+        from paligemma_lib.run import Setup
+
+        config = args.config
+        args.checkpoint = args.checkpoint or config.workdir
+        take_defaults(args, config.prompt, config.max_new_tokens, config.decode_batch_size)
+        yield Setup(config).data["test"]
+    else:
+        with drawn_scenes(DRAWN) as source:
+            yield source
+
+
+def _captioned(
+    args: argparse.Namespace, source: Source
+) -> tuple[dict[ImageId, Captioned], list[Skipped]]:
+    """Captions by image, and what was skipped."""
+    import jax
+
+    from paligemma_lib.captioner import Skipped
+
+    done: dict[ImageId, Captioned] = {}
+    skipped: list[Skipped] = []
+    for result in captions_of(args, source):
+        if isinstance(result, Skipped):
+            skipped.append(result)
+        elif result.image_id in done:
+            raise ValueError(f"{result.image_id} is in the data twice: merge its captions")
+        else:
+            done[result.image_id] = result
+        if (count := len(done) + len(skipped)) % 100 == 0 and jax.process_index() == 0:
+            print(f"{count:,} of {len(source):,} captions", file=sys.stderr)
+    if not done:
+        reason = f": {skipped[0].problem}" if skipped else ""
+        raise ValueError(f"none of {len(source)} images could be captioned{reason}")
+    return done, skipped
+
+
+def _announce(folder: Path, report: Report) -> None:
+    """Writes and prints the outcome."""
+    from paligemma_lib.evaluation import write_outcome
+
+    path = write_outcome(folder, report)
+    print("\n".join(report.summary))
+    for row in report.scores:
+        print(f"{row.name:<8} {row.value:.3f}  {row.low:.3f} to {row.high:.3f}")
+    for warning in report.warnings:
+        print(f"warning: {printable(warning)}", file=sys.stderr)
+    print(f"wrote {path}")

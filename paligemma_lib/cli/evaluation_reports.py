@@ -1,0 +1,149 @@
+"""The reports of `paligemma evaluate`: of one set of captions, and of two against each other.
+
+report = evaluation(source, done, skipped, asked)
+report = comparison(source, [Path("a.json"), Path("b.json")], asked)
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from paligemma_lib.captioner import Captioned, Skipped
+from paligemma_lib.data.sources import Source
+from paligemma_lib.evaluation import (
+    RANK_BY,
+    environment,
+    examples_of,
+    permuted_scores,
+    picture_of,
+    score_rows,
+    sentence,
+)
+from paligemma_lib.metrics import (
+    ImageId,
+    compare,
+    meteor,
+    read_predictions,
+    score,
+    spice,
+    write_predictions,
+)
+from paligemma_lib.report import Example, Report
+
+CHUNK = 64  # records read at a time where only their captions are wanted
+
+References = Mapping[ImageId, Sequence[str]]
+
+
+def evaluation(
+    source: Source,
+    done: Mapping[ImageId, Captioned],
+    skipped: Sequence[Skipped],
+    asked: Mapping[str, Any],
+) -> Report:
+    """Scores captions, and writes them to predictions.json in the folder that was asked for.
+
+    Args:
+      source: whence the images are.
+      done: their captions.
+      skipped: those without.
+      asked: options of the command.
+    """
+    captions = {image_id: result.caption.text for image_id, result in done.items()}
+    references = {image_id: result.references for image_id, result in done.items()}
+    predictions = asked["out_dir"] / "predictions.json"
+    write_predictions(predictions, captions)
+    scores = score(references, captions)
+    rows = score_rows(scores, permuted_scores(references, captions))
+    return Report(
+        f"Captions by {Path(asked.get('checkpoint', 'nano')).name}",
+        subtitle=f"{len(done):,} {_images_of(asked)}",
+        summary=[sentence(rows[0]), *_java_scores(asked, references, captions)],
+        warnings=[*scores.warnings, *(f"Skipped {s.where}: {s.problem}" for s in skipped)],
+        scores=rows,
+        examples=examples_of(source, done, scores),
+        rank_by=RANK_BY,
+        config=_config_of(asked),
+        environment=environment(),
+        files={"Predictions": predictions},
+    )
+
+
+def comparison(source: Source, files: Sequence[Path], asked: Mapping[str, Any]) -> Report:
+    """Scores the second of two files of predictions, and by how much it is the better one."""
+    a, b = files
+    former, latter = read_predictions(a), read_predictions(b)
+    numbers, references = _references_of(source)
+    before, after = score(references, former), score(references, latter)
+    differences = compare(after, before)
+    rows = score_rows(after, permuted_scores(references, latter), before, differences)
+    examples = [
+        Example(
+            str(image_id),
+            picture_of(source, numbers[image_id]),
+            latter[image_id],
+            before=former[image_id],
+            references=references[image_id],
+            scores={RANK_BY: float(after.per_image[RANK_BY][number])},
+        )
+        for number, image_id in enumerate(after.image_ids)
+    ]
+    return Report(
+        f"{b.name} against {a.name}",
+        subtitle=f"{len(latter):,} {_images_of(asked)}",
+        summary=[
+            sentence(rows[0], differences[RANK_BY]),
+            *_java_scores(asked, references, latter),
+        ],
+        warnings=[
+            f"{path.name}: {warning}"
+            for path, scores in ((b, after), (a, before))
+            for warning in scores.warnings
+        ],
+        scores=rows,
+        score_label=b.name,
+        before_label=a.name,
+        examples=examples,
+        rank_by=RANK_BY,
+        config=_config_of(asked),
+        environment=environment(),
+        files={"Before": a, "After": b},
+    )
+
+
+def _config_of(asked: Mapping[str, Any]) -> dict[str, object]:
+    """What was asked for; files to compare are listed apart, a run's config whole."""
+    told = {name: value for name, value in asked.items() if name != "compare"}
+    return told | {"config": told["config"].to_dict()} if "config" in told else told
+
+
+def _images_of(asked: Mapping[str, Any]) -> str:
+    """What was captioned, in words."""
+    name = asked.get("folder") or asked.get("jsonl") or asked.get("tfds")
+    if not name and "config" in asked:
+        name = asked["config"].data.test
+    return f"images of {name}" if name else "drawn images"
+
+
+def _java_scores(
+    asked: Mapping[str, Any], references: References, captions: Mapping[ImageId, str]
+) -> list[str]:
+    """A sentence for each score of the Java programs, or on how to get it, if they are wanted."""
+    if not asked["java_scores"]:
+        return []
+    found = {"METEOR": meteor(references, captions), "SPICE": spice(references, captions)}
+    return [
+        f"{name} is {result.value:.3f}." if result.value is not None else f"{result.reason}."
+        for name, result in found.items()
+    ]
+
+
+def _references_of(source: Source) -> tuple[dict[ImageId, int], dict[ImageId, tuple[str, ...]]]:
+    """For each image its number in the source, and the captions that people gave it."""
+    numbers: dict[ImageId, int] = {}
+    references: dict[ImageId, tuple[str, ...]] = {}
+    for start in range(0, len(source), CHUNK):
+        chunk = range(start, min(start + CHUNK, len(source)))
+        for number, record in zip(chunk, source.read(chunk), strict=True):
+            numbers[record.image_id], references[record.image_id] = number, record.captions
+    return numbers, references

@@ -1,0 +1,32 @@
+"""Fine-tunes a model to caption images, from data to a report, on one machine or many.
+
+  paligemma finetune                              # a demo: drawn scenes, the nano model
+  paligemma finetune --config=flickr8k --config.workdir=runs/mine
+
+Checkpoints, metrics, the exported model and report.html lie in the config's workdir. The same
+command goes on where it was stopped or killed, also in another number of processes.
+"""
+
+import argparse
+
+from paligemma_lib.cli.console import load_tensorflow
+from paligemma_lib.cli.parser import Parser
+
+
+def configure(parser: Parser) -> None:
+    """Adds the options."""
+    parser.takes_config()
+    parser.takes_processes()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the job, or what is left of it; returns the exit code."""
+    from paligemma_lib.runtime import processes
+    from paligemma_lib.runtime.termination import exit_on_sigterm
+
+    exit_on_sigterm()
+    load_tensorflow()
+    with processes.joined(args.coordinator, args.processes, args.process):
+        from paligemma_lib.run import finetune
+
+        return finetune(args.config)

@@ -1,0 +1,89 @@
+"""Finds the subcommand, has it run, and tells in a line what went wrong.
+
+    code = main(["caption", "dog.jpg"])
+
+A module of a subcommand has `configure(parser)`, `run(args) -> int` and perhaps USAGE; TensorFlow
+and JAX load in `run`, so that help and wrong options are told at once. Exit codes: 0; 1 failed, or
+something was skipped; 2 asked wrongly; 130 and 143 stopped by Ctrl-C and SIGTERM.
+"""
+
+import difflib
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+
+import paligemma_lib
+from paligemma_lib.cli.console import WrongUse, error_line, keep_others_quiet
+from paligemma_lib.run.options import ConfigError
+
+COMMANDS = {
+    "finetune": "fine-tune a model to caption images; alone, a demo of three minutes",
+    "caption": "write captions for images",
+    "evaluate": "caption images, and score the captions",
+    "score": "score captions that are there already",
+    "doctor": "say whether a run can start, and what to do where it cannot",
+    "plan": "say whether a run fits TPUs that are not here, and how fast it could be",
+    "sweep": "make a run with several values of a field, and compare",
+    "convert": "write a checkpoint in another format, and compare both",
+    "show": "say what a checkpoint is, or what is wrong with it",
+    "sample-data": "draw scenes with captions, to try things out",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line, by default that of the program; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"paligemma_lib {paligemma_lib.__version__}")
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
+        print(f"paligemma: there is no command {name}{meant}", file=sys.stderr)
+        return 2
+    verbose = bool({"-v", "--verbose"} & set(rest))
+    keep_others_quiet(verbose)  # before anything of theirs loads
+    try:
+        return _run(name, rest)
+    except SystemExit as error:  # of the parser, which has said why, or of SIGTERM
+        return error.code if isinstance(error.code, int) else 1
+    except KeyboardInterrupt:
+        print(f"paligemma {name}: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as error:
+        if verbose or (line := error_line(error)) is None:
+            raise  # somebody wants to see all of it, or it is a fault of ours
+        print(f"paligemma {name}: {line}", file=sys.stderr)
+        return 2 if isinstance(error, WrongUse | ConfigError) else 1
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    from paligemma_lib.cli.parser import Parser
+
+    command = importlib.import_module(f"paligemma_lib.cli.{name.replace('-', '_')}")
+    usage = getattr(command, "USAGE", "[options]")
+    parser = Parser(f"paligemma {name}", command.__doc__ or "", f"%(prog)s {usage}")
+    command.configure(parser)
+    code: int = command.run(parser.read(words))
+    return code
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {told}" for name, told in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: paligemma COMMAND ...",
+            "",
+            "Fine-tunes PaliGemma to caption images, and captions with it.",
+            "",
+            *lines,
+            "",
+            "`paligemma COMMAND --help` says more, `paligemma --version` which one this is.",
+        ]
+    )

@@ -1,0 +1,48 @@
+"""Scores captions that are there already, against captions by people.
+
+  paligemma score --references flickr8k/captions.txt --predictions predictions.json
+  paligemma score --references references.json --predictions captions.csv
+
+Each is a table with the header image,caption, JSON lines with `image` and `caption`, or JSON: an
+object of image to captions, COCO's annotations, or its results. References of other images do not
+count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from paligemma_lib.cli.console import printable
+from paligemma_lib.cli.parser import Parser
+
+USAGE = "--references FILE --predictions FILE"
+
+
+def configure(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("--references", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--predictions", type=Path, required=True, metavar="FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the scores with intervals; returns the exit code."""
+    from paligemma_lib.metrics import read_captions, score, single
+
+    captions = single(read_captions(args.predictions), args.predictions)
+    references = read_captions(args.references)
+    if missing := [image for image in captions if image not in references]:
+        raise ValueError(
+            f"{len(missing)} of {len(captions)} images of {args.predictions} have no captions in "
+            f"{args.references}, the first {missing[0]!r}: expected the same names in both"
+        )
+    scores = score({image: references[image] for image in captions}, captions)
+    intervals = scores.intervals()
+    print(f"{len(captions):,} images")
+    for name, value in scores.corpus.items():
+        low, high = intervals[name]
+        print(f"{name:<8} {value:.3f}  {low:.3f} to {high:.3f}")
+    for warning in scores.warnings:
+        print(f"warning: {printable(warning)}", file=sys.stderr)
+    return 0

@@ -1,0 +1,57 @@
+"""Says what a checkpoint is, or what is wrong with it.
+
+  paligemma show nano
+  paligemma show paligemma-3b-pt-224.f16.npz
+
+A checkpoint is an .npz file, local or gs://, a folder of safetensors, the workdir of a run, a
+Kaggle model, or nano.
+"""
+
+import argparse
+import math
+
+from paligemma_lib.cli.parser import Parser
+
+USAGE = "CHECKPOINT [--model NAME]"
+
+
+def configure(parser: Parser) -> None:
+    """Adds the options."""
+    from paligemma_lib.checkpoint.configuration import MODELS
+
+    parser.add_argument("checkpoint")
+    parser.add_argument(
+        "--model", choices=MODELS, metavar="NAME", help=f"which it should be: {', '.join(MODELS)}"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints two lines; returns the exit code."""
+    print(described(args.checkpoint, args.model))
+    return 0
+
+
+def described(path: str, name: str | None = None) -> str:
+    """Returns a description in two lines.
+
+    Args:
+      path: the checkpoint.
+      name: the model that it should be, a key of MODELS; None: the one that it says it is.
+
+    Raises:
+      ValueError: it is damaged or does not hold the parameters of the model.
+    """
+    from paligemma_lib.checkpoint.configuration import MODELS, published_name
+    from paligemma_lib.checkpoint.stored import open_reader, read_config
+
+    config = MODELS[name]() if name else read_config(path)
+    with open_reader(path, config) as file:
+        verified = file.verify()
+        counts = {name: math.prod(shape) for name, shape in file.shapes.items()}
+        size = sum(count * file.dtypes[name].itemsize for name, count in counts.items())
+        types = " and ".join(sorted({str(dtype) for dtype in file.dtypes.values()}))
+        side = math.isqrt(file.shapes["img/pos_embedding"][1]) * config.vision.patch_size
+    return (
+        f"{path}: {name or published_name(config) or 'a model of its own'} at {side} pixels, "
+        f"{types}\n{sum(counts.values()):,} parameters in {size:,} bytes; {verified}"
+    )

@@ -1,0 +1,93 @@
+"""Captions from files in the forms that they come in: one for each image, or several.
+
+references = read_captions("captions.txt")          # {"a.jpg": ["A dog runs .", ...]}
+captions = single(read_captions("predictions.json"), "predictions.json")
+
+.csv, .txt   a table with the header image,caption
+.jsonl       lines with image and caption
+.json        a list of {"image_id", "caption"}, COCO's annotations, or {image: [caption, ...]}
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from paligemma_lib.metrics.caption_checks import ImageId
+from paligemma_lib.runtime.atomic import path_of
+
+_MAX_BYTES = 1 << 30
+
+
+def read_captions(path: str | os.PathLike[str]) -> dict[ImageId, list[str]]:
+    """All captions of each image, in the order of the file.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is in none of the forms; says where it ceases to be.
+    """
+    path = path_of(path)
+    with path.open("rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"{path} is larger than {_MAX_BYTES >> 20} MiB: is it a file of captions?")
+    forms = {".csv": _table, ".txt": _table, ".jsonl": _lines, ".json": _json}
+    if path.suffix not in forms:
+        raise ValueError(f"{path}: expected a name that ends in {', '.join(forms)}")
+    captions: dict[ImageId, list[str]] = {}
+    try:
+        for image, caption in forms[path.suffix](data.decode("utf-8-sig")):
+            if not isinstance(image, str | int) or not isinstance(caption, str):
+                raise ValueError(f"{image!r}: {str(caption)[:80]!r} is no image and its caption")
+            captions.setdefault(image, []).append(caption)
+    except (ValueError, KeyError, TypeError, csv.Error, RecursionError) as error:
+        told = f"{error} is missing" if isinstance(error, KeyError) else error
+        read = sum(map(len, captions.values()))
+        raise ValueError(f"{path}, after {read:,} captions: {told}") from error
+    if not captions:
+        raise ValueError(f"{path} holds no captions")
+    return captions
+
+
+def single(
+    captions: Mapping[ImageId, Sequence[str]], path: str | os.PathLike[str]
+) -> dict[ImageId, str]:
+    """The one caption of each image. Raises ValueError where there are several."""
+    if several := [image for image, found in captions.items() if len(found) > 1]:
+        raise ValueError(
+            f"{os.fspath(path)} has several captions for {len(several)} images, the first "
+            f"{several[0]!r}: expected one for each"
+        )
+    return {image: found[0] for image, found in captions.items()}
+
+
+def _table(text: str) -> Iterator[tuple[Any, Any]]:
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    if (header := next(rows, [])) != ["image", "caption"]:
+        raise ValueError(f"the header is {header}, expected image,caption")
+    for row in rows:
+        if len(row) != 2:
+            raise ValueError(f"{str(row)[:200]} is not one image and one caption")
+        yield row[0], row[1]
+
+
+def _lines(text: str) -> Iterator[tuple[Any, Any]]:
+    for line in filter(str.strip, text.splitlines()):
+        found = json.loads(line)
+        yield found["image"], found["caption"]
+
+
+def _json(text: str) -> Iterator[tuple[Any, Any]]:
+    found = json.loads(text)
+    if isinstance(found, dict) and "annotations" in found:  # COCO's
+        found = found["annotations"]
+    if isinstance(found, list):
+        yield from ((each["image_id"], each["caption"]) for each in found)
+    else:
+        for image, captions in found.items():
+            several: Iterable[Any] = [captions] if isinstance(captions, str) else captions
+            yield from ((image, caption) for caption in several)

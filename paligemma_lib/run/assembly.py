@@ -1,0 +1,49 @@
+"""The optimizer, what trains, and the step that a config names.
+
+    optimizer = optimizer_of(config, total_steps=1200)
+    step = train_step_of(config, model, optimizer, mesh)
+
+A run, its checks and its plans make them here, so that all of them mean the same.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from jax.sharding import Mesh
+
+from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.run.config import RunConfig, StageConfig
+from paligemma_lib.train import Optimizer, make_optimizer, make_train_step
+from paligemma_lib.trainable import Select
+
+
+def optimizer_of(config: RunConfig, total_steps: int = 1) -> Optimizer:
+    """The optimizer for a run of so many steps."""
+    options = config.optimizer
+    return make_optimizer(
+        options.name,
+        learning_rate=options.learning_rate,
+        total_steps=total_steps,
+        schedule=options.schedule,
+        warmup_steps=round(options.warmup * total_steps),
+        weight_decay=options.weight_decay,
+        clip_norm=options.clip_norm or None,
+    )
+
+
+def trainable_of(stage: StageConfig) -> tuple[Select, ...]:
+    """What trains in a stage."""
+    return tuple(Select(pattern, stage.top_layers or None) for pattern in stage.trainable)
+
+
+def train_step_of(
+    config: RunConfig, model: PaliGemmaConfig, optimizer: Optimizer, mesh: Mesh
+) -> Callable[..., Any]:
+    """The jitted step of training, see `train.make_train_step`."""
+    return make_train_step(
+        model,
+        optimizer,
+        mesh=mesh,
+        microbatches=config.microbatches,
+        label_smoothing=config.label_smoothing,
+    )

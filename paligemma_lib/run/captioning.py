@@ -1,0 +1,63 @@
+"""Captions of the test images of a run, before, during and after training.
+
+found = caption_test_images(prepared, params, count=2)
+before = captions_before(prepared)           # made once, and kept as predictions_before.json
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from paligemma_lib import sharding
+from paligemma_lib.captioner import Captioned, Captioner
+from paligemma_lib.metrics import ImageId, read_predictions, write_predictions
+from paligemma_lib.run.prepare import Prepared
+from paligemma_lib.runtime import processes
+
+BEFORE = "predictions_before.json"
+
+_log = logging.getLogger(__name__)
+
+
+def caption_test_images(
+    prepared: Prepared, params: dict[str, Any], count: int = 0
+) -> list[Captioned]:
+    """Captions of the first test images, greedily; 0: as many as the config says.
+
+    Raises ValueError for one that is damaged, unless the config says to do without.
+    """
+    config = prepared.config
+    # Not as in training, where all weights would be gathered again for each token.
+    params = sharding.relaid(params, "tensor")
+    results = Captioner(prepared.model, params, prepared.tokenizer).caption(
+        prepared.data["test"],
+        prompt=config.prompt,
+        batch_size=config.decode_batch_size,
+        max_new_tokens=config.max_new_tokens,
+        count=count or config.test_pictures or None,
+    )
+    captioned: list[Captioned] = []
+    for result in results:
+        if isinstance(result, Captioned):
+            captioned.append(result)
+        elif config.data.damaged == "raise":
+            raise ValueError(f"{result.where}: {result.problem}")
+        elif jax.process_index() == 0:
+            _log.warning("left out: %s: %s", result.where, result.problem)
+    return captioned
+
+
+def captions_before(prepared: Prepared) -> Mapping[ImageId, str] | None:
+    """Captions of the test images before training, if the config wants them."""
+    if not prepared.config.evaluate_before:
+        return None
+    path = prepared.workdir / BEFORE
+    if processes.gather(b"known" if path.is_file() else b"")[0]:  # what the first sees counts
+        return read_predictions(path)
+    results = caption_test_images(prepared, prepared.params)
+    captions: dict[ImageId, str] = {each.image_id: each.caption.text for each in results}
+    if jax.process_index() == 0:
+        write_predictions(path, captions)
+    return captions

@@ -1,0 +1,147 @@
+"""Files of configs, and changes on the command line, by ml_collections.
+
+    config = load("my_config.py", ["--config.batch_size=16", "--config.lowercase"])
+    config = load("flickr8k", [])                # a recipe of the library, by its name
+
+A file has a function `get_config` that returns an `ml_collections.ConfigDict`:
+
+    from paligemma_lib.run import base_config
+
+    def get_config():
+        config = base_config()                   # every field, at its default
+        config.batch_size = 32
+        return config
+"""
+
+import functools
+import pkgutil
+import re
+import runpy
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from paligemma_lib.run import recipes
+from paligemma_lib.run.config import RunConfig
+from paligemma_lib.run.options import ConfigError, options_of, parse, unknown
+
+DEFAULT = "demo"
+RECIPES = tuple(sorted(each.name for each in pkgutil.iter_modules(recipes.__path__)))
+
+_CHANGE = re.compile(r"--(?:no)?config\.([\w.]+)((?:\[\d+\])?[\w.\[\]]*)(?:=.*)?", re.DOTALL)
+
+
+def base_config() -> ConfigDict:
+    """Every field of a run at its default, to be changed and returned by a `get_config`."""
+    values = RunConfig().to_dict()
+    # Lists of ml_collections cannot be given another length; tuples can.
+    tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return ConfigDict({**values, **tuples}, convert_dict=True)
+
+
+def load(file: str = DEFAULT, changes: Sequence[str] = ()) -> RunConfig:
+    """Reads a config and changes fields of it.
+
+    Args:
+      file: a Python file, or the name of a recipe.
+      changes: arguments such as --config.batch_size=16, --config.lowercase, --noconfig.lowercase.
+
+    Raises:
+      FileNotFoundError: there is no such file or recipe.
+      ConfigError: the file cannot be run, fields are unknown, or values are wrong; tells of all.
+    """
+    config = _run(file)
+    known = [each.name for each in options_of(RunConfig)]
+    problems, refused = [], {}
+    for change in changes:
+        found = _CHANGE.fullmatch(change)
+        name = found[1] if found else change
+        if name not in known:
+            problems.append(unknown(name, known))
+        elif told := _change(config, change):
+            if found and not found[2]:
+                refused[name] = change.partition("=")[2]  # `parse` says what is expected
+            else:
+                problems.append(f"{change.partition('.')[2]}: {told}")
+    values = _plain(config.to_dict())
+    for name, given in refused.items():
+        *groups, last = name.split(".")
+        functools.reduce(dict.__getitem__, groups, values)[last] = given
+    try:
+        made = parse(RunConfig, values)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems, file)
+    return made
+
+
+def split_changes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What of a command line changes fields, each as one argument, and the rest of it.
+
+    `--config.batch_size 16` becomes `--config.batch_size=16`.
+    """
+    switches = {each.name for each in options_of(RunConfig) if isinstance(each.default, bool)}
+    changes: list[str] = []
+    rest: list[str] = []
+    waiting: Iterator[str] = iter(arguments)
+    for each in waiting:
+        if not each.startswith(("--config.", "--noconfig.")):
+            rest.append(each)
+        elif "=" in each or each.startswith("--no") or each.removeprefix("--config.") in switches:
+            changes.append(each)
+        else:
+            changes.append("=".join([each, *[value for value in [next(waiting, None)] if value]]))
+    return changes, rest
+
+
+def _run(file: str) -> ConfigDict:
+    """What the `get_config` of a file returns; `FILE:TEXT` gives it an argument."""
+    name, *given = file.split(":", 1)
+    path = Path(recipes.__path__[0], f"{name}.py") if name in RECIPES else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"--config={file}: there is no such file, and no such recipe; recipes are "
+            f"{', '.join(RECIPES)}"
+        )
+    folders = list(sys.path)
+    sys.path.insert(0, str(path.absolute().parents[1]))  # whence configs import each other
+    try:
+        made = runpy.run_path(str(path))
+        config = made["get_config"](*given) if "get_config" in made else None
+    except Exception as error:  # whatever comes of running somebody's file
+        lines = [f"line {each.lineno}: " for each in traceback.extract_tb(error.__traceback__)
+                 if each.filename == str(path)]  # fmt: skip
+        told = f"{''.join(lines[-1:])}{type(error).__name__}: {error}"
+        raise ConfigError([told], file) from error
+    finally:
+        sys.path[:] = folders
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(["expected a function get_config that returns a ConfigDict"], file)
+    return config
+
+
+def _change(config: ConfigDict, change: str) -> str | None:
+    """Makes one change; says what is wrong with it."""
+    values, argv = flags.FlagValues(), ["config", change]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        values(argv)
+    except (flags.Error, ValueError, TypeError, KeyError, IndexError, SyntaxError) as error:
+        return str(error).rpartition(": ")[2] or type(error).__name__
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: tuples become lists, NumPy's scalars Python's."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,158 @@
+"""Fourth of four: the trained model, captions of the test images, their scores, the report.
+
+export(prepared, outcome, before)
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from paligemma_lib.captioner import Captioned
+from paligemma_lib.checkpoint import save_params
+from paligemma_lib.checkpoint.gathering import whole
+from paligemma_lib.data.replacing import Replacing
+from paligemma_lib.evaluation import (
+    RANK_BY,
+    environment,
+    permuted_scores,
+    picture_of,
+    score_rows,
+    sentence,
+    write_outcome,
+)
+from paligemma_lib.metrics import ImageId, compare, score, write_predictions
+from paligemma_lib.report import Chart, Example, Line, Report
+from paligemma_lib.run.captioning import caption_test_images
+from paligemma_lib.run.config import DataConfig
+from paligemma_lib.run.prepare import Prepared
+from paligemma_lib.run.train import Outcome, parameter_groups
+from paligemma_lib.runtime import processes
+from paligemma_lib.runtime.atomic import whole_file
+
+AFTER = "predictions.json"
+_SHOWN = 3  # captions in the terminal
+
+
+def export(prepared: Prepared, outcome: Outcome, before: Mapping[ImageId, str] | None) -> None:
+    """Exports the model, captions and scores the test images, writes the report.
+
+    Args:
+      prepared: the run.
+      outcome: of its training.
+      before: captions of the same images before training.
+    """
+    config, workdir = prepared.config, prepared.workdir
+    found = caption_test_images(prepared, outcome.state.all_params())
+    damaged = damaged_records(prepared)
+    params = whole(outcome.state.all_params())
+    if jax.process_index() > 0:
+        return
+    model = workdir / config.export
+    save_params(model, params, dtype=config.export_dtype)
+    with whole_file(workdir / "tokenizer.model") as file:  # so that the folder is a checkpoint
+        file.write(prepared.tokenizer.serialized())
+    write_predictions(workdir / AFTER, {each.image_id: each.caption.text for each in found})
+    report = report_of(prepared, outcome, found, before, damaged)
+    path = write_outcome(workdir, report)
+    tell(report)
+    print(f"\nThe report: {path}\nThe model:  {model}")
+
+
+def report_of(
+    prepared: Prepared,
+    outcome: Outcome,
+    found: Sequence[Captioned],
+    before: Mapping[ImageId, str] | None,
+    damaged: int,
+) -> Report:
+    """The scores of a run, and all else that is to be said of it."""
+    captions: dict[ImageId, str] = {each.image_id: each.caption.text for each in found}
+    references: dict[ImageId, Sequence[str]] = {each.image_id: each.references for each in found}
+    scores = score(references, captions)
+    former = score(references, before) if before else None
+    differences = compare(scores, former) if former else None
+    rows = score_rows(scores, permuted_scores(references, captions), former, differences)
+    groups = parameter_groups(outcome.state)
+    trained = sum(each.parameters for each in groups if each.trainable)
+    seconds = sum(record.get("seconds", 0.0) for record in outcome.history)
+    workdir = prepared.workdir
+    return Report(
+        f"Fine-tuning on {_images(prepared.config.data)}",
+        subtitle=f"{len(captions):,} test images that training has not seen",
+        summary=[
+            sentence(rows[0], differences[RANK_BY] if differences else None),
+            f"{int(outcome.state.step):,} steps trained {trained:,} parameters in {seconds:,.0f} "
+            f"seconds; {int(outcome.state.skipped)} steps were skipped, as their gradients were "
+            "not finite.",
+            *([f"{damaged} damaged records were replaced by others."] if damaged else []),
+        ],
+        warnings=scores.warnings,
+        scores=rows,
+        examples=[
+            Example(
+                str(each.image_id),
+                picture_of(prepared.data["test"], each.number),
+                each.caption.text,
+                before=before[each.image_id] if before else None,
+                references=each.references,
+                scores={RANK_BY: float(scores.per_image[RANK_BY][number])},
+            )
+            for number, each in enumerate(found)
+        ],
+        rank_by=RANK_BY,
+        charts=_charts(outcome.history),
+        parameters=groups,
+        config=prepared.config.to_dict(),
+        environment=environment(),
+        files={
+            "Model": workdir / prepared.config.export,
+            "Predictions": workdir / AFTER,
+            "Workdir": workdir,
+        },
+    )
+
+
+def tell(report: Report) -> None:
+    """Prints the summary, the scores and the first captions."""
+    print("\n".join(report.summary))
+    for row in report.scores:
+        before = "" if row.before is None else f"{row.before:.3f} -> "
+        print(f"{row.name:<8} {before}{row.value:.3f} ({row.low:.3f} to {row.high:.3f})")
+    for each in report.examples[:_SHOWN]:
+        print(f"\n{each.image_id}")
+        if each.before is not None:
+            print(f"  before: {each.before}")
+        print(f"  after:  {each.caption}\n  people: {each.references[0]}")
+
+
+def damaged_records(prepared: Prepared) -> int:
+    """How many records for training and validation were found damaged since this start."""
+    mine = "".join(
+        f"{split} {number}\n"
+        for split in ("train", "validation")
+        if isinstance(source := prepared.data[split], Replacing)
+        for number in source.damaged
+    )
+    return len({line for part in processes.gather(mine.encode()) for line in part.splitlines()})
+
+
+def _images(data: DataConfig) -> str:
+    if data.kind == "sample":
+        return f"{data.name} drawn images"
+    return data.name if data.kind == "tfds" else data.train
+
+
+def _charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:
+    def line(title: str, name: str) -> Line:
+        records = [record for record in history if name in record]
+        return Line(title, [r["step"] for r in records], [r[name] for r in records])
+
+    losses = [line("training", "loss")]
+    if any("validation_loss" in record for record in history):
+        losses.append(line("validation", "validation_loss"))
+    return [
+        Chart("Loss", losses, "nats per token"),
+        Chart("Learning rate", [line("rate", "learning_rate")]),
+        Chart("Speed", [line("speed", "captions_per_second")], "captions/s", from_zero=True),
+        Chart("Waiting for data", [line("share", "waiting")], "of the time", from_zero=True),
+    ]

@@ -1,0 +1,110 @@
+"""What every config has in common: trees of plain values in, everything that is wrong at once out.
+
+    config = parse(RunConfig, {"batch_size": 16}, "my.py")
+    parse(RunConfig, {"bach_size": 0, "epochs": 0}, "my.py")
+        # ConfigError: my.py has 2 problems:
+        #   bach_size: there is no such field; did you mean batch_size?
+        #   epochs=0: expected greater than 0
+    for each in options_of(RunConfig): print(each.name, each.default, each.meaning)
+
+Types and bounds are pydantic's, strictly: no text is taken for a number, no True for 1.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+T = TypeVar("T")
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+# Texts, of which one alone may stand for itself.
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+    Field(strict=False),
+]
+
+
+class ConfigError(ValueError):
+    """A config that makes no sense; `problems` has a line for each thing that is wrong."""
+
+    def __init__(self, problems: Sequence[str], source: str) -> None:
+        self.problems = tuple(problems)
+        count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+        super().__init__(f"{source} has {count}:" + "".join(f"\n  {each}" for each in problems))
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A field of a config, for people: dotted name, default, meaning, what it may be."""
+
+    name: str
+    default: Any
+    meaning: str
+    expected: str
+
+
+def parse(kind: type[T], values: Mapping[str, Any], source: str = "the config") -> T:
+    """Makes a config of plain values, as JSON has them; a field that is not named has its default.
+
+    Args:
+      kind: a dataclass of pydantic's.
+      values: nested mappings.
+      source: whence they come, for people.
+
+    Raises:
+      ConfigError: fields are unknown, or values are not what they should be; tells of all.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(values))
+    except ValidationError as error:
+        known = [each.name for each in options_of(kind)]
+        problems = [_problem(detail, known) for detail in error.errors(include_url=False)]
+        raise ConfigError(problems, source) from None
+
+
+def options_of(kind: Any, prefix: str = "") -> Iterator[Option]:
+    """All fields of a config, those of its groups with dotted names."""
+    for name, field in kind.__pydantic_fields__.items():
+        if hasattr(field.annotation, "__pydantic_fields__"):
+            yield from options_of(field.annotation, f"{prefix}{name}.")
+        else:
+            default = field.default
+            yield Option(f"{prefix}{name}", default, field.description or "", _expected(field))
+
+
+def unknown(name: str, known: Sequence[str]) -> str:
+    """What to say of a field that is not there, with the one that was probably meant."""
+    # A group may have been left out: learning_rate is optimizer.learning_rate.
+    found = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]]
+    found = found or difflib.get_close_matches(name, known, 1, 0.5)
+    meant = f"; did you mean {found[0]}?" if found else ""
+    return f"{name}: there is no such field{meant}"
+
+
+def _problem(detail: Any, known: Sequence[str]) -> str:
+    path = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in detail["loc"]).lstrip(".")
+    if detail["type"] == "unexpected_keyword_argument":
+        return unknown(path, known)
+    told = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if detail["type"] == "value_error":  # of fields together, which are named there
+        return f"{path}.{told}".lstrip(".")
+    return f"{path}={detail['input']!r}: {told}"
+
+
+def _expected(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(each or "empty" for each in get_args(field.annotation))
+    bounds = [
+        f"{sign} {getattr(each, name):g}"
+        for each in field.metadata
+        for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+        if hasattr(each, name)
+    ]
+    return " and ".join(bounds)

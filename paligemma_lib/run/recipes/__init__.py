@@ -1,0 +1,1 @@
+"""Configs of known runs, by name: `paligemma finetune --config=flickr8k`. Copy one to begin."""

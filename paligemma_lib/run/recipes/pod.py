@@ -1,0 +1,29 @@
+"""PaliGemma 3B on all of Flickr8k's training split, on many devices: a TPU pod, a machine of GPUs.
+
+    paligemma finetune --config=pod --config.workdir=gs://bucket/run
+
+on every machine at once, with a workdir and a data set (`--config.data.dir`) that all of them see.
+Parameters are split over all devices of a slice; all five captions of a picture train at once.
+docs/pods.md says on which slices it fits as it is, and what fits on smaller ones.
+"""
+
+from ml_collections import ConfigDict
+
+from paligemma_lib.run import base_config
+
+
+def get_config() -> ConfigDict:
+    """Returns the run."""
+    config = base_config()
+    config.workdir = "workdir/pod"
+    config.model.checkpoint = "google/paligemma/jax/paligemma-3b-pt-224"
+    config.model.dtype = "bfloat16"
+    config.model.frozen_dtype = "bfloat16"
+    config.lowercase = True
+    config.batch_size = 256  # pictures, so 1,280 captions: a multiple of the number of devices
+    config.epochs = 5.0
+    config.optimizer.learning_rate = 1e-4
+    config.decode_batch_size = 256
+    config.export_dtype = "bfloat16"
+    config.export = "paligemma_flickr8k.params.bf16.npz"
+    return config

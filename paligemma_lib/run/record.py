@@ -1,0 +1,30 @@
+"""What a run must have in common with the checkpoints that it goes on from.
+
+checkpoints.save(state, record_of(config, fingerprint(params)))
+check_record(workdir, config)            # ValueError: config.seed: was 0, is 1
+"""
+
+from pathlib import Path
+from typing import Any
+
+from paligemma_lib.run.config import RunConfig
+from paligemma_lib.train.identity import CHECKPOINTS, check_run
+
+# An option that is newer than a checkpoint had its default when that was saved.
+DEFAULTS = {"config": RunConfig().to_dict()}
+
+
+def record_of(config: RunConfig, params: str) -> dict[str, Any]:
+    """The record of a run, as JSON has it; `params` is the fingerprint of where it started."""
+    return {"config": config.to_dict(), "params": params}
+
+
+def allowed_changes(config: RunConfig) -> list[str]:
+    """Names in the record that need not be as they were."""
+    return [f"config.{name}" for name in (*config.may_differ, "may_differ")]
+
+
+def check_record(workdir: Path, config: RunConfig) -> None:
+    """Raises ValueError where the workdir holds another run; parameters are not known yet."""
+    changes = [*allowed_changes(config), "params"]
+    check_run(workdir / CHECKPOINTS, record_of(config, ""), changes, DEFAULTS)

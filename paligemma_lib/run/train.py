@@ -1,0 +1,185 @@
+"""Second of four: the loop of steps, with its stages, validations and checkpoints.
+
+outcome = train(prepared)
+outcome.state, outcome.history       # history: what metrics.jsonl has
+outcome.stopped                      # SIGTERM came: all is saved, the same command goes on
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax.metrics.tensorboard import SummaryWriter
+
+from paligemma_lib.batch import Batch
+from paligemma_lib.data.batches import Batches
+from paligemma_lib.report import ParameterGroup
+from paligemma_lib.run.assembly import optimizer_of, train_step_of, trainable_of
+from paligemma_lib.run.batching import train_batches_of
+from paligemma_lib.run.prepare import Prepared
+from paligemma_lib.run.validate import Validation
+from paligemma_lib.runtime import processes
+from paligemma_lib.runtime.termination import Termination
+from paligemma_lib.train import Checkpoints, Optimizer, Progress, TrainState, init_state, restage
+from paligemma_lib.train.identity import CHECKPOINTS
+from paligemma_lib.trainable import pieces_shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Where training ended, and how it went; `stopped` says that it is not done."""
+
+    state: TrainState
+    history: Sequence[Mapping[str, float]]
+    stopped: bool
+
+
+def train(prepared: Prepared) -> Outcome:
+    """Trains to the end, or until a process is asked to end; `prepared.params` are used up.
+
+    Raises:
+      ValueError: too many steps in a row had no finite gradients; names the images.
+      OSError: checkpoints or metrics could not be written.
+    """
+    config, mesh = prepared.config, prepared.mesh
+    steps_per_epoch = len(prepared.data["train"]) / config.batch_size
+    total_steps = max(1, round(config.epochs * steps_per_epoch))
+    optimizer = optimizer_of(config, total_steps)
+    first, *later = config.stages
+
+    with Checkpoints(prepared.workdir / CHECKPOINTS, keep=config.keep) as checkpoints:
+        start = init_state(
+            prepared.model, prepared.params, optimizer, trainable=trainable_of(first), mesh=mesh
+        )
+        prepared.params.clear()  # the state has them
+        state = checkpoints.restore(functools.partial(_staged, start, later, optimizer))
+        del start
+        first_step = int(state.step)
+        is_main = jax.process_index() == 0
+        if is_main:
+            print(_table(state))
+
+        train_step = train_step_of(config, prepared.model, optimizer, mesh)
+        batches = train_batches_of(
+            config,
+            prepared.data["train"],
+            prepared.tokenizer,
+            image_size=prepared.model.vision.image_size,
+            start_step=first_step,
+        )
+        with (
+            Termination(mesh) as termination,
+            Progress(
+                prepared.workdir,
+                total_steps=total_steps,
+                steps_per_epoch=steps_per_epoch,
+                first_step=first_step,
+                writer=SummaryWriter(str(prepared.workdir)) if is_main else None,
+                silent=not is_main,
+            ) as progress,
+        ):
+            validation = Validation(prepared, progress, termination)
+            validate_every = config.validate_every * steps_per_epoch
+            steps = range(first_step, total_steps)
+            if first_step and is_due(first_step, total_steps, validate_every):
+                known = [each["step"] for each in progress.history if "validation_loss" in each]
+                unknown = not processes.gather(b"known" if first_step in known else b"")[0]
+                if unknown and validation.run(state, first_step) is None:
+                    # It was stopped before it could, and is again: no step may come between.
+                    steps = range(0)
+            for step in steps:
+                for stage in later:
+                    if stage.from_step == step:
+                        state = restage(state, optimizer, trainable_of(stage))
+                with progress.waiting():
+                    batch = next(batches)
+                state, metrics = train_step(state, batch)
+                progress.record(step, metrics, captions_in(batch))
+                if progress.latest("skipped_in_a_row") >= config.max_skipped:
+                    checkpoints.save(state, prepared.record)
+                    losses = validation.losses(state, batch)
+                    raise ValueError(_not_finite(config.max_skipped, losses, batches, step))
+
+                done = step + 1
+                validation_loss = None
+                if not termination.agreed() and is_due(done, total_steps, validate_every):
+                    validation_loss = validation.run(state, done)
+                stop = termination.agreed()
+                save_every = config.save_every * steps_per_epoch
+                if stop or done == total_steps or is_due(done, total_steps, save_every):
+                    progress.flush()
+                    checkpoints.save(state, prepared.record, validation_loss)
+                if stop:
+                    break
+            if termination.agreed():
+                progress.say(int(state.step), "stopped; the same command goes on from here")
+            return Outcome(state, progress.history, termination.agreed())
+
+
+def is_due(done: int, total: int, every: float) -> bool:
+    """Whether a multiple of `every` lies in the last step, or it was the last of all; 0: never."""
+    return every > 0 and (done == total or done // every > (done - 1) // every)
+
+
+def captions_in(batch: Batch) -> int:
+    """How many captions a global batch has, going by this process's part of it."""
+    return int(np.sum(np.max(batch["segment"], axis=1))) * jax.process_count()
+
+
+def parameter_groups(state: TrainState) -> list[ParameterGroup]:
+    """Parameters by the first parts of their names."""
+    groups = []
+    for pieces_by_name, trainable in ((state.trained, True), (state.frozen, False)):
+        shapes: dict[str, list[int]] = {}
+        for name, pieces in pieces_by_name.items():
+            group = "/".join(name.split("/")[: 3 if name.startswith("llm/layers") else 2])
+            shapes.setdefault(group, []).append(math.prod(pieces_shape(pieces)))
+        groups += [
+            ParameterGroup(group, len(counts), sum(counts), trainable)
+            for group, counts in shapes.items()
+        ]
+    return groups
+
+
+def _table(state: TrainState) -> str:
+    """What trains and what does not, in 80 columns."""
+    groups = parameter_groups(state)
+    width = max(len(each.name) for each in groups)
+    lines = [
+        f"{each.name:<{width}}  {each.parameters:>14,}  {'trains' if each.trainable else 'frozen'}"
+        for each in groups
+    ]
+    total = sum(each.parameters for each in groups)
+    trained = sum(each.parameters for each in groups if each.trainable)
+    return "\n".join([*lines, f"{trained:,} of {total:,} parameters train"])
+
+
+def _staged(start: TrainState, later: Sequence[Any], optimizer: Optimizer, step: int) -> TrainState:
+    """What trains after so many steps, with the values of the start."""
+    for stage in later:
+        if stage.from_step < step:
+            start = restage(start, optimizer, trainable_of(stage))
+    return start
+
+
+def _not_finite(skipped: int, losses: jax.Array, batches: Batches, step: int) -> str:
+    """What to say when training cannot go on."""
+    mine = sorted(losses.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    local = np.concatenate([np.asarray(shard.data) for shard in mine])
+    ids = itertools.compress(batches.image_ids(step), ~np.isfinite(local))
+    of_all = processes.gather("\n".join(ids).encode())
+    found = (
+        ", ".join(name for part in of_all for name in part.decode().splitlines())
+        or "none by itself: the gradients overflow"
+    )
+    return (
+        f"{skipped} steps in a row had a loss or gradients that are not finite, so training "
+        f"stopped at step {step + 1}; what it had learned is saved. Images of this batch whose "
+        f"loss is not finite: {found}. Lower optimizer.learning_rate, or take "
+        "model.dtype=bfloat16 or float32"
+    )

@@ -1,0 +1,66 @@
+"""Third of four, within the second: the loss on images that do not train, and captions to look at.
+
+validation = Validation(prepared, progress, termination)
+loss = validation.run(state, done=120)         # None: asked to end meanwhile
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from paligemma_lib.batch import Batch
+from paligemma_lib.data.image import decode_image
+from paligemma_lib.run.batching import eval_batches_of
+from paligemma_lib.run.captioning import caption_test_images
+from paligemma_lib.run.prepare import Prepared
+from paligemma_lib.runtime.termination import Termination
+from paligemma_lib.train import Progress, TrainState, make_eval_step
+
+_SHOWN = 2  # captions at each validation
+
+
+class Validation:
+    """Validates a run, as often as it is asked to."""
+
+    def __init__(self, prepared: Prepared, progress: Progress, termination: Termination) -> None:
+        """Compiles nothing yet."""
+        self._prepared, self._progress, self._termination = prepared, progress, termination
+        self._eval_step = make_eval_step(prepared.model, mesh=prepared.mesh)
+
+    def run(self, state: TrainState, done: int) -> float | None:
+        """The loss on the validation images after so many steps; shows captions of test images.
+
+        Returns None if a process is asked to end meanwhile.
+        """
+        prepared, progress = self._prepared, self._progress
+        size = prepared.model.vision.image_size
+        batches = eval_batches_of(
+            prepared.config, prepared.data["validation"], prepared.tokenizer, image_size=size
+        )
+        params = state.all_params()
+        sums = np.zeros(2)
+        with progress.paused():
+            for batch in batches:
+                if self._termination.agreed():
+                    return None
+                losses, weights = self._eval_step(params, batch)
+                sums += [float(jnp.sum(losses)), float(jnp.sum(weights))]
+            shown = caption_test_images(prepared, params, count=_SHOWN)
+        loss = float(sums[0] / sums[1])
+        progress.note(done, {"validation_loss": loss})
+        for each in shown:
+            pixels = functools.partial(self._pixels, each.number)
+            progress.show(done, each.image_id, pixels, each.caption.text)
+        return loss
+
+    def losses(self, state: TrainState, batch: Batch) -> jax.Array:
+        """float32[B]: the loss of each example of a batch."""
+        return self._eval_step(state.all_params(), batch)[0]
+
+    def _pixels(self, number: int) -> np.ndarray:
+        """uint8[S, S, 3]: a test image as the model sees it."""
+        (record,) = self._prepared.data["test"].read([number])
+        pixels = decode_image(record.image, self._prepared.model.vision.image_size)
+        return np.round((pixels + 1) * 127.5).astype(np.uint8)
