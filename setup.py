@@ -24,6 +24,8 @@ INSTALL = [
     "kagglehub>=0.3",
     "google-crc32c>=1.5",
     "ml_collections>=1.0",
+    # Options of a run: types, bounds and all errors at once.
+    "pydantic>=2.7",
     "numpy>=2.0",
     "pillow>=11.0",
 ]
@@ -79,6 +81,7 @@ setup(
         ],
     },
     install_requires=INSTALL,
+    entry_points={"console_scripts": ["paligemma = paligemma_lib.cli.main:main"]},
     extras_require=EXTRAS,
     classifiers=[
         "Programming Language :: Python :: 3.11",

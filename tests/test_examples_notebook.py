@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK = ROOT / "examples" / "finetune.ipynb"
+NOTEBOOK = ROOT / "examples" / "notebook" / "finetune.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ class TestRun:
         (mask,) = shown_by(executed["mask"], "text/html")
         assert mask.count("<rect") > 100
         (table,) = shown_by(executed["model"], "text/html")
-        assert "trainable" in table
+        assert "trains" in table
 
     def test_the_live_curve_ends_with_both_losses_and_captions(self, executed):
         *_, live = shown_by(executed["train"], "text/html")

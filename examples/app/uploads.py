@@ -5,10 +5,10 @@
 What is accepted is what the library decodes: JPEG, PNG, GIF, BMP and WebP; what moves is not. It
 is decoded here once, by Pillow, so that the model's worker is only given whole pictures.
 
-Telephones store photographs lying on their side, and say so in EXIF. Training and `paligemma caption` take
-pictures as they are stored, as the reference does, and data sets are mostly upright already. Here
-people see the picture upright, so the preview is turned, and `paligemma_lib.serving` turns what the
-model sees in the same way.
+Telephones store photographs lying on their side, and say so in EXIF. Training and `paligemma
+caption` take pictures as they are stored, as the reference does, and data sets are mostly upright
+already. Here people see the picture upright, so the preview is turned, and `paligemma_lib.serving`
+turns what the model sees in the same way.
 """
 
 import dataclasses

@@ -8,7 +8,6 @@
 The standard library is enough to import this, since it comes before the installation.
 """
 
-import contextlib
 import dataclasses
 import glob
 import importlib.metadata
@@ -16,11 +15,11 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 NEEDED = ("paligemma_lib", "flax", "ml_collections", "sentencepiece", "tensorflow_datasets")
 REPLACED = ("numpy", "jax", "tensorflow")  # what an installation may put in another version
@@ -92,12 +91,14 @@ def prepare(here: Machine) -> None:
     settings(here, os.environ)
     if here.place == "Kaggle" and TOKEN not in os.environ and (token := _kaggle_secret()):
         os.environ[TOKEN] = token
-    with _no_messages_from_c():
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
+    from paligemma_lib.cli.console import load_tensorflow  # there since `install`
 
-        for kind in ("GPU", "TPU"):  # it reads pictures; the accelerator's memory is JAX's
-            tf.config.set_visible_devices([], kind)
+    load_tensorflow()
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    for kind in ("GPU", "TPU"):  # it reads pictures; the accelerator's memory is JAX's
+        tf.config.set_visible_devices([], kind)
     tfds.disable_progress_bar()
 
 
@@ -108,20 +109,6 @@ def settings(here: Machine, environment: MutableMapping[str, Any]) -> None:
     # JAX takes three quarters of a GPU's memory otherwise; it refuses the old and the new name.
     if here.kind == "gpu" and "XLA_PYTHON_CLIENT_MEM_FRACTION" not in environment:
         environment.setdefault("XLA_CLIENT_MEM_FRACTION", "0.94")
-
-
-@contextlib.contextmanager
-def _no_messages_from_c() -> Iterator[None]:
-    """TensorFlow tells of the CPU and of absent GPUs before it asks whether it may."""
-    sys.stderr.flush()
-    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nowhere)
 
 
 def _gpus() -> list[tuple[str, int, float]]:
