@@ -6,9 +6,9 @@ from pathlib import Path
 
 import captioning_cases as cases
 import numpy as np
-from configs import base
 
 import paligemma_lib as pg
+from paligemma_lib.run import base_config, from_config_dict
 from paligemma_lib.train.digests import checksum
 from paligemma_lib.train.identity import RECORD
 from paligemma_lib.train.progress import FILE
@@ -28,7 +28,7 @@ def tiny_run(folder: Path):
         ]
         text = "".join(json.dumps(line) + "\n" for line in lines[:count])
         (folder / f"{split}.jsonl").write_text(text)
-    config = base.get_config()
+    config = base_config()
     config.data.kind = "jsonl"
     config.data.train = str(folder / "train.jsonl")
     config.data.validation = config.data.test = str(folder / "other.jsonl")
@@ -59,6 +59,16 @@ def of(config, workdir, **changes):
     return changed
 
 
+def finetune(config) -> int:
+    """Runs the main job in this process; returns its exit code."""
+    return pg.run.finetune(from_config_dict(config))
+
+
+def setup_of(config) -> pg.run.Setup:
+    """What the checks look at."""
+    return pg.run.Setup(from_config_dict(config))
+
+
 def write_config(config, path: Path) -> Path:
     """Writes a config to a file that --config takes."""
     path.write_text(
@@ -76,7 +86,7 @@ def losses(workdir, name="loss") -> dict[int, float]:
 
 def exported(workdir) -> dict[str, np.ndarray]:
     """The parameters of the model that a run has exported."""
-    with np.load(Path(workdir) / base.get_config().export) as file:
+    with np.load(Path(workdir) / base_config().export) as file:
         return {name: file[name] for name in file.files}
 
 

@@ -14,6 +14,7 @@ import pytest
 import paligemma_lib as pg
 from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
 from paligemma_lib.planning import Job, Training, compile_job
+from paligemma_lib.run import ModelConfig, RunConfig
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install -e '.[tpu]'"
@@ -25,13 +26,13 @@ MODEL = PaliGemmaConfig(
     dtype="bfloat16",
     remat="dots",
 )
-WORK = Training(batch_size=256, text_len=128, frozen_dtype="bfloat16")
+RUN = RunConfig(batch_size=256, model=ModelConfig(frozen_dtype="bfloat16"))
 NAMES = flax.traverse_util.flatten_dict(pg.model.abstract_params(MODEL), sep="/")
 
 
 @functools.cache
 def compiled(**changes):
-    return compile_job(Job(MODEL, dataclasses.replace(WORK, **changes), "v5e:2x4"))
+    return compile_job(Job(MODEL, Training(dataclasses.replace(RUN, **changes)), "v5e:2x4"))
 
 
 def sent(found, *kinds):

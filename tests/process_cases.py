@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PALIGEMMA = str(ROOT / "tests" / "paligemma_script.py")  # the command as a file, as launch wants it
 ENVIRONMENT = os.environ | {
     "JAX_PLATFORMS": "cpu",
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),

@@ -9,8 +9,12 @@ from hub_cases import GIB, HANDLE, kaggle_here, log_in
 
 import paligemma_lib as pg
 from paligemma_lib.checkpoint.configuration import published
-from paligemma_lib.doctor import Setup, checks
 from paligemma_lib.hub import kaggle_access
+from paligemma_lib.run import ModelConfig, RunConfig, Setup, checks
+
+
+def setup(checkpoint=HANDLE):
+    return Setup(RunConfig(model=ModelConfig(checkpoint=checkpoint)))
 
 
 @pytest.fixture
@@ -23,22 +27,22 @@ def server(monkeypatch, tmp_path):
 
 
 def test_what_this_account_may_have_is_not_downloaded(server, tmp_path):
-    assert checks.kaggle(Setup(checkpoint=HANDLE)) == "licence accepted, 6.0 GiB to download"
+    assert checks.kaggle(setup()) == "licence accepted, 6.0 GiB to download"
     assert server.asked[-1] == "DownloadModelInstanceVersion"
     assert not (tmp_path / "cache").exists()
-    assert checks.kaggle(Setup(checkpoint="nano")) == "not needed"
+    assert checks.kaggle(setup("nano")) == "not needed"
 
 
 def test_a_licence_not_accepted(server):
     server.status, server.refused = 403, "DownloadModelInstanceVersion"
     with pytest.raises(PermissionError, match="kaggle.com/models/google/paligemma .* accept the"):
-        checks.kaggle(Setup(checkpoint=HANDLE))
+        checks.kaggle(setup())
 
 
 def test_no_credentials(server, monkeypatch):
     monkeypatch.delenv("KAGGLE_USERNAME")
     with pytest.raises(PermissionError, match="no valid Kaggle credentials"):
-        checks.kaggle(Setup(checkpoint=HANDLE))
+        checks.kaggle(setup())
     assert server.asked == []
 
 
@@ -48,26 +52,26 @@ def test_credentials_that_others_can_read_or_that_are_damaged(server, tmp_path, 
     file.write_text(json.dumps({"username": "somebody", "key": "secret"}))
     monkeypatch.delenv("KAGGLE_USERNAME")
     file.chmod(0o644)
-    assert checks.kaggle(Setup(checkpoint=HANDLE)).endswith(f"your credentials: chmod 600 {file}")
+    assert checks.kaggle(setup()).endswith(f"your credentials: chmod 600 {file}")
     file.chmod(0o600)
-    assert checks.kaggle(Setup(checkpoint=HANDLE)).endswith("to download")
+    assert checks.kaggle(setup()).endswith("to download")
     file.write_text("{")
     with pytest.raises(ValueError, match="Invalid Kaggle credentials file"):
-        checks.kaggle(Setup(checkpoint=HANDLE))
+        checks.kaggle(setup())
 
 
 def test_a_model_without_one_file_of_weights_or_without_room(server):
     server.usage.free = 5 * GIB
     with pytest.raises(OSError, match="6.0 GiB, and 5.0 GiB are free"):
-        checks.kaggle(Setup(checkpoint=HANDLE))
+        checks.kaggle(setup())
     server.files = server.files[1:]
     with pytest.raises(FileNotFoundError, match="has 0 .npz files, expected one: README.md"):
-        checks.kaggle(Setup(checkpoint=HANDLE))
+        checks.kaggle(setup())
 
 
 def test_a_model_that_is_not_here_is_known_by_its_name(monkeypatch):
     monkeypatch.setattr(kaggle_access, "kept", lambda handle: None)
-    away = Setup(checkpoint=HANDLE)
+    away = setup()
     assert away.to_come
     assert away.model.language == pg.model.variants.paligemma_3b().language
     assert "to be downloaded" in checks.checkpoint(away)

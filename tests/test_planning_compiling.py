@@ -6,7 +6,11 @@ import pytest
 
 import paligemma_lib as pg
 from paligemma_lib.planning import Decoding, Job, Training, compile_job, compiling
+from paligemma_lib.run import ModelConfig, RunConfig
 
+CAPTIONS = RunConfig(
+    decode_batch_size=8, max_new_tokens=6, model=ModelConfig(frozen_dtype="bfloat16")
+)
 CONFIG = dataclasses.replace(pg.model.variants.nano(48), remat="full")
 
 
@@ -14,7 +18,8 @@ CONFIG = dataclasses.replace(pg.model.variants.nano(48), remat="full")
 def test_training_for_several_cpu_devices():
     layers = CONFIG.language.depth
     split, whole = (
-        compile_job(Job(CONFIG, Training(8, 32, fsdp=fsdp), "cpu:4")) for fsdp in (None, 1)
+        compile_job(Job(CONFIG, Training(RunConfig(batch_size=8, text_len=32, fsdp=fsdp)), "cpu:4"))
+        for fsdp in (0, 1)
     )
     assert split.fits and split.devices == 4
     assert 0 < split.arguments < 0.5 * whole.arguments < whole.arguments < whole.peak
@@ -26,7 +31,7 @@ def test_training_for_several_cpu_devices():
 
 @pytest.mark.slow
 def test_decoding_gathers_no_weights_that_are_whole():
-    found = compile_job(Job(CONFIG, Decoding(8, 6), "cpu:4"))
+    found = compile_job(Job(CONFIG, Decoding(CAPTIONS), "cpu:4"))
     assert found.fits and found.flops == found.model_flops > 0
     assert sum(each.bytes * each.times for each in found.collectives) < 10**5
 
@@ -36,7 +41,7 @@ def test_decoding_gathers_no_weights_that_are_whole():
 def test_decoding_with_weights_split_by_products_moves_no_weights(dtype):
     language = dataclasses.replace(CONFIG.language, vocab_size=3 * 2**14)  # several chunks
     model = dataclasses.replace(CONFIG, language=language, dtype=dtype)
-    found = compile_job(Job(model, Decoding(8, 6, layout="tensor"), "cpu:4"))
+    found = compile_job(Job(model, Decoding(CAPTIONS, "tensor"), "cpu:4"))
     tokens = CONFIG.vision.num_tokens + 6
     assert max(each.bytes for each in found.collectives) <= 8 * tokens * language.width * 4
     assert max(each.bytes for each in found.collectives if each.times >= 5) < 10**4
@@ -44,7 +49,7 @@ def test_decoding_with_weights_split_by_products_moves_no_weights(dtype):
 
 def test_a_job_that_is_none_is_refused_with_the_reason():
     with pytest.raises(ValueError, match="batch_size=9 cannot be divided among 2 devices"):
-        compile_job(Job(CONFIG, Training(9, 32), "cpu:2"))
+        compile_job(Job(CONFIG, Training(RunConfig(batch_size=9, text_len=32)), "cpu:2"))
 
 
 @pytest.mark.parametrize(

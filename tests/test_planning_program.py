@@ -21,18 +21,26 @@ from paligemma_lib.planning.program import (
     trace_decoding,
     trace_training,
 )
-from paligemma_lib.trainable import Select
+from paligemma_lib.run import ModelConfig, OptimizerConfig, RunConfig, StageConfig
+from paligemma_lib.run.assembly import optimizer_of, trainable_of
 
 MESH = pg.sharding.make_mesh(devices=jax.devices()[:1])
 CONFIG = pg.model.variants.nano()
-WORK = Training(batch_size=8, text_len=64)
+RUN = RunConfig(batch_size=8, text_len=64)
 
 
 @pytest.mark.parametrize(
     "work",
     [
-        Training(256, 128, (Select("attention", 4), Select("projector")), microbatches=2, fsdp=8),
-        Decoding(16, 48, layout="tensor"),
+        Training(
+            RunConfig(
+                stages=(StageConfig(), StageConfig(from_step=9, trainable=("llm", "projector"))),
+                microbatches=2,
+                fsdp=8,
+            ),
+            stage=1,
+        ),
+        Decoding(RUN, layout="tensor", prompt_len=7),
     ],
 )
 def test_a_job_goes_through_json(work):
@@ -41,14 +49,14 @@ def test_a_job_goes_through_json(work):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-@pytest.mark.parametrize("trainable", [Select("attention"), Select("llm", top_layers=1)])
-def test_the_abstract_state_is_that_of_training(trainable, optimizer):
+@pytest.mark.parametrize("stage", [StageConfig(), StageConfig(trainable=("llm",), top_layers=1)])
+def test_the_abstract_state_is_that_of_training(stage, optimizer):
     config = cases.tiny_config(1)
-    made = pg.train.make_optimizer(optimizer, learning_rate=1e-3, total_steps=1)
+    run = dataclasses.replace(RUN, stages=(stage,), optimizer=OptimizerConfig(name=optimizer))
+    made, trainable = optimizer_of(run), trainable_of(stage)
     params = jax.device_put(cases.random_params(config), pg.sharding.replicated(MESH))
     state = pg.train.init_state(config, params, made, trainable=trainable, mesh=MESH)
-    work = Training(8, 64, (trainable,), optimizer)
-    abstract = abstract_state(config, work, made, MESH)
+    abstract = abstract_state(config, Training(run), made, MESH)
 
     def described(tree):
         leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -62,29 +70,30 @@ def test_the_abstract_state_is_that_of_training(trainable, optimizer):
 
 def test_resident_bytes_are_those_of_the_state():
     config = cases.tiny_config(1)
-    made = pg.train.make_optimizer("adamw", learning_rate=1e-3, total_steps=1)
+    made = optimizer_of(RUN)
     params = jax.device_put(cases.random_params(config), pg.sharding.replicated(MESH))
-    state = pg.train.init_state(config, params, made, trainable=Select("attention"), mesh=MESH)
+    state = pg.train.init_state(config, params, made, trainable="attention", mesh=MESH)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(vars(state)))
-    assert resident_bytes(config, Training(8, 64), MESH) == held
+    assert resident_bytes(config, Training(RUN), MESH) == held
     half = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) // 2
-    assert resident_bytes(config, Decoding(8, 6), MESH) == half
+    run = dataclasses.replace(RUN, model=ModelConfig(frozen_dtype="bfloat16"))
+    assert resident_bytes(config, Decoding(run), MESH) == half
 
 
 def test_the_abstract_batch_is_one_of_the_contract():
     config = cases.tiny_config(1)
     size = config.vision.image_size
     batch = pg.testing.tiny_batch(pg.testing.tiny_tokenizer(), image_size=size)
-    abstract = abstract_batch(config, Training(2, 48), MESH)
+    abstract = abstract_batch(config, Training(RunConfig(batch_size=2, text_len=48)), MESH)
     for key, leaf in abstract.items():
         assert leaf.shape == batch[key].shape, key
         assert leaf.dtype == (jnp.uint8 if key == "image" else batch[key].dtype), key
 
 
-def flops_by_formula(config, work, remat):
+def flops_by_formula(config, run, remat):
     """Of training the attention layers alone: forward all, backward in the language model."""
     v, c = config.vision, config.language
-    b, p, t = work.batch_size, v.num_tokens, work.text_len
+    b, p, t = run.batch_size, v.num_tokens, run.text_len
     patch = v.patch_size**2 * 3
     tower = 4 * v.width**2 + 2 * v.width * v.mlp_dim
     vision = v.depth * (2 * b * p * tower + 4 * b * p * p * v.width)
@@ -99,7 +108,7 @@ def flops_by_formula(config, work, remat):
     # A block's last product is not needed to differentiate it.
     again = {"none": 0, "full": forward - 2 * tokens * c.width * c.mlp_dim}[remat]
 
-    slots = loss_turns(work, 1) * min(256, b * t)
+    slots = loss_turns(Training(run), 1) * min(256, b * t)
     loss = 3 * 2 * slots * c.width * c.vocab_size
     return vision + c.depth * (forward + backward + again) + loss
 
@@ -108,10 +117,10 @@ def flops_by_formula(config, work, remat):
 @pytest.mark.parametrize("microbatches", [1, 2])
 def test_flops_of_training_attention(remat, microbatches):
     config = dataclasses.replace(CONFIG, remat=remat, dtype="bfloat16")
-    work = dataclasses.replace(WORK, batch_size=16, microbatches=microbatches)
-    traced = trace_training(config, work, MESH)
-    counted = matmul_flops(traced.jaxpr.jaxpr, loss_turns(work, 1))
-    one = dataclasses.replace(work, batch_size=16 // microbatches, microbatches=1)
+    run = dataclasses.replace(RUN, batch_size=16, microbatches=microbatches)
+    traced = trace_training(config, Training(run), MESH)
+    counted = matmul_flops(traced.jaxpr.jaxpr, loss_turns(Training(run), 1))
+    one = dataclasses.replace(run, batch_size=16 // microbatches, microbatches=1)
     assert counted == pytest.approx(microbatches * flops_by_formula(config, one, remat), rel=1e-9)
 
 
@@ -129,16 +138,16 @@ def test_flops_are_those_that_xla_counts_where_nothing_loops():
 
 
 def test_a_batch_that_cannot_be_divided_is_refused():
-    with pytest.raises(ValueError, match="batch_size=9 cannot be divided among 1 devices and 2"):
-        trace_training(CONFIG, Training(9, 64, microbatches=2), MESH)
+    two = pg.sharding.make_mesh(devices=jax.devices()[:1] * 2)
+    with pytest.raises(ValueError, match="batch_size=9 cannot be divided among 2 devices and 1"):
+        trace_training(CONFIG, Training(dataclasses.replace(RUN, batch_size=9)), two)
 
 
 @pytest.mark.parametrize("layout", ["replicated", "tensor", "fsdp"])
 def test_decoding_reads_all_weights_for_every_token(layout):
-    work = Decoding(batch_size=2, max_new_tokens=5, layout=layout)
+    work = Decoding(RunConfig(decode_batch_size=2, max_new_tokens=5), layout)
     read, begin, extend = (
-        matmul_flops(traced.jaxpr.jaxpr, work.max_new_tokens - 1)
-        for traced in trace_decoding(CONFIG, work, MESH)
+        matmul_flops(traced.jaxpr.jaxpr, 4) for traced in trace_decoding(CONFIG, work, MESH)
     )
     language = flax.traverse_util.flatten_dict(pg.model.abstract_params(CONFIG)["llm"])
     weights = sum(math.prod(leaf.shape) for leaf in language.values() if leaf.ndim > 2)

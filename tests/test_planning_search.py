@@ -7,12 +7,14 @@ import pytest
 import paligemma_lib as pg
 from paligemma_lib.planning import Compiled, Decoding, Job, Training, overrides, ways_to_train
 from paligemma_lib.planning.search import largest_batch
+from paligemma_lib.run import RunConfig
 
 GIB = 2**30
 LIMIT = 16 * GIB
 KEPT = {"full": 0.1, "dots": 0.4, "none": 1.6}  # GiB for each example of a device
 WORK = {"full": 1.3, "dots": 1.1, "none": 1.0}
-JOB = Job(pg.model.variants.nano(), Training(256, 128), "v5e:2x4")
+CONFIG = RunConfig(batch_size=256)
+JOB = Job(pg.model.variants.nano(), Training(CONFIG), "v5e:2x4")
 
 
 class Compiler:
@@ -23,8 +25,8 @@ class Compiler:
 
     def __call__(self, job):
         self.jobs.append(job)
-        local = job.work.batch_size // 8
-        peak = int((4 + KEPT[job.model.remat] * local / job.work.microbatches) * GIB)
+        local = job.work.config.batch_size // 8
+        peak = int((4 + KEPT[job.model.remat] * local / job.work.config.microbatches) * GIB)
         flops = WORK[job.model.remat] * local * 197e12
         return Compiled(
             peak <= LIMIT,
@@ -32,7 +34,7 @@ class Compiler:
             limit=LIMIT,
             flops=flops,
             model_flops=local * 197e12,
-            hbm_bytes=2 * 819e9 * job.work.microbatches,
+            hbm_bytes=2 * 819e9 * job.work.config.microbatches,
             devices=8,
         )
 
@@ -41,7 +43,7 @@ class Compiler:
 @pytest.mark.parametrize("start", [8, 256, 4096])
 def test_the_largest_batch_that_fits(remat, most, start):
     model = dataclasses.replace(JOB.model, remat=remat)
-    work = dataclasses.replace(JOB.work, batch_size=start)
+    work = Training(dataclasses.replace(CONFIG, batch_size=start))
     compiler = Compiler()
     found = largest_batch(dataclasses.replace(JOB, model=model, work=work), compiler)
     assert most * 15 / 16 - 8 <= found <= most
@@ -50,7 +52,7 @@ def test_the_largest_batch_that_fits(remat, most, start):
 
 def test_nothing_fits_where_parameters_do_not():
     def refuse(job):
-        return Compiled(False, "too large", peak=20 * GIB + job.work.batch_size, limit=LIMIT)
+        return Compiled(False, "too large", peak=20 * GIB + job.work.config.batch_size, limit=LIMIT)
 
     assert largest_batch(JOB, refuse) == 0
     assert ways_to_train(JOB, refuse) == []
@@ -75,7 +77,8 @@ def test_the_fastest_comes_first_and_keeps_the_batch_that_was_asked_for():
 def test_among_those_alike_the_one_with_less_memory():
     class Alike(Compiler):
         def __call__(self, job):
-            return dataclasses.replace(super().__call__(job), flops=197e12 * job.work.batch_size)
+            flops = 197e12 * job.work.config.batch_size
+            return dataclasses.replace(super().__call__(job), flops=flops)
 
     best = ways_to_train(JOB, Alike())[0]
     assert (best.batch_size, best.job.model.remat) == (256, "full")
@@ -83,7 +86,7 @@ def test_among_those_alike_the_one_with_less_memory():
 
 def test_only_training_on_tpus_is_searched():
     for job in (
-        dataclasses.replace(JOB, work=Decoding(8, 8)),
+        dataclasses.replace(JOB, work=Decoding(CONFIG)),
         dataclasses.replace(JOB, topology="cpu:8"),
     ):
         with pytest.raises(ValueError, match="expected a job of training on TPUs"):

@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
-from planning_tpu_cases import MODEL, NAMES, WORK, compiled, needs_libtpu, sent, size
+from planning_tpu_cases import MODEL, NAMES, RUN, compiled, needs_libtpu, sent, size
 
 import paligemma_lib as pg
-from paligemma_lib.planning import CHIPS, Job, compile_job, predict
+from paligemma_lib.planning import CHIPS, Job, Training, compile_job, predict
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), needs_libtpu]
 
@@ -49,7 +49,9 @@ def test_what_does_not_fit_says_by_how_much():
 
 
 def test_weights_that_alone_do_not_fit_are_not_even_compiled():
-    job = Job(pg.model.variants.paligemma2_10b(), dataclasses.replace(WORK, fsdp=1), "v5e:2x4")
+    job = Job(
+        pg.model.variants.paligemma2_10b(), Training(dataclasses.replace(RUN, fsdp=1)), "v5e:2x4"
+    )
     found = compile_job(job)
     assert not found.fits
     assert found.peak == found.arguments > found.limit == CHIPS["v5e"].usable

@@ -13,6 +13,7 @@ from PIL import Image
 from sample_data_cases import labels_of, rows, sentences_of
 
 from paligemma_lib import sample_data
+from paligemma_lib.cli import main
 from paligemma_lib.sample_data import drawing, scene_files, scenes
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -150,19 +151,15 @@ def test_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     assert sample_data.write_scenes(out, count=1) == out  # what is left is not in the way
 
 
-def test_command_line(tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(EXAMPLES / "sample_data.py"), *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-
-    done = run("new/scenes", "--count", "2", "--seed", "7")
-    assert done.returncode == 0, done.stderr
-    assert "2 pictures" in done.stdout
-    expected = sample_data.write_scenes(tmp_path / "expected", count=2, seed=7)
-    assert contents(tmp_path / "new" / "scenes") == contents(expected)
-    refused = run("new/scenes", "--count", "0")
-    assert refused.returncode == 2
-    assert refused.stderr.endswith("error: count must be at least 1, got 0\n")
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = tmp_path / "new" / "scenes"
+    assert main(["sample-data", str(new), "--count", "2", "--seed", "7"]) == 0
+    assert "2 images" in capsys.readouterr().out
+    assert contents(new) == contents(sample_data.write_scenes(tmp_path / "expected", 2, seed=7))
+    assert main(["sample-data", str(new), "--count", "0"]) == 2
+    assert "--count=0: expected at least 1" in capsys.readouterr().err
+    assert main(["sample-data", str(new), "--count", "3"]) == 1  # another folder is there
+    assert "exists, but not as the 3 scenes of seed 0" in capsys.readouterr().err
 
 
 def test_the_folder_speaks_as_it_is_told_to(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from paligemma_lib.run.config import StageConfig as StageConfig
     from paligemma_lib.run.config_files import RECIPES as RECIPES
     from paligemma_lib.run.config_files import base_config as base_config
+    from paligemma_lib.run.config_files import from_config_dict as from_config_dict
     from paligemma_lib.run.config_files import load as load
     from paligemma_lib.run.findings import ChecksFailed as ChecksFailed
     from paligemma_lib.run.findings import Finding as Finding
@@ -45,6 +46,7 @@ _HOMES = {
     "base_config": "config_files",
     "examine": "findings",
     "finetune": "job",
+    "from_config_dict": "config_files",
     "load": "config_files",
     "require": "findings",
 }

@@ -82,6 +82,11 @@ def load(file: str = DEFAULT, changes: Sequence[str] = ()) -> RunConfig:
     return made
 
 
+def from_config_dict(config: ConfigDict) -> RunConfig:
+    """The run that a ConfigDict describes. Raises ConfigError with all that is wrong."""
+    return parse(RunConfig, _plain(config.to_dict()))
+
+
 def split_changes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """What of a command line changes fields, each as one argument, and the rest of it.
 

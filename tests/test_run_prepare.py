@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import ingredients
 import pytest
-from finetune_cases import of, tiny_run
+from finetune_cases import of, setup_of, tiny_run
 
-import paligemma_lib as pg
-from paligemma_lib import doctor, sample_data
-from paligemma_lib.doctor.setup import SPLITS
+from paligemma_lib import sample_data
+from paligemma_lib.run import prepare, require
+from paligemma_lib.run.config import SPLITS
 from paligemma_lib.train import memory
 
 
@@ -24,22 +23,22 @@ def test_folders_are_read_as_they_are(config, tmp_path):
     changes = {"data.kind": "folder"} | {
         f"data.{split}": folder for split in ("train", "validation", "test")
     }
-    train = doctor.setup_of(of(config, tmp_path, **changes)).data["train"]
+    train = setup_of(of(config, tmp_path, **changes)).data["train"]
     (record,) = train.read([0])
     assert len(train) == 3 and len(record.captions) == 5
 
 
 def test_an_unknown_kind_is_refused_with_those_that_are_known(config, tmp_path):
-    with pytest.raises(ValueError, match="expected tfds, jsonl, folder or sample"):
-        doctor.setup_of(of(config, tmp_path, **{"data.kind": "csv"}))
+    with pytest.raises(ValueError, match="expected 'tfds', 'jsonl', 'folder' or 'sample'"):
+        setup_of(of(config, tmp_path, **{"data.kind": "csv"}))
 
 
 def test_too_little_memory_is_told_before_parameters_are_loaded(config, tmp_path, monkeypatch):
     little = SimpleNamespace(available=1 << 20)
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: little)
-    monkeypatch.setattr(ingredients, "params_of", lambda *_: pytest.fail("parameters were loaded"))
+    monkeypatch.setattr(prepare, "load_params", lambda *_: pytest.fail("parameters were loaded"))
     with pytest.raises(ValueError, match="GiB are free. What helps"):
-        ingredients.gather(of(config, tmp_path), pg.sharding.make_mesh())
+        prepare.prepare(setup_of(of(config, tmp_path)))
 
 
 def test_captions_of_validation_must_fit_all_at_once(config, tmp_path):
@@ -48,11 +47,10 @@ def test_captions_of_validation_must_fit_all_at_once(config, tmp_path):
     folder = Path(config.data.train).parent
     (folder / "long.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     long = {"data.train": str(folder / "long.jsonl"), "captions": "sample"}
-    mesh = pg.sharding.make_mesh()
-    ingredients.gather(of(config, tmp_path, **long), mesh)
+    prepare.prepare(setup_of(of(config, tmp_path, **long)))
     long["data.validation"] = long["data.train"]
     with pytest.raises(ValueError, match="of 3 suffixes.*text_len is 64"):
-        ingredients.gather(of(config, tmp_path, **long), mesh)
+        prepare.prepare(setup_of(of(config, tmp_path, **long)))
 
 
 def test_what_a_run_makes_is_checked_when_it_is_there(config, tmp_path):
@@ -61,13 +59,13 @@ def test_what_a_run_makes_is_checked_when_it_is_there(config, tmp_path):
     drawn.data.train, drawn.data.validation, drawn.data.test = SPLITS
     drawn.model.checkpoint = drawn.model.tokenizer = ""
     drawn.model.vocab_size, drawn.text_len = 300, 16
-    before = doctor.setup_of(drawn)
+    before = setup_of(drawn)
     assert before.data_to_come and before.tokenizer_to_come
-    doctor.require(before)
+    require(before)
     with pytest.raises(ValueError, match=r"image scene_.* text_len is 16"):
-        ingredients.gather(drawn, pg.sharding.make_mesh())
+        prepare.prepare(setup_of(drawn))
     drawn.text_len = 512
-    run = ingredients.gather(drawn, pg.sharding.make_mesh())
+    run = prepare.prepare(setup_of(drawn))
     assert run.tokenizer.vocab_size == run.model.language.vocab_size == 300
-    assert len(run.data.train) + len(run.data.validation) + len(run.data.test) == 30
-    assert not doctor.setup_of(drawn).to_come
+    assert sum(map(len, run.data.values())) == 30
+    assert not setup_of(drawn).to_come

@@ -5,13 +5,15 @@ import warnings
 from pathlib import Path
 
 import captioning_cases as cases
-import options
-import predict
 import pytest
 from PIL import Image
 from report_cases import Page
 
 import paligemma_lib as pg
+from paligemma_lib.cli import main
+from paligemma_lib.cli.captioning_options import add_captioning_options, check_options
+from paligemma_lib.cli.console import printable
+from paligemma_lib.cli.parser import Parser
 from paligemma_lib.decode import Beam, BestOf, Greedy, Sample
 
 NAMES = ["1.jpg", "2.png", "deeper/3.JPG", "4.bmp", "5.webp"]
@@ -32,7 +34,7 @@ def images(tmp_path) -> Path:
 
 def test_a_folder_is_captioned_to_every_format(captioner, images, tmp_path, capsys):
     out = tmp_path / "out"
-    code = predict.main([*captioner, str(images), "--out-dir", str(out)])
+    code = main(["caption", *captioner, str(images), "--out-dir", str(out)])
     assert code == 0
     names = ["1.jpg", "2.png", "4.bmp", "5.webp", "deeper/3.JPG"]
     captions = cases.captions_of(captioner[1], [images / name for name in names])
@@ -60,7 +62,7 @@ def test_alone_it_captions_drawn_pictures_with_the_model_of_the_library(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(pg.hub.fetching, "NANO", cases.write_nano(tmp_path))
-    assert predict.main(cases.OPTIONS) == 0
+    assert main(["caption", *cases.OPTIONS]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [f"scene_{k:05d}.jpg" for k in range(12)]
 
@@ -71,7 +73,7 @@ def test_beams_come_with_their_alternatives(captioner, images, tmp_path):
     pictures = [images / "1.jpg", images / "2.png"]
     arguments = [*captioner, *map(str, pictures), "--sampler", "beam", "--beams", "3"]
     arguments += ["--length-penalty", "2"]
-    assert predict.main([*arguments, "--out", str(out[0]), "--out", str(out[1])]) == 0
+    assert main(["caption", *arguments, "--out", str(out[0]), "--out", str(out[1])]) == 0
     lines = [json.loads(line) for line in out[0].read_text("utf-8").splitlines()]
     captions = cases.captions_of(captioner[1], pictures, Beam(3, 2.0))
     assert [line["caption"] for line in lines] == captions
@@ -87,7 +89,7 @@ def test_damaged_pictures_are_skipped_and_told(captioner, images, tmp_path, caps
     (images / "6.jpg").write_text("not a picture")
     out = tmp_path / "out.html"
     arguments = [*captioner, str(images), str(images / "6.jpg"), "--out", str(out)]
-    assert predict.main(arguments) == predict.SKIPPED == 3
+    assert main(["caption", *arguments]) == 1
     printed = capsys.readouterr()
     assert [line[:28].strip() for line in printed.out.splitlines()] == [
         "1.jpg",
@@ -96,7 +98,7 @@ def test_damaged_pictures_are_skipped_and_told(captioner, images, tmp_path, caps
     ]
     assert f"skipped {images / '2.png'}: not a whole JPEG" in printed.err
     assert f"skipped {images / '6.jpg'}: not a whole JPEG" in printed.err
-    assert "2 of 5 pictures were skipped" in printed.err
+    assert "2 of 5 images were skipped" in printed.err
     warnings_shown = Page(out.read_text("utf-8")).all("section", "warnings")
     assert len(warnings_shown) == 1
 
@@ -104,7 +106,7 @@ def test_damaged_pictures_are_skipped_and_told(captioner, images, tmp_path, caps
 def test_a_neighbour_that_is_skipped_changes_no_caption(captioner, images, tmp_path):
     (images / "2.png").write_bytes(b"damaged")
     out = tmp_path / "a.csv"
-    assert predict.main([*captioner, str(images), "--out", str(out)]) == predict.SKIPPED
+    assert main(["caption", *captioner, str(images), "--out", str(out)]) == 1
     rows = list(csv.reader(out.read_text("utf-8").splitlines()))[1:]
     names = ["1.jpg", "4.bmp", "5.webp", "deeper/3.JPG"]
     captions = cases.captions_of(captioner[1], [images / name for name in names])
@@ -127,7 +129,7 @@ def test_a_split_of_a_tfds_data_set_brings_its_references(captioner, tmp_path, c
     out = tmp_path / "out.html"
     capsys.readouterr()
     arguments = [*captioner, "--tfds", "flickr8k_tfds", "--split", split]
-    code = predict.main([*arguments, "--data-dir", str(tmp_path / "tfds"), "--out", str(out)])
+    code = main(["caption", *arguments, "--data-dir", str(tmp_path / "tfds"), "--out", str(out)])
     assert code == 0
     assert len(capsys.readouterr().out.splitlines()) == count > 0
     page = Page(out.read_text("utf-8"))
@@ -140,7 +142,7 @@ def test_a_folder_of_safetensors_brings_its_own_tokenizer(captioner, images, tmp
     pg.checkpoint.huggingface.export(
         cases.random_params(), cases.CONFIG, folder, tokenizer=captioner[3]
     )
-    assert predict.main(["--checkpoint", str(folder), *map(str, pictures), *cases.OPTIONS]) == 0
+    assert main(["caption", "--checkpoint", str(folder), *map(str, pictures), *cases.OPTIONS]) == 0
     captions = cases.captions_of(captioner[1], pictures)
     printed = capsys.readouterr().out.splitlines()
     assert [
@@ -151,14 +153,14 @@ def test_a_folder_of_safetensors_brings_its_own_tokenizer(captioner, images, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.jpg", "--tfds", "flickr8k_tfds"], "give either pictures or --tfds NAME"),
+        (["a.jpg", "--tfds", "flickr8k_tfds"], "give either images or --tfds NAME"),
         (["a.jpg", "--out", "a.docx"], r"ends in .jsonl, .csv, .png, .html"),
+        (["a.jpg", "--sampler", "beam", "--beams", "0"], "Beam"),
+        (["a.jpg", "--batch-size", "0"], "--batch-size 0: expected at least 1"),
     ],
 )
 def test_a_wrong_command_says_what_is_wrong(captioner, capsys, arguments, message):
-    with pytest.raises(SystemExit) as exit_:
-        predict.main([*captioner, *arguments])
-    assert exit_.value.code == 2
+    assert main(["caption", *captioner, *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
@@ -168,7 +170,6 @@ def test_a_wrong_command_says_what_is_wrong(captioner, capsys, arguments, messag
         (["{}/nothing/*.jpg"], "nothing/*.jpg has no pictures: expected a picture file"),
         (["{}"], "has no pictures"),
         (["{}/1.jpg", "--out", "{}/missing/a.csv"], "its folder is not there; create it"),
-        (["{}/1.jpg", "--sampler", "beam", "--beams", "0"], "Beam"),
         (["{}/1.jpg", "--tokenizer", "{}/1.jpg"], "is not a SentencePiece model"),
     ],
 )
@@ -176,7 +177,7 @@ def test_errors_are_told_in_a_line(captioner, tmp_path, capsys, arguments, messa
     if arguments != ["{}"]:
         cases.write_pictures(tmp_path, ["1.jpg"])
     given = [argument.format(tmp_path) for argument in arguments]
-    assert predict.main([*captioner, *given]) == 1
+    assert main(["caption", *captioner, *given]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
@@ -184,7 +185,7 @@ def test_errors_are_told_in_a_line(captioner, tmp_path, capsys, arguments, messa
 
 def test_a_checkpoint_that_is_missing_is_told(tmp_path, capsys):
     cases.write_pictures(tmp_path, ["1.jpg"])
-    assert predict.main(["--checkpoint", str(tmp_path / "no.npz"), str(tmp_path / "1.jpg")]) == 1
+    assert main(["caption", "--checkpoint", str(tmp_path / "no.npz"), str(tmp_path / "1.jpg")]) == 1
     assert "no.npz" in capsys.readouterr().err
 
 
@@ -195,7 +196,7 @@ def test_a_picture_is_named_once_by_the_place_it_was_first_found(images):
 
 
 def test_what_is_printed_cannot_command_a_terminal():
-    assert predict.printable("a\x1b[31m dog\r\n\u202e") == "a?[31m dog???"
+    assert printable("a\x1b[31m dog\r\u202e") == "a?[31m dog??"
 
 
 @pytest.mark.parametrize(
@@ -211,8 +212,8 @@ def test_what_is_printed_cannot_command_a_terminal():
     ],
 )
 def test_options_make_the_sampler(arguments, sampler):
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    options.add_captioning_options(parser)
-    assert options.sampler_of(parser.parse_args(arguments)) == sampler
+    parser = Parser("paligemma caption", "")
+    add_captioning_options(parser)
+    args = parser.read(arguments)
+    check_options(args)
+    assert args.how == sampler

@@ -1,11 +1,7 @@
-"""The checks before a run: each passes, and fails for its own reason; the command and its codes."""
+"""The checks before a run: each passes, and fails for its own reason."""
 
 import json
-import os
 import re
-import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,15 +15,14 @@ import tensorflow_datasets as tfds
 
 import flickr8k_tfds
 import paligemma_lib as pg
-from paligemma_lib import doctor, hub
-from paligemma_lib.data.sources import from_tfds
+from paligemma_lib import hub
 from paligemma_lib.data.tables import from_folder, from_jsonl
-from paligemma_lib.doctor import Setup, Stage, __main__, checks, examination
+from paligemma_lib.run import RunConfig, Setup, checks
+from paligemma_lib.run.findings import ChecksFailed, examine, require
+from paligemma_lib.run.options import parse
 from paligemma_lib.train import memory
-from paligemma_lib.trainable import Select
 
-ROOT = Path(__file__).parents[1]
-ATTENTION = [Stage(0, (Select("attention"),))]
+MODEL = ("checkpoint", "tokenizer", "vocab_size", "frozen_dtype")
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +34,22 @@ def tiny(tmp_path_factory):
     cases.write_pictures(folder / "Images", names)
     rows = [f"{name},a dog runs over {name}" for name in names]
     (folder / "captions.txt").write_text("image,caption\n" + "\n".join(rows) + "\n")
-    return {
-        "checkpoint": checkpoint,
-        "tokenizer_path": tokenizer,
-        "data": {"train": from_folder(folder), "validation": from_folder(folder)},
-        "text_len": 32,
-    }
+    data = {"train": from_folder(folder), "validation": from_folder(folder)}
+    return {"checkpoint": checkpoint, "tokenizer": tokenizer}, data
 
 
 @pytest.fixture
 def setup(tiny, tmp_path):
-    return lambda **changes: Setup(**tiny | {"workdir": str(tmp_path / "run")} | changes)
+    """Makes setups: fields of the config, those of the model, and sources."""
+    model, data = tiny
+
+    def make(given=data, records=None, **changes):
+        of_model = {name: changes.pop(name) for name in list(changes) if name in MODEL}
+        values = {"workdir": str(tmp_path / "run"), "text_len": 32} | changes
+        config = parse(RunConfig, values | {"model": {**model, **of_model}})
+        return Setup(config, given, records)
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def built(tmp_path_factory):
 
 
 def test_all_is_well(setup, tmp_path):
-    findings = list(examination.examine(setup(), patience=60))
+    findings = list(examine(setup(), timeout=60))
     assert [each.name for each in findings] == list(checks.CHECKS)
     assert all(each.passed for each in findings), findings
     said = {each.name: each.text for each in findings}
@@ -72,25 +72,29 @@ def test_all_is_well(setup, tmp_path):
     assert said["texts"] == "those of 24 pictures fit 32 slots"
     assert said["checkpoint"].endswith("parameters in float32")
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
-    doctor.require(setup())
+    require(setup())
 
 
 def test_one_cause_is_told_once_and_the_other_checks_are_made(setup):
     damaged = setup(checkpoint="nowhere.npz")
-    failed = {f.name: f.text for f in examination.examine(damaged, 60) if not f.passed}
+    failed = {f.name: f.text for f in examine(damaged, 60) if not f.passed}
     assert failed.pop("checkpoint").startswith("nowhere.npz is not there")
     assert failed == dict.fromkeys(failed, "cannot be told: see checkpoint")
     assert set(failed) == {"trainable", "tokenizer", "memory", "workdir"}
-    with pytest.raises(FileNotFoundError, match="nowhere.npz is not there"):
-        doctor.require(damaged)
+    with pytest.raises(ChecksFailed, match="a check fails:\n  checkpoint: nowhere.npz is"):
+        require(damaged)
+    with pytest.raises(ChecksFailed, match="2 checks fail:\n  checkpoint: .*\n  data: "):
+        require(setup({"train": ()}, checkpoint="nowhere.npz"))
 
 
 def test_what_takes_too_long_has_failed(setup, monkeypatch):
     def stall(_):
         time.sleep(30)
 
-    monkeypatch.setattr(examination, "CHECKS", {"kaggle": stall, "batch": checks.batch})
-    first, second = examination.examine(setup(), patience=0.1)
+    monkeypatch.setattr(
+        "paligemma_lib.run.findings.CHECKS", {"kaggle": stall, "batch": checks.batch}
+    )
+    first, second = examine(setup(), timeout=0.1)
     assert not first.passed and "no answer within" in first.text
     assert second.passed
 
@@ -124,28 +128,26 @@ def test_tensorflow_that_has_taken_the_gpu(setup, monkeypatch):
 
 def test_batches_that_cannot_be_divided(setup):
     assert checks.batch(setup(batch_size=6, microbatches=2)).startswith("6 pictures a step, 3 at")
-    with pytest.raises(ValueError, match="batch_size=5 cannot be divided among 1 devices and 2"):
-        checks.batch(setup(batch_size=5, microbatches=2))
+    two = setup(batch_size=6, microbatches=2)
+    two.__dict__["mesh"] = SimpleNamespace(size=2)
+    with pytest.raises(ValueError, match="batch_size=6 cannot be divided among 2 devices and 2"):
+        checks.batch(two)
 
 
 def test_a_checkpoint_of_other_names_or_types(setup, tiny, tmp_path):
-    with np.load(tiny["checkpoint"]) as file:
+    with np.load(tiny[0]["checkpoint"]) as file:
         arrays = {name: file[name] for name in file.files}
     arrays["params/llm/extra"] = arrays.pop("params/llm/final_norm/scale")
     np.savez(tmp_path / "other.npz", **arrays)
     with pytest.raises(ValueError, match="llm/final_norm/scale"):
         checks.checkpoint(setup(checkpoint=str(tmp_path / "other.npz")))
-    with pytest.raises(ValueError, match="dtype='int8', expected one of float32"):
-        checks.checkpoint(setup(frozen_dtype="int8"))
     assert checks.checkpoint(setup(checkpoint="")) == "none: a new nano"
 
 
 def test_nothing_to_train(setup):
     assert "parameters train" in checks.trainable(setup())
     with pytest.raises(ValueError, match="selects none of the parameters"):
-        checks.trainable(
-            setup(stages=[Stage(0, (Select("attention"),)), Stage(9, (Select("lora"),))])
-        )
+        checks.trainable(setup(stages=[{}, {"from_step": 9, "trainable": "lora"}]))
 
 
 def test_a_tokenizer_of_another_model(setup, monkeypatch, tmp_path):
@@ -155,20 +157,19 @@ def test_a_tokenizer_of_another_model(setup, monkeypatch, tmp_path):
     assert checks.tokenizer(setup()).endswith(", PaliGemma's")
     (tmp_path / "small.model").write_bytes(pg.tokenizer.train(pg.testing.tiny_captions(), 300))
     with pytest.raises(ValueError, match="do not belong together"):
-        checks.tokenizer(setup(tokenizer_path=str(tmp_path / "small.model")))
-    made = {"checkpoint": "", "tokenizer_path": str(tmp_path / "t.model"), "vocab_size": 300}
+        checks.tokenizer(setup(tokenizer=str(tmp_path / "small.model")))
+    made = {"checkpoint": "", "tokenizer": "", "vocab_size": 300}
     assert "300 pieces, to be made" in checks.tokenizer(setup(**made))
     with pytest.raises(FileNotFoundError, match="is not a file"):
-        checks.tokenizer(setup(**made | {"vocab_size": 0}))
+        checks.tokenizer(setup(**made | {"tokenizer": str(tmp_path / "t.model")}))
 
 
 def test_data_that_is_not_there_or_empty(setup, tmp_path):
     with pytest.raises(FileNotFoundError, match="no.jsonl"):
-        checks.data(setup(data={"train": from_jsonl(tmp_path / "no.jsonl")}))
+        checks.data(setup({"train": from_jsonl(tmp_path / "no.jsonl")}))
     with pytest.raises(ValueError, match="train: there are no pictures in"):
-        checks.data(setup(data={"train": ()}))
-    assert checks.data(setup(data={})) == "none given"
-    drawn = setup(data_set="flickr8k_tfds", data_dir=str(tmp_path), drawn=40)
+        checks.data(setup({"train": ()}))
+    drawn = setup(None, data={"kind": "sample", "name": "40"})
     assert checks.data(drawn) == "40 pictures, to be drawn"
     assert checks.texts(drawn) == "not there yet"
 
@@ -180,8 +181,8 @@ def copied(built, folder):
     place.mkdir(parents=True)
     for file in source.iterdir():
         (place / file.name).write_bytes(file.read_bytes())
-    data = {"train": from_tfds("flickr8k_tfds", "train", data_dir=str(folder))}
-    return {"data": data, "data_set": "flickr8k_tfds", "data_dir": str(folder)}, place
+    splits = dict.fromkeys(("train", "validation", "test"), "train")
+    return {"given": None, "data": {"dir": str(folder), **splits}}, place
 
 
 def test_a_data_set_is_compared_with_what_was_built(setup, built, tmp_path):
@@ -211,7 +212,7 @@ def test_captions_that_do_not_fit(setup, tiny):
         checks.texts(setup(text_len=8))
     assert checks.texts(setup(text_len=8, truncate=True)).startswith("cut to 8 slots")
     assert checks.texts(setup(records=5)) == "those of 10 pictures fit 32 slots"
-    source = tiny["data"]["train"]
+    source = tiny[1]["train"]
     seen = []
 
     class Watched:
@@ -222,7 +223,7 @@ def test_captions_that_do_not_fit(setup, tiny):
             seen.extend(numbers)
             return source.read([number % len(source) for number in numbers])
 
-    checks.texts(setup(data={"train": Watched()}, records=5))
+    checks.texts(setup({"train": Watched()}, records=5))
     assert seen == [0, 250_000, 500_000, 750_000, 1_000_000]
 
 
@@ -254,101 +255,11 @@ def test_a_workdir_without_room_or_rights(setup, tmp_path, monkeypatch):
 def test_the_room_for_checkpoints_grows_with_what_trains_and_is_kept(setup, monkeypatch):
     asked = []
     monkeypatch.setattr(checks, "check_space", lambda folder, needed: asked.append(needed))
-    sgd = pg.train.make_optimizer("sgd", learning_rate=0.1, total_steps=1)
-    for changes in ({"keep": 1}, {"keep": 2}, {"keep": 1, "optimizer": sgd}):
-        checks.workdir(
-            setup(**changes, stages=[Stage(0, (Select("all"),))], export_dtype="float16")
-        )
+    for changes in ({"keep": 1}, {"keep": 2}, {"keep": 1, "optimizer": {"name": "sgd"}}):
+        checks.workdir(setup(**changes, stages=[{"trainable": "all"}], export_dtype="float16"))
     one, two, without_moments = asked
     shapes = pg.model.abstract_params(setup().model)
     total = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert two - one == pytest.approx(3 * 4 * total, rel=1e-3)  # weights and two moments
     assert one == pytest.approx(3 * 3 * 4 * total + 2 * total, rel=1e-3)
     assert without_moments == pytest.approx(3 * 4 * total + 2 * total, rel=1e-3)
-
-
-# --- The command
-
-
-@pytest.fixture
-def said(capsys, monkeypatch):
-    monkeypatch.setattr(__main__, "PATIENCE", 60.0)
-
-    def run(*argv):
-        code = __main__.main(argv)
-        return code, capsys.readouterr().out.splitlines()
-
-    return run
-
-
-def test_without_arguments_the_installation_is_looked_at(said):
-    code, lines = said()
-    assert code == 0, lines
-    assert lines[-1] == "everything is in place"
-    assert [line.split()[1] for line in lines[:-1]] == list(checks.CHECKS)
-    assert all(line.startswith("ok ") for line in lines[:-1])
-    assert any("nano.params.f16.npz" in line for line in lines)
-
-
-def test_targets_that_are_named(said, tiny, tmp_path):
-    options = [f"--checkpoint={tiny['checkpoint']}", f"--tokenizer={tiny['tokenizer_path']}"]
-    folder = Path(tiny["checkpoint"]).parent
-    code, lines = said(*options, f"--data={folder}", f"--workdir={tmp_path}", "--batch-size=4")
-    assert code == 0, lines
-    assert any("train 12 pictures" in line for line in lines)
-    code, lines = said(*options, f"--data={folder}", "--text-len=8")
-    assert code == 1
-    assert lines[-1] == f"1 of {len(checks.CHECKS)} checks failed"
-    assert [line.split()[1] for line in lines if line.startswith("FAIL")] == ["texts"]
-
-
-def test_the_config_of_a_run_and_changes_of_it(said, tmp_path):
-    config = ROOT / "examples" / "configs" / "demo.py"
-    workdir = f"--config.workdir={tmp_path / 'run'}"
-    code, lines = said(f"--config={config}", workdir)
-    assert code == 0, lines
-    assert any("1,500 pictures, to be drawn" in line for line in lines)
-    code, lines = said(f"--config={config}", workdir, "--config.batch_size=33")
-    assert code == 1
-    assert any("batch_size=33 cannot be divided" in line for line in lines)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["--confg=x.py"],
-        ["--config.batch_size=3"],
-        ["--batch-size=many"],
-        ["--config=a.py", "--checkpoint=nano"],
-        ["--config=a.py", "--other"],
-    ],
-)
-def test_wrong_commands(argv):
-    with pytest.raises(SystemExit) as caught:
-        __main__.main(argv)
-    assert caught.value.code == 2
-
-
-def test_a_wrong_field_is_an_error(said, capsys):
-    config = ROOT / "examples" / "configs" / "demo.py"
-    assert __main__.main([f"--config={config}", "--config.batch_siz=3"]) == 1
-    assert "batch_siz" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_the_command_takes_seconds(tmp_path):
-    config = ROOT / "examples" / "configs" / "demo.py"
-    command = [sys.executable, "-m", "paligemma_lib.doctor", f"--config={config}", "--cpu"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [*command, f"--config.workdir={tmp_path}"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stdout + done.stderr
-    # Of the processor, since this machine does other things besides.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15

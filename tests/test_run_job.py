@@ -9,17 +9,16 @@ import time
 from pathlib import Path
 
 import captioning_cases as cases
-import finetune
 import model_cases
 import numpy as np
 import pytest
 import tensorflow as tf
-from finetune_cases import exported, losses, of, tiny_run, write_config
+from finetune_cases import exported, finetune, losses, of, tiny_run, write_config
 from process_cases import TIMEOUT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import paligemma_lib as pg
-from paligemma_lib.data import pipeline
+from paligemma_lib.run import batching
 from paligemma_lib.train.progress import FILE
 
 SAID = "stderr.txt"
@@ -35,7 +34,7 @@ def config(tmp_path_factory):
 def finished(config, tmp_path_factory):
     """A run that was never disturbed."""
     workdir = tmp_path_factory.mktemp("finished")
-    finetune.finetune(of(config, workdir))
+    finetune(of(config, workdir))
     return workdir
 
 
@@ -106,7 +105,7 @@ def test_only_what_trains_has_changed(finished, config):
 
 def test_a_finished_run_has_nothing_left_to_do(finished, config):
     before = exported(finished), losses(finished)
-    finetune.finetune(of(config, finished))
+    finetune(of(config, finished))
     assert losses(finished) == before[1]
     for name, value in exported(finished).items():
         np.testing.assert_array_equal(value, before[0][name])
@@ -114,36 +113,36 @@ def test_a_finished_run_has_nothing_left_to_do(finished, config):
 
 def test_another_config_does_not_go_on_unless_it_may_differ(finished, config):
     with pytest.raises(ValueError, match=r"config.optimizer.learning_rate: was 0.01, is 0.02"):
-        finetune.finetune(of(config, finished, **{"optimizer.learning_rate": 0.02}))
+        finetune(of(config, finished, **{"optimizer.learning_rate": 0.02}))
     with pytest.raises(ValueError, match="config.seed: was 0, is 1"):
         changes = {"optimizer.learning_rate": 0.02, "seed": 1}
-        finetune.finetune(of(config, finished, **changes, may_differ=("optimizer.learning_rate",)))
+        finetune(of(config, finished, **changes, may_differ=("optimizer.learning_rate",)))
 
 
 def test_gradients_that_stay_infinite_end_the_run(config, tmp_path):
     wild = of(config, tmp_path, **{"optimizer.learning_rate": 1e30, "max_skipped": 2})
     wild.evaluate_before = False
     with pytest.raises(ValueError, match=r"2 steps in a row .* at step \d; .* finite: \d+\.png"):
-        finetune.finetune(wild)
+        finetune(wild)
     assert any((tmp_path / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 5, "microbatches": 2}, "batch_size=5 cannot be divided among 1 devices"),
+        ({"batch_size": 5, "microbatches": 2}, "batch_size=5: expected a multiple of microbatches"),
         ({"text_len": 8}, "image .*png .*text_len is 8"),
         ({"model.checkpoint": "nowhere.npz"}, "nowhere.npz"),
-        ({"data.kind": "zip"}, "data.kind='zip', expected tfds"),
+        ({"data.kind": "zip"}, "data.kind='zip': expected 'tfds'"),
         ({"data.train": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"stages": ({"from_step": 3, "trainable": ("all",)},)}, r"begin at steps \[3\]"),
         ({"stages": ({"from_step": 0, "trainable": ("lora",)},)}, "selects none of the parameters"),
-        ({"optimizer.name": "adam"}, "name='adam', expected one of sgd"),
+        ({"optimizer.name": "adam"}, "name='adam': expected 'sgd'"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_first_step(config, tmp_path, changes, message):
     with pytest.raises((ValueError, OSError), match=message):
-        finetune.finetune(of(config, tmp_path, **changes))
+        finetune(of(config, tmp_path, **changes))
     assert not (tmp_path / FILE).exists()
 
 
@@ -206,13 +205,13 @@ def test_sigterm_in_a_validation_saves_and_validates_later(
             sigterm()
         return eval_batches(*args, **kwargs)
 
-    eval_batches = pipeline.eval_batches
-    monkeypatch.setattr(pipeline, "eval_batches", batches)
+    eval_batches = batching.eval_batches
+    monkeypatch.setattr(batching, "eval_batches", batches)
     for _ in range(2):
-        assert finetune.finetune(of(config, tmp_path)) == 143
+        assert finetune(of(config, tmp_path)) == 143
         assert list(losses(tmp_path)) == list(range(6))
         assert list(losses(tmp_path, "validation_loss")) == [3]
-    assert finetune.finetune(of(config, tmp_path)) == 0
+    assert finetune(of(config, tmp_path)) == 0
     for name in ("loss", "validation_loss"):
         assert losses(tmp_path, name) == losses(finished, name)
     want = exported(finished)

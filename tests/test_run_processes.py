@@ -15,7 +15,7 @@ import captioning_cases as cases
 import numpy as np
 import pytest
 from finetune_cases import exported, losses, of, tiny_run, write_config
-from process_cases import ENVIRONMENT, ROOT, TIMEOUT, launched
+from process_cases import ENVIRONMENT, PALIGEMMA, ROOT, TIMEOUT, launched
 
 import paligemma_lib as pg
 
@@ -142,9 +142,9 @@ def test_several_processes_caption_as_one(tmp_path):
     found = {}
     for count in (1, 2, 4):
         out = tmp_path / f"{count}.jsonl"
-        command = [str(EXAMPLES / "predict.py"), *options, str(pictures), "--out", str(out)]
+        command = [PALIGEMMA, "caption", *options, str(pictures), "--out", str(out)]
         result = launched(count, [*command, "--sampler=sample", "--samples=2", "--seed=3"])
-        assert result.returncode == 3, result.stderr[-3000:]
+        assert result.returncode == 1, result.stderr[-3000:]
         said = [line for line in result.stdout.splitlines() if ".png" in line]  # not Gloo's words
         assert [line.split()[0] for line in said] == ["0.png", "1.png", "3.png", "4.png"]
         assert result.stderr.count("not a whole JPEG") == 1
@@ -165,7 +165,7 @@ def test_each_picture_is_evaluated_once(tmp_path, count, pictures):
     rows = [f"{name},a dog runs\n" for name in names]
     (tmp_path / "data" / "captions.txt").write_text("".join(["image,caption\n", *rows]))
     out = tmp_path / "out"
-    command = [str(EXAMPLES / "evaluate.py"), *options, "--folder", str(tmp_path / "data")]
+    command = [PALIGEMMA, "evaluate", *options, "--folder", str(tmp_path / "data")]
     result = launched(count, [*command, "--out-dir", str(out)])
     assert result.returncode == 0, result.stderr[-3000:]
     predictions = json.loads((out / "predictions.json").read_text())

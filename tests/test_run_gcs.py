@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from finetune_cases import exported, losses, of, tiny_run, write_config
 from gcs_cases import Storage
-from process_cases import ENVIRONMENT, ROOT, TIMEOUT
+from process_cases import ENVIRONMENT, PALIGEMMA, ROOT, TIMEOUT
 
-from paligemma_lib.doctor.setup import SPLITS
+from paligemma_lib.run.config import SPLITS
 
 pytest.importorskip("gcsfs", reason="needs the extra gcs")
 
@@ -53,12 +53,9 @@ def metrics(storage) -> dict[int, float]:
 
 GATHER = """
 import sys
-sys.path.insert(0, "examples")
-import ingredients
-import paligemma_lib as pg
-from paligemma_lib.doctor.config import config_of
-run = ingredients.gather(config_of(sys.argv[1], []), pg.sharding.make_mesh())
-print(len(run.data.train) + len(run.data.validation) + len(run.data.test))
+from paligemma_lib.run import Setup, load
+from paligemma_lib.run.prepare import prepare
+print(sum(map(len, prepare(Setup(load(sys.argv[1]))).data.values())))
 """
 
 
@@ -128,9 +125,8 @@ def test_a_run_on_gs_leaves_what_a_local_one_does_and_goes_on(config, tmp_path, 
     pictures = [str(Path(config.data.test).parent / json.loads(line)["image"]) for line in lines]
     out = tmp_path / "captions.jsonl"
     options = ["--checkpoint", WORKDIR, "--max-new-tokens", "6", "--batch-size", "4"]
-    predict = str(ROOT / "examples" / "predict.py")
     outputs = [f"--out={out}", "--out-dir=gs://bucket/told"]
-    run(1, config, WORKDIR, tmp_path, storage, predict, *pictures, *options, *outputs)
+    run(1, config, WORKDIR, tmp_path, storage, PALIGEMMA, "caption", *pictures, *options, *outputs)
     assert storage.objects["bucket/told/captions.jsonl"] == out.read_bytes()
     assert storage.objects["bucket/told/captions.html"].startswith(b"<!DOCTYPE html>")
     captions = json.loads(storage.objects[f"{KEY}predictions.json"])

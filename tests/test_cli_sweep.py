@@ -4,7 +4,8 @@ import json
 import subprocess
 
 import pytest
-import sweep
+
+from paligemma_lib.cli import main, sweep
 
 
 def finished(workdir, losses, cider):
@@ -33,11 +34,15 @@ def runs(monkeypatch):
 
 
 def test_every_value_gets_a_run_with_what_else_was_given(runs, tmp_path, capsys):
+    config = tmp_path / "my.py"
+    config.write_text("from paligemma_lib.run import base_config as get_config\n")
     argv = ["optimizer.learning_rate", "0.5", "0.01", "--folder", str(tmp_path)]
-    assert sweep.main([*argv, "--", "--config=my.py"]) == 0
-    assert [command[2:4] for command in runs] == [
-        ["--config=my.py", f"--config.optimizer.learning_rate={value}"] for value in ("0.5", "0.01")
-    ]
+    assert main(["sweep", *argv, f"--config={config}", "--config.seed=3"]) == 0
+    assert [command[1:-1] for command in runs] == [
+        ["-m", "paligemma_lib", "finetune", f"--config={config}", "--config.seed=3",
+         f"--config.optimizer.learning_rate={value}"]
+        for value in ("0.5", "0.01")
+    ]  # fmt: skip
     rows = capsys.readouterr().out.splitlines()
     assert rows[1].split() == ["0.5", "1.5000", "0.500", "0.250"]
     assert rows[2].split() == ["0.01", "1.0100", "0.010", "0.005", "<-", "lowest", "loss"]
@@ -48,7 +53,7 @@ def test_every_value_gets_a_run_with_what_else_was_given(runs, tmp_path, capsys)
 
 def test_finished_runs_are_not_repeated_and_a_failure_ends_it(runs, tmp_path):
     finished(tmp_path / "seed=1", [2.0], 0.1)
-    assert sweep.main(["seed", "1", "9", "2", "--folder", str(tmp_path)]) == 1
+    assert main(["sweep", "seed", "1", "9", "2", "--folder", str(tmp_path)]) == 1
     assert [command[-2] for command in runs] == ["--config.seed=9"]
 
 
@@ -59,5 +64,12 @@ def test_what_is_no_number_is_plotted_in_the_order_given():
 
 @pytest.mark.parametrize("values", [["1", "1"], ["a/b"]])
 def test_values_that_cannot_name_folders_are_refused(values, tmp_path):
-    with pytest.raises(SystemExit):
-        sweep.main(["seed", *values, "--folder", str(tmp_path)])
+    assert main(["sweep", "seed", *values, "--folder", str(tmp_path)]) == 2
+
+
+def test_what_no_run_takes_is_told_before_the_first(runs, tmp_path, capsys):
+    assert main(["sweep", "sed", "1", "2", "--folder", str(tmp_path)]) == 2
+    assert "sed: there is no such field; did you mean seed?" in capsys.readouterr().err
+    assert main(["sweep", "seed", "1", "few", "--folder", str(tmp_path)]) == 2
+    assert "seed='few': expected a valid integer" in capsys.readouterr().err
+    assert runs == []

@@ -2,11 +2,12 @@ import json
 from pathlib import Path
 
 import captioning_cases as cases
-import evaluate
 import pytest
+from finetune_cases import finetune, of, tiny_run, write_config
 from report_cases import Page
 
 import paligemma_lib as pg
+from paligemma_lib.cli import evaluate, evaluation_reports, main
 from paligemma_lib.metrics import compare, permuted, read_predictions, score, write_predictions
 from paligemma_lib.metrics.java_scores import JavaScore
 from paligemma_lib.sample_data import write_scenes
@@ -34,7 +35,7 @@ def folder(tmp_path) -> Path:
 
 def test_a_checkpoint_is_scored_and_shown(captioner, folder, tmp_path, capsys):
     out = tmp_path / "out"
-    assert evaluate.main([*captioner, "--folder", str(folder), "--out-dir", str(out)]) == 0
+    assert main(["evaluate", *captioner, "--folder", str(folder), "--out-dir", str(out)]) == 0
 
     captions = read_predictions(out / "predictions.json")
     paths = [folder / "Images" / name for name in NAMES]
@@ -59,12 +60,12 @@ def test_alone_it_evaluates_the_model_of_the_library_on_drawn_pictures(tmp_path,
     monkeypatch.setattr(pg.hub.fetching, "NANO", cases.write_nano(tmp_path))
     monkeypatch.setattr(evaluate, "DRAWN", 3)
     out = tmp_path / "out"
-    assert evaluate.main([*cases.OPTIONS, "--out-dir", str(out)]) == 0
+    assert main(["evaluate", *cases.OPTIONS, "--out-dir", str(out)]) == 0
     assert list(read_predictions(out / "predictions.json")) == [
         f"scene_{number:05d}.jpg" for number in range(3)
     ]
     page = Page((out / "report.html").read_text("utf-8"))
-    assert "3 drawn pictures" in page.texts
+    assert "3 drawn images" in page.texts
     unseen = pg.data.from_folder(str(write_scenes(tmp_path / "a", 3, seed=1, wording="labels")))
     assert {text for record in unseen.read(range(3)) for text in record.captions} <= set(page.texts)
 
@@ -73,11 +74,11 @@ def test_java_scores_are_told_if_they_are_wanted(folder, tmp_path, monkeypatch, 
     write_predictions(tmp_path / "a.json", dict.fromkeys(NAMES, "a cat sleeps"))
     given = ["--compare", *[str(tmp_path / "a.json")] * 2, "--folder", str(folder)]
     given += ["--out-dir", str(tmp_path / "out")]
-    monkeypatch.setattr(evaluate, "meteor", lambda *_: JavaScore(0.25, None))
-    monkeypatch.setattr(evaluate, "spice", lambda *_: JavaScore(None, "SPICE needs Java"))
-    assert evaluate.main(given) == 0
+    monkeypatch.setattr(evaluation_reports, "meteor", lambda *_: JavaScore(0.25, None))
+    monkeypatch.setattr(evaluation_reports, "spice", lambda *_: JavaScore(None, "SPICE needs Java"))
+    assert main(["evaluate", *given]) == 0
     assert "METEOR" not in capsys.readouterr().out
-    assert evaluate.main([*given, "--java-scores"]) == 0
+    assert main(["evaluate", *given, "--java-scores"]) == 0
     assert "\nMETEOR is 0.250.\nSPICE needs Java.\n" in capsys.readouterr().out
 
 
@@ -85,7 +86,7 @@ def test_damaged_pictures_are_not_scored_and_said_to_be_skipped(captioner, folde
     (folder / "Images" / "1.png").write_bytes(b"damaged")
     out = tmp_path / "out"
     arguments = [*captioner, "--folder", str(folder), "--out-dir", str(out)]
-    assert evaluate.main(arguments) == evaluate.SKIPPED == 3
+    assert main(["evaluate", *arguments]) == 1
     assert list(read_predictions(out / "predictions.json")) == ["0.png", "2.png", "3.png", "4.png"]
     (skipped,) = [
         w for w in json.loads((out / "scores.json").read_text())["warnings"] if "Skipped" in w
@@ -101,7 +102,7 @@ def test_two_files_of_predictions_are_compared_without_a_model(folder, tmp_path,
     write_predictions(tmp_path / "b.json", latter)
     out = tmp_path / "out"
     arguments = ["--compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
-    assert evaluate.main([*arguments, "--folder", str(folder), "--out-dir", str(out)]) == 0
+    assert main(["evaluate", *arguments, "--folder", str(folder), "--out-dir", str(out)]) == 0
     one, two = score(REFERENCES, former), score(REFERENCES, latter)
     row = json.loads((out / "scores.json").read_text())["scores"]["CIDEr"]
     assert (row["value"], row["before"]) == (two.corpus["CIDEr"], one.corpus["CIDEr"])
@@ -118,17 +119,29 @@ def test_two_files_of_predictions_are_compared_without_a_model(folder, tmp_path,
 
 def test_a_checkpoint_and_predictions_are_too_much(tmp_path, capsys):
     arguments = ["--checkpoint", "my.npz", "--compare", "a.json", "b.json"]
-    with pytest.raises(SystemExit) as exit_:
-        evaluate.main([*arguments, "--folder", "x", "--out-dir", str(tmp_path)])
-    assert exit_.value.code == 2
-    assert "not allowed with argument --" in capsys.readouterr().err
+    given = [*arguments, "--folder", "x", "--out-dir", str(tmp_path)]
+    assert main(["evaluate", *given]) == 2
+    assert "--compare wants no --checkpoint" in capsys.readouterr().err
+    assert main(["evaluate", "--folder", "x", "--jsonl", "y", "--out-dir", str(tmp_path)]) == 2
+    assert "--folder and --jsonl both name images" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_as_it_evaluates_itself(tmp_path):
+    config = of(tiny_run(tmp_path), tmp_path / "run", epochs=0.34, evaluate_before=False)
+    assert finetune(config) == 0
+    file = write_config(config, tmp_path / "config.py")
+    out = tmp_path / "out"
+    assert main(["evaluate", f"--config={file}", "--out-dir", str(out)]) == 0
+    name = "predictions.json"
+    assert read_predictions(out / name) == read_predictions(tmp_path / "run" / name)
 
 
 def test_predictions_of_other_pictures_are_refused(folder, tmp_path, capsys):
     write_predictions(tmp_path / "a.json", {"other.png": "a dog"})
     given = ["--compare", str(tmp_path / "a.json"), str(tmp_path / "a.json")]
     out = tmp_path / "out"
-    assert evaluate.main([*given, "--folder", str(folder), "--out-dir", str(out)]) == 1
+    assert main(["evaluate", *given, "--folder", str(folder), "--out-dir", str(out)]) == 1
     assert "different pictures" in capsys.readouterr().err
     assert list(out.iterdir()) == []
 
@@ -137,7 +150,7 @@ def test_pictures_without_captions_by_people_cannot_be_scored(captioner, folder,
     lines = tmp_path / "data" / "Images" / "data.jsonl"
     lines.write_text("\n".join(json.dumps({"image": name}) for name in NAMES))
     out = tmp_path / "out"
-    assert evaluate.main([*captioner, "--jsonl", str(lines), "--out-dir", str(out)]) == 1
+    assert main(["evaluate", *captioner, "--jsonl", str(lines), "--out-dir", str(out)]) == 1
     assert "references that are no sequence of str, or an empty one" in capsys.readouterr().err
 
 
@@ -147,7 +160,7 @@ def test_a_prompt_of_the_data_goes_before_the_one_of_the_command(captioner, fold
         rows = [{"image": name, "suffix": REFERENCES[name], **prefix} for name in NAMES]
         lines.write_text("\n".join(map(json.dumps, rows)))
         given = ["--jsonl", str(lines), "--out-dir", str(tmp_path / "out"), *arguments]
-        assert evaluate.main([*captioner, *given]) == 0
+        assert main(["evaluate", *captioner, *given]) == 0
         return read_predictions(tmp_path / "out" / "predictions.json")
 
     of_the_data = predictions({"prefix": "caption de"}, "--prompt", "caption fr")
