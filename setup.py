@@ -1,10 +1,13 @@
 """Installs paligemma_lib and flickr8k_tfds; tool configuration is in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+CODE = (HERE / "paligemma_lib" / "__init__.py").read_text("utf-8")
+(VERSION,) = re.findall(r'^__version__ = "(.+)"$', CODE, re.MULTILINE)
 
 INSTALL = [
     "tensorflow>=2.21",
@@ -59,7 +62,7 @@ EXTRAS = {
 
 setup(
     name="paligemma_lib",
-    version="0.1.0",
+    version=VERSION,
     description="Fine-tune PaliGemma to caption images: tf.data streaming and sharded JAX training",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-_PROGRAMS = r"(?:python|pip|pytest|tfds|streamlit|gcloud|pre-commit|jupyter) "
+_PROGRAMS = r"(?:paligemma|python|pip|pytest|tfds|streamlit|gcloud|pre-commit|jupyter) "
 _GAP = "…"  # for what differs from case to case
 
 

@@ -4,8 +4,7 @@ import captioning_cases as cases
 import jax
 import pytest
 
-from paligemma_lib import captioner
-from paligemma_lib.captioner import Captioner
+from paligemma_lib.captioner import Captioner, streaming
 from paligemma_lib.runtime import processes
 
 
@@ -32,12 +31,12 @@ def test_each_picture_is_read_by_one_process_alone(monkeypatch, count, total, ba
     monkeypatch.setattr(jax, "process_count", lambda: count)
     monkeypatch.setattr(processes, "gather", lambda data: [data])
     monkeypatch.setattr(processes, "gather_rows", lambda rows: rows)
-    monkeypatch.setattr(captioner, "generate", lambda *_, **__: [])
+    monkeypatch.setattr(streaming, "generate", lambda *_, **__: [])
     read = []
     for index in range(count):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
         source = Watched(total)
-        assert list(Captioner(cases.CONFIG, {}, None).caption(source, batch_size=batch_size)) == []
+        assert list(Captioner(cases.CONFIG, {}, None).stream(source, batch_size=batch_size)) == []
         read.append(source.read_numbers)
     assert sorted(number for each in read for number in each) == list(range(total))
     assert max(map(len, read)) <= -(-total // min(batch_size, total)) * -(-batch_size // count)

@@ -34,7 +34,7 @@ def told(tmp_path_factory):
     """Captions of 48 scenes that no training has seen."""
     folder = sample_data.write_scenes(tmp_path_factory.mktemp("nano") / "scenes", 48, seed=SEED)
     source = pg.data.from_folder(folder)
-    found = pg.captioner.load("nano").caption(source, batch_size=16, max_new_tokens=24)
+    found = pg.load("nano").stream(source, batch_size=16, max_new_tokens=24)
     return [result.caption.text for result in found]
 
 

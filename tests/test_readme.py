@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import importlib
 import importlib.util
 import re
 import runpy
@@ -10,11 +11,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from ml_collections import ConfigDict
 from readme_cases import PAGES, ROOT, anchors, blocks, commands, links, messages, quoted_messages
 
 import paligemma_lib as pg
-from paligemma_lib.runtime import processes
+from paligemma_lib.cli.parser import Parser, explained
 
 SOURCES = ("paligemma_lib", "flickr8k_tfds", "examples")
 
@@ -28,9 +28,12 @@ def parse_only(monkeypatch):
     """Runs a script until it has parsed its options; returns them."""
 
     def run(path: Path, words):
-        monkeypatch.setattr(sys, "argv", [str(path), *words])
-        monkeypatch.syspath_prepend(str(path.parent))
-        with pytest.raises(Parsed) as parsed:
+        with monkeypatch.context() as patch, pytest.raises(Parsed) as parsed:
+            patch.setattr(sys, "argv", [str(path), *words])
+            patch.syspath_prepend(str(path.parent))
+            for name in ("parse_args", "parse_intermixed_args"):
+                whole = getattr(argparse.ArgumentParser, name)
+                patch.setattr(argparse.ArgumentParser, name, parse_with(whole))
             runpy.run_path(str(path), run_name="__main__")
         return parsed.value.args[0]
 
@@ -40,31 +43,28 @@ def parse_only(monkeypatch):
 
         return parse
 
-    for name in ("parse_args", "parse_intermixed_args"):
-        whole = getattr(argparse.ArgumentParser, name)
-        monkeypatch.setattr(argparse.ArgumentParser, name, parse_with(whole))
     return run
 
 
 def check(words, parse_only) -> None:
     """Fails where a command names what does not exist."""
     match words:
-        case ("python", "-m", "paligemma_lib.doctor", *rest):  # takes what finetune.py takes
-            check_run(rest)
-        case ("python", "-m", module, *rest):
-            path = ROOT.joinpath(*module.split("."))
-            path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
-            args = parse_only(path, rest)
-            if "script" in args:
-                check(("python", args.script, *args.arguments), parse_only)
+        case ("paligemma", name, *rest):
+            command = importlib.import_module(f"paligemma_lib.cli.{name.replace('-', '_')}")
+            parser = Parser(f"paligemma {name}", "")
+            command.configure(parser)
+            if "--help" in rest:
+                assert all(explained(word) for word in rest[1:])
+            else:
+                parser.read(rest)
         case ("python", "examples/finetune.py", *rest):
-            check_run(rest)
+            check(("paligemma", "finetune", *rest), parse_only)
+        case ("python", "-m", module, *rest):
+            args = parse_only(ROOT.joinpath(*module.split(".")).with_suffix(".py"), rest)
+            check(("python", args.script, *args.arguments), parse_only)
         case ("python", script, *rest):
             assert (ROOT / script).is_file(), script
-            border = rest.index("--") if "--" in rest else len(rest)
-            parse_only(ROOT / script, rest[:border])
-            if border < len(rest):  # sweep.py gives these to finetune.py
-                check_run(rest[border + 1 :])
+            parse_only(ROOT / script, rest)
         case ("streamlit", "run", script, *rest):
             texts = messages(str(ROOT / "examples")).split("\0")
             assert (ROOT / script).is_file(), script
@@ -89,25 +89,6 @@ def check(words, parse_only) -> None:
             pytest.fail(f"{words}: tell this test how to check it, or take it out")
 
 
-def check_run(words) -> None:
-    """Of finetune.py: files and fields of configs, values of their types, other flags."""
-    settings = dict(word.removeprefix("--").partition("=")[::2] for word in words)
-    path = ROOT / settings.pop("config", "examples/configs/demo.py")
-    config = runpy.run_path(str(path))["get_config"]()
-    for name, value in settings.items():
-        if name.startswith("config."):
-            *parents, field = name.split(".")[1:]
-            node = config
-            for parent in parents:
-                node = node[parent]
-            assert field in node, f"{path.name} has no field {name}"
-            assert not isinstance(node[field], ConfigDict), name
-            type(node[field])(value)
-        else:
-            script = (ROOT / "examples" / "finetune.py").read_text("utf-8")
-            assert name in processes.OPTIONS or f'"{name}", ' in script, name
-
-
 def extras_of_setup() -> set[str]:
     tree = ast.parse((ROOT / "setup.py").read_text("utf-8"))
     (value,) = (
@@ -127,10 +108,11 @@ def test_a_command_names_files_and_options_that_exist(command, parse_only):
     "command",
     [
         "python examples/none.py",
-        "python examples/predict.py --colour red",
-        "python examples/finetune.py --config.epoch=1",
+        "paligemma caption --colour red",
+        "paligemma predict a.jpg",
+        "paligemma finetune --config.epoch=1",
         "python examples/finetune.py --config.epochs=few",
-        "python examples/finetune.py --config=examples/configs/none.py",
+        "paligemma finetune --config=none",
         "python examples/finetune.py --gpu",
         "tfds build flickr8k_tfds --manual=FOLDER",
         "pip install -e .[everything]",
@@ -138,7 +120,7 @@ def test_a_command_names_files_and_options_that_exist(command, parse_only):
     ],
 )
 def test_a_wrong_command_would_be_noticed(command, parse_only):
-    with pytest.raises((AssertionError, SystemExit, ValueError, OSError, KeyError)):
+    with pytest.raises((AssertionError, SystemExit, ValueError, OSError, ImportError)):
         check(tuple(command.split()), parse_only)
 
 

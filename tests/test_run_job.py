@@ -74,8 +74,8 @@ def test_tensorboard_gets_losses_and_pictures_with_their_captions(finished, conf
 
 
 def test_the_folder_of_a_run_is_a_checkpoint(finished, config):
-    captioner = pg.captioner.load(str(finished))
-    results = captioner.caption(
+    captioner = pg.load(finished)
+    results = captioner.stream(
         pg.data.from_jsonl(config.data.test),
         batch_size=config.decode_batch_size,
         max_new_tokens=config.max_new_tokens,

@@ -58,7 +58,7 @@ def captions_of(args: argparse.Namespace, source: Source) -> Iterator[Captioned 
     from paligemma_lib import captioner
 
     model = captioner.load(args.checkpoint or "nano", args.tokenizer, args.dtype)
-    return model.caption(
+    return model.stream(
         source,
         prompt=args.prompt,
         sampler=args.how,

@@ -31,7 +31,7 @@ def caption_test_images(
     config = prepared.config
     # Not as in training, where all weights would be gathered again for each token.
     params = sharding.relaid(params, "tensor")
-    results = Captioner(prepared.model, params, prepared.tokenizer).caption(
+    results = Captioner(prepared.model, params, prepared.tokenizer).stream(
         prepared.data["test"],
         prompt=config.prompt,
         batch_size=config.decode_batch_size,

@@ -1,0 +1,10 @@
+"""A model at hand: captions for an image, a list, a folder or a source.
+
+captioner = pg.load("nano")
+print(captioner.caption("dog.jpg"))
+"""
+
+from paligemma_lib.captioner.loading import Captioner, load, tokenizer_of
+from paligemma_lib.captioner.streaming import Captioned, Skipped
+
+__all__ = ["Captioned", "Captioner", "Skipped", "load", "tokenizer_of"]
