@@ -48,7 +48,8 @@ EXTRAS = {
     "parity": ["torch>=2.7", "transformers>=5.23"],
     # The published scores' own code (100 MB, and Java): to compare with, and for METEOR and SPICE.
     "scores": ["pycocoevalcap>=1.2"],
-    "dev": ["ruff>=0.12", "mypy>=1.15", "build>=1.2", "pre-commit>=4"],
+    # basedpyright: pyright with a node of its own, to hold the types that users see.
+    "dev": ["ruff>=0.12", "mypy>=1.15", "basedpyright>=1.31", "build>=1.2", "pre-commit>=4"],
     # To stream checkpoints from gs:// in one pass, without a download.
     "gcs": ["fsspec>=2024.6", "gcsfs>=2024.6"],
     "app": ["streamlit>=1.67"],

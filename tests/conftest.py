@@ -31,6 +31,8 @@ _EXCUSED = (
     "needs playwright",
     "needs nbclient",
     "needs libtpu",
+    "needs mypy",
+    "needs basedpyright",
     "Not a test.",  # TensorFlow's own
 )
 

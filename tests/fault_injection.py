@@ -60,7 +60,7 @@ def mark_phases(folder: Path, happens: dict[str, Callable[[], None]]) -> None:
 
         return mark
 
-    before(captioner.Captioner, "caption", marking("captions"))
+    before(captioner.Captioner, "stream", marking("captions"))
     before(pipeline, "eval_batches", marking("validation"))
     before(Checkpoints, "save", marking("checkpoint"))
     before(batches.Batches, "__next__", marking("batch"))

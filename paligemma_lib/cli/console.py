@@ -71,6 +71,13 @@ def error_line(error: Exception) -> str | None:
     return None
 
 
+def asked_wrongly(error: Exception) -> bool:
+    """Whether the command makes no sense, and nothing was tried."""
+    from paligemma_lib.run.options import ConfigError  # which loads pydantic
+
+    return isinstance(error, WrongUse | ConfigError)
+
+
 def printable(text: str) -> str:
     """Without what a terminal would obey; lines stay lines."""
     return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)

@@ -1,6 +1,6 @@
 """Says whether a run can start, and what to do where it cannot.
 
-  paligemma doctor                                # the demo, and so this installation
+  paligemma doctor                                # the demo: this installation
   paligemma doctor --config=flickr8k --config.batch_size=16
 
 Makes the checks that `paligemma finetune` begins with, of the captions on some records. Of several

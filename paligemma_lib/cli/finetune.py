@@ -1,6 +1,6 @@
 """Fine-tunes a model to caption images, from data to a report, on one machine or many.
 
-  paligemma finetune                              # a demo: drawn scenes, the nano model
+  paligemma finetune                              # a demo: drawn scenes, nano
   paligemma finetune --config=flickr8k --config.workdir=runs/mine
 
 Checkpoints, metrics, the exported model and report.html lie in the config's workdir. The same

@@ -14,8 +14,7 @@ import sys
 from collections.abc import Sequence
 
 import paligemma_lib
-from paligemma_lib.cli.console import WrongUse, error_line, keep_others_quiet
-from paligemma_lib.run.options import ConfigError
+from paligemma_lib.cli.console import asked_wrongly, error_line, keep_others_quiet
 
 COMMANDS = {
     "finetune": "fine-tune a model to caption images; alone, a demo of three minutes",
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose or (line := error_line(error)) is None:
             raise  # somebody wants to see all of it, or it is a fault of ours
         print(f"paligemma {name}: {line}", file=sys.stderr)
-        return 2 if isinstance(error, WrongUse | ConfigError) else 1
+        return 2 if asked_wrongly(error) else 1
 
 
 def _run(name: str, words: Sequence[str]) -> int:

@@ -1,7 +1,9 @@
 """Draws scenes with five captions each, laid out as Kaggle's Flickr8k is, to try things out.
 
-paligemma sample-data scenes
-paligemma sample-data scenes --count 200 --seed 7
+  paligemma sample-data scenes
+  paligemma sample-data scenes --count 200 --seed 7
+
+Image k depends on the seed and on k alone: a larger count only adds images.
 """
 
 import argparse

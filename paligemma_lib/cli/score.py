@@ -1,6 +1,6 @@
 """Scores captions that are there already, against captions by people.
 
-  paligemma score --references flickr8k/captions.txt --predictions predictions.json
+  paligemma score --references captions.txt --predictions predictions.json
   paligemma score --references references.json --predictions captions.csv
 
 Each is a table with the header image,caption, JSON lines with `image` and `caption`, or JSON: an

@@ -1,6 +1,6 @@
 """Makes the same run with several values of one field of its config, and says which did best.
 
-  paligemma sweep optimizer.learning_rate 3e-3 6e-3 --folder sweep --config.epochs=1
+  paligemma sweep optimizer.learning_rate 3e-3 6e-3 --folder sweep
   paligemma sweep batch_size 8 16 --folder sweep --config=my.py
 
 The runs are made one after the other, each in a folder of its own. The same command goes on where

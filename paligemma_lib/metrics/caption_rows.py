@@ -87,6 +87,8 @@ def _json(text: str) -> Iterator[tuple[Any, Any]]:
         found = found["annotations"]
     if isinstance(found, list):
         yield from ((each["image_id"], each["caption"]) for each in found)
+    elif not isinstance(found, dict):
+        raise ValueError(f"{str(found)[:80]} is no object of images")
     else:
         for image, captions in found.items():
             several: Iterable[Any] = [captions] if isinstance(captions, str) else captions
