@@ -38,7 +38,8 @@ def part_of(module: str) -> str | None:
     """The box a module belongs to."""
     first, _, rest = module.partition(".")
     if first == LIBRARY:
-        return rest.partition(".")[0] or None
+        name = rest.partition(".")[0]
+        return {"load": "captioner", "Captioner": "captioner", "__version__": None}.get(name, name)
     own = {path.stem for path in (ROOT / "examples").iterdir()}
     return {"flickr8k_tfds": "flickr8k_tfds"}.get(first, "examples" if first in own else None)
 
@@ -48,20 +49,44 @@ def in_code() -> Graph:
     graph: dict[str, set[str]] = {}
     for top in (LIBRARY, "flickr8k_tfds", "examples"):
         for path in (ROOT / top).rglob("*.py"):
-            if path == ROOT / LIBRARY / "__init__.py":
-                continue
+            if path.parent == ROOT / LIBRARY and path.stem.startswith("__"):
+                continue  # the front door, and the command
             inner = path.relative_to(ROOT / top).parts[0].removesuffix(".py")
             part = inner if top == LIBRARY else top
-            found = set(map(part_of, modules_in(path.read_text("utf-8")))) - {None, part}
+            found = set(map(part_of, modules_in(path.read_text("utf-8")))) - {None, "", part}
             graph.setdefault(part, set()).update(found)
     return graph
 
 
-def packages_of(part: str) -> set[str]:
-    """Top-level names of all that a part imports."""
-    folder = ROOT / part if (ROOT / part).is_dir() else ROOT / LIBRARY / part
-    files = folder.rglob("*.py") if folder.is_dir() else [folder.with_suffix(".py")]
-    return {m.partition(".")[0] for path in files for m in modules_in(path.read_text("utf-8"))}
+def files() -> dict[str, Path]:
+    """Modules of the library and of the data set, by dotted name."""
+    found = {}
+    for top in (LIBRARY, "flickr8k_tfds"):
+        for path in (ROOT / top).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def modules() -> Graph:
+    """Module -> what Python runs to import it: modules of ours, and the packages of others."""
+    known = files()
+    homes = {}  # what packages take from their modules when it is touched
+    for name, path in known.items():
+        for found in re.findall(r"^_HOMES = (\{.*?^\})", path.read_text("utf-8"), re.M | re.S):
+            homes |= {f"{name}.{k}": f"{name}.{v}" for k, v in ast.literal_eval(found).items()}
+    graph: dict[str, set[str]] = {}
+    for name, path in known.items():
+        graph[name] = set()
+        for dotted in modules_in(path.read_text("utf-8")):
+            dotted = homes.get(dotted, dotted)
+            while dotted not in known and "." in dotted:
+                dotted = dotted.rpartition(".")[0]
+            graph[name].add(dotted)
+            while (dotted := dotted.rpartition(".")[0]) in known:
+                graph[name].add(dotted)
+    others = {each for found in graph.values() for each in found} - graph.keys()
+    return graph | {other: set() for other in others}
 
 
 def reachable(graph: Graph, start: str) -> set[str]:
@@ -115,11 +140,53 @@ def test_the_page_draws_the_arrows_of_the_code(graph):
 
 
 @pytest.mark.parametrize("colour, other", [("arrays", "tensorflow"), ("pictures", "jax")])
-def test_colours_keep_the_two_sides_apart(graph, colour, other):
+def test_colours_keep_the_two_sides_apart(colour, other):
     (listed,) = re.findall(rf"class ([\w,]+) {colour}$", PAGE.read_text("utf-8"), re.MULTILINE)
-    for part in listed.split(","):
-        for below in {part} | reachable(graph, part):
-            assert other not in packages_of(below), f"{part} needs {below}, which imports {other}"
+    graph = modules()
+    for module in graph:
+        if part_of(module) in listed.split(","):
+            needed = {each.partition(".")[0] for each in reachable(graph, module)}
+            assert other not in needed, f"{module} is imported with {other}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = modules()
+    packages = {each for each in graph if any(m.startswith(f"{each}.") for m in graph)}
+    # A package and its modules run together; what counts is modules among each other.
+    inner = {m: found - packages for m, found in graph.items() if m not in packages}
+    assert [module for module in inner if module in reachable(inner, module)] == []
+
+
+def test_a_file_name_is_one_place():
+    named: dict[str, list[str]] = {}
+    for top in (LIBRARY, "flickr8k_tfds", "benchmarks", "examples/app", "examples/notebook"):
+        for path in (ROOT / top).rglob("*.py"):
+            if not path.stem.startswith("__"):
+                named.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    assert [paths for paths in named.values() if len(paths) > 1] == []
+
+
+def test_modules_are_short():
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines())
+        for top in (LIBRARY, "flickr8k_tfds", "examples", "benchmarks")
+        for path in (ROOT / top).rglob("*.py")
+    }
+    assert {name: length for name, length in lengths.items() if length > 250} == {}
+    assert lengths["examples/finetune.py"] <= 60
+    assert lengths["examples/own_loop.py"] <= 60
+
+
+def test_what_is_private_stays_in_its_module():
+    found = []
+    for top in (LIBRARY, "flickr8k_tfds", "examples", "benchmarks"):
+        for path in (ROOT / top).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+                    ours = (node.module or "").partition(".")[0] in (LIBRARY, "flickr8k_tfds")
+                    names = [each.name for each in node.names if each.name.startswith("_")]
+                    found += [f"{path}: {name}" for name in names if ours and name[1] != "_"]
+    assert found == []
 
 
 def test_the_page_tells_of_every_part(graph):
@@ -134,7 +201,7 @@ def test_the_reading_of_imports_sees_each_kind():
         "if TYPE_CHECKING:\n    from paligemma_lib.tokenizer import Tokenizer\n"
         "def later():\n    import paligemma_lib.report\n    return pg.metrics.score\n"
     )
-    parts = set(map(part_of, modules_in(source))) - {None}
+    parts = set(map(part_of, modules_in(source))) - {None, ""}
     assert parts == {"hub", "data", "report", "metrics"}
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(loss, "_SLOTS", 8)
+    monkeypatch.setattr(loss, "SLOTS", 8)
     monkeypatch.setattr(loss, "_ROWS", 200)  # 512 tokens in chunks of 128
 
 
@@ -47,7 +47,7 @@ def plain_loss(config, params, batch, smoothing):
 
 
 def value_and_gradients(function, config, names, params, batch, smoothing):
-    chunks = loss._SLOTS, loss._ROWS  # read while it is traced, so it is compiled for them
+    chunks = loss.SLOTS, loss._ROWS  # read while it is traced, so it is compiled for them
     return jitted(chunks, function, config, names, params, batch, smoothing)
 
 

@@ -20,7 +20,7 @@ import streamlit as st
 from uploads import Picture
 
 if TYPE_CHECKING:  # these take seconds to import, and the page should be there at once
-    from paligemma_lib.decode.loop import Sampler
+    from paligemma_lib.decode.programs import Sampler
     from paligemma_lib.serving import Progress, Request, Service
 
 MAX_HISTORY = 50  # captions of a visit

@@ -12,7 +12,7 @@ import cards
 import streamlit as st
 
 if TYPE_CHECKING:  # takes seconds to import, and the page should be there at once
-    from paligemma_lib.decode.loop import Sampler
+    from paligemma_lib.decode.programs import Sampler
 
 GREEDY, SAMPLING, BEAM = WORDS = ("Greedy", "Sampling", "Beam search")
 BEAMS = (2, 4, 8)

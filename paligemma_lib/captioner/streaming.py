@@ -24,7 +24,7 @@ import numpy as np
 from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption, Greedy, generate
-from paligemma_lib.decode.loop import Sampler
+from paligemma_lib.decode.programs import Sampler
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.runtime import processes
 from paligemma_lib.tokenizer import Tokenizer

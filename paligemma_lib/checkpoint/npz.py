@@ -5,10 +5,9 @@
         rows = file.read("llm/layers/mlp/linear", slice(0, 1))
 
 Members are named `params/img/head/bias.npy` and so on (the `params/` may be absent); bfloat16 is a
-void type of 2 bytes. Files are not trusted: nothing is unpickled, and every size must agree with
-the file before anything is allocated. Arrays stored as they are, the usual case, are read at their
-place in the file and their checksums left to `verify`: computing them takes longer than reading.
-Checksums of compressed arrays are always compared.
+void type of 2 bytes. Nothing is unpickled, and every size must agree with the file before anything
+is allocated. Arrays stored as they are, the usual case, are read at their place in the file and
+their checksums left to `verify`, which takes longer; those of compressed ones are compared.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ from paligemma_lib.checkpoint.arrays import (
 _PREFIX = "params/"
 _MAX_MEMBERS = 4096
 _MAX_HEADER = 10_000  # bytes, NumPy's own limit
+_OF_ZIP_FILES = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,16 +234,7 @@ def _read_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
 def _damage_reported(source: str) -> Iterator[None]:
     try:
         yield
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        NotImplementedError,
-        OverflowError,
-        ValueError,
-        OSError,
-    ) as error:
+    except (*_OF_ZIP_FILES, OverflowError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise  # of the disk or the network; EINVAL is of a place outside the file
         raise ValueError(

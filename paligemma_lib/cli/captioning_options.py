@@ -14,7 +14,7 @@ from paligemma_lib.cli.parser import Parser
 if TYPE_CHECKING:
     from paligemma_lib.captioner import Captioned, Skipped
     from paligemma_lib.data.sources import Source
-    from paligemma_lib.decode.loop import Sampler
+    from paligemma_lib.decode.programs import Sampler
 
 _UNSEEN = 1  # seed of scenes that the packaged model has not been trained on
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from paligemma_lib.batch import EOS
 from paligemma_lib.decode.devices import images_sharding, num_parts, place
-from paligemma_lib.decode.loop import Sampler, extend, hypotheses, prefill
+from paligemma_lib.decode.loop import extend, hypotheses, prefill
+from paligemma_lib.decode.programs import Sampler
 from paligemma_lib.decode.prompt import pad_prompts
 from paligemma_lib.decode.samplers import Greedy, image_keys
 from paligemma_lib.decode.samples import Hypotheses

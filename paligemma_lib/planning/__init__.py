@@ -14,11 +14,11 @@ What comes out are predictions. Needs libtpu (`pip install -e ".[tpu]"`), except
 from paligemma_lib.planning.chips import CHIPS, Chip
 from paligemma_lib.planning.collectives import Collective
 from paligemma_lib.planning.compiling import Compiled, compile_job
-from paligemma_lib.planning.job import Decoding, Job, Training
 from paligemma_lib.planning.roofline import Roofline, predict
 from paligemma_lib.planning.search import overrides, ways_to_train
 from paligemma_lib.planning.slices import Slices
 from paligemma_lib.planning.table import NOTE, messages, plan_table
+from paligemma_lib.planning.work import Decoding, Job, Training
 
 __all__ = [
     "CHIPS",

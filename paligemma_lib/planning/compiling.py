@@ -26,7 +26,6 @@ import jax
 from paligemma_lib.planning import hlo
 from paligemma_lib.planning.collectives import Collective, read_collectives
 from paligemma_lib.planning.flops import matmul_flops
-from paligemma_lib.planning.job import Job, Training
 from paligemma_lib.planning.program import (
     loss_turns,
     resident_bytes,
@@ -35,6 +34,7 @@ from paligemma_lib.planning.program import (
 )
 from paligemma_lib.planning.slices import Slices, check_libtpu, position
 from paligemma_lib.planning.traffic import hbm_bytes
+from paligemma_lib.planning.work import Job, Training
 from paligemma_lib.sharding import make_mesh
 
 _ENVIRONMENT = {

@@ -16,15 +16,15 @@ from jax import ShapeDtypeStruct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from paligemma_lib import model, train
-from paligemma_lib.decode import loop
+from paligemma_lib.decode import programs
 from paligemma_lib.decode.devices import images_sharding, num_parts
 from paligemma_lib.decode.prompt import Prompt
-from paligemma_lib.decode.samplers import Greedy
+from paligemma_lib.decode.samplers import Greedy, image_keys
 from paligemma_lib.model.variants import PaliGemmaConfig
-from paligemma_lib.planning.job import Decoding, Training
+from paligemma_lib.planning.work import Decoding, Training
 from paligemma_lib.run.assembly import optimizer_of, train_step_of, trainable_of
 from paligemma_lib.sharding import batch_sharding, param_shardings, replicated
-from paligemma_lib.train.loss import _SLOTS
+from paligemma_lib.train.loss import SLOTS
 from paligemma_lib.trainable import trained_rows
 
 SUPERVISED = 0.5  # share of text slots that hold a target: Flickr8k's five captions fill 70 of 128
@@ -124,7 +124,7 @@ def loss_turns(work: Training, devices: int) -> int:
     """Turns of the loss's inner loop when `SUPERVISED` of the slots have a target."""
     run = work.config
     slots = run.batch_size // (devices * run.microbatches) * run.text_len
-    return math.ceil(SUPERVISED * slots / min(_SLOTS, slots))
+    return math.ceil(SUPERVISED * slots / min(SLOTS, slots))
 
 
 def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple[Any, Any, Any]:
@@ -144,19 +144,19 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
     image = ShapeDtypeStruct((rows, side, side, 3), jnp.float32, sharding=place)
     text = ShapeDtypeStruct((rows, work.prompt_len), jnp.int32)
     length = ShapeDtypeStruct((rows,), jnp.int32)
-    keys = jax.eval_shape(lambda: loop.image_keys(jax.random.key(0), range(rows)))
+    keys = jax.eval_shape(lambda: image_keys(jax.random.key(0), range(rows)))
     number: Any = ShapeDtypeStruct((), jnp.int32)
-    read = loop._read.trace(config, config.dtype, place, params, image, text, length)
+    read = programs.read_inputs.trace(config, config.dtype, place, params, image, text, length)
     prompt, hidden = read.out_info
     prompt = Prompt(_split(prompt.cache, place, 1), _split(prompt.length, place))
-    begin = loop._begin.trace(
+    begin = programs.begin.trace(
         config, Greedy(), work.config.max_new_tokens, place,
         params, prompt, _split(hidden, place), keys, None, number,
     )  # fmt: skip
     written, cache, _ = begin.out_info
     written, cache = _split(written, place), _split(cache, place, 1)
-    state = loop.State(prompt, keys, None, number, written, cache, number, place)
-    return read, begin, loop._extend.trace(config, params, state, number)
+    state = programs.State(prompt, keys, None, number, written, cache, number, place)
+    return read, begin, programs.extend_state.trace(config, params, state, number)
 
 
 def _decoding_params(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> Any:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 from paligemma_lib.model.variants import REMAT
 from paligemma_lib.planning.compiling import Compiled
-from paligemma_lib.planning.job import Job, Training
 from paligemma_lib.planning.roofline import Roofline, predict
 from paligemma_lib.planning.slices import Slices
+from paligemma_lib.planning.work import Job, Training
 
 _TRIES = 6  # compilations for one largest batch
 _PRECISION = 16  # it may be too small by one part in so many

@@ -33,7 +33,7 @@ from paligemma_lib.decode import (
     tokens_so_far,
 )
 from paligemma_lib.decode.devices import images_sharding, num_parts
-from paligemma_lib.decode.loop import Sampler
+from paligemma_lib.decode.programs import Sampler
 from paligemma_lib.decode.samples import Hypotheses
 from paligemma_lib.serving.answers import Answer
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from paligemma_lib.serving.answers import Answer, Progress, Stage
 
 if TYPE_CHECKING:
-    from paligemma_lib.decode.loop import Sampler
+    from paligemma_lib.decode.programs import Sampler
 
 
 class Busy(RuntimeError):

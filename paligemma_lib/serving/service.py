@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from paligemma_lib.captioner import Captioner
-from paligemma_lib.decode.loop import Sampler
+from paligemma_lib.decode.programs import Sampler
 from paligemma_lib.serving.answers import Answer
 from paligemma_lib.serving.caption_writer import Writer
 from paligemma_lib.serving.queue import Queue, Request

@@ -22,7 +22,7 @@ from paligemma_lib.model.stack import scan_layers
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.model.vocabulary import chunk_logits, num_chunks
 
-_SLOTS = 256  # slots, times
+SLOTS = 256  # slots, times
 _ROWS = 32_768  # tokens of the vocabulary: logits that exist at a time, in each part
 
 
@@ -179,7 +179,7 @@ negative_log_likelihood.defvjp(_forward, _backward, symbolic_zeros=True)
 
 def _turns(supervised: jax.Array) -> tuple[int, jax.Array]:
     """How many slots to take at a time, and how often until all supervised ones were taken."""
-    slots = min(_SLOTS, supervised.shape[1])
+    slots = min(SLOTS, supervised.shape[1])
     most = jnp.max(jnp.sum(supervised, axis=1, dtype=jnp.int32))
     return slots, (most + slots - 1) // slots
 

@@ -1,0 +1,147 @@
+"""The compiled programs of the token loop, and the state that they hand on.
+
+    prompt, hidden = read_inputs(config, "float32", sharding, params, image, text, length)
+    written, cache, step = begin(config, sampler, M, sharding, params, prompt, hidden, ...)
+    written, cache, step = extend_state(config, params, state, k)
+
+See `loop`, which calls them in this order; `planning` compiles them for devices that are not here.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from paligemma_lib.batch import EOS
+from paligemma_lib.decode.beam import Beam, Beams
+from paligemma_lib.decode.devices import split_rows, weight_parts
+from paligemma_lib.decode.prompt import Prompt, empty_cache, read_prompt, read_token, reorder
+from paligemma_lib.decode.samplers import BestOf, Greedy, Sample
+from paligemma_lib.decode.samples import Choice, Samples
+from paligemma_lib.model import vocabulary
+from paligemma_lib.model.gemma import KeyValue
+from paligemma_lib.model.variants import PaliGemmaConfig
+
+Sampler = Greedy | Sample | BestOf | Beam
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("prompt", "keys", "banned", "min_new_tokens", "written", "cache", "step"),
+    meta_fields=("sharding",),
+)
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Captions of B images in the making: R rows each, room for M tokens in each.
+
+    Attributes:
+      prompt: keys and values of images and prompts, which the rows of an image share.
+      keys: key[B], each image's own randomness.
+      banned: bool[V], tokens that never come; None: all may.
+      min_new_tokens: int32[], EOS does not come before this many others.
+      written: the tokens, their log-probabilities, and what the search remembers.
+      cache: keys and values of new tokens, dtype[depth, B * R, slots, K, H] each.
+      step: int32[], number of tokens written.
+      sharding: over which devices axis 0 of what has B is split; None: the images' one device.
+    """
+
+    prompt: Prompt
+    keys: jax.Array
+    banned: jax.Array | None
+    min_new_tokens: jax.Array
+    written: Samples | Beams
+    cache: KeyValue
+    step: jax.Array
+    sharding: NamedSharding | None
+
+
+@jax.jit
+def is_finished(state: State) -> jax.Array:
+    """bool[]: whether all rows have ended or are full."""
+    return jnp.all(state.written.done()) | (state.step >= state.written.tokens.shape[2])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def read_inputs(
+    config: PaliGemmaConfig,
+    cache_dtype: str,
+    sharding: NamedSharding | None,
+    params: dict[str, Any],
+    image: jax.Array,
+    text: jax.Array,
+    length: jax.Array,
+) -> tuple[Prompt, jax.Array]:
+    """Reads images and prompts: what is kept of them, and dtype[B, D] of the last token."""
+    prompt, hidden = read_prompt(config, params, image, text, length, cache_dtype)
+    prompt = Prompt(split_rows(sharding, prompt.cache, 1), split_rows(sharding, prompt.length))
+    return prompt, split_rows(sharding, hidden)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def begin(
+    config: PaliGemmaConfig,
+    sampler: Sampler,
+    max_new_tokens: int,
+    sharding: NamedSharding | None,
+    params: dict[str, Any],
+    prompt: Prompt,
+    hidden: jax.Array,
+    keys: jax.Array,
+    banned: jax.Array | None,
+    min_new_tokens: jax.Array,
+) -> tuple[Samples | Beams, KeyValue, jax.Array]:
+    """Chooses the first token of every row: what is written, an empty cache, the next step."""
+    written: Samples | Beams
+    if isinstance(sampler, Beam):
+        written = Beams.empty(sampler, len(hidden), max_new_tokens)
+    else:
+        written = Samples.empty(sampler, len(hidden), max_new_tokens)
+    # The last token that fits is chosen and never read.
+    cache = empty_cache(prompt, len(hidden) * sampler.rows, max(1, max_new_tokens - 1))
+    cache = split_rows(sharding, cache, 1)
+    step = jnp.zeros((), jnp.int32)
+    state = State(prompt, keys, banned, min_new_tokens, written, cache, step, sharding)
+    written, _ = _choose(config, params, state, hidden)
+    return written, cache, step + 1
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def extend_state(
+    config: PaliGemmaConfig, params: dict[str, Any], state: State, k: jax.Array
+) -> tuple[Samples | Beams, KeyValue, jax.Array]:
+    """Adds at most k tokens to every row: what is written, the cache, the next step."""
+    end = state.step + k
+
+    def proceed(state: State) -> jax.Array:
+        return (state.step < end) & ~is_finished(state)
+
+    def add_token(state: State) -> State:
+        step = state.step
+        token = state.written.tokens[:, :, step - 1].reshape(-1)
+        hidden, cache = read_token(config, params, state.prompt, state.cache, token, step - 1)
+        written, parent = _choose(config, params, state, hidden)
+        if parent is not None:
+            cache = reorder(cache, parent)
+        cache = split_rows(state.sharding, cache, 1)
+        return dataclasses.replace(state, written=written, cache=cache, step=step + 1)
+
+    state = jax.lax.while_loop(proceed, add_token, state)
+    return state.written, state.cache, state.step
+
+
+def _choose(
+    config: PaliGemmaConfig, params: dict[str, Any], state: State, hidden: jax.Array
+) -> tuple[Samples | Beams, jax.Array | None]:
+    """Adds a token to every row, chosen from the logits of what it read last."""
+    parts = weight_parts(state.sharding)
+    logits = vocabulary.logits(config, params["llm"], hidden, parts=parts)
+    logits = logits.reshape(len(state.keys), -1, logits.shape[-1])
+    allowed = logits if state.banned is None else jnp.where(state.banned, -jnp.inf, logits)
+    eos = jnp.where(state.step < state.min_new_tokens, -jnp.inf, allowed[..., EOS])
+    allowed = allowed.at[..., EOS].set(eos)
+    choice = Choice(logits, allowed, state.step, state.keys)
+    written, parent = state.written.advance(choice)
+    return split_rows(state.sharding, written), parent
