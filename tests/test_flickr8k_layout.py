@@ -137,5 +137,5 @@ def test_when_kaggle_fails_the_error_names_all_ways_out(monkeypatch, error):
     message = str(caught.value)
     assert str(error) in message
     assert layout.WAYS_OUT in message
-    for command in ("kaggle.json", "--manual_dir=FOLDER_OR_ZIP", "examples/sample_data.py"):
+    for command in ("kaggle.json", "--manual_dir=FOLDER_OR_ZIP", "paligemma sample-data"):
         assert command in message

@@ -12,13 +12,13 @@ import decode_cases
 import jax
 import model_cases as cases
 import numpy as np
-import predict
 import pytest
 
 import paligemma_lib as pg
 from paligemma_lib import data, decode
 from paligemma_lib.batch import EOS, PAD
 from paligemma_lib.checkpoint import huggingface
+from paligemma_lib.cli import main
 
 REASON = "needs transformers and torch (pip install -e '.[parity]')"
 torch = pytest.importorskip("torch", reason=REASON)
@@ -122,7 +122,7 @@ def test_the_script_captions_with_a_folder_that_they_have_saved(tmp_path):
     images = captioning_cases.write_pictures(tmp_path / "Images", names)
     out = tmp_path / "captions.jsonl"
     command = [str(images), "--checkpoint", str(tmp_path / "theirs"), "--tokenizer", tokenizer]
-    assert predict.main([*command, *options, "--out", str(out)]) == 0
+    assert main(["caption", *command, *options, "--out", str(out)]) == 0
 
     tokenizer = pg.tokenizer.load(tokenizer)
     pixels = [data.decode_image((images / n).read_bytes(), config.vision.image_size) for n in names]
