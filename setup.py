@@ -20,6 +20,7 @@ INSTALL = [
     "flax>=0.12",
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11",
+    "lazy_loader>=0.4",
     "tqdm>=4.66",
     "psutil>=6.0",
     "tensorboard>=2.19",
@@ -72,7 +73,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["paligemma_lib*", "flickr8k_tfds*"]),
     package_data={
-        "paligemma_lib": ["py.typed", "nano/*", "report/style.css"],
+        "paligemma_lib": ["py.typed", "*.pyi", "*/*.pyi", "nano/*", "report/style.css"],
         "flickr8k_tfds": [
             "py.typed",
             "README.md",

@@ -73,8 +73,10 @@ def modules() -> Graph:
     known = files()
     homes = {}  # what packages take from their modules when it is touched
     for name, path in known.items():
-        for found in re.findall(r"^_HOMES = (\{.*?^\})", path.read_text("utf-8"), re.M | re.S):
-            homes |= {f"{name}.{k}": f"{name}.{v}" for k, v in ast.literal_eval(found).items()}
+        stub = path.with_suffix(".pyi")
+        text = stub.read_text("utf-8") if stub.is_file() else ""
+        for home, touched in re.findall(r"^from \.(\w+) import (\w+)", text, re.M):
+            homes[f"{name}.{touched}"] = f"{name}.{home}"
     graph: dict[str, set[str]] = {}
     for name, path in known.items():
         graph[name] = set()

@@ -34,22 +34,22 @@ def test_submodules_load_when_touched_each_before_all_others():
     code = """
 import sys
 import paligemma_lib
-for name in paligemma_lib.__all__[3:]:
+for name in [each for each in paligemma_lib.__all__ if each not in ('Captioner', 'load')]:
     for module in [each for each in sys.modules if each.startswith("paligemma_lib")]:
         del sys.modules[module]
     import paligemma_lib as pg
     print(getattr(pg, name).__name__)
 """
-    assert pg.__all__[:3] == ["__version__", "Captioner", "load"]
-    assert run(code).split() == [f"paligemma_lib.{name}" for name in pg.__all__[3:]]
+    modules = [name for name in pg.__all__ if name not in ("Captioner", "load")]
+    assert run(code).split() == [f"paligemma_lib.{name}" for name in modules]
 
 
 def test_dir_lists_the_submodules_without_loading_them():
     assert set(pg.__all__) <= set(dir(pg))
 
 
-def test_an_unknown_name_says_what_there_is():
-    with pytest.raises(AttributeError, match="no attribute 'nothing'; it has .*'tokenizer'"):
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(AttributeError, match="No paligemma_lib attribute nothing"):
         _ = pg.nothing
 
 

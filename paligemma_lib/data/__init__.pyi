@@ -1,0 +1,14 @@
+from .batches import Batches as Batches
+from .given_images import from_images as from_images
+from .image import decode_image as decode_image
+from .image_files import from_pictures as from_pictures
+from .pipeline import eval_batches as eval_batches
+from .pipeline import train_batches as train_batches
+from .replacing import replace_damaged as replace_damaged
+from .sources import Record as Record
+from .sources import Source as Source
+from .sources import from_tfds as from_tfds
+from .sources import from_tfrecords as from_tfrecords
+from .tables import from_folder as from_folder
+from .tables import from_jsonl as from_jsonl
+from .text import pack as pack

@@ -1,0 +1,16 @@
+from .chips import CHIPS as CHIPS
+from .chips import Chip as Chip
+from .collectives import Collective as Collective
+from .compiling import Compiled as Compiled
+from .compiling import compile_job as compile_job
+from .roofline import Roofline as Roofline
+from .roofline import predict as predict
+from .search import overrides as overrides
+from .search import ways_to_train as ways_to_train
+from .slices import Slices as Slices
+from .table import NOTE as NOTE
+from .table import messages as messages
+from .table import plan_table as plan_table
+from .work import Decoding as Decoding
+from .work import Job as Job
+from .work import Training as Training

@@ -1,0 +1,16 @@
+from .config import DataConfig as DataConfig
+from .config import ModelConfig as ModelConfig
+from .config import OptimizerConfig as OptimizerConfig
+from .config import RunConfig as RunConfig
+from .config import StageConfig as StageConfig
+from .config_files import RECIPES as RECIPES
+from .config_files import base_config as base_config
+from .config_files import from_config_dict as from_config_dict
+from .config_files import load as load
+from .findings import ChecksFailed as ChecksFailed
+from .findings import Finding as Finding
+from .findings import examine as examine
+from .findings import require as require
+from .job import finetune as finetune
+from .options import ConfigError as ConfigError
+from .setup import Setup as Setup
