@@ -1,4 +1,4 @@
-"""What is published of TPU chips: computing, memory, links.
+"""What is published of TPU chips and of GPUs: computing, memory, links.
 
     chip = CHIPS["v5e"]
     print(chip.flops, chip.hbm_bandwidth)          # per device, FLOP/s and bytes/s
@@ -105,4 +105,24 @@ CHIPS = {
             devices=2,
         ),
     )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """Figures of a card: dense FLOP/s in 16 bits at best, bytes/s and bytes of memory."""
+
+    flops: float
+    bandwidth: float
+    memory: float
+    source: str
+
+
+_NVIDIA = "https://www.nvidia.com/en-us/data-center"
+GPUS = {  # by how the driver names them; the longer name first where one begins as another
+    "H200": Gpu(989e12, 4800e9, 141e9, f"{_NVIDIA}/h200/"),
+    "H100": Gpu(989e12, 3350e9, 80e9, f"{_NVIDIA}/h100/"),  # SXM
+    "A100": Gpu(312e12, 2039e9, 80e9, f"{_NVIDIA}/a100/"),
+    "L4": Gpu(121e12, 300e9, 24e9, f"{_NVIDIA}/l4/"),
+    "T4": Gpu(65e12, 320e9, 16e9, f"{_NVIDIA}/tesla-t4/"),  # float16: it has no bfloat16
 }

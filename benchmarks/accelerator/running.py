@@ -1,0 +1,104 @@
+"""Runs the parts one after the other, each in a process group that ends with its time.
+
+code = Runner(Path("results"), golden, dry_run=False).run(["parity", "training"], seconds=480)
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerator.speed_table import table
+
+PARTS = {  # part -> module, seconds that it may take on a card, in a dry run
+    "parity": ("parity_part", 90, 60),
+    "training": ("training_part", 150, 60),
+    "training-peer": ("peer_part", 70, 60),
+    "decoding": ("decoding_part", 100, 60),
+    "decoding-peer": ("peer_part", 60, 60),
+    "sizes": ("sizes_part", 150, 60),
+    "small-card": ("small_card_part", 100, 60),
+    "compiling": ("compiling_part", 90, 60),
+}
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Runner:
+    """Runs parts and keeps what they find in a folder."""
+
+    def __init__(self, out: Path, golden: Path, dry_run: bool) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self._out, self._golden, self._dry_run = out, golden, dry_run
+        self.results = out / "results.jsonl"
+
+    def run(self, parts: Sequence[str], seconds: float) -> int:
+        """Runs the parts within so many seconds; returns the exit code."""
+        self.results.unlink(missing_ok=True)
+        deadline = time.monotonic() + seconds
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        failed = 0
+        try:
+            for part in parts:
+                failed += not self._run_part(part, deadline - time.monotonic())
+        except KeyboardInterrupt:
+            self._note("interrupted", "the rest was not run")
+            failed += 1
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            text = table(self._records())
+            (self._out / "table.md").write_text(text, "utf-8")
+            print(text)
+        return 1 if failed else 0
+
+    def _run_part(self, part: str, left: float) -> bool:
+        """Whether it ended well; what it found before it did not is kept."""
+        module, *limits = PARTS[part]
+        limit = min(limits[self._dry_run], left)
+        if limit < 5:
+            self._note(part, "not run: no time was left")
+            return False
+        print(f"{part}: at most {limit:.0f} s", file=sys.stderr, flush=True)
+        paths = [str(_ROOT / "benchmarks"), str(_ROOT), os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        if self._dry_run:
+            # What is tried out is that it runs: compiling takes most of the time.
+            environment |= {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
+        command = [sys.executable, "-m", f"accelerator.{module}", part]
+        command += [str(self.results), str(self._golden), *["--dry-run"] * self._dry_run]
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            self._note(part, f"cut off after {limit:.0f} s")
+            return False
+        finally:  # with whatever it has started, also when this program is to end
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if code:
+            self._note(part, f"failed with exit code {code}; what it printed says why")
+        return code == 0
+
+    def _note(self, part: str, text: str) -> None:
+        with self.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"part": part, "note": text}) + "\n")
+
+    def _records(self) -> list[dict[str, Any]]:
+        if not self.results.is_file():
+            return []
+        lines = self.results.read_text("utf-8").splitlines()
+        records = []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # a process was killed while it wrote this one
+                records.append(json.loads(line))
+        return records
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
