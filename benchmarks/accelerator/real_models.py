@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -21,6 +22,8 @@ from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipCon
 
 PROMPT = [2, 21209, 659, 108]  # `caption en`
 CAPTION = 14  # tokens of a caption of Flickr8k, on average
+
+_SMALL = 1 << 16  # values
 
 
 def model_of(name: str, dry_run: bool, image_size: int = 224, **changes: Any) -> PaliGemmaConfig:
@@ -55,10 +58,14 @@ def random_params(config: PaliGemmaConfig, dtype_of: Callable[[str], str]) -> di
 
     flat = flatten_dict(model.abstract_params(config), sep="/")
     keys = jax.random.split(jax.random.key(0, impl="rbg"), len(flat))
-    params = {
-        name: jax.block_until_ready(make(key, leaf.shape, dtype_of(name)))
-        for key, (name, leaf) in zip(keys, flat.items(), strict=True)
-    }
+    rng = np.random.default_rng(0)
+    params = {}
+    for key, (name, leaf) in zip(keys, flat.items(), strict=True):
+        if leaf.size < _SMALL:  # sent, which is sooner done than to compile for its shape
+            values = rng.uniform(-0.03, 0.03, leaf.shape).astype(np.float32)
+            params[name] = jax.device_put(values.astype(jnp.dtype(dtype_of(name))))
+        else:
+            params[name] = jax.block_until_ready(make(key, leaf.shape, dtype_of(name)))
     return unflatten_dict(params, sep="/")
 
 

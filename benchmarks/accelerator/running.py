@@ -17,14 +17,14 @@ from typing import Any
 from accelerator.speed_table import table
 
 PARTS = {  # part -> module, seconds that it may take on a card, in a dry run
-    "parity": ("parity_part", 90, 60),
-    "training": ("training_part", 150, 60),
-    "training-peer": ("peer_part", 70, 60),
-    "decoding": ("decoding_part", 100, 60),
-    "decoding-peer": ("peer_part", 60, 60),
-    "sizes": ("sizes_part", 150, 60),
-    "small-card": ("small_card_part", 100, 60),
-    "compiling": ("compiling_part", 90, 60),
+    "parity": ("parity_part", 90, 150),
+    "training": ("training_part", 150, 150),
+    "training-peer": ("peer_part", 70, 150),
+    "decoding": ("decoding_part", 100, 150),
+    "decoding-peer": ("peer_part", 60, 150),
+    "sizes": ("sizes_part", 150, 150),
+    "small-card": ("small_card_part", 100, 150),
+    "compiling": ("compiling_part", 90, 150),
 }
 _ROOT = Path(__file__).resolve().parents[2]
 

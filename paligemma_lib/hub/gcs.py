@@ -22,8 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-import google_crc32c
-
 from paligemma_lib.runtime.atomic import whole_file
 from paligemma_lib.runtime.disk_space import no_space
 
@@ -72,6 +70,8 @@ def fetch(
 
 def _download(name: str, url: str, file: BinaryIO) -> None:
     """Copies an object of Google Cloud Storage to `file` and checks its size and crc32c."""
+    import google_crc32c  # here alone: where nothing is fetched it may be absent
+
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
             size, expected = _size_and_crc32c(name, answer.headers)
