@@ -14,43 +14,18 @@ is not run, 31.7 s a step stand for it.
 
 import argparse
 import dataclasses
-import functools
-import math
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 CAPTIONS, TOKENS, TEXT, RATE = 5, 14, 128, 0.03  # 14 tokens are a caption of average length
 BIG_VISION_SECONDS = 31.7  # measured on a machine of 2 cores
-
-
-def random_params(shapes: dict[str, Any], dtype_of: Callable[[str], str]) -> dict[str, Any]:
-    """Parameters of these shapes, made some rows at a time: no float32 copy ever exists."""
-    import jax
-    from flax.traverse_util import flatten_dict, unflatten_dict
-
-    @functools.partial(jax.jit, static_argnums=(1, 2))
-    def make(key, shape: tuple[int, ...], dtype: str):
-        turns = shape[0] if shape[0] < 64 else math.gcd(shape[0], 64)
-        some_rows = (shape[0] // turns, *shape[1:])
-        rows = functools.partial(
-            jax.random.uniform, shape=some_rows, dtype=dtype, minval=-0.03, maxval=0.03
-        )
-        return jax.lax.map(rows, jax.random.split(key, turns)).reshape(shape)
-
-    flat = flatten_dict(shapes, sep="/")
-    keys = jax.random.split(jax.random.key(0, impl="rbg"), len(flat))
-    params = {
-        name: jax.block_until_ready(make(key, leaf.shape, dtype_of(name)))
-        for key, (name, leaf) in zip(keys, flat.items(), strict=True)
-    }
-    return unflatten_dict(params, sep="/")
 
 
 def example(captions: int) -> dict[str, np.ndarray]:
@@ -67,6 +42,7 @@ def example(captions: int) -> dict[str, np.ndarray]:
 def ours(dtype: str, remat: str) -> Iterator[Any]:
     """Makes a step each time it is asked for the next."""
     import jax
+    from accelerator.real_models import random_params
 
     from paligemma_lib import model, sharding, train
 
@@ -75,7 +51,7 @@ def ours(dtype: str, remat: str) -> Iterator[Any]:
     optimizer = train.make_optimizer(
         "sgd", learning_rate=RATE, total_steps=1, schedule="constant", clip_norm=None
     )
-    params = random_params(model.abstract_params(config), lambda name: "bfloat16")
+    params = random_params(config, lambda name: "bfloat16")
     params = jax.device_put(params, sharding.replicated(mesh))
     state = train.init_state(config, params, optimizer, trainable="attention", mesh=mesh)
     del params
@@ -88,6 +64,7 @@ def ours(dtype: str, remat: str) -> Iterator[Any]:
 def big_vision() -> Iterator[Any]:
     """Likewise; parameters are made as those of ours, whose names and shapes are the same."""
     import jax
+    from accelerator.real_models import random_params
     from big_vision.models.proj.paligemma import paligemma
     from train_speed import notebook_step
 
@@ -98,7 +75,7 @@ def big_vision() -> Iterator[Any]:
         img={"variant": "So400m/14", "pool_type": "none", "scan": True},
     )
     params = random_params(
-        model.abstract_params(model.variants.paligemma_3b()),
+        model.variants.paligemma_3b(),
         lambda name: "float32" if name.startswith("llm/layers/attn/") else "bfloat16",
     )
     step, batch = notebook_step(theirs), example(1)
