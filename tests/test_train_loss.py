@@ -29,20 +29,22 @@ def batch_of(captions=3, seed=0, **sizes):
     return testing.tiny_batch(tokenizer, captions=captions, seed=seed, **sizes)
 
 
-def mean_loss(config, params, batch, smoothing):
-    nll, weight = loss.token_losses(config, params, batch, smoothing)
+def mean_loss(config, params, batch, smoothing, z_loss=0.0):
+    nll, weight = loss.token_losses(config, params, batch, smoothing, z_loss)
     return jnp.sum(nll * weight) / jnp.sum(weight)
 
 
-def plain_loss(config, params, batch, smoothing):
+def plain_loss(config, params, batch, smoothing, z_loss=0.0):
     """The same from all logits at once."""
     inputs = {key: batch[key] for key in ("image", "text", "segment", "position")}
     hidden = model.hidden_states(
         config, params, **inputs, slots=model.previous_slot(batch["segment"])
     )
-    likelihood = jax.nn.log_softmax(model.logits(config, params, hidden))
+    logits = model.logits(config, params, hidden)
+    likelihood = jax.nn.log_softmax(logits)
     picked = jnp.take_along_axis(likelihood, batch["text"][..., None], axis=-1)[..., 0]
     nll = -(1 - smoothing) * picked - smoothing * jnp.mean(likelihood, axis=-1)
+    nll += z_loss * jnp.square(jax.nn.logsumexp(logits, axis=-1))
     return jnp.sum(nll * batch["loss_weight"]) / jnp.sum(batch["loss_weight"])
 
 
@@ -67,6 +69,17 @@ def assert_close(got, expected, rtol):
     for name, gradient in expected[1].items():
         difference = np.linalg.norm(got[1][name] - gradient)
         assert difference < rtol * np.linalg.norm(gradient), name
+
+
+def test_z_loss_has_the_value_and_the_gradients_of_its_definition(small_chunks):
+    config = cases.tiny_config(1)
+    params, batch = cases.random_params(config), batch_of()
+    got, expected, without = (
+        value_and_gradients(functools.partial(function, z_loss=z), config, SOME, params, batch, 0.1)
+        for function, z in ((mean_loss, 0.03), (plain_loss, 0.03), (plain_loss, 0.0))
+    )
+    assert_close(got, expected, 1e-5)
+    assert expected[0] > 1.01 * without[0]
 
 
 @pytest.mark.parametrize(("names", "smoothing"), [((ATTENTION,), 0.0), (SOME, 0.1)])

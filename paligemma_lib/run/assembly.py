@@ -46,4 +46,5 @@ def train_step_of(
         mesh=mesh,
         microbatches=config.microbatches,
         label_smoothing=config.label_smoothing,
+        z_loss=config.z_loss,
     )

@@ -141,6 +141,8 @@ class RunConfig:
     """passes over the training images"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """share of the target that all tokens get alike"""
+    z_loss: float = Field(default=0.0, ge=0)
+    """weight of log(Z)**2, which keeps logits from drifting; 1e-4 is usual"""
     optimizer: OptimizerConfig = OptimizerConfig()
     max_skipped: int = Field(default=20, ge=1)
     """steps in a row without finite gradients that end a run"""

@@ -31,6 +31,7 @@ def token_losses(
     params: dict[str, Any],
     batch: dict[str, jax.Array],
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the loss and the weight of every supervised token.
 
@@ -40,6 +41,8 @@ def token_losses(
       batch: of the contract in `paligemma_lib.batch`.
       label_smoothing: share of the probability that the target leaves to all tokens alike
         (arXiv 1512.00567).
+      z_loss: weight of log(Z)**2, which keeps the sum Z of all exponentials near 1 (arXiv
+        2204.02311, section 5).
 
     Returns:
       float32[parts, M] negative log-likelihoods and float32[parts, M] weights, for each of the
@@ -63,14 +66,15 @@ def token_losses(
     hidden = split_examples(hidden.reshape(*shape, -1))
     hidden = jnp.take_along_axis(hidden, source[..., None], axis=1)
     table = params["llm"]["embedder"]["input_embedding"]
-    nll = negative_log_likelihood(config, label_smoothing, table, hidden, target, weight > 0)
+    extra = (label_smoothing, z_loss)
+    nll = negative_log_likelihood(config, extra, table, hidden, target, weight > 0)
     return nll, weight
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def negative_log_likelihood(
     config: PaliGemmaConfig,
-    label_smoothing: float,
+    extra: tuple[float, float],
     table: jax.Array,
     hidden: jax.Array,
     target: jax.Array,
@@ -80,17 +84,18 @@ def negative_log_likelihood(
 
     Args:
       config: the model.
-      label_smoothing: see `token_losses`.
+      extra: `label_smoothing` and `z_loss`, see `token_losses`.
       table: embeddings [V, D] in any float type.
       hidden: dtype[parts, M, D] as `model.hidden_states` returns it.
       target: int32[parts, M] tokens.
       supervised: bool[parts, M], in each part all true ones before all false ones; the loss of the
         others is 0.
     """
-    return _losses(config, label_smoothing, table, hidden, target, supervised)[0]
+    return _losses(config, extra, table, hidden, target, supervised)[0]
 
 
-def _losses(config, label_smoothing, table, hidden, target, supervised):
+def _losses(config, extra, table, hidden, target, supervised):
+    label_smoothing, z_loss = extra
     slots, turns = _turns(supervised)
     vocabulary = len(table)
     padded_hidden, padded_target = _pad(hidden, slots), _pad(target, slots)
@@ -119,12 +124,13 @@ def _losses(config, label_smoothing, table, hidden, target, supervised):
     top, total, at_target, mean = (each[:, : target.shape[1]] for each in sums)
     log_total = top + jnp.log(total)
     nll = log_total - (1 - label_smoothing) * at_target - label_smoothing * mean
+    nll += z_loss * jnp.square(log_total)
     return jnp.where(supervised, nll, 0), log_total
 
 
-def _forward(config, label_smoothing, table, hidden, target, supervised):
+def _forward(config, extra, table, hidden, target, supervised):
     nll, log_total = _losses(
-        config, label_smoothing, table.value, hidden.value, target.value, supervised.value
+        config, extra, table.value, hidden.value, target.value, supervised.value
     )
     # A frozen table needs no gradient. That is known now, and kept as the form of what is saved.
     table_trains = () if table.perturbed else None
@@ -132,7 +138,8 @@ def _forward(config, label_smoothing, table, hidden, target, supervised):
     return nll, (table_trains, *saved)
 
 
-def _backward(config, label_smoothing, saved, nll_gradient):
+def _backward(config, extra, saved, nll_gradient):
+    label_smoothing, z_loss = extra
     table_trains, table, hidden, target, supervised, log_total = saved
     slots, turns = _turns(supervised)
     vocabulary = len(table)
@@ -149,7 +156,9 @@ def _backward(config, label_smoothing, saved, nll_gradient):
                 _slice(hidden, k, slots),
                 rows,
             )
-            difference = jnp.exp(logits - _slice(log_total, k, slots)[..., None])
+            log_sum = _slice(log_total, k, slots)[..., None]
+            # d log(Z) / d logits is the softmax, and d log(Z)**2 twice log(Z) times it.
+            difference = jnp.exp(logits - log_sum) * (1 + 2 * z_loss * log_sum)
             is_target = _is_target(_slice(target, k, slots), first, len(rows))
             difference -= jnp.where(is_target, 1 - label_smoothing, 0)
             difference -= label_smoothing / vocabulary

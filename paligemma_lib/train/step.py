@@ -41,6 +41,7 @@ def make_train_step(
     mesh: Mesh,
     microbatches: int = 1,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns `state, metrics = step(state, batch)`.
 
@@ -60,7 +61,7 @@ def make_train_step(
       mesh: as `sharding.make_mesh` returns it.
       microbatches: into how many parts a batch is divided that are computed one after the other,
         to need less memory.
-      label_smoothing: see `loss.token_losses`.
+      label_smoothing, z_loss: see `loss.token_losses`.
 
     Raises:
       ValueError: (the step) a batch cannot be divided among devices and microbatches.
@@ -72,7 +73,8 @@ def make_train_step(
         supervised = jnp.sum(batch["loss_weight"], dtype=jnp.float32)
 
         def loss_of_part(trained: Pieces, part: Metrics) -> jax.Array:
-            nll, weight = token_losses(config, merge(trained, frozen), part, label_smoothing)
+            params = merge(trained, frozen)
+            nll, weight = token_losses(config, params, part, label_smoothing, z_loss)
             # A batch without any weight has loss 0.
             return scale * jnp.sum(nll * weight) / jnp.maximum(supervised, 1e-9)
 
