@@ -22,6 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ELSEWHERE = ("pip", "pytest", "pre-commit", "streamlit", "gcloud", "cd")
 NOT_HERE = (
     "python examples/finetune.py",  # one of the two commands
+    "paligemma finetune",  # the same; both names stand in running text, as does the next
+    "paligemma plan",
+    "python benchmarks/on_accelerator.py --out results",  # wants an accelerator
     "tfds build",  # downloads
     "python tests/fault_driver.py",  # an hour; test_faults.py has some of it
     "tfds build --imports=flickr8k_tfds flickr8k_tfds",

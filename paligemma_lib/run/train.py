@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.metrics.tensorboard import SummaryWriter
 
 from paligemma_lib.batch import Batch
 from paligemma_lib.data.batches import Batches
@@ -22,6 +21,7 @@ from paligemma_lib.report import ParameterGroup
 from paligemma_lib.run.assembly import optimizer_of, train_step_of, trainable_of
 from paligemma_lib.run.batching import train_batches_of
 from paligemma_lib.run.prepare import Prepared
+from paligemma_lib.run.tensorboard_writer import TensorBoardWriter
 from paligemma_lib.run.validate import Validation
 from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.termination import Termination
@@ -79,7 +79,7 @@ def train(prepared: Prepared) -> Outcome:
                 total_steps=total_steps,
                 steps_per_epoch=steps_per_epoch,
                 first_step=first_step,
-                writer=SummaryWriter(str(prepared.workdir)) if is_main else None,
+                writer=TensorBoardWriter(str(prepared.workdir)) if is_main else None,
                 silent=not is_main,
             ) as progress,
         ):

@@ -33,7 +33,7 @@ _RECENT = 20  # steps that the shown speed is of
 
 
 class Writer(Protocol):
-    """What TensorBoard's writers have, such as `flax.metrics.tensorboard.SummaryWriter`."""
+    """What TensorBoard's writers have, such as `run.tensorboard_writer.TensorBoardWriter`."""
 
     def scalar(self, tag: str, value: Any, step: int) -> None: ...
 
