@@ -215,7 +215,9 @@ def fill_disk(driver: Driver, run: Run) -> str:
             if not started.reached(mark):
                 started.expect(0)
                 return ""
-            started.expect(1, "(OSError|paligemma finetune): .*([Nn]o space left|could not be written)")
+            started.expect(
+                1, "(OSError|paligemma finetune): .*([Nn]o space left|could not be written)"
+            )
     finally:
         filler.unlink(missing_ok=True)
     return f"in {mark.replace('-', ' ')}, but for {leave >> 10} KiB"

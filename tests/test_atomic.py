@@ -94,7 +94,7 @@ class Unsteady:
 
 
 def test_storage_that_fails_now_and_then_gets_the_file_all_the_same(monkeypatch, caplog):
-    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retries, "_sleep", lambda seconds: None)
     path = Unsteady(OSError(errno.EIO, "broken pipe"), TimeoutError(errno.ETIMEDOUT, "late"))
     with whole_file(path) as file:
         file.write(b"all of it")

@@ -3,6 +3,7 @@
 import errno
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tensorflow as tf
@@ -24,10 +25,12 @@ LASTING = [
     tf.errors.NotFoundError(None, None, "404"),
     ValueError("DATA_LOSS: Error reading manifest"),
     ValueError("UNAVAILABLE"),  # somebody's word, not a code
+    KeyboardInterrupt(),
+    SystemExit(143),
 ]
 
 
-def failing(times: int, error: Exception):
+def failing(times: int, error: BaseException):
     """A function that fails so often, and the list of its calls."""
     calls = []
 
@@ -66,12 +69,27 @@ def test_patience_ends():
 
 def test_the_intervals_grow(monkeypatch):
     slept = []
-    monkeypatch.setattr(retries.time, "sleep", slept.append)
+    monkeypatch.setattr(retries, "_sleep", slept.append)
     function, _ = failing(len(retries.DELAYS), PASSING[0])
     patiently(function, "a.tfrecord")
     for delay, seconds in zip(retries.DELAYS, slept, strict=True):
         assert delay / 2 <= seconds <= delay
     assert 90 < sum(retries.DELAYS) < 180
+
+
+def test_nobody_waits_once_the_process_has_been_asked_to_end():
+    function, calls = failing(9, PASSING[0])
+    with ThreadPoolExecutor() as reader:
+        read = reader.submit(patiently, function, "a.tfrecord", delays=(100, 100))
+        while not calls:
+            time.sleep(0.01)
+        assert not read.done()
+        retries.hurry(True)
+        try:
+            assert isinstance(read.exception(timeout=30), OSError)
+        finally:
+            retries.hurry(False)
+    assert len(calls) == 3
 
 
 def test_a_stall_is_told_with_what_is_waited_for(monkeypatch, caplog):

@@ -2,10 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 
 import jax
 import pytest
+from process_cases import ENVIRONMENT
 
 from paligemma_lib import sharding
 from paligemma_lib.runtime import termination
@@ -45,6 +49,47 @@ def test_sigterm_after_the_last_question_is_passed_on(handled):
         os.kill(os.getpid(), signal.SIGTERM)
         assert handled == []
     assert handled == [signal.SIGTERM]
+
+
+def test_between_sigterm_and_the_agreement_no_read_waits(handled, monkeypatch):
+    hurried = []
+    monkeypatch.setattr(termination, "hurry", hurried.append)
+    with Termination(MESH) as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert hurried == [True]
+        assert asked.agreed()
+        assert hurried == [True, False]
+
+
+FAILING = """
+    import errno, os, signal, sys, threading
+    from concurrent.futures import ThreadPoolExecutor
+    import jax
+    from paligemma_lib import sharding
+    from paligemma_lib.runtime.retries import patiently
+    from paligemma_lib.runtime.termination import Termination, exit_on_sigterm
+
+    def read():
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        raise OSError(errno.EIO, "Input/output error")
+
+    exit_on_sigterm()
+    with ThreadPoolExecutor() as reader:
+        if sys.argv[1] == "before":
+            reader.submit(patiently, read, "a.tfrecord").result()
+        with Termination(sharding.make_mesh()):
+            reader.submit(patiently, read, "a.tfrecord").result()
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "in"])
+def test_sigterm_does_not_wait_for_storage_that_fails(when):
+    start = time.monotonic()
+    command = [sys.executable, "-c", textwrap.dedent(FAILING), when]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == EXIT_CODE, result.stderr[-3000:]
+    assert "a.tfrecord: [Errno 5] Input/output error; trying again for 122 s" in result.stderr
+    assert time.monotonic() - start < 60  # of which JAX takes most
 
 
 class Fragile:

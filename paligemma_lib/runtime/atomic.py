@@ -5,6 +5,9 @@ with whole_file(path_of("gs://bucket/run/params.npz")) as file:
 with whole_folder(Path("my-captioner")) as partial:
     (partial / "config.json").write_text("{}")
 remove_partial(Path("runs"))                # what a killed process has left there
+
+No kept library does it: etils' paths write in place, and what fsspec commits is moved from another
+folder, perhaps of another disk, and not synced.
 """
 
 import contextlib

@@ -6,6 +6,7 @@ The processes meet on the loopback interface; process k uses the k-th GPU, where
 Their output comes through as it is. SIGTERM, Ctrl-C and SIGHUP go on to all of them. When one
 fails, it is named, the others have twenty seconds to end by themselves, and its exit code is the
 launcher's. When one ends well, the others have a minute: `processes.joined` has them end together.
+JAX has no launcher; mpirun and srun start processes that it knows, where they are installed.
 """
 
 import argparse

@@ -3,7 +3,8 @@
     data = patiently(lambda: read(path), path)
 
 What fails for a reason that may pass is tried again, at growing intervals, for about two minutes;
-a warning tells of the first failure. Whatever takes long is told too, with its name.
+a warning tells of the first failure. Whatever takes long is told too, with its name. Tenacity could
+do the trying, in more lines; which errors may pass, and what stalls without one, no library knows.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _LASTING = {
 _PASSING_CODES = (2, 4, 10, 14)  # of TensorFlow: unknown, deadline exceeded, aborted, unavailable
 _PASSING_NAMES = re.compile(r"\b(DEADLINE_EXCEEDED|ABORTED|UNAVAILABLE):")  # in TensorStore's words
 
+_hurried = False  # whether the process has been asked to end, see `hurry`
 _running: dict[int, tuple[float, str]] = {}  # what goes on: since when, and its name
 _start_lock = threading.Lock()
 _reminder: threading.Thread | None = None
@@ -59,9 +61,19 @@ def patiently(function: Callable[[], T], what: str, delays: Sequence[float] = DE
                 raise
             if number == 0:
                 _log.warning("%s: %s; trying again for %.0f s", what, error, sum(delays))
-        time.sleep(delay * random.uniform(0.5, 1.0))  # not all processes at the same moment
+        _sleep(delay * random.uniform(0.5, 1.0))  # not all processes at the same moment
     with watched(what):
         return function()
+
+
+def hurry(asked: bool) -> None:
+    """Has all threads try without delays, because the process has been asked to end; or not.
+
+    A reader in another thread would have the end wait for two minutes. A signal handler may call
+    this: nothing is locked, as a `threading.Event` would be.
+    """
+    global _hurried
+    _hurried = asked
 
 
 def may_pass(error: Exception) -> bool:
@@ -71,6 +83,12 @@ def may_pass(error: Exception) -> bool:
     if (code := getattr(error, "error_code", None)) is not None:
         return code in _PASSING_CODES
     return bool(_PASSING_NAMES.search(str(error)))
+
+
+def _sleep(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not _hurried and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _LOOK))
 
 
 @contextlib.contextmanager
