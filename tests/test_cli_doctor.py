@@ -1,79 +1,43 @@
-"""The doctor and the run that it is asked about: the same checks, on what is left of it too."""
+"""`paligemma doctor`: a line for each check, exit codes, and each of several processes."""
 
+import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from finetune_cases import finetune, leave_record, of, setup_of, tiny_run, write_config
-from process_cases import ENVIRONMENT, TIMEOUT
+from process_cases import ENVIRONMENT, ROOT, TIMEOUT
+from run_cases import write_run
 
 from paligemma_lib.cli import doctor, main
-from paligemma_lib.run import DataConfig, RunConfig, Setup, checks, prepare
+from paligemma_lib.run import checks
 from paligemma_lib.runtime import launch
-from paligemma_lib.train.identity import CHECKPOINTS
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    return tiny_run(tmp_path_factory.mktemp("doctor"))
-
-
-def test_each_check_stops_the_run_before_it_makes_anything(config, tmp_path, monkeypatch):
-    for name in checks.CHECKS:
-
-        def fail(setup, name=name):
-            raise ValueError(f"{name} is wrong")
-
-        with monkeypatch.context() as patch:
-            patch.setitem(checks.CHECKS, name, fail)
-            with pytest.raises(ValueError, match=f"a check fails:\n  {name}: {name} is wrong$"):
-                finetune(of(config, tmp_path / "run"))
-        assert list(tmp_path.iterdir()) == []
-
-
-def test_a_workdir_of_another_run_is_told_before_parameters_are_loaded(
-    config, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(prepare, "load_params", lambda *_: pytest.fail("parameters were loaded"))
-    before = of(config, tmp_path)
-    leave_record(
-        tmp_path / CHECKPOINTS, 4, {"config": setup_of(before).config.to_dict(), "params": "5f0c"}
-    )
-    assert "GiB" in checks.workdir(setup_of(before))
-    other = of(config, tmp_path, seed=1)
-    message = r"holds a run with another configuration, at step 4:\n  config.seed: was 0, is 1\n"
-    with pytest.raises(ValueError, match=message):
-        checks.workdir(setup_of(other))
-    with pytest.raises(ValueError, match=message):
-        finetune(other)
-    assert "GiB" in checks.workdir(setup_of(of(other, tmp_path, may_differ=("seed",))))
-
-
-def test_what_a_killed_build_has_left_is_no_data(tmp_path):
-    data = DataConfig(kind="sample", name="40")
-    setup = Setup(RunConfig(workdir=str(tmp_path), data=data))
-    for version, to_come in (("incomplete.H0VW5D_1.0.0", True), ("1.0.0", False)):
-        folder = tmp_path / "tfds-40" / "flickr8k_tfds" / "original" / version
-        folder.mkdir(parents=True)
-        (folder / "dataset_info.json").touch()
-        assert setup.data_to_come is to_come
+def tiny(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
-def said(capsys, monkeypatch):
+def said(capsys, monkeypatch, tmp_path):
+    """Runs the command in an empty folder."""
     monkeypatch.setattr(doctor, "TIMEOUT", 60.0)
+    monkeypatch.chdir(tmp_path)
 
-    def run(*words):
-        code = main(["doctor", *words])
+    def run(*argv):
+        code = main(["doctor", *argv])
         return code, capsys.readouterr().out.splitlines()
 
     return run
 
 
-def test_alone_it_looks_at_the_demo(said, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def failed(lines):
+    return [line.split()[1] for line in lines if line.startswith("FAIL")]
+
+
+def test_without_arguments_the_demo_and_so_the_installation_is_looked_at(said, tmp_path):
     code, lines = said()
     assert code == 0, lines
     assert lines[-1] == "everything is in place"
@@ -84,36 +48,91 @@ def test_alone_it_looks_at_the_demo(said, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_everything_that_fails_is_told(said, config, tmp_path):
-    file = write_config(of(config, tmp_path / "run"), tmp_path / "config.py")
-    code, lines = said(f"--config={file}", "--config.text_len=8")
+def test_what_a_run_names_is_looked_at(said, tiny, tmp_path):
+    folder = tiny.data.train
+    words = [f"--config.data.{split}={folder}" for split in ("train", "validation", "test")]
+    words += [
+        f"--config.model.checkpoint={tiny.model.checkpoint}",
+        f"--config.model.tokenizer={tiny.model.tokenizer}",
+        f"--config.workdir={tmp_path}",
+        "--config.data.kind=folder",
+        "--config.batch_size=4",
+    ]
+    code, lines = said(*words)
+    assert code == 0, lines
+    assert any("train 12, validation 12, test 12 pictures" in line for line in lines)
+    code, lines = said(*words, "--config.text_len=8")
     assert code == 1
     assert lines[-1] == f"1 of {len(checks.CHECKS)} checks failed"
-    assert [line.split()[1] for line in lines if line.startswith("FAIL")] == ["texts"]
-    code, lines = said(f"--config={file}", "--config.text_len=8", "--config.data.test=no.jsonl")
-    assert [line.split()[1] for line in lines if line.startswith("FAIL")] == ["data", "texts"]
+    assert failed(lines) == ["texts"]
+
+
+def test_a_file_of_a_config_and_changes_of_it(said, capsys, tmp_path):
+    config = ROOT / "examples" / "configs" / "demo.py"
+    workdir = f"--config.workdir={tmp_path / 'run'}"
+    code, lines = said(f"--config={config}", workdir)
+    assert code == 0, lines
+    assert any("1,500 pictures, to be drawn" in line for line in lines)
+    assert main(["doctor", f"--config={config}", workdir, "--config.batch_size=33"]) == 2
+    assert "batch_size=33: expected a multiple of microbatches" in capsys.readouterr().err
+    code, lines = said(f"--config={config}", workdir, "--config.stages[0].trainable=lora")
+    assert code == 1
+    assert failed(lines) == ["trainable", "memory", "workdir"]
+    assert sum("cannot be told: see trainable" in line for line in lines) == 2  # the same cause
+    assert lines[-1] == f"3 of {len(checks.CHECKS)} checks failed"
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("words", [["--confg=x.py"], ["--config.batch_siz=3"], ["--checkpoint=a"]])
-def test_wrong_commands(words, capsys):
+def test_a_control_character_does_not_reach_the_terminal(said, tmp_path):
+    code, lines = said("--config.model.checkpoint=no\x1b[31mwhere.npz")
+    assert code == 1
+    assert "\x1b" not in "".join(lines) and "no?[31mwhere.npz" in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--confg=x.py"], "--confg=x.py"),
+        (["--batch-size=3"], "--batch-size=3"),
+        (["--config=a.py"], "there is no such file, and no such recipe"),
+        (["--config.batch_siz=3"], "there is no such field; did you mean batch_size?"),
+        (["--config.batch_size=many"], "batch_size='many': expected a valid integer"),
+        (["--processes=many"], "invalid int value: 'many'"),
+        (["more"], "more"),
+    ],
+)
+def test_what_is_asked_wrongly(words, told, capsys):
     assert main(["doctor", *words]) == 2
-    assert "Traceback" not in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert told in err and "see paligemma doctor --help" in err
+    assert "Traceback" not in err and len(err.splitlines()) <= 4
+
+
+def test_all_wrong_fields_are_told_at_once(capsys):
+    words = ["--config.batch_siz=3", "--config.epochs=-1", "--config.data.kind=csv"]
+    assert main(["doctor", *words]) == 2
+    err = capsys.readouterr().err
+    assert "demo has 3 problems:" in err
+    assert "batch_siz:" in err and "epochs=-1.0:" in err and "data.kind='csv':" in err
 
 
 @pytest.mark.slow
-def test_the_command_takes_seconds(tmp_path):
-    command = [sys.executable, "-m", "paligemma_lib", "doctor", "--cpu"]
+def test_the_command_takes_seconds_and_other_libraries_say_nothing(tmp_path):
+    command = [sys.executable, "-m", "paligemma_lib", "doctor", "--config=demo", "--cpu"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [*command, f"--config.workdir={tmp_path}"],
-        env=ENVIRONMENT,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=250,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == len(checks.CHECKS) + 1
     # Of the processor, since this machine does other things besides.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
 

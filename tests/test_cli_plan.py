@@ -1,11 +1,12 @@
-"""`paligemma plan`: what is compiled, what is printed, on a compiler that is made up."""
+"""`paligemma plan`: models by name, what is compiled, what is printed, on a made-up compiler."""
 
 import pytest
+from process_cases import ROOT
 
 import paligemma_lib as pg
 from paligemma_lib import planning
 from paligemma_lib.cli import main
-from paligemma_lib.planning import Compiled, Decoding, Training
+from paligemma_lib.planning import Compiled, Decoding, Training, slices
 from paligemma_lib.run import Setup, load
 
 
@@ -16,7 +17,8 @@ def compiled(monkeypatch):
 
     def compile_job(job):
         jobs.append(job)
-        fits = job.topology != "v5e:2x4" or job.work.config.fsdp != 1
+        whole = isinstance(job.work, Training) and job.work.config.fsdp == 1
+        fits = job.topology != "v5e:2x4" or not whole
         return Compiled(
             fits, "" if fits else "needs 17.0 GiB, 1.2 more than the 15.75 GiB of a device",
             peak=(8 if fits else 17) << 30, limit=int(15.75 * 2**30), flops=197e12,
@@ -28,8 +30,7 @@ def compiled(monkeypatch):
 
 
 def run(*words):
-    """Runs the command."""
-    return main(["plan", "--config=pod", *words])
+    return main(["plan", *words])
 
 
 def model_named(*changes):
@@ -48,9 +49,12 @@ def test_a_new_model_has_the_vocabulary_of_its_tokenizer():
     assert model_named("checkpoint=", "vocab_size=2048").language.vocab_size == 2048
 
 
-def test_a_model_that_is_none_is_refused():
+def test_a_model_that_is_none_is_refused(capsys):
+    name = "google/paligemma/jax/paligemma-4b-pt-224"
     with pytest.raises(ValueError, match="of no published model"):
-        model_named("checkpoint=google/paligemma/jax/paligemma-4b-pt-224")
+        model_named(f"checkpoint={name}")
+    assert run(f"--config.model.checkpoint={name}") == 1
+    assert "paligemma plan: " in (err := capsys.readouterr().err) and "no published model" in err
 
 
 def test_split_and_whole_weights_are_compared_on_each_topology(compiled, capsys):
@@ -66,6 +70,15 @@ def test_split_and_whole_weights_are_compared_on_each_topology(compiled, capsys)
     assert "paligemma-3b-pt-224, 224 pixels: a step of 512 examples" in out
 
 
+def test_weights_that_are_split_otherwise_are_compared_too(compiled):
+    assert run("--config.fsdp=4", "--slices=2") == 0
+    assert [job.work.config.fsdp for job in compiled] == [4, 1]
+    assert {job.slices for job in compiled} == {2}
+    compiled.clear()
+    assert run("--config.fsdp=1", "--topology=v6e:2x4") == 0
+    assert [job.work.config.fsdp for job in compiled] == [1]
+
+
 def test_no_batch_is_small_enough_for_weights_that_are_too_large(monkeypatch, capsys):
     refused = Compiled(False, "needs 20 GiB", arguments=20 << 30, peak=20 << 30, limit=16 << 30)
     monkeypatch.setattr(planning, "compile_job", lambda job: refused)
@@ -77,17 +90,19 @@ def test_no_batch_is_small_enough_for_weights_that_are_too_large(monkeypatch, ca
 
 
 def test_every_stage_is_compiled(compiled, tmp_path):
-    config = tmp_path / "two.py"
+    config = tmp_path / "configs" / "two.py"
+    config.parent.mkdir()
     config.write_text(
-        "from paligemma_lib.run.recipes import pod\n\n"
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'examples')!r})\n"
+        "from configs import pod\n\n"
         "def get_config():\n    config = pod.get_config()\n"
         "    config.stages = ({'from_step': 0, 'trainable': 'attention'},\n"
         "        {'from_step': 9, 'trainable': ('llm', 'projector'), 'top_layers': 0})\n"
         "    return config\n"
     )
-    assert main(["plan", f"--config={config}", "--topology=v6e:2x4"]) == 0
-    assert [job.work.stage for job in compiled] == [0, 0, 1, 1]
-    assert compiled[-1].work.config.stages[1].trainable == ("llm", "projector")
+    assert run(f"--config={config}", "--topology=v6e:2x4") == 0
+    patterns = [job.work.config.stages[job.work.stage].trainable for job in compiled]
+    assert patterns == [("attention",)] * 2 + [("llm", "projector")] * 2
 
 
 def test_decoding_compares_layouts(compiled, capsys):
@@ -96,6 +111,10 @@ def test_decoding_compares_layouts(compiled, capsys):
     assert {job.work.layout for job in compiled} == {"replicated", "tensor", "fsdp"}
     assert {(job.slices, job.work.config.max_new_tokens) for job in compiled} == {(2, 20)}
     assert "256 captions of 20 tokens" in capsys.readouterr().out
+    compiled.clear()
+    assert run("--decode", "--batch_size=8") == 0
+    assert {job.work.config.decode_batch_size for job in compiled} == {8}
+    assert {job.work.config.batch_size for job in compiled} == {256}
 
 
 def test_nothing_that_fits_is_an_exit_code(monkeypatch, capsys):
@@ -114,10 +133,33 @@ def test_a_search_ends_with_arguments_of_finetune(compiled, capsys):
     assert batch_size.startswith("--config.batch_size=")
     assert (microbatches, fsdp) == ("--config.microbatches=1", "--config.fsdp=0")
     assert remat.startswith("--config.model.remat=")
+    found = load("pod", [batch_size, microbatches, remat, fsdp])  # they are fields
+    assert found.fsdp == 0
 
 
-def test_errors_are_told_without_a_traceback(capsys):
-    assert run("--topology=v5e-8") == 1
-    assert "such as v5e:2x4" in capsys.readouterr().err
-    assert run("--topolgy=v5e:2x4") == 2
-    assert "Traceback" not in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--topology=v5e-8"], "such as v5e:2x4"),
+        (["--topology=v6e:2x4,v5e-8"], "such as v5e:2x4"),
+        (["--topology="], "such as v5e:2x4"),
+        (["--slices=0"], "with 0 slices is none"),
+        (["--topolgy=v5e:2x4"], "--topolgy"),
+        (["--batch_size=0"], "batch_size=0: expected greater than or equal to 1"),
+        (["--batch_size=many"], "invalid int value: 'many'"),
+        (["--batch_size=3", "--config.microbatches=2"], "batch_size=3: expected a multiple of"),
+        (["--decode", "--batch_size=-1"], "decode_batch_size=-1: expected greater than or"),
+        (["--config.batch_siz=3"], "did you mean batch_size?"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_before_anything_is_compiled(words, told, compiled, capsys):
+    assert run(*words) == 2
+    out, err = capsys.readouterr()
+    assert (out, compiled) == ("", [])
+    assert told in err and "Traceback" not in err
+
+
+def test_a_compiler_that_is_not_installed_is_an_error_with_its_cure(monkeypatch, capsys):
+    monkeypatch.setattr(slices.importlib.util, "find_spec", lambda name: None)
+    assert run("--topology=v5e:2x4", "--config.model.checkpoint=nano") == 1
+    assert "needs libtpu, which is not installed: pip install" in capsys.readouterr().err

@@ -1,7 +1,8 @@
-"""Several runs side by side: which is best, and that none is made twice."""
+"""`paligemma sweep`: which run is best, that none is made twice, and what is wrong told before."""
 
 import json
 import subprocess
+import sys
 
 import pytest
 
@@ -23,24 +24,35 @@ def runs(monkeypatch):
 
     def run(command):
         commands.append(command)
-        value = command[-2].rpartition("=")[2]
+        words = dict(word.partition("=")[::2] for word in command if "=" in word)
+        value = command[-2 - ("--cpu" in command)].rpartition("=")[2]
         if value == "9":
             return subprocess.CompletedProcess(command, 3)
-        finished(sweep.Path(command[-1].partition("=")[2]), [3.0, float(value) + 1], float(value))
+        if value == "15":
+            return subprocess.CompletedProcess(command, 143)
+        workdir = sweep.Path(words["--config.workdir"])
+        finished(workdir, [3.0, float(value) + 1], float(value))
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(sweep.subprocess, "run", run)
     return commands
 
 
-def test_every_value_gets_a_run_with_what_else_was_given(runs, tmp_path, capsys):
-    config = tmp_path / "my.py"
-    config.write_text("from paligemma_lib.run import base_config as get_config\n")
-    argv = ["optimizer.learning_rate", "0.5", "0.01", "--folder", str(tmp_path)]
-    assert main(["sweep", *argv, f"--config={config}", "--config.seed=3"]) == 0
-    assert [command[1:-1] for command in runs] == [
-        ["-m", "paligemma_lib", "finetune", f"--config={config}", "--config.seed=3",
-         f"--config.optimizer.learning_rate={value}"]
+@pytest.fixture
+def swept(tmp_path):
+    return lambda *words: main(["sweep", *words, "--folder", str(tmp_path)])
+
+
+def test_every_value_gets_a_run_with_what_else_was_given(runs, swept, tmp_path, capsys):
+    (tmp_path / "my.py").write_text(
+        "from paligemma_lib.run import base_config as get_config\n__all__ = ['get_config']\n"
+    )
+    config = f"--config={tmp_path / 'my.py'}"
+    field = "optimizer.learning_rate"
+    assert swept(field, "0.5", "0.01", config, "--config.epochs", "2") == 0
+    assert runs == [
+        [sys.executable, "-m", "paligemma_lib", "finetune", config, "--config.epochs=2",
+         f"--config.{field}={value}", f"--config.workdir={tmp_path / f'{field}={value}'}"]
         for value in ("0.5", "0.01")
     ]  # fmt: skip
     rows = capsys.readouterr().out.splitlines()
@@ -51,10 +63,22 @@ def test_every_value_gets_a_run_with_what_else_was_given(runs, tmp_path, capsys)
     assert "log10 of optimizer.learning_rate" in page
 
 
-def test_finished_runs_are_not_repeated_and_a_failure_ends_it(runs, tmp_path):
+def test_the_demo_is_what_is_swept_by_default(runs, swept):
+    assert swept("seed", "1", "2", "--cpu") == 0
+    assert [command[4] for command in runs] == ["--config=demo"] * 2
+    assert all(command[-1] == "--cpu" for command in runs)
+
+
+def test_finished_runs_are_not_repeated_and_a_failure_ends_it(runs, swept, tmp_path, capsys):
     finished(tmp_path / "seed=1", [2.0], 0.1)
-    assert main(["sweep", "seed", "1", "9", "2", "--folder", str(tmp_path)]) == 1
+    assert swept("seed", "1", "9", "2") == 1
     assert [command[-2] for command in runs] == ["--config.seed=9"]
+    assert "seed=9 ended with 3" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_stops_the_sweep_with_the_same_code(runs, swept):
+    assert swept("seed", "15", "2") == 143
+    assert len(runs) == 1
 
 
 def test_what_is_no_number_is_plotted_in_the_order_given():
@@ -62,14 +86,29 @@ def test_what_is_no_number_is_plotted_in_the_order_given():
     assert sweep.places("batch_size", ["8", "16"]) == ([8, 16], "batch_size")
 
 
-@pytest.mark.parametrize("values", [["1", "1"], ["a/b"]])
-def test_values_that_cannot_name_folders_are_refused(values, tmp_path):
-    assert main(["sweep", "seed", *values, "--folder", str(tmp_path)]) == 2
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["seed", "1", "1"], "a value is given twice: 1 1"),
+        (["seed", "a/b"], "'a/b' cannot name the folder of a run"),
+        (["seed", ""], "'' cannot name the folder of a run"),
+        (["seed"], "the following arguments are required: values"),
+        (["sed", "1", "2"], "sed: there is no such field; did you mean seed?"),
+        (["learning_rate", "1"], "did you mean optimizer.learning_rate?"),
+        (["seed", "1", "two"], "seed='two': expected a valid integer"),
+        (["batch_size", "8", "9"], "batch_size=9: expected a multiple of microbatches"),
+        (["seed", "1", "2", "--config.epoch=1"], "epoch: there is no such field"),
+        (["seed", "1", "2", "--config=no.py"], "there is no such file, and no such recipe"),
+        (["seed", "1", "2", "--confg=demo"], "--confg=demo"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_before_the_first_run(words, told, runs, swept, capsys):
+    assert swept(*words) == 2
+    out, err = capsys.readouterr()
+    assert (out, runs) == ("", [])
+    assert told in err and "Traceback" not in err
 
 
-def test_what_no_run_takes_is_told_before_the_first(runs, tmp_path, capsys):
-    assert main(["sweep", "sed", "1", "2", "--folder", str(tmp_path)]) == 2
-    assert "sed: there is no such field; did you mean seed?" in capsys.readouterr().err
-    assert main(["sweep", "seed", "1", "few", "--folder", str(tmp_path)]) == 2
-    assert "seed='few': expected a valid integer" in capsys.readouterr().err
-    assert runs == []
+def test_a_folder_is_asked_for(runs, capsys):
+    assert main(["sweep", "seed", "1", "2"]) == 2
+    assert "--folder" in capsys.readouterr().err and runs == []

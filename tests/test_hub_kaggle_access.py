@@ -13,7 +13,8 @@ from paligemma_lib.hub import kaggle_access
 from paligemma_lib.run import ModelConfig, RunConfig, Setup, checks
 
 
-def setup(checkpoint=HANDLE):
+def naming(checkpoint):
+    """A run of such a checkpoint."""
     return Setup(RunConfig(model=ModelConfig(checkpoint=checkpoint)))
 
 
@@ -27,22 +28,22 @@ def server(monkeypatch, tmp_path):
 
 
 def test_what_this_account_may_have_is_not_downloaded(server, tmp_path):
-    assert checks.kaggle(setup()) == "licence accepted, 6.0 GiB to download"
+    assert checks.kaggle(naming(HANDLE)) == "licence accepted, 6.0 GiB to download"
     assert server.asked[-1] == "DownloadModelInstanceVersion"
     assert not (tmp_path / "cache").exists()
-    assert checks.kaggle(setup("nano")) == "not needed"
+    assert checks.kaggle(naming("nano")) == "not needed"
 
 
 def test_a_licence_not_accepted(server):
     server.status, server.refused = 403, "DownloadModelInstanceVersion"
     with pytest.raises(PermissionError, match="kaggle.com/models/google/paligemma .* accept the"):
-        checks.kaggle(setup())
+        checks.kaggle(naming(HANDLE))
 
 
 def test_no_credentials(server, monkeypatch):
     monkeypatch.delenv("KAGGLE_USERNAME")
     with pytest.raises(PermissionError, match="no valid Kaggle credentials"):
-        checks.kaggle(setup())
+        checks.kaggle(naming(HANDLE))
     assert server.asked == []
 
 
@@ -52,26 +53,26 @@ def test_credentials_that_others_can_read_or_that_are_damaged(server, tmp_path, 
     file.write_text(json.dumps({"username": "somebody", "key": "secret"}))
     monkeypatch.delenv("KAGGLE_USERNAME")
     file.chmod(0o644)
-    assert checks.kaggle(setup()).endswith(f"your credentials: chmod 600 {file}")
+    assert checks.kaggle(naming(HANDLE)).endswith(f"your credentials: chmod 600 {file}")
     file.chmod(0o600)
-    assert checks.kaggle(setup()).endswith("to download")
+    assert checks.kaggle(naming(HANDLE)).endswith("to download")
     file.write_text("{")
     with pytest.raises(ValueError, match="Invalid Kaggle credentials file"):
-        checks.kaggle(setup())
+        checks.kaggle(naming(HANDLE))
 
 
 def test_a_model_without_one_file_of_weights_or_without_room(server):
     server.usage.free = 5 * GIB
     with pytest.raises(OSError, match="6.0 GiB, and 5.0 GiB are free"):
-        checks.kaggle(setup())
+        checks.kaggle(naming(HANDLE))
     server.files = server.files[1:]
     with pytest.raises(FileNotFoundError, match="has 0 .npz files, expected one: README.md"):
-        checks.kaggle(setup())
+        checks.kaggle(naming(HANDLE))
 
 
 def test_a_model_that_is_not_here_is_known_by_its_name(monkeypatch):
     monkeypatch.setattr(kaggle_access, "kept", lambda handle: None)
-    away = setup()
+    away = naming(HANDLE)
     assert away.to_come
     assert away.model.language == pg.model.variants.paligemma_3b().language
     assert "to be downloaded" in checks.checkpoint(away)

@@ -1,60 +1,130 @@
-"""Every config that comes with the library: it loads, and its values work."""
+"""Recipes of the library, the thin files of examples/configs, and files in the old style."""
 
-import dataclasses
-import importlib
-import textwrap
+import runpy
+import sys
 
 import pytest
-from configs import base
+from process_cases import ROOT
 
 import paligemma_lib as pg
-from paligemma_lib.run import RECIPES, load
+from paligemma_lib.checkpoint.configuration import MODELS
+from paligemma_lib.run import RECIPES, ConfigError, RunConfig, load
 from paligemma_lib.run.assembly import optimizer_of, trainable_of
-from paligemma_lib.run.config import RunConfig
+
+CONFIGS = ROOT / "examples" / "configs"
+OLD = '''"""A run of somebody's, written when the configs lay in examples."""
+
+from configs import base
+
+
+def get_config():
+    """Returns the run."""
+    config = base.get_config()
+    config.workdir = "mine"
+    config.data.train = "train[:100]"
+    config.stages = (
+        {"from_step": 0, "trainable": "attention"},
+        {"from_step": 9, "trainable": ("llm", "projector"), "top_layers": 2},
+    )
+    config.epochs = 3
+    config.optimizer.learning_rate = 1e-4
+    config.may_differ = ("epochs",)
+    return config
+'''
+
+
+@pytest.fixture(autouse=True)
+def fresh_imports(monkeypatch):
+    """A config finds others of its folder, in whichever folder that is."""
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if not each.endswith("/examples")])
+    for name in [each for each in sys.modules if each.partition(".")[0] == "configs"]:
+        monkeypatch.delitem(sys.modules, name)
+    yield
+    for name in [each for each in sys.modules if each.partition(".")[0] == "configs"]:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_has_values_that_work(name):
+def test_a_recipe_names_values_that_work(name):
     config = load(name)
-    model = getattr(pg.model.variants, config.model.name)()
+    model = MODELS[config.model.name]()
     for stage in config.stages:
-        assert pg.trainable.trained_rows(pg.model.abstract_params(model), trainable_of(stage))
+        found = pg.trainable.trained_rows(pg.model.abstract_params(model), trainable_of(stage))
+        assert found
     optimizer_of(config, total_steps=100)
+    assert config.model.dtype in pg.model.variants.DTYPES
+    assert config.model.remat in pg.model.variants.REMAT
+    assert config.batch_size % config.microbatches == 0
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_it_is_still_found_where_it_was(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
-    assert pg.run.from_config_dict(config) == load(name)
+def test_a_recipe_has_every_field_and_no_other(name):
+    made = runpy.run_path(f"{pg.run.recipes.__path__[0]}/{name}.py")["get_config"]()
+
+    def fields(values):
+        return {key: fields(each) if hasattr(each, "items") else None
+                for key, each in values.items()}  # fmt: skip
+
+    assert fields(made) == fields(RunConfig().to_dict())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_thin_file_of_the_examples_is_the_same_run(name):
+    assert load(str(CONFIGS / f"{name}.py")) == load(name)
+
+
+def test_the_base_of_the_examples_is_the_default_run():
+    assert load(str(CONFIGS / "base.py")) == RunConfig()
+    assert {each.stem for each in CONFIGS.glob("*.py")} == {*RECIPES, "base"}
 
 
 def test_no_two_recipes_share_a_workdir():
-    assert len({load(name).workdir for name in RECIPES}) == len(RECIPES)
+    assert len({load(name).workdir for name in RECIPES}) == len(RECIPES) > 5
 
 
-def test_the_defaults_are_those_of_the_dataclass():
-    assert pg.run.from_config_dict(base.get_config()) == RunConfig()
-
-
-def test_a_file_as_it_was_written_before_still_works(tmp_path):
-    """Beside `base.py`, which it imports as its folder's."""
+@pytest.mark.parametrize("base", ["beside", "of the examples"])
+def test_a_file_in_the_old_style_still_works(tmp_path, base):
     folder = tmp_path / "configs"
     folder.mkdir()
-    (folder / "base.py").write_text("from paligemma_lib.run import base_config as get_config\n")
-    (folder / "mine.py").write_text(
-        textwrap.dedent("""
-            from configs import base
+    (folder / "mine.py").write_text(OLD)
+    if base == "beside":
+        (folder / "base.py").write_text((CONFIGS / "base.py").read_text())
+    else:
+        sys.path.append(str(CONFIGS.parent))
+    config = load(str(folder / "mine.py"), ["--config.batch_size=16"])
+    first, second = config.stages
+    assert (first.trainable, first.top_layers) == (("attention",), 0)
+    assert (second.from_step, second.trainable, second.top_layers) == (9, ("llm", "projector"), 2)
+    assert (config.epochs, config.may_differ, config.batch_size) == (3.0, ("epochs",), 16)
+    assert (config.data.train, config.data.kind) == ("train[:100]", "tfds")
+    assert sys.path.count(str(tmp_path)) == 0  # nothing is left behind
 
-            def get_config():
-                config = base.get_config()
-                config.batch_size = 8
-                config.stages = ({"from_step": 0, "trainable": "llm", "top_layers": 2},)
-                config.optimizer.learning_rate = 3e-4
-                return config
-        """)
+
+def test_what_a_file_in_the_old_style_gets_wrong_is_told(tmp_path):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    file = folder / "mine.py"
+    (folder / "base.py").write_text((CONFIGS / "base.py").read_text())
+    file.write_text(OLD.replace("config.epochs", "config.epocs").replace("top_l", "l"))
+    with pytest.raises(ConfigError) as caught:
+        load(str(file))
+    assert sorted(caught.value.problems) == [
+        "epocs: there is no such field; did you mean epochs?",
+        "stages[1].layers: there is no such field; did you mean stages[1].top_layers?",
+    ]
+    file.write_text(OLD.replace("epochs = 3", "epochs = '3'"))  # ml_collections refuses it
+    with pytest.raises(ConfigError, match="a problem:\n  line 15: TypeError: .*epochs"):
+        load(str(file))
+
+
+@pytest.mark.parametrize("rest", ["", ", 'data': {'kind': 'jsonl'}"])
+def test_a_config_of_few_fields_has_the_defaults_of_the_others(tmp_path, rest):
+    (tmp_path / "few.py").write_text(
+        "from ml_collections import ConfigDict\n\ndef get_config():\n"
+        f"    return ConfigDict({{'epochs': 3, 'stages': [{{'trainable': 'all'}}]{rest}}})\n"
     )
-    config = load(str(folder / "mine.py"))
-    assert (config.batch_size, config.optimizer.learning_rate) == (8, 3e-4)
-    assert dataclasses.asdict(config.stages[0]) == {
-        "from_step": 0, "trainable": ("llm",), "top_layers": 2,
-    }  # fmt: skip
+    config = load(str(tmp_path / "few.py"), ["--config.lowercase", "--config.epochs=3.5"])
+    expected = {"epochs": 3.5, "lowercase": True, "stages": [{"trainable": ["all"]}]}
+    if rest:
+        expected["data"] = {"kind": "jsonl"}
+    assert config == pg.run.options.parse(RunConfig, expected)

@@ -1,42 +1,84 @@
-"""What a run must have in common with the one before."""
-
-import dataclasses
+"""What a run must have in common with the checkpoints that it goes on from."""
 
 import pytest
 from finetune_cases import leave_record
+from run_cases import changed
 
-from paligemma_lib.run.config import OptimizerConfig, RunConfig
-from paligemma_lib.run.record import check_record, record_of
-from paligemma_lib.train.identity import CHECKPOINTS
+from paligemma_lib.run import RunConfig, StageConfig
+from paligemma_lib.run.record import allowed_changes, check_record, completed, record_of
+from paligemma_lib.train.identity import CHECKPOINTS, check_run
 
-CONFIG = RunConfig(seed=1, workdir="runs")
-
-
-def left(folder, config=CONFIG, without=()):
-    record = record_of(config, "5f0c")
-    for name in without:
-        del record["config"][name]
-    leave_record(folder / CHECKPOINTS, 4, record)
+CONFIG = RunConfig(stages=(StageConfig(), StageConfig(from_step=4, trainable=("all",))))
 
 
-def test_the_same_run_goes_on(tmp_path):
-    check_record(tmp_path, CONFIG)  # nothing is there yet
-    left(tmp_path)
+@pytest.fixture
+def saved(tmp_path):
+    """Leaves a checkpoint of a run with this config, without some of its fields."""
+
+    def leave(values):
+        leave_record(tmp_path / CHECKPOINTS, 4, {"config": values, "params": "5f0c"})
+        return tmp_path
+
+    return leave
+
+
+def differing(workdir, config):
+    with pytest.raises(ValueError, match="holds a run with another configuration") as caught:
+        check_record(workdir, config)
+    return str(caught.value).splitlines()[1:-1]
+
+
+def test_an_empty_workdir_takes_any_run(tmp_path):
     check_record(tmp_path, CONFIG)
 
 
-def test_what_differs_is_named_and_may_be_allowed(tmp_path):
-    left(tmp_path)
-    other = dataclasses.replace(CONFIG, seed=2, optimizer=OptimizerConfig(learning_rate=1e-3))
-    message = r"config.optimizer.learning_rate: was 5e-05, is 0.001\n  config.seed: was 1, is 2"
-    with pytest.raises(ValueError, match=message):
-        check_record(tmp_path, other)
-    allowed = dataclasses.replace(other, may_differ=("seed", "optimizer.learning_rate"))
-    check_record(tmp_path, allowed)
+def test_the_same_run_goes_on_whatever_its_parameters_are(saved):
+    check_record(saved(CONFIG.to_dict()), CONFIG)
 
 
-def test_an_option_that_is_newer_than_the_checkpoint_had_its_default(tmp_path):
-    left(tmp_path, without=["label_smoothing", "max_skipped"])
-    check_record(tmp_path, CONFIG)
-    with pytest.raises(ValueError, match="config.label_smoothing: was 0.0, is 0.1"):
-        check_record(tmp_path, dataclasses.replace(CONFIG, label_smoothing=0.1))
+def test_what_differs_is_told_and_may_be_allowed(saved):
+    workdir = saved(CONFIG.to_dict())
+    other = changed(CONFIG, seed=1, optimizer={"learning_rate": 1.0}, workdir="elsewhere")
+    assert differing(workdir, other) == [
+        "  config.optimizer.learning_rate: was 5e-05, is 1.0",
+        "  config.seed: was 0, is 1",
+        "  config.workdir: was 'workdir', is 'elsewhere'",
+    ]
+    names = ["optimizer.learning_rate", "seed"]
+    (left,) = differing(workdir, changed(other, may_differ=names))
+    assert left.startswith("  config.workdir")
+    check_record(workdir, changed(other, may_differ=[*names, "workdir"]))
+    assert allowed_changes(CONFIG) == ["config.may_differ"]
+
+
+def test_an_option_that_is_newer_than_the_record_had_its_default(saved):
+    values = CONFIG.to_dict()
+    del values["max_skipped"], values["data"]["mirror"], values["stages"][1]["top_layers"]
+    values["stages"][0]["trainable"] = "attention"  # as older files have it
+    values["epochs"] = 10
+    workdir = saved(values)
+    check_record(workdir, CONFIG)
+    assert differing(workdir, changed(CONFIG, max_skipped=3, data={"mirror": True})) == [
+        "  config.data.mirror: was False, is True",
+        "  config.max_skipped: was 20, is 3",
+    ]
+
+
+def test_an_option_that_is_no_more_is_told_alone(saved):
+    values = CONFIG.to_dict()
+    values["optimizer"]["momentum"] = 0.9
+    del values["max_skipped"], values["data"]["mirror"]
+    assert differing(saved(values), CONFIG) == ["  config.optimizer.momentum: was 0.9, is None"]
+
+
+def test_a_record_of_something_else_is_told_too(saved):
+    assert completed({"params": "5f0c"}) == record_of(RunConfig(), "5f0c")
+    values = {**CONFIG.to_dict(), "data": 3}
+    assert any("config.data.kind: was None" in line for line in differing(saved(values), CONFIG))
+
+
+def test_parameters_count_once_they_are_known(saved):
+    folder = saved(CONFIG.to_dict()) / CHECKPOINTS
+    check_run(folder, record_of(CONFIG, "5f0c"), (), completed)
+    with pytest.raises(ValueError, match="params: was '5f0c', is 'aa'"):
+        check_run(folder, record_of(CONFIG, "aa"), allowed_changes(CONFIG), completed)

@@ -29,6 +29,20 @@ def test_what_differs_is_told(tmp_path):
     check_run(tmp_path, other, may_differ=["config.seed", "config.new", "params"])
 
 
+def test_an_older_record_is_given_what_it_lacks(tmp_path):
+    leave_record(tmp_path, 7, RUN)
+    newer = {**RUN, "new": 5}
+
+    def completed(record):
+        return {"new": 5, **record}
+
+    check_run(tmp_path, newer, completed=completed)
+    with pytest.raises(ValueError, match=r"at step 7:\n  new: was 5, is 6\n"):
+        check_run(tmp_path, {**RUN, "new": 6}, completed=completed)
+    with pytest.raises(ValueError, match=r"  new: was None, is 5\n"):
+        check_run(tmp_path, newer)
+
+
 def test_a_damaged_record_is_passed_over(tmp_path):
     leave_record(tmp_path, 7, {"config": {"seed": 1}})
     path = leave_record(tmp_path, 12, RUN, validation_loss=0.5)

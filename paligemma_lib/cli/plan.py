@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from paligemma_lib.cli.console import load_tensorflow
+from paligemma_lib.cli.console import WrongUse, load_tensorflow
 from paligemma_lib.cli.parser import Parser
 
 if TYPE_CHECKING:
@@ -41,12 +41,18 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compiles and prints; returns the exit code: 0 if something fits on each topology."""
     load_tensorflow()
-    from paligemma_lib.run import Setup
+    from paligemma_lib.planning import Slices
+    from paligemma_lib.run import Setup, load
 
     config, topologies = args.config, args.topology.split(",")
-    if args.batch_size:
+    if args.batch_size is not None:
         field = "decode_batch_size" if args.decode else "batch_size"
-        config = dataclasses.replace(config, **{field: args.batch_size})
+        config = load(args.config_file, [*args.changes, f"--config.{field}={args.batch_size}"])
+    for topology in topologies:
+        try:
+            Slices.named(topology, args.slices)
+        except ValueError as error:
+            raise WrongUse(str(error)) from error
     model = Setup(config).model
     fits = plan(config, model, topologies, args.slices, args.decode)
     for topology in topologies if args.search else ():

@@ -25,6 +25,7 @@ from paligemma_lib.evaluation import environment
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model import abstract_params
 from paligemma_lib.run.assembly import optimizer_of, trainable_of
+from paligemma_lib.run.config import SPLITS
 from paligemma_lib.run.data_checks import fitting, verified
 from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
@@ -127,6 +128,8 @@ def data(setup: Setup) -> str:
     """Sources are there, not empty, and as they were built."""
     if setup.data_to_come:
         return f"{setup.config.data.drawn:,} pictures, to be drawn"
+    if missing := [split for split in SPLITS if split not in setup.data]:
+        raise ValueError(f"there is no source for {', '.join(missing)}")
     counts = {}
     for split, source in setup.data.items():
         counts[split] = len(source)

@@ -115,7 +115,7 @@ class RunConfig:
 
     workdir: str = Field(default="workdir", min_length=1)
     """folder of checkpoints, metrics and results; may be on gs://"""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """of the order of images, and of new parameters"""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

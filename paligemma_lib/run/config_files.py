@@ -14,6 +14,7 @@ A file has a function `get_config` that returns an `ml_collections.ConfigDict`:
 """
 
 import functools
+import operator
 import pkgutil
 import re
 import runpy
@@ -34,15 +35,12 @@ from paligemma_lib.run.options import ConfigError, options_of, parse, unknown
 DEFAULT = "demo"
 RECIPES = tuple(sorted(each.name for each in pkgutil.iter_modules(recipes.__path__)))
 
-_CHANGE = re.compile(r"--(?:no)?config\.([\w.]+)((?:\[\d+\])?[\w.\[\]]*)(?:=.*)?", re.DOTALL)
+_CHANGE = re.compile(r"--(?:no)?config\.([\w.]+)((?:\[\d+\])?[\w.\[\]]*)(?:=(.*))?", re.DOTALL)
 
 
 def base_config() -> ConfigDict:
     """Every field of a run at its default, to be changed and returned by a `get_config`."""
-    values = RunConfig().to_dict()
-    # Lists of ml_collections cannot be given another length; tuples can.
-    tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return ConfigDict({**values, **tuples}, convert_dict=True)
+    return ConfigDict(_completed({}, RunConfig().to_dict()))
 
 
 def load(file: str = DEFAULT, changes: Sequence[str] = ()) -> RunConfig:
@@ -56,23 +54,23 @@ def load(file: str = DEFAULT, changes: Sequence[str] = ()) -> RunConfig:
       FileNotFoundError: there is no such file or recipe.
       ConfigError: the file cannot be run, fields are unknown, or values are wrong; tells of all.
     """
-    config = _run(file)
+    config = ConfigDict(_completed(_plain(_run(file).to_dict()), RunConfig().to_dict()))
     known = [each.name for each in options_of(RunConfig)]
-    problems, refused = [], {}
+    problems, refused = [], []
     for change in changes:
         found = _CHANGE.fullmatch(change)
         name = found[1] if found else change
         if name not in known:
             problems.append(unknown(name, known))
-        elif told := _change(config, change):
-            if found and not found[2]:
-                refused[name] = change.partition("=")[2]  # `parse` says what is expected
-            else:
-                problems.append(f"{change.partition('.')[2]}: {told}")
+        elif found and not _changed(config, change):
+            refused.append((f"{name}{found[2]}", found[3] or ""))
     values = _plain(config.to_dict())
-    for name, given in refused.items():
-        *groups, last = name.split(".")
-        functools.reduce(dict.__getitem__, groups, values)[last] = given
+    for path, text in refused:  # as it is: `parse` says what is expected
+        *groups, last = [int(k) if k.isdecimal() else k for k in re.findall(r"\w+", path)]
+        try:
+            functools.reduce(operator.getitem, groups, values)[last] = text
+        except (LookupError, TypeError):
+            problems.append(f"{path}: there is nothing of that name")
     try:
         made = parse(RunConfig, values)
     except ConfigError as error:
@@ -120,7 +118,7 @@ def _run(file: str) -> ConfigDict:
     try:
         made = runpy.run_path(str(path))
         config = made["get_config"](*given) if "get_config" in made else None
-    except Exception as error:  # whatever comes of running somebody's file
+    except (Exception, SystemExit) as error:  # whatever comes of running somebody's file
         lines = [f"line {each.lineno}: " for each in traceback.extract_tb(error.__traceback__)
                  if each.filename == str(path)]  # fmt: skip
         told = f"{''.join(lines[-1:])}{type(error).__name__}: {error}"
@@ -132,15 +130,28 @@ def _run(file: str) -> ConfigDict:
     return config
 
 
-def _change(config: ConfigDict, change: str) -> str | None:
-    """Makes one change; says what is wrong with it."""
+def _changed(config: ConfigDict, change: str) -> bool:
+    """Makes one change; returns whether ml_collections takes it."""
     values, argv = flags.FlagValues(), ["config", change]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         values(argv)
-    except (flags.Error, ValueError, TypeError, KeyError, IndexError, SyntaxError) as error:
-        return str(error).rpartition(": ")[2] or type(error).__name__
-    return None
+    except (flags.Error, ValueError, TypeError, LookupError, SyntaxError):
+        return False
+    return True
+
+
+def _completed(given: Any, default: Any) -> Any:
+    """With all fields, of types by which ml_collections reads texts: it takes those of values."""
+    if isinstance(given, Mapping):
+        known = default if isinstance(default, Mapping) else {}
+        return {
+            key: _completed(given.get(key, known.get(key)), known.get(key))
+            for key in {**known, **given}
+        }
+    if isinstance(given, list):  # could not be given another length
+        return tuple(_completed(each, None) for each in given)
+    return float(given) if type(given) is int and isinstance(default, float) else given
 
 
 def _plain(value: Any) -> Any:

@@ -51,8 +51,6 @@ def examine(setup: Setup, timeout: float = math.inf) -> Iterator[Finding]:
             limited = timeout < math.inf and name in _ASK_A_NETWORK
             said = _within(timeout, check, setup) if limited else check(setup)
             yield Finding(name, True, said)
-        except TimeoutError:
-            yield Finding(name, False, f"no answer within {timeout:g} s: check the network")
         except Exception as error:  # the checks' own, or whatever a library raises
             known = isinstance(error, (ValueError, OSError, ImportError))
             text = str(error) if known else f"{type(error).__name__}: {error}"
@@ -83,4 +81,9 @@ def _within(seconds: float, check: Callable[[Setup], str], setup: Setup) -> str:
             outcome.set_exception(error)
 
     Thread(target=run, daemon=True).start()
-    return outcome.result(seconds)
+    try:
+        return outcome.result(seconds)
+    except TimeoutError:
+        if outcome.done():
+            raise  # the check's own
+        raise TimeoutError(f"no answer within {seconds:g} s: check the network") from None

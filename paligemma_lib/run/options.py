@@ -13,6 +13,7 @@ Types and bounds are pydantic's, strictly: no text is taken for a number, no Tru
 import dataclasses
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -62,10 +63,9 @@ def parse(kind: type[T], values: Mapping[str, Any], source: str = "the config") 
       ConfigError: fields are unknown, or values are not what they should be; tells of all.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(values))
+        return TypeAdapter(kind).validate_json(json.dumps(values, default=_no_json))
     except ValidationError as error:
-        known = [each.name for each in options_of(kind)]
-        problems = [_problem(detail, known) for detail in error.errors(include_url=False)]
+        problems = [_problem(detail, kind) for detail in error.errors(include_url=False)]
         raise ConfigError(problems, source) from None
 
 
@@ -88,21 +88,41 @@ def unknown(name: str, known: Sequence[str]) -> str:
     return f"{name}: there is no such field{meant}"
 
 
-def _problem(detail: Any, known: Sequence[str]) -> str:
-    path = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in detail["loc"]).lstrip(".")
+def _no_json(value: Any) -> Any:
+    """For what no field can be, so that its field is told."""
+    return {type(value).__name__: repr(value)}
+
+
+def _problem(detail: Any, kind: Any) -> str:
+    path = _path(detail["loc"])
     if detail["type"] == "unexpected_keyword_argument":
-        return unknown(path, known)
-    told = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        return unknown(path, _near(detail["loc"], kind))
+    told = detail["msg"].removeprefix("Value error, ")
+    told = re.sub("^(Input|String) should (be|have)", "expected", told)
     if detail["type"] == "value_error":  # of fields together, which are named there
         return f"{path}.{told}".lstrip(".")
     return f"{path}={detail['input']!r}: {told}"
+
+
+def _path(loc: Sequence[str | int]) -> str:
+    return "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in loc).lstrip(".")
+
+
+def _near(loc: Sequence[str | int], kind: Any) -> list[str]:
+    """What an unknown field could have been meant to be: in an item of a list, one of its own."""
+    if not any(isinstance(each, int) for each in loc):
+        return [each.name for each in options_of(kind)]
+    for each in loc[:-1]:
+        inner = kind.__pydantic_fields__[each].annotation if isinstance(each, str) else kind
+        kind = get_args(inner)[0] if isinstance(each, int) else inner
+    return [_path([*loc[:-1], name]) for name in kind.__pydantic_fields__]
 
 
 def _expected(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return ", ".join(each or "empty" for each in get_args(field.annotation))
     bounds = [
-        f"{sign} {getattr(each, name):g}"
+        f"{sign} {getattr(each, name):,}"
         for each in field.metadata
         for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
         if hasattr(each, name)

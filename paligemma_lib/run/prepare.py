@@ -24,7 +24,7 @@ from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.run.assembly import trainable_of
 from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.findings import require
-from paligemma_lib.run.record import DEFAULTS, allowed_changes, record_of
+from paligemma_lib.run.record import allowed_changes, completed, record_of
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.atomic import is_remote, path_of, remove_partial, whole_file
@@ -69,7 +69,7 @@ def prepare(setup: Setup) -> Prepared:
         require(setup)
     params = load_params(setup)
     record = record_of(config, fingerprint(params))
-    check_run(workdir / CHECKPOINTS, record, allowed_changes(config), DEFAULTS)
+    check_run(workdir / CHECKPOINTS, record, allowed_changes(config), completed)
     return Prepared(
         config, record, workdir, setup.mesh, setup.data, setup.tokenizer, setup.model, params
     )

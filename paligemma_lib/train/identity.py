@@ -10,8 +10,7 @@ other processes, opens arrays, or changes the folder.
 import contextlib
 import json
 import os
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from paligemma_lib.runtime.atomic import path_of
@@ -26,7 +25,7 @@ def check_run(
     folder: str | os.PathLike[str],
     run: Mapping[str, Any],
     may_differ: Collection[str] = (),
-    defaults: Mapping[str, Any] = MappingProxyType({}),
+    completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> None:
     """Compares a run with the one that saved the newest checkpoint with a whole record.
 
@@ -34,14 +33,14 @@ def check_run(
       folder: of the checkpoints, local or `gs://`; need not exist.
       run: what must be the same to go on, as JSON.
       may_differ: names of what may be another one all the same, with dots between levels.
-      defaults: what a record that lacks a name is taken to say of it.
+      completed: gives a record what it lacks, since it is older than names in `run`.
 
     Raises:
       ValueError: something else is not as it was.
     """
     for step in _steps_in(folder):
         with contextlib.suppress(Exception):  # damaged: restoring tells of it
-            before = {**_flat(defaults), **_flat(record_of(folder, step)["run"])}
+            before = _flat(completed(record_of(folder, step)["run"]))
             break
     else:
         return

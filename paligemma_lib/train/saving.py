@@ -19,7 +19,6 @@ import json
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -92,15 +91,10 @@ class Checkpoints:
                 ),
             )
 
-    def check(
-        self,
-        run: Mapping[str, Any],
-        may_differ: Collection[str] = (),
-        defaults: Mapping[str, Any] = MappingProxyType({}),
-    ) -> None:
+    def check(self, run: Mapping[str, Any], may_differ: Collection[str] = ()) -> None:
         """Raises ValueError where `run` is not as it was when the last checkpoint was saved."""
         self._manager.wait_until_finished()
-        check_run(self._folder, run, may_differ, defaults)
+        check_run(self._folder, run, may_differ)
 
     def restore(self, state_at: Callable[[int], TrainState]) -> TrainState:
         """Returns the state of the newest whole checkpoint; `state.step` says where it goes on.

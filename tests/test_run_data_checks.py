@@ -1,0 +1,126 @@
+"""Data before a run: whether they are there and as they were built, whether captions fit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tensorflow_datasets as tfds
+from data_cases import picture
+from run_cases import setup_of, sources_of, write_run
+
+import flickr8k_tfds
+from paligemma_lib.data.tables import from_jsonl
+from paligemma_lib.run import checks
+from paligemma_lib.run.config import SPLITS
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def setup(tiny, tmp_path):
+    return lambda **changes: setup_of(tiny, **{"workdir": str(tmp_path / "run")} | changes)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A data set as flickr8k_tfds builds it."""
+    folder = tmp_path_factory.mktemp("built")
+    dummy = Path(flickr8k_tfds.__file__).parent / "dummy_data"
+    builder = flickr8k_tfds.Builder(data_dir=folder)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=dummy))
+    return folder
+
+
+def test_data_that_is_not_there_or_empty(setup, tiny, tmp_path):
+    sources = sources_of(tiny)
+    with pytest.raises(FileNotFoundError, match="no.jsonl"):
+        checks.data(setup(given={**sources, "train": from_jsonl(tmp_path / "no.jsonl")}))
+    with pytest.raises(FileNotFoundError, match="no.jsonl"):
+        checks.data(setup(data={"kind": "jsonl", "train": str(tmp_path / "no.jsonl")}))
+    with pytest.raises(ValueError, match="train: there are no pictures in"):
+        checks.data(setup(given={**sources, "train": ()}))
+    with pytest.raises(ValueError, match="there is no source for train, validation, test"):
+        checks.data(setup(given={}))
+    with pytest.raises(ValueError, match="there is no source for test"):
+        checks.data(setup(given={"train": sources["train"], "validation": sources["train"]}))
+    drawn = setup(data={"kind": "sample", "name": "40"})
+    assert checks.data(drawn) == "40 pictures, to be drawn"
+    assert checks.texts(drawn) == "not there yet"
+
+
+def test_a_tokenizer_that_is_to_come_reads_no_captions_yet(setup):
+    made = {"checkpoint": "", "tokenizer": "", "vocab_size": 300}
+    assert checks.texts(setup(model=made, text_len=8)) == "not there yet"
+
+
+def copied(built, folder):
+    """A copy of the data set: the changes of a config that name it, and the folder of its files."""
+    (source,) = built.glob("flickr8k_tfds/original/*")
+    place = folder / source.relative_to(built)
+    place.mkdir(parents=True)
+    for file in source.iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+    splits = dict.fromkeys(SPLITS, "train")
+    data = {"kind": "tfds", "name": "flickr8k_tfds", "dir": str(folder), **splits}
+    return {"data": data}, place
+
+
+def test_a_data_set_is_compared_with_what_was_built(setup, built, tmp_path):
+    changes, place = copied(built, tmp_path / "data")
+    assert "left out when it was built" in checks.data(setup(**changes))
+    info = json.loads((place / "dataset_info.json").read_text())
+    info["splits"][0]["numBytes"] = str(int(info["splits"][0]["numBytes"]) + 1)
+    (place / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="bytes, and had .* when it was built"):
+        checks.data(setup(**changes))
+
+
+def test_a_report_of_another_build(setup, built, tmp_path):
+    changes, place = copied(built, tmp_path / "data")
+    report = json.loads((place / "verification.json").read_text())
+    report["splits"]["train"]["pictures"] += 1
+    (place / "verification.json").write_text(json.dumps(report))
+    with pytest.raises(ValueError, match="they are of two builds"):
+        checks.data(setup(**changes))
+    (place / "verification.json").write_text("{}")
+    with pytest.raises(ValueError, match="is no verification report"):
+        checks.data(setup(**changes))
+
+
+def test_a_data_set_without_a_report_is_only_counted(setup, built, tmp_path):
+    changes, place = copied(built, tmp_path / "data")
+    (place / "verification.json").unlink()
+    assert checks.data(setup(**changes)).endswith(" pictures")
+
+
+def test_captions_that_do_not_fit(setup, tiny):
+    with pytest.raises(ValueError, match=r"image 0.png .*text_len is 8"):
+        checks.texts(setup(text_len=8))
+    assert checks.texts(setup(text_len=8, truncate=True)).startswith("cut to 8 slots")
+    assert checks.texts(setup(records=5)) == "those of 10 pictures fit 32 slots"
+    source = sources_of(tiny)["train"]
+    seen = []
+
+    class Watched:
+        def __len__(self):
+            return 1_000_001
+
+        def read(self, numbers):
+            seen.extend(numbers)
+            return source.read([number % len(source) for number in numbers])
+
+    checks.texts(setup(given={"train": Watched()}, records=5))
+    assert seen == [0, 250_000, 500_000, 750_000, 1_000_000]
+
+
+def test_one_caption_at_a_time_needs_fewer_slots(setup, tmp_path):
+    line = {"image": "x.png", "suffix": ["a dog runs over the snow"] * 3}
+    (tmp_path / "three.jsonl").write_text(json.dumps(line))
+    (tmp_path / "x.png").write_bytes(picture(0))
+    given = {"train": from_jsonl(tmp_path / "three.jsonl")}
+    assert "fit 32 slots" in checks.texts(setup(given=given, captions="sample"))
+    with pytest.raises(ValueError, match="text_len is 32"):
+        checks.texts(setup(given=given, captions="packed"))
