@@ -226,8 +226,8 @@ assert extra <= slack + layer * (sys.argv[2] != "float32"), extra / 2**20
 def test_the_host_holds_the_result_and_at_most_a_layer(tmp_path, dtype):
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("needs a kernel that resets a process's peak memory")
-    vision, language = CONFIG.vision, model.config.GemmaConfig(1024, 8, 8192, 4, 1, 64, 512)
-    config = model.config.PaliGemmaConfig(vision, language)
+    vision, language = CONFIG.vision, model.variants.GemmaConfig(1024, 8, 8192, 4, 1, 64, 512)
+    config = model.variants.PaliGemmaConfig(vision, language)
     params = {
         name: np.zeros(leaf.shape, np.float32)
         for name, leaf in cases.flatten(model.abstract_params(config)).items()
