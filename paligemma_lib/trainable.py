@@ -103,7 +103,8 @@ def split(params: Mapping[str, Any], rows: Mapping[str, int]) -> tuple[Pieces, P
     """Splits parameters into trained and frozen ones.
 
     Args:
-      params: nested dict of arrays, or of tuples of arrays that are pieces of one.
+      params: nested dict of arrays or `jax.ShapeDtypeStruct`s, or of tuples of these that are
+        pieces of one.
       rows: as `trained_rows` returns it.
 
     Returns:
@@ -152,6 +153,9 @@ def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cut(array: Any, row: int) -> tuple[Any, Any]:
+    if isinstance(array, jax.ShapeDtypeStruct):
+        rest = array.shape[1:]
+        return array.update(shape=(row, *rest)), array.update(shape=(array.shape[0] - row, *rest))
     if not isinstance(array, jax.Array):
         return array[:row], array[row:]
     cut = jax.jit(lambda array: (array[:row], array[row:]), out_shardings=(array.sharding,) * 2)

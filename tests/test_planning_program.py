@@ -15,9 +15,9 @@ from paligemma_lib.planning import Decoding, Job, Training
 from paligemma_lib.planning.flops import matmul_flops
 from paligemma_lib.planning.program import (
     abstract_batch,
-    abstract_state,
     loss_turns,
     resident_bytes,
+    state_of,
     trace_decoding,
     trace_training,
 )
@@ -56,7 +56,7 @@ def test_the_abstract_state_is_that_of_training(stage, optimizer):
     made, trainable = optimizer_of(run), trainable_of(stage)
     params = jax.device_put(cases.random_params(config), pg.sharding.replicated(MESH))
     state = pg.train.init_state(config, params, made, trainable=trainable, mesh=MESH)
-    abstract = abstract_state(config, Training(run), made, MESH)
+    abstract = state_of(config, Training(run), made, MESH)
 
     def described(tree):
         leaves = jax.tree_util.tree_leaves_with_path(tree)

@@ -3,15 +3,15 @@
     traced = trace_training(job, mesh)
     compiled = traced.lower().compile()
 
-A test holds the shapes and places against those of a state that `train.init_state` makes.
+Shapes and places of a state are those that `train.init_state` makes.
 """
 
 import math
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import ShapeDtypeStruct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -23,9 +23,9 @@ from paligemma_lib.decode.samplers import Greedy, image_keys
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.planning.work import Decoding, Training
 from paligemma_lib.run.assembly import optimizer_of, train_step_of, trainable_of
-from paligemma_lib.sharding import batch_sharding, param_shardings, replicated
+from paligemma_lib.sharding import Layout, batch_sharding, param_shardings
 from paligemma_lib.train.loss import SLOTS
-from paligemma_lib.trainable import trained_rows
+from paligemma_lib.train.state import abstract_state
 
 SUPERVISED = 0.5  # share of text slots that hold a target: Flickr8k's five captions fill 70 of 128
 
@@ -45,7 +45,7 @@ def trace_training(config: PaliGemmaConfig, work: Training, mesh: Mesh) -> Any:
         )
     optimizer = optimizer_of(run)
     step = train_step_of(run, config, optimizer, mesh)
-    state = abstract_state(config, work, optimizer, mesh)
+    state = state_of(config, work, optimizer, mesh)
     with jax.set_mesh(mesh):
         return step.jitted.trace(  # type: ignore[attr-defined]
             state.pop("frozen"), state, abstract_batch(config, work, mesh)
@@ -56,7 +56,7 @@ def resident_bytes(config: PaliGemmaConfig, work: Training | Decoding, mesh: Mes
     """What parameters and the state of training take of each device, all the time."""
     state: Any
     if isinstance(work, Training):
-        state = abstract_state(config, work, optimizer_of(work.config), mesh)
+        state = state_of(config, work, optimizer_of(work.config), mesh)
     else:
         state = _decoding_params(config, work, mesh)
     return sum(
@@ -65,43 +65,18 @@ def resident_bytes(config: PaliGemmaConfig, work: Training | Decoding, mesh: Mes
     )
 
 
-def abstract_state(
+def state_of(
     config: PaliGemmaConfig, work: Training, optimizer: train.Optimizer, mesh: Mesh
 ) -> dict[str, Any]:
-    """The fields of a `TrainState` as `train.init_state` begins it."""
-    params = model.abstract_params(config)
-    places = flax.traverse_util.flatten_dict(param_shardings(mesh, params), sep="/")
-    rows = trained_rows(params, trainable_of(work.config.stages[work.stage]))
-    frozen_dtype = work.config.model.frozen_dtype or "float32"
-    trained, frozen, opt_state = {}, {}, {}
-    for name, leaf in flax.traverse_util.flatten_dict(params, sep="/").items():
-        first, rest = rows.get(name, leaf.shape[0]), leaf.shape[1:]
-        place = places[name]
-        if first:
-            shape = (first, *rest)
-            frozen[name] = (ShapeDtypeStruct(shape, frozen_dtype, sharding=place),)
-        if first < leaf.shape[0]:
-            piece = ShapeDtypeStruct((leaf.shape[0] - first, *rest), jnp.float32, sharding=place)
-            trained[name] = (piece,)
-            fresh = jax.eval_shape(optimizer.transform.init, piece)
-            opt_state[name] = (jax.tree.map(lambda x, like=piece: _beside(x, like, mesh), fresh),)
-
-    def scalar(dtype: Any) -> ShapeDtypeStruct:
-        return ShapeDtypeStruct((), dtype, sharding=replicated(mesh))
-
-    counters = ("step", "good_steps", "skipped", "skipped_in_a_row")
-    return {
-        "trained": trained,
-        "frozen": frozen,
-        "opt_state": opt_state,
-        "loss_scale": scalar(jnp.float32),
-        **{name: scalar(jnp.int32) for name in counters},
-    }
-
-
-def _beside(leaf: Any, piece: ShapeDtypeStruct, mesh: Mesh) -> ShapeDtypeStruct:
-    place = piece.sharding if leaf.shape == piece.shape else replicated(mesh)
-    return ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+    """The fields of a `TrainState` as `train.init_state` begins it, without content."""
+    state = abstract_state(
+        _placed(model.abstract_params(config), mesh),
+        optimizer,
+        trainable=trainable_of(work.config.stages[work.stage]),
+        frozen_dtype=work.config.model.frozen_dtype or "float32",
+        mesh=mesh,
+    )
+    return dict(vars(state))
 
 
 def abstract_batch(
@@ -160,13 +135,14 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
 
 
 def _decoding_params(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> Any:
-    params = model.abstract_params(config)
-    dtype = work.config.model.frozen_dtype or "float32"
-    return jax.tree.map(
-        lambda leaf, place: ShapeDtypeStruct(leaf.shape, dtype, sharding=place),
-        params,
-        param_shardings(mesh, params, work.layout),
-    )
+    dtype = np.dtype(work.config.model.frozen_dtype or "float32")
+    params = _placed(model.abstract_params(config), mesh, work.layout)
+    return jax.tree.map(lambda leaf: leaf.update(dtype=dtype), params)
+
+
+def _placed(params: Any, mesh: Mesh, layout: Layout = "fsdp") -> Any:
+    places = param_shardings(mesh, params, layout)
+    return jax.tree.map(lambda leaf, place: leaf.update(sharding=place), params, places)
 
 
 def _split(tree: Any, place: NamedSharding, axis: int = 0) -> Any:

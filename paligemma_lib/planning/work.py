@@ -6,11 +6,12 @@ Jobs go to another process, which compiles them, as JSON.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
 from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.options import parse
+from paligemma_lib.sharding import Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Decoding:
     """
 
     config: RunConfig
-    layout: Literal["fsdp", "tensor", "replicated"] = "replicated"
+    layout: Layout = "replicated"
     prompt_len: int = 4
 
 

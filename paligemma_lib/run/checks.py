@@ -12,9 +12,7 @@ import glob
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import tensorflow as tf
@@ -31,8 +29,8 @@ from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.runtime.disk_space import check_space, check_writable
-from paligemma_lib.train.memory import bytes_needed, check_memory
-from paligemma_lib.trainable import Trainable, trained_rows
+from paligemma_lib.train.memory import bytes_needed, bytes_of, check_memory
+from paligemma_lib.train.state import TrainState, abstract_state
 
 _CHIPS = {"cuda": "/dev/nvidia[0-9]*", "tpu": "/dev/accel[0-9]*"}  # extras that use what is there
 _GIB = 2**30
@@ -106,10 +104,9 @@ def checkpoint(setup: Setup) -> str:
 def trainable(setup: Setup) -> str:
     """What each stage trains is there."""
     total = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(setup.model)))
-    counts = []
-    for stage in setup.config.stages:
-        pieces = _trained(setup, trainable_of(stage))
-        counts.append(sum(piece.size for piece in pieces.values()))
+    counts = [
+        sum(piece.size for piece in jax.tree.leaves(state.trained)) for state in _states(setup)
+    ]
     return f"{', then '.join(f'{count:,}' for count in counts)} of {total:,} parameters train"
 
 
@@ -189,29 +186,18 @@ def workdir(setup: Setup) -> str:
     config = setup.config
     check_writable(config.workdir)
     check_record(path_of(config.workdir), config)
-    checkpoints = []
-    for stage in config.stages:
-        pieces = _trained(setup, trainable_of(stage))
-        checkpoints.append(
-            _bytes(pieces) + _bytes(jax.eval_shape(optimizer_of(config).transform.init, pieces))
-        )
+    checkpoints = [bytes_of([state.trained, state.opt_state]) for state in _states(setup)]
     size = jnp.dtype(config.export_dtype).itemsize
     export = sum(leaf.size * size for leaf in jax.tree.leaves(abstract_params(setup.model)))
     kept = config.keep + 2  # with the best, and the one that is being written
     return check_space(config.workdir, kept * max(checkpoints) + export)
 
 
-def _trained(setup: Setup, trainable: Trainable) -> dict[str, jax.ShapeDtypeStruct]:
-    """What trains of each parameter, as it is when it does."""
-    params = abstract_params(setup.model)
-    leaves = flax.traverse_util.flatten_dict(params, sep="/")
-    rows = trained_rows(params, trainable).items()
-    shapes = {name: (leaves[name].shape[0] - row, *leaves[name].shape[1:]) for name, row in rows}
-    return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
-
-
-def _bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+def _states(setup: Setup) -> list[TrainState]:
+    """What each stage begins with, as shapes."""
+    params, optimizer = abstract_params(setup.model), optimizer_of(setup.config)
+    stages = setup.config.stages
+    return [abstract_state(params, optimizer, trainable=trainable_of(stage)) for stage in stages]
 
 
 CHECKS: Mapping[str, Callable[[Setup], str]] = {

@@ -18,6 +18,7 @@ import psutil
 from paligemma_lib.model import abstract_params
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.train.optimizer import Optimizer
+from paligemma_lib.train.state import abstract_state
 from paligemma_lib.trainable import Trainable, trained_rows
 
 STACKS = ("img/Transformer/encoderblock/", "llm/layers/")
@@ -51,17 +52,9 @@ def bytes_needed(
       fsdp: devices over which parameters are split.
     """
     abstract = abstract_params(config)
+    state = abstract_state(abstract, optimizer, trainable=trainable, frozen_dtype=frozen_dtype)
+    stored = bytes_of(vars(state)) + bytes_of(state.trained)  # with gradients
     rows = trained_rows(abstract, trainable)
-    frozen_bytes = jnp.dtype(frozen_dtype).itemsize
-    stored = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        count = leaf.shape[0] - rows.get(name, leaf.shape[0])
-        piece = jax.ShapeDtypeStruct((count, *leaf.shape[1:]), jnp.float32)
-        stored += (leaf.size - piece.size) * frozen_bytes
-        if count:
-            stored += 2 * _bytes(piece)  # and its gradient
-            stored += _bytes(jax.eval_shape(optimizer.transform.init, piece))
     examples = max(1, batch_size // (devices * microbatches))
     return stored // fsdp + examples * _activations(config, rows, text_len)
 
@@ -129,5 +122,6 @@ def _backward_layers(rows: Mapping[str, int], vision_depth: int, language_depth:
     return [vision_depth - lowest[0], language_depth - lowest[1]]
 
 
-def _bytes(tree: Any) -> int:
+def bytes_of(tree: Any) -> int:
+    """Of all arrays in a tree."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -3,6 +3,7 @@
 state = init_state(config, params, optimizer, trainable="attention", mesh=mesh)
 state = restage(state, optimizer, ["attention", "projector"])       # from here on these too
 params = state.all_params()                                         # to decode, to save
+state = abstract_state(abstract_params(config), optimizer, trainable="attention")  # shapes
 """
 
 import dataclasses
@@ -94,6 +95,53 @@ def init_state(
         good_steps=scalar(0, np.int32),
         skipped=scalar(0, np.int32),
         skipped_in_a_row=scalar(0, np.int32),
+    )
+
+
+def abstract_state(
+    params: dict[str, Any],
+    optimizer: Optimizer,
+    *,
+    trainable: Trainable,
+    frozen_dtype: str = "float32",
+    mesh: Mesh | None = None,
+) -> TrainState:
+    """The state that `init_state` would make, as shapes, types and places: for checks and plans.
+
+    Args:
+      optimizer, trainable: as for `init_state`.
+      params: nested dict of `jax.ShapeDtypeStruct`, which may have shardings.
+      frozen_dtype: of parameters that do not train.
+      mesh: as for `init_state`; None: places do not matter.
+
+    Raises:
+      ValueError: `trainable` selects nothing.
+    """
+    trained, frozen = split(params, trained_rows(params, trainable))
+    trained = jax.tree.map(lambda leaf: leaf.update(dtype=np.float32), trained)
+    frozen = jax.tree.map(lambda leaf: leaf.update(dtype=np.dtype(frozen_dtype)), frozen)
+    everywhere = replicated(mesh) if mesh is not None else None
+
+    def fresh(piece: jax.ShapeDtypeStruct) -> Any:
+        return jax.tree.map(
+            lambda leaf: leaf.update(
+                sharding=piece.sharding if leaf.shape == piece.shape else everywhere
+            ),
+            jax.eval_shape(optimizer.transform.init, piece),
+        )
+
+    def scalar(dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct((), dtype, sharding=everywhere)
+
+    return TrainState(
+        step=scalar(np.int32),
+        trained=trained,
+        opt_state={name: tuple(map(fresh, pieces)) for name, pieces in trained.items()},
+        frozen=frozen,
+        loss_scale=scalar(np.float32),
+        good_steps=scalar(np.int32),
+        skipped=scalar(np.int32),
+        skipped_in_a_row=scalar(np.int32),
     )
 
 
