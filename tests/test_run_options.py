@@ -1,5 +1,6 @@
 """Trees of plain values: all that is wrong is told, and nothing is taken for something else."""
 
+import dataclasses
 import json
 import math
 
@@ -7,22 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from paligemma_lib.run import RunConfig, StageConfig
-from paligemma_lib.run.options import STRICT, ConfigError, Names, options_of, parse, unknown
+from paligemma_lib.run.options import ConfigError, Names, config, options_of, parse, unknown
 
 DEFAULTS = RunConfig().to_dict()
 NAMES = [each.name for each in options_of(RunConfig)]
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@config
 class Inner:
     share: float = Field(default=0.5, gt=0, lt=1)
     """of everything"""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@config
 class Outer:
     count: int = Field(default=3, ge=1)
     """how many"""
@@ -53,6 +53,17 @@ def value_at(values, name):
     for part in name.split("."):
         values = values[part]
     return values
+
+
+def test_python_is_told_as_files_are():
+    with pytest.raises(ConfigError) as caught:
+        Outer(cuont=4, count=0)
+    assert set(caught.value.problems) == {
+        "count=0: expected greater than or equal to 1",
+        "cuont: there is no such field; did you mean count?",
+    }
+    with pytest.raises(ConfigError, match="batch_size=0: expected"):
+        dataclasses.replace(RunConfig(), batch_size=0)
 
 
 def test_what_is_not_named_has_its_default():

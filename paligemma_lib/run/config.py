@@ -11,16 +11,16 @@ of `paligemma doctor`, plans, the record by which a run goes on, and the report 
 from typing import Any, Literal
 
 from pydantic import Field, RootModel, model_validator
-from pydantic.dataclasses import dataclass
 
 from paligemma_lib.model.variants import Dtype, Name, Remat
-from paligemma_lib.run.options import STRICT, Names
+from paligemma_lib.run import options
+from paligemma_lib.run.options import Names
 from paligemma_lib.train import optimizer
 
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@options.config
 class DataConfig:
     """Images with captions."""
 
@@ -57,7 +57,7 @@ class DataConfig:
         return int(self.name) if self.kind == "sample" else 0
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@options.config
 class ModelConfig:
     """The model, and how it is stored and computed."""
 
@@ -79,7 +79,7 @@ class ModelConfig:
     """results kept for the backward pass: all, of products, of blocks"""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@options.config
 class StageConfig:
     """What trains from a step on."""
 
@@ -91,7 +91,7 @@ class StageConfig:
     """only so many of the uppermost layers; 0: all"""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@options.config
 class OptimizerConfig:
     """How gradients become updates."""
 
@@ -109,7 +109,7 @@ class OptimizerConfig:
     """largest norm of all gradients together; 0: any"""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@options.config
 class RunConfig:
     """A run of fine-tuning, from data to report."""
 

@@ -157,7 +157,7 @@ def _completed(given: Any, default: Any) -> Any:
 def _plain(value: Any) -> Any:
     """As JSON has it: tuples become lists, NumPy's scalars Python's."""
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return value.item() if isinstance(value, np.generic) else value

@@ -12,17 +12,30 @@ Types and bounds are pydantic's, strictly: no text is taken for a number, no Tru
 
 import dataclasses
 import difflib
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
+import pydantic.dataclasses
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 T = TypeVar("T")
 
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+_STRICT = ConfigDict(
+    strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+)
 
 # Texts, of which one alone may stand for itself.
 Names = Annotated[
@@ -51,11 +64,28 @@ class Option:
     expected: str
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
+def config(kind: type[T]) -> type[T]:
+    """Makes a class a frozen dataclass that checks itself, and raises ConfigError."""
+    made: Any = pydantic.dataclasses.dataclass(kind, frozen=True, kw_only=True, config=_STRICT)
+    checked = made.__init__
+
+    @functools.wraps(checked)
+    def init(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            checked(self, *args, **values)
+        except ValidationError as error:
+            raise ConfigError(_problems(error, made), made.__name__) from None
+
+    made.__init__ = init
+    return cast(type[T], made)
+
+
 def parse(kind: type[T], values: Mapping[str, Any], source: str = "the config") -> T:
     """Makes a config of plain values, as JSON has them; a field that is not named has its default.
 
     Args:
-      kind: a dataclass of pydantic's.
+      kind: a class that `config` has made.
       values: nested mappings.
       source: whence they come, for people.
 
@@ -65,8 +95,7 @@ def parse(kind: type[T], values: Mapping[str, Any], source: str = "the config") 
     try:
         return TypeAdapter(kind).validate_json(json.dumps(values, default=_no_json))
     except ValidationError as error:
-        problems = [_problem(detail, kind) for detail in error.errors(include_url=False)]
-        raise ConfigError(problems, source) from None
+        raise ConfigError(_problems(error, kind), source) from None
 
 
 def options_of(kind: Any, prefix: str = "") -> Iterator[Option]:
@@ -91,6 +120,10 @@ def unknown(name: str, known: Sequence[str]) -> str:
 def _no_json(value: Any) -> Any:
     """For what no field can be, so that its field is told."""
     return {type(value).__name__: repr(value)}
+
+
+def _problems(error: ValidationError, kind: Any) -> list[str]:
+    return [_problem(detail, kind) for detail in error.errors(include_url=False)]
 
 
 def _problem(detail: Any, kind: Any) -> str:
