@@ -5,9 +5,9 @@
 
 Only what planning asks for is read: names, types, operands, and which computation calls which.
 
-JAX tells the rest: `memory_analysis()` the bytes, the jaxpr the products (see `flops`). Text is read
-for what nothing of JAX 0.10 tells: which messages the partitioner put in, and what moves to memory.
-`cost_analysis()` takes every loop for one turn, so 18 scanned layers count as one;
+JAX tells the rest: `memory_analysis()` the bytes, the jaxpr the products (see `flops`). Text is
+read for what nothing of JAX 0.10 tells: which messages the partitioner put in, and what moves to
+memory. `cost_analysis()` takes every loop for one turn, so 18 scanned layers count as one;
 `jax.experimental.roofline` does too, and sees no message but those of shard_map; `HloModule` has
 shapes and attributes as text alone.
 """
