@@ -4,7 +4,7 @@
     python benchmarks/app_load.py [--users 8] [--seconds 60] [--checkpoint nano]
 
 Starts the app and opens it in as many windows of a headless Chromium. Each visitor takes a sample
-or uploads a new picture, presses the button, waits for the caption, clears it, takes another one,
+or uploads a new image, presses the button, waits for the caption, clears it, takes another one,
 and changes to beam search and back.
 Waiting is from the click to the caption on the screen, the browser's work included: all windows
 and the server share this machine. Memory is the server's resident memory, from when all windows are
@@ -121,7 +121,7 @@ async def visit(page: Page, number: int, end: float) -> list[float]:
             await page.locator("input[type=file]").set_input_files([file])
         else:
             await sample.check(force=True)
-        button = page.get_by_role("button", name="Caption the picture")
+        button = page.get_by_role("button", name="Caption the image")
         await expect(button).to_be_enabled()
         start = time.monotonic()
         await button.click()
@@ -133,7 +133,7 @@ async def visit(page: Page, number: int, end: float) -> list[float]:
             await page.get_by_role("button", name=f"Remove {turn}.jpg").click()
         else:
             await sample.uncheck(force=True)
-        await expect(page.get_by_role("button", name="Choose a picture first")).to_be_visible()
+        await expect(page.get_by_role("button", name="Choose an image first")).to_be_visible()
     return waits
 
 

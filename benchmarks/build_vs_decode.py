@@ -1,10 +1,10 @@
-"""How fast `tfds build` packs pictures, against decoding the same pictures on all cores.
+"""How fast `tfds build` packs images, against decoding the same images on all cores.
 
     python benchmarks/build_vs_decode.py FOLDER_OR_ZIP [--repeat 3]
     python benchmarks/build_vs_decode.py --made-up 50000 --repeat 1
 
-Each round builds the data set and a data set of one picture, in processes of their own, and takes
-the difference as the time that the pictures cost beyond TFDS's start-up. The ratio is the build's
+Each round builds the data set and a data set of one image, in processes of their own, and takes
+the difference as the time that the images cost beyond TFDS's start-up. The ratio is the build's
 rate to the decoding rate (target: 0.7). Peak memory is that of the building process.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from flickr8k_tfds.layout import Layout, locate
-from flickr8k_tfds.trees import MAX_PICTURE_BYTES
+from flickr8k_tfds.trees import MAX_IMAGE_BYTES
 
 
 def build_seconds(manual_dir: Path, config: str) -> tuple[float, float]:
@@ -42,29 +42,29 @@ def build_seconds(manual_dir: Path, config: str) -> tuple[float, float]:
 
 
 def decode_seconds(layout: Layout) -> float:
-    """Reads and decodes every picture on all cores, and does nothing else."""
+    """Reads and decodes every image on all cores, and does nothing else."""
 
     def decode(file) -> None:
-        Image.open(io.BytesIO(file.read(MAX_PICTURE_BYTES))).load()
+        Image.open(io.BytesIO(file.read(MAX_IMAGE_BYTES))).load()
 
     start = time.perf_counter()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(decode, layout.pictures.values()))
+        list(pool.map(decode, layout.images.values()))
     return time.perf_counter() - start
 
 
-def one_picture(layout: Layout, folder: Path) -> Path:
-    """A data set of the first picture alone."""
-    name, file = next(iter(layout.pictures.items()))
+def one_image(layout: Layout, folder: Path) -> Path:
+    """A data set of the first image alone."""
+    name, file = next(iter(layout.images.items()))
     (folder / "Images").mkdir()
-    (folder / "Images" / name).write_bytes(file.read(MAX_PICTURE_BYTES))
+    (folder / "Images" / name).write_bytes(file.read(MAX_IMAGE_BYTES))
     with open(folder / "captions.txt", "w", newline="") as table:
-        csv.writer(table).writerows([("image", "caption"), (name, "One picture .")])
+        csv.writer(table).writerows([("image", "caption"), (name, "One image .")])
     return folder
 
 
 def made_up(count: int, folder: Path) -> Path:
-    """A data set of `count` distinct pictures of some 40 KB, for want of a large one."""
+    """A data set of `count` distinct images of some 40 KB, for want of a large one."""
     (folder / "Images").mkdir()
     rng = np.random.default_rng(0)
     buffer = io.BytesIO()
@@ -77,7 +77,7 @@ def made_up(count: int, folder: Path) -> Path:
             comment = b"\xff\xfe\x00\x0a%08d" % number  # a comment makes the file unique
             name = f"made_up_{number:06}.jpg"
             (folder / "Images" / name).write_bytes(start + comment + rest)
-            rows.writerows((name, f"Caption {k} of picture {number} .") for k in range(5))
+            rows.writerows((name, f"Caption {k} of image {number} .") for k in range(5))
     return folder
 
 
@@ -92,16 +92,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as many:
         manual_dir = args.manual_dir or made_up(args.made_up, Path(many))
         layout = locate(manual_dir)
-        count = len(layout.pictures)
+        count = len(layout.images)
         ratios = []
-        single = one_picture(layout, Path(one))
+        single = one_image(layout, Path(one))
         for _ in range(args.repeat):
             start_up, _ = build_seconds(single, args.config)
             build, peak = build_seconds(manual_dir, args.config)
             decode = decode_seconds(layout)
             ratios.append(decode / (build - start_up))
             print(
-                f"{count} pictures: build {build:.1f} s of which start-up {start_up:.1f} s, "
+                f"{count} images: build {build:.1f} s of which start-up {start_up:.1f} s, "
                 f"decoding alone {decode:.2f} s; peak {peak:.2f} GiB; ratio {ratios[-1]:.2f}",
                 flush=True,
             )

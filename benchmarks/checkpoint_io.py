@@ -8,7 +8,7 @@ Makes a PaliGemma 3B checkpoint in bfloat16 (5.8 GB; twice that while saving is 
 it is made as safetensors) and deletes it afterwards. The file is read from the disk, not from the
 system's cache, which is told to forget it, and then once more with the cache warm. Everything is
 done in turns in one run. `--forward` does something else: it loads the file, computes one forward
-pass of one picture in bfloat16, and says how much memory that took.
+pass of one image in bfloat16, and says how much memory that took.
 Linux only: peaks of resident memory are read from /proc.
 """
 
@@ -164,7 +164,7 @@ def measure_forward(path: Path) -> None:
     took = seconds(lambda: jax.block_until_ready(forward(params)))
     again = seconds(lambda: jax.block_until_ready(forward(params)))
     print(
-        f"forward pass of one picture and 8 tokens: {took:.1f} s with compiling, {again:.1f} s "
+        f"forward pass of one image and 8 tokens: {took:.1f} s with compiling, {again:.1f} s "
         f"without; peak {peak_resident():.2f} GiB resident"
     )
 

@@ -5,7 +5,7 @@
 All take the same parameters at a size between the tiny and the real models (93.7 million, as
 model_forward.py), 8 images, the prompt `caption en`, 20 new tokens, and none may end before. They
 take turns: greedy, beams of 4, and for ours the prompt alone. big_vision runs in this process, with
-a prompt of 4 slots and with one padded to 128, as its notebook does. PYTHON has torch and
+a prompt of 4 positions and with one padded to 128, as its notebook does. PYTHON has torch and
 transformers, and runs in a process of its own. What is absent is not compared.
 Targets: 1.3 times big_vision's greedy decoding with the short prompt and 2 times with the padded
 one, 1.5 times its beam search; not slower than Hugging Face.
@@ -88,18 +88,18 @@ def ask_big_vision(params, images: np.ndarray) -> dict[str, Callable] | None:
 
     model = model.clone(img=FrozenDict(model.img), llm=FrozenDict(model.llm))  # can be hashed
 
-    # A random model's beams would end at once; so they search to the last slot, as ours must.
+    # A random model's beams would end at once; so they search to the last position, as ours must.
     predict_fns._beam_early_stop = lambda state, mask, eos_token: jnp.zeros((), bool)
     functions = predict_fns.get_all(model)
 
-    def run(name: str, slots: int, **options) -> np.ndarray:
-        text = np.zeros((BATCH, slots), np.int32)
+    def run(name: str, positions: int, **options) -> np.ndarray:
+        text = np.zeros((BATCH, positions), np.int32)
         text[:, : len(PROMPT)] = PROMPT
         batch = {
             "image": images,
             "text": text,
-            "mask_input": np.tile(np.arange(slots) < len(PROMPT), (BATCH, 1)),
-            "mask_ar": np.zeros((BATCH, slots), np.int32),
+            "mask_input": np.tile(np.arange(positions) < len(PROMPT), (BATCH, 1)),
+            "mask_ar": np.zeros((BATCH, positions), np.int32),
             "_mask": np.ones(BATCH, bool),
         }
         return np.asarray(
@@ -145,15 +145,15 @@ def main() -> None:
     images = rng.uniform(-1, 1, (BATCH, 224, 224, 3)).astype(np.float32)
     prompt, length = decode.pad_prompts([PROMPT] * BATCH)
 
-    def start(sampler, slots=NEW):
+    def start(sampler, positions=NEW):
         state = decode.prefill(
             CONFIG, params, images, prompt, length,
-            sampler=sampler, max_new_tokens=slots, min_new_tokens=slots - 1,
+            sampler=sampler, max_new_tokens=positions, min_new_tokens=positions - 1,
         )  # fmt: skip
         return jax.block_until_ready(state)
 
-    def ours(sampler, slots=NEW):
-        state = decode.extend(CONFIG, params, start(sampler, slots), slots)
+    def ours(sampler, positions=NEW):
+        state = decode.extend(CONFIG, params, start(sampler, positions), positions)
         return np.asarray(state.written.tokens)[:, 0]
 
     greedy, beam = decode.Greedy(), decode.Beam(4, nbest=1)

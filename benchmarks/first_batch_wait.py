@@ -4,7 +4,7 @@
 
 FOLDER has captions.txt and Images/. Every wait is that of a new pipeline over an opened source, in
 turns for both steps, after one to warm up; medians count (target: at most 1.2). Memory is what the
-process holds after 500 batches of small pictures, and after all.
+process holds after 500 batches of small images, and after all.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
     tokenizer = pg.tokenizer.load(args.tokenizer)
     source = pg.data.from_folder(args.folder)
-    print(f"{len(source)} pictures")
+    print(f"{len(source)} images")
 
     def stream(step: int, image_size: int, batch_size: int):
         return pg.data.train_batches(

@@ -69,7 +69,7 @@ def big_vision_model():
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=8, help="images")
-    parser.add_argument("--text", type=int, default=128, help="text slots")
+    parser.add_argument("--text", type=int, default=128, help="text positions")
     parser.add_argument("--turns", type=int, default=5)
     args = parser.parse_args()
 
@@ -92,7 +92,7 @@ def main() -> None:
         hidden = model.hidden_states(CONFIG, params, image, text, segment, position, supervised)
         return model.logits(CONFIG, params, hidden)
 
-    runs = {"ours": everywhere, "ours, logits of supervised slots alone": where_supervised}
+    runs = {"ours": everywhere, "ours, logits of supervised positions alone": where_supervised}
     if (theirs := big_vision_model()) is not None:
         mask_ar = (segment > 0).astype(np.int32)
         runs["big_vision"] = jax.jit(

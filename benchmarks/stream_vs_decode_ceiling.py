@@ -1,9 +1,9 @@
-"""How fast batches stream, against decoding and resizing the same pictures and doing nothing else.
+"""How fast batches stream, against decoding and resizing the same images and doing nothing else.
 
     python benchmarks/stream_vs_decode_ceiling.py FOLDER TOKENIZER [--seconds 10] [--rounds 5]
 
 FOLDER is a data set that `flickr8k_tfds` can build (captions.txt and Images/). It is built twice,
-with the original files and with square224. The ceiling is tf.data's map over pictures that are in
+with the original files and with square224. The ceiling is tf.data's map over images that are in
 memory already, with the same function and as many threads. Rounds take turns; medians count. On a
 machine that others use too, the ratio of processor time is the steadier one.
 Targets: originals at 0.9 of their ceiling; square224 at 3 times the originals.
@@ -34,9 +34,9 @@ def built(folder: str, config: str, data_dir: str):
 
 
 def ceiling(source) -> Iterator:
-    pictures = [record.image for record in source.read(range(len(source)))]
+    images = [record.image for record in source.read(range(len(source)))]
     return (
-        tf.data.Dataset.from_tensor_slices(pictures)
+        tf.data.Dataset.from_tensor_slices(images)
         .repeat()
         .map(lambda data: to_pixels(data, size=SIZE, dtype="float32"), os.cpu_count())
         .batch(BATCH, drop_remainder=True)
@@ -46,7 +46,7 @@ def ceiling(source) -> Iterator:
 
 
 def rates(batches: Iterator, seconds: float) -> np.ndarray:
-    """Pictures per second, and per second of processor time."""
+    """Images per second, and per second of processor time."""
     for _ in range(5):  # what was made ahead
         next(batches)
     start, used, count = time.perf_counter(), time.process_time(), 0
@@ -89,7 +89,7 @@ def main() -> None:
 
     for name, all_ in measured.items():
         speed, by_processor = np.median(all_, axis=0)
-        print(f"{name:<14} {speed:6.0f} pictures/s, {1000 / by_processor:.2f} ms of processor each")
+        print(f"{name:<14} {speed:6.0f} images/s, {1000 / by_processor:.2f} ms of processor each")
     for one, other in (
         ("originals", "their ceiling"),
         ("square224", "its ceiling"),

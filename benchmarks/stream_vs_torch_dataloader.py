@@ -4,9 +4,9 @@
 
 PYTHON is the interpreter of an environment with torch, transformers, sentencepiece and Pillow but
 without torchvision. FOLDER has captions.txt and Images/. The peer runs in a process of its own with
-two workers, one caption per example, as its users do; ours packs all captions of a picture. They
+two workers, one caption per example, as its users do; ours packs all captions of an image. They
 take turns, and each throws away what it had made ahead; medians count.
-Targets: 1.2 times the pictures, 5 times the captions per second.
+Targets: 1.2 times the images, 5 times the captions per second.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SIZE, TEXT, BATCH, WORKERS = 224, 128, 32, 2
 
 
 def rate(batches: Iterator, seconds: float) -> float:
-    """Pictures per second."""
+    """Images per second."""
     for _ in range(8):  # what was made ahead
         next(batches)
     start, count = time.perf_counter(), 0
@@ -61,10 +61,10 @@ def peer(folder: str, tokenizer: str) -> None:
             return Image.open(path).convert("RGB"), rows[number]["caption"]
 
     def collate(examples):
-        pictures, captions = zip(*examples, strict=True)
+        images, captions = zip(*examples, strict=True)
         return processor(
-            images=list(pictures),
-            text=["<image>caption en"] * len(pictures),
+            images=list(images),
+            text=["<image>caption en"] * len(images),
             suffix=list(captions),
             return_tensors="pt",
             padding="max_length",
@@ -126,11 +126,11 @@ def main() -> None:
     rates: list[tuple[float, float]] = []
     for number in range(args.rounds):
         rates.append((rate(ours, args.seconds), ask(args.seconds)))
-        print(f"round {number}: ours {rates[-1][0]:.0f}, peer {rates[-1][1]:.0f} pictures/s")
+        print(f"round {number}: ours {rates[-1][0]:.0f}, peer {rates[-1][1]:.0f} images/s")
     ratios = [one / other for one, other in rates]
     ratio = statistics.median(ratios)
-    print(f"ratio per picture: {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    print(f"ratio per caption: {ratio * captions:.2f} (packed, {captions:.1f} captions a picture)")
+    print(f"ratio per image: {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(f"ratio per caption: {ratio * captions:.2f} (packed, {captions:.1f} captions an image)")
 
 
 if __name__ == "__main__":

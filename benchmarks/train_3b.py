@@ -4,7 +4,7 @@
     PYTHONPATH=path/to/big_vision python benchmarks/train_3b.py --big-vision    # needs 17 GiB
 
 Weights are random, bfloat16 where they are frozen; the language model's attention trains in float32
-by plain SGD. A step takes one picture of 224 pixels and 128 text slots: ours with five captions
+by plain SGD. A step takes one image of 224 pixels and 128 text positions: ours with five captions
 packed behind it, big_vision's, which is its fine-tuning notebook's, with one. Each runs in a
 process of its own, ours first. The first step compiles and does not count. Memory is the most that
 the process ever held, weights being made included.
@@ -29,7 +29,7 @@ BIG_VISION_SECONDS = 31.7  # measured on a machine of 2 cores
 
 
 def example(captions: int) -> dict[str, np.ndarray]:
-    """A batch of one: a picture of noise, the prompt `caption en`, captions of any tokens."""
+    """A batch of one: an image of noise, the prompt `caption en`, captions of any tokens."""
     from paligemma_lib.data import pack
 
     rng = np.random.default_rng(0)

@@ -4,14 +4,14 @@
         --torch-python PYTHON
 
 All start from the same parameters at a size between the tiny and the real models (93.7 million, as
-model_forward.py), train the language model's attention by plain SGD in float32, and read pictures
-of FOLDER (captions.txt and Images/) at 256 image tokens and 128 text slots. Ours packs the five
-captions of a picture behind it; the peers take one caption with its picture as an example. A step
+model_forward.py), train the language model's attention by plain SGD in float32, and read images
+of FOLDER (captions.txt and Images/) at 256 image tokens and 128 text positions. Ours packs the five
+captions of an image behind it; the peers take one caption with its image as an example. A step
 has 8 examples. big_vision runs in this process, with the step of its fine-tuning notebook; PYTHON
 has torch and transformers, and runs in a process of its own. They take turns, and the medians
 count. What is absent is not compared.
 
-First each makes one step from the same ten captions of two pictures. All must change the
+First each makes one step from the same ten captions of two images. All must change the
 parameters alike: for SGD that says that gradients are equal. big_vision averages over the tokens
 of a caption and then over captions, as our weights do; transformers averages over all tokens, and
 next to it ours weighs tokens alike. Memory is arguments and temporaries, as XLA counts them.
@@ -86,7 +86,7 @@ def notebook_step(model):
 
 
 def packed_batch(folder: str, tokenizer: str, vocab_size: int) -> Batch:
-    """Some pictures with all their captions; ids that a small model lacks become ones it has."""
+    """Some images with all their captions; ids that a small model lacks become ones it has."""
     import paligemma_lib as pg
 
     batches = pg.data.train_batches(
@@ -105,7 +105,7 @@ def packed_batch(folder: str, tokenizer: str, vocab_size: int) -> Batch:
 
 
 def separated(packed: Batch, captions: int) -> Batch:
-    """One example for each of the first so many captions of every picture."""
+    """One example for each of the first so many captions of every image."""
     from paligemma_lib.data import pack
 
     examples = []
@@ -195,7 +195,7 @@ def main() -> None:
         return run
 
     runs = {}
-    for name, batch in (("ours", packed), ("ours, one caption a picture", single)):
+    for name, batch in (("ours", packed), ("ours, one caption an image", single)):
         runs[name] = timed(our_step(), our_state(), batch)
     if (reference := big_vision_model()) is not None:
         step = notebook_step(reference)

@@ -1,4 +1,4 @@
-"""A training loop of one's own, from the pieces of the library: batches, steps, captions.
+"""A training loop of one's own, from the parts of the library: batches, steps, captions.
 
     python examples/own_loop.py                     # drawn scenes, the nano model, a minute
     python examples/own_loop.py FOLDER --steps 200  # captions.txt and Images/

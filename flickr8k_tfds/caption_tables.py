@@ -61,7 +61,7 @@ def parse_csv(data: bytes, where: str) -> Table:
       where: the file's name for messages.
 
     Raises:
-      DatasetError: the header is not there, a name points outside the folder of pictures, or
+      DatasetError: the header is not there, a name points outside the folder of images, or
         more than 100,000 rows are bad.
     """
     table = Table()
@@ -85,7 +85,7 @@ def parse_tokens(data: bytes, where: str) -> Table:
       where: the file's name for messages.
 
     Raises:
-      DatasetError: a name points outside the folder of pictures, or more than 100,000 rows are
+      DatasetError: a name points outside the folder of images, or more than 100,000 rows are
         bad.
     """
     table = Table()
@@ -123,7 +123,7 @@ def _add_row(
         image, caption = split(line)
         if is_escape(image):
             raise DatasetError(
-                f"{place}: the image name {image!r} points outside the folder of pictures. "
+                f"{place}: the image name {image!r} points outside the folder of images. "
                 "Expected a bare file name: do not use this table."
             )
         if not image or "/" in image or "\\" in image:

@@ -1,4 +1,4 @@
-"""The TFDS builder of Flickr8k, and of any pictures with captions in the same layout.
+"""The TFDS builder of Flickr8k, and of any images with captions in the same layout.
 
 tfds build flickr8k_tfds --manual_dir=FOLDER_OR_ZIP
 
@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from flickr8k_tfds.caption_tables import Defect
-from flickr8k_tfds.image_checks import BadPicture, Picture, decode, describe, sha256, square_png
+from flickr8k_tfds.image_checks import BadImage, ImageFacts, decode, describe, sha256, square_png
 from flickr8k_tfds.layout import (
     WAYS_OUT,
     Layout,
@@ -32,7 +32,7 @@ from flickr8k_tfds.layout import (
 )
 from flickr8k_tfds.parallel import map_ahead
 from flickr8k_tfds.splitting import SPLITS, check_fractions, hashed_split, official_splits
-from flickr8k_tfds.trees import MAX_PICTURE_BYTES, DatasetError, UnreadableFile
+from flickr8k_tfds.trees import MAX_IMAGE_BYTES, DatasetError, UnreadableFile
 from flickr8k_tfds.verification import Verification
 
 REPORT_FILE = "verification.json"
@@ -42,15 +42,15 @@ Example = dict[str, Any]
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-    """How pictures are stored and split.
+    """How images are stored and split.
 
     On the command line: `--config='{"name": "mine", "fractions": {"train": 0.8, "test": 0.2}}'`.
 
     Attributes:
       side: None keeps each file's bytes unchanged; a number resizes once to side x side pixels
         and keeps a PNG.
-      fractions: split -> share, for pictures that are not Flickr8k's (those have official splits).
-      strict: stop at the first row or picture that would be left out.
+      fractions: split -> share, for images that are not Flickr8k's (those have official splits).
+      strict: stop at the first row or image that would be left out.
     """
 
     side: int | None = None
@@ -73,7 +73,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}
     # `tfds build` makes every config of this list unless one is named; the squares are on request.
-    BUILDER_CONFIGS = [Config(name="original", description="The picture files as they are.")]
+    BUILDER_CONFIGS = [Config(name="original", description="The image files as they are.")]
     DEFAULT_BUILDER_CONFIG_NAME = "original"
     builder_configs = {
         config.name: config
@@ -105,13 +105,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     "image": tfds.features.Image(
                         shape=(self.builder_config.side, self.builder_config.side, 3)
                     ),
-                    "image_id": tfds.features.Text(doc="The picture's file name."),
+                    "image_id": tfds.features.Text(doc="The image's file name."),
                     "captions": tfds.features.Sequence(tfds.features.Text()),
                     "height": tfds.features.Scalar(np.int32, doc="Of the original, in pixels."),
                     "width": tfds.features.Scalar(np.int32, doc="Of the original, in pixels."),
                 }
             ),
-            homepage="https://hockenmaier.cs.illinois.edu/8k-pictures.html",
+            homepage="https://hockenmaier.cs.illinois.edu/8k-images.html",
             supervised_keys=None,
         )
 
@@ -137,30 +137,30 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[str, Example]]:
         side = self.builder_config.side
 
-        def load(name: str) -> tuple[Picture, bytes] | Defect:
-            file = layout.pictures[name]
+        def load(name: str) -> tuple[ImageFacts, bytes] | Defect:
+            file = layout.images[name]
             try:
-                data = file.read(MAX_PICTURE_BYTES)
+                data = file.read(MAX_IMAGE_BYTES)
                 image = decode(data)
-                picture = describe(image, data, name)
-                return picture, square_png(image, side) if side else data
-            except (UnreadableFile, BadPicture) as error:
+                facts = describe(image, data, name)
+                return facts, square_png(image, side) if side else data
+            except (UnreadableFile, BadImage) as error:
                 return Defect(file.name, name, str(error))
 
         for name, loaded in zip(names, map_ahead(load, names), strict=True):
             if isinstance(loaded, Defect):
                 report.leave_out(loaded)
                 continue
-            picture, data = loaded
-            report.keep(split, name, picture)
+            facts, data = loaded
+            report.keep(split, name, facts)
             yield (
                 name,
                 {
                     "image": data,
                     "image_id": name,
                     "captions": report.table.captions[name],
-                    "height": picture.height,
-                    "width": picture.width,
+                    "height": facts.height,
+                    "width": facts.width,
                 },
             )
 
@@ -185,25 +185,25 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return locate(fetch_from_kaggle())
 
     def _names_by_split(self, layout: Layout, report: Verification) -> dict[str, list[str]]:
-        """The pictures with captions, by split; notes those without a partner."""
-        pictures, captions = layout.pictures, report.table.captions
-        for name in sorted(pictures.keys() - captions.keys()):
-            report.leave_out(Defect(pictures[name].name, name, "picture without caption"))
-        for name in sorted(captions.keys() - pictures.keys()):
+        """The images with captions, by split; notes those without a partner."""
+        images, captions = layout.images, report.table.captions
+        for name in sorted(images.keys() - captions.keys()):
+            report.leave_out(Defect(images[name].name, name, "image without caption"))
+        for name in sorted(captions.keys() - images.keys()):
             for line, caption in zip(report.table.lines[name], captions[name], strict=True):
                 where = f"{Path(layout.table.name).name}:{line}"
-                report.leave_out(Defect(where, f"{name}: {caption}", "caption without picture"))
+                report.leave_out(Defect(where, f"{name}: {caption}", "caption without image"))
         for defect in layout.defects:
             report.leave_out(defect)
         official = official_splits()
         names: dict[str, list[str]] = collections.defaultdict(list)
-        present = report.planned = sorted(captions.keys() & pictures.keys())
+        present = report.planned = sorted(captions.keys() & images.keys())
 
         def split_of(name: str) -> str:
             if name in official:
                 return official[name]
             try:
-                data = pictures[name].read(MAX_PICTURE_BYTES)
+                data = images[name].read(MAX_IMAGE_BYTES)
             except UnreadableFile:
                 data = b""  # left out, with its reason, when it is its turn
             return hashed_split(sha256(data), self.builder_config.fractions)

@@ -1,7 +1,7 @@
-"""One picture: verified by decoding it, and resized to a square PNG.
+"""One image: verified by decoding it, and resized to a square PNG.
 
-image = decode(data)                              # raises BadPicture for what is not whole
-picture = describe(image, data, "a.jpg")
+image = decode(data)                              # raises BadImage for what is not whole
+image = describe(image, data, "a.jpg")
 png = square_png(image, side=224)
 """
 
@@ -17,20 +17,20 @@ from PIL import ExifTags, Image
 
 MAX_PIXELS = 64_000_000
 # What every reader of the data set decodes to height x width x 3. Phones write MPO: a JPEG file
-# with more pictures behind the first.
+# with more images behind the first.
 _FORMATS = ("JPEG", "PNG", "MPO")
 # What Pillow's plugins raise for damaged files.
 _PILLOW_ERRORS = (OSError, ValueError, TypeError, KeyError, SyntaxError, MemoryError, struct.error)
 _SUFFIXES = {"PNG": ("png",), "JPEG": ("jpg", "jpeg"), "MPO": ("jpg", "jpeg", "mpo")}
 
 
-class BadPicture(Exception):
-    """The bytes are not a whole picture that can be used; the message says why."""
+class BadImage(Exception):
+    """The bytes are not a whole image that can be used; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """What is known of a picture that decodes.
+class ImageFacts:
+    """What is known of an image that decodes.
 
     Attributes:
       height, width: in pixels as stored, before any EXIF rotation.
@@ -50,41 +50,41 @@ def sha256(data: bytes) -> str:
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decodes a picture whole.
+    """Decodes an image whole.
 
     Args:
       data: the bytes of a JPEG or PNG file.
 
     Raises:
-      BadPicture: empty, of another format, truncated, damaged, or of more than MAX_PIXELS.
+      BadImage: empty, of another format, truncated, damaged, or of more than MAX_PIXELS.
     """
     if not data:
-        raise BadPicture("empty file")
+        raise BadImage("empty file")
     try:
         image = Image.open(io.BytesIO(data))
         if image.format not in _FORMATS:
-            raise BadPicture(f"format {image.format}, only JPEG and PNG are kept: convert it")
+            raise BadImage(f"format {image.format}, only JPEG and PNG are kept: convert it")
         if image.width * image.height > MAX_PIXELS:
-            raise BadPicture(
+            raise BadImage(
                 f"{image.width} x {image.height} pixels, more than the limit of {MAX_PIXELS:,}"
             )
         if image.format == "PNG":  # checksums, which Pillow's decoding passes over
             Image.open(io.BytesIO(data)).verify()
         image.load()
     except Image.UnidentifiedImageError as error:
-        raise BadPicture("not a picture") from error
+        raise BadImage("not an image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadPicture(f"more than the limit of {MAX_PIXELS:,} pixels") from error
+        raise BadImage(f"more than the limit of {MAX_PIXELS:,} pixels") from error
     except _PILLOW_ERRORS as error:
-        raise BadPicture(f"does not decode: {error}") from error
+        raise BadImage(f"does not decode: {error}") from error
     return image
 
 
-def describe(image: Image.Image, data: bytes, name: str) -> Picture:
-    """What is known of a picture.
+def describe(image: Image.Image, data: bytes, name: str) -> ImageFacts:
+    """What is known of an image.
 
     Args:
-      image: the decoded picture.
+      image: the decoded image.
       data: the bytes of its file.
       name: its file name, whose suffix is held against the content.
     """
@@ -100,17 +100,17 @@ def describe(image: Image.Image, data: bytes, name: str) -> Picture:
             remarks.append("rotated by EXIF, which is ignored")
     except _PILLOW_ERRORS:
         remarks.append("EXIF that cannot be read, which is ignored")
-    return Picture(image.height, image.width, sha256(data), tuple(remarks))
+    return ImageFacts(image.height, image.width, sha256(data), tuple(remarks))
 
 
 def square_png(image: Image.Image, side: int) -> bytes:
-    """Resizes a picture to a square, as training would, and encodes it as PNG.
+    """Resizes an image to a square, as training would, and encodes it as PNG.
 
     Bilinear with antialiasing, without keeping the aspect ratio, alpha dropped, EXIF ignored:
     the resize of the PaliGemma report (arXiv 2407.07726), rounded to whole levels once.
 
     Args:
-      image: the decoded picture.
+      image: the decoded image.
       side: height and width of the result in pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Finds the data set in what a user has: which files hold captions and which are the pictures.
+"""Finds the data set in what a user has: which files hold captions and which are the images.
 
     layout = locate(Path("~/Downloads/flickr8k").expanduser())    # a folder or a zip
     layout = locate(fetch_from_kaggle())
@@ -28,7 +28,7 @@ from flickr8k_tfds.trees import (
 KAGGLE_HANDLE = "adityajn105/flickr8k"
 
 WAYS_OUT = f"""\
-Any one of these provides the pictures and captions:
+Any one of these provides the images and captions:
   1. Kaggle, by itself: create an API token at https://www.kaggle.com/settings, save it as
      ~/.kaggle/kaggle.json (or set KAGGLE_USERNAME and KAGGLE_KEY), then
        tfds build flickr8k_tfds
@@ -38,14 +38,14 @@ Any one of these provides the pictures and captions:
   3. The original files: a folder with Flickr8k_text.zip and Flickr8k_Dataset.zip, or what they
      hold (Flickr8k.token.txt and Flicker8k_Dataset/):
        tfds build flickr8k_tfds --manual_dir=FOLDER
-  4. Pictures of your own: a folder with Images/ and a captions.txt of lines `image,caption`:
+  4. Images of your own: a folder with Images/ and a captions.txt of lines `image,caption`:
        tfds build flickr8k_tfds --manual_dir=FOLDER
-  5. Drawn sample pictures, without any download:
+  5. Drawn sample images, without any download:
        paligemma sample-data sample && tfds build flickr8k_tfds --manual_dir=sample"""
 
 _KAGGLE_TABLE = re.compile(r"((?:[^/]+/)?)captions\.txt")
 _TOKENS = re.compile(r"(?:[^/]+/)?Flickr8k\.token\.txt")
-_UIUC_PICTURE = re.compile(r"(?:[^/]+/)?Flick(?:e)?r8k_Dataset/(.+)")
+_UIUC_IMAGE = re.compile(r"(?:[^/]+/)?Flick(?:e)?r8k_Dataset/(.+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +70,13 @@ class Layout:
     Attributes:
       form: "Kaggle" or "UIUC".
       table: the file of captions.
-      pictures: file name without folders -> file.
-      defects: files that look like pictures of the data set and are not taken.
+      images: file name without folders -> file.
+      defects: files that look like images of the data set and are not taken.
     """
 
     form: str
     table: File
-    pictures: dict[str, File]
+    images: dict[str, File]
     defects: tuple[Defect, ...] = ()
 
     def read_table(self) -> Table:
@@ -171,28 +171,28 @@ def _kaggle_layouts(files: list[File]) -> list[Layout]:
             tables[match[1]] = file
     found = []
     for folder, table in tables.items():
-        picture = re.compile(re.escape(folder) + "Images/(.+)", re.DOTALL)
-        found.append(_layout("Kaggle", table, files, picture))
-    return [layout for layout in found if layout.pictures]
+        image = re.compile(re.escape(folder) + "Images/(.+)", re.DOTALL)
+        found.append(_layout("Kaggle", table, files, image))
+    return [layout for layout in found if layout.images]
 
 
 def _uiuc_layouts(files: list[File]) -> list[Layout]:
     # Unpacked files stand before those in zips, and hold the same.
     tables = [file for file in files if _TOKENS.fullmatch(file.name)][:1]
-    found = [_layout("UIUC", table, files, _UIUC_PICTURE) for table in tables]
-    return [layout for layout in found if layout.pictures]
+    found = [_layout("UIUC", table, files, _UIUC_IMAGE) for table in tables]
+    return [layout for layout in found if layout.images]
 
 
-def _layout(form: str, table: File, files: list[File], picture: re.Pattern[str]) -> Layout:
-    pictures: dict[str, File] = {}
+def _layout(form: str, table: File, files: list[File], image: re.Pattern[str]) -> Layout:
+    images: dict[str, File] = {}
     defects = []
     for file in files:
-        if match := picture.fullmatch(file.name):
+        if match := image.fullmatch(file.name):
             name = match[1]
             if "/" in name:
-                defects.append(Defect(str(file), name, "in a folder below that of the pictures"))
-            elif name not in pictures:
-                pictures[name] = file
-            elif pictures[name].tree is file.tree:
-                defects.append(Defect(str(file), name, "another picture of this name is taken"))
-    return Layout(form, table, pictures, tuple(defects))
+                defects.append(Defect(str(file), name, "in a folder below that of the images"))
+            elif name not in images:
+                images[name] = file
+            elif images[name].tree is file.tree:
+                defects.append(Defect(str(file), name, "another image of this name is taken"))
+    return Layout(form, table, images, tuple(defects))

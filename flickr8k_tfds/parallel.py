@@ -1,6 +1,6 @@
 """Maps a function over items on all cores, a bounded number of results ahead of the reader.
 
-for name, picture in zip(names, map_ahead(load, names)):
+for name, image in zip(names, map_ahead(load, names)):
     ...
 """
 
@@ -14,7 +14,7 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-# More would decode faster than TFDS can write, and each may hold a large picture.
+# More would decode faster than TFDS can write, and each may hold a large image.
 _MAX_WORKERS = 8
 
 

@@ -1,4 +1,4 @@
-"""Which split a picture belongs to: Flickr8k's official lists, for other pictures their content.
+"""Which split an image belongs to: Flickr8k's official lists, for other images their content.
 
 official_splits()["1000268201_693b08cb0e.jpg"]             # "train"
 hashed_split(sha256, {"train": 0.8, "validation": 0.2})    # the same for the same content
@@ -29,11 +29,11 @@ def official_splits() -> dict[str, str]:
 
 
 def hashed_split(sha256: str, fractions: Mapping[str, float]) -> str:
-    """The split of a picture by its content, whatever other pictures there are.
+    """The split of an image by its content, whatever other images there are.
 
     Args:
-      sha256: hexadecimal digest of the picture's file.
-      fractions: split -> share of the pictures, checked by `check_fractions`.
+      sha256: hexadecimal digest of the image's file.
+      fractions: split -> share of the images, checked by `check_fractions`.
     """
     position = int(sha256[:13], 16) / 16**13  # 52 bits: exact in a float, below 1
     edge = 0.0

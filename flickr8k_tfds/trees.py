@@ -4,7 +4,7 @@ Both list relative names and read one file at a time, never more than `limit` by
 
     tree = open_tree(Path("archive.zip"))
     for name in tree.names():
-        data = tree.read(name, limit=MAX_PICTURE_BYTES)
+        data = tree.read(name, limit=MAX_IMAGE_BYTES)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-MAX_PICTURE_BYTES = 64 << 20
+MAX_IMAGE_BYTES = 64 << 20
 MAX_TABLE_BYTES = 64 << 20
 
 

@@ -1,7 +1,7 @@
 """The verification report: what a build kept, what it left out and why, what is worth knowing.
 
 report = Verification(source="...", table=table)
-report.keep("train", "a.jpg", picture)
+report.keep("train", "a.jpg", image)
 report.leave_out(Defect("Images/b.jpg", "b.jpg", "empty file"))
 print(report.text())
 path.write_text(report.json())
@@ -16,11 +16,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from flickr8k_tfds.caption_tables import Defect, Table
-from flickr8k_tfds.image_checks import Picture
+from flickr8k_tfds.image_checks import ImageFacts
 from flickr8k_tfds.splitting import SPLITS, official_splits
 from flickr8k_tfds.trees import DatasetError
 
-_CAPTIONS_PER_PICTURE = 5
+_CAPTIONS_PER_IMAGE = 5
 _EXAMPLES_SHOWN = 3
 
 
@@ -32,7 +32,7 @@ class Verification:
       source: where the captions came from.
       table: the captions as read.
       strict: whether the first defect stops the build.
-      planned: names of all pictures that have captions; those not kept or left out by the end
+      planned: names of all images that have captions; those not kept or left out by the end
         were not read, as with `--max_examples_per_split`.
     """
 
@@ -42,7 +42,7 @@ class Verification:
     planned: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self):
-        self._pictures: dict[str, Picture] = {}
+        self._images: dict[str, ImageFacts] = {}
         self._split: dict[str, str] = {}
         self._left_out: list[Defect] = []
         for defect in self.table.defects:
@@ -57,14 +57,14 @@ class Verification:
             )
         self._left_out.append(defect)
 
-    def keep(self, split: str, name: str, picture: Picture) -> None:
-        """Notes a picture that was written to a split."""
-        self._pictures[name] = picture
+    def keep(self, split: str, name: str, image: ImageFacts) -> None:
+        """Notes an image that was written to a split."""
+        self._images[name] = image
         self._split[name] = split
 
     def summary(self) -> dict[str, Any]:
         """The report as plain data for JSON."""
-        captions = {name: self.table.captions[name] for name in self._pictures}
+        captions = {name: self.table.captions[name] for name in self._images}
         return {
             "source": self.source,
             "splits": self._splits(captions),
@@ -73,9 +73,7 @@ class Verification:
             ),
             "left_out": [dataclasses.asdict(defect) for defect in self._left_out],
             "remarks": _group(
-                (remark, name)
-                for name, picture in self._pictures.items()
-                for remark in picture.remarks
+                (remark, name) for name, image in self._images.items() for remark in image.remarks
             ),
             "latin1_rows": self.table.latin1_rows,
             "duplicate_rows": [
@@ -84,7 +82,7 @@ class Verification:
                 for caption, times in collections.Counter(texts).items()
                 if times > 1
             ],
-            "identical_pictures": self._identical_pictures(),
+            "identical_images": self._identical_images(),
             "captions_in_several_splits": self._captions_in_several_splits(captions),
             "flickr8k": self._completeness(captions),
         }
@@ -98,13 +96,13 @@ class Verification:
         summary = self.summary()
         lines = [f"Verified {self.source}"]
         for split, counts in summary["splits"].items():
-            per_picture = ", ".join(
-                f"{pictures:,} with {number}"
-                for number, pictures in counts["captions_per_picture"].items()
+            per_image = ", ".join(
+                f"{images:,} with {number}"
+                for number, images in counts["captions_per_image"].items()
             )
             lines.append(
-                f"  {split:<11}{counts['pictures']:>6,} pictures {counts['captions']:>7,} captions"
-                f"  ({per_picture})"
+                f"  {split:<11}{counts['images']:>6,} images {counts['captions']:>7,} captions"
+                f"  ({per_image})"
             )
         reasons = _group((defect.why, defect.where) for defect in self._left_out)
         lines.append(f"  left out   {len(self._left_out):>6,}")
@@ -114,16 +112,16 @@ class Verification:
         if self.table.latin1_rows:
             lines.append(f"  rows not UTF-8, read as Latin-1: {len(self.table.latin1_rows):,}")
         lines.append(f"  doubled rows: {len(summary['duplicate_rows']):,}")
-        identical = summary["identical_pictures"]
+        identical = summary["identical_images"]
         lines.append(
-            f"  identical pictures: {len(identical):,} groups, "
+            f"  identical images: {len(identical):,} groups, "
             f"{sum(not group['same_captions'] for group in identical):,} with different captions, "
             f"{sum(len(group['splits']) > 1 for group in identical):,} in several splits"
         )
         shared = len(summary["captions_in_several_splits"])
         lines.append(f"  captions in several splits: {shared:,}")
         if summary["not_read"]:
-            lines.append(f"  not read, as asked for: {summary['not_read']:,} pictures")
+            lines.append(f"  not read, as asked for: {summary['not_read']:,} images")
         elif summary["flickr8k"]:
             lines.append("  " + _completeness_line(summary["flickr8k"]))
         return "\n".join(lines)
@@ -134,14 +132,14 @@ class Verification:
             sizes = [len(captions[name]) for name, of in self._split.items() if of == split]
             if sizes:
                 counts[split] = {
-                    "pictures": len(sizes),
+                    "images": len(sizes),
                     "captions": sum(sizes),
-                    "captions_per_picture": dict(sorted(collections.Counter(sizes).items())),
+                    "captions_per_image": dict(sorted(collections.Counter(sizes).items())),
                 }
         return counts
 
-    def _identical_pictures(self) -> list[dict[str, Any]]:
-        groups = _group((picture.sha256, name) for name, picture in self._pictures.items())
+    def _identical_images(self) -> list[dict[str, Any]]:
+        groups = _group((image.sha256, name) for name, image in self._images.items())
         return [
             {
                 "images": names,
@@ -164,32 +162,32 @@ class Verification:
         ]
 
     def _completeness(self, captions: dict[str, list[str]]) -> dict[str, Any] | None:
-        """How much of Flickr8k is there; None when the pictures are not Flickr8k's."""
+        """How much of Flickr8k is there; None when the images are not Flickr8k's."""
         official = official_splits()
         here = {name: len(texts) for name, texts in captions.items() if name in official}
         if not here:
             return None
         missing = _group((split, name) for name, split in official.items() if name not in here)
-        odd = {name: count for name, count in here.items() if count != _CAPTIONS_PER_PICTURE}
+        odd = {name: count for name, count in here.items() if count != _CAPTIONS_PER_IMAGE}
         return {
             "complete": not missing and not odd,
-            "pictures": len(here),
-            "pictures_expected": len(official),
+            "images": len(here),
+            "images_expected": len(official),
             "captions": sum(here.values()),
-            "captions_expected": _CAPTIONS_PER_PICTURE * len(official),
-            "missing_pictures": missing,
-            "pictures_without_five_captions": odd,
+            "captions_expected": _CAPTIONS_PER_IMAGE * len(official),
+            "missing_images": missing,
+            "images_without_five_captions": odd,
         }
 
 
 def _completeness_line(found: dict[str, Any]) -> str:
     if found["complete"]:
         return "Flickr8k is complete."
-    missing = ", ".join(f"{len(names):,} of {s}" for s, names in found["missing_pictures"].items())
-    odd = found["pictures_without_five_captions"]
+    missing = ", ".join(f"{len(names):,} of {s}" for s, names in found["missing_images"].items())
+    odd = found["images_without_five_captions"]
     return (
-        f"Flickr8k is not complete: {found['pictures']:,} of {found['pictures_expected']:,} "
-        f"pictures, {found['captions']:,} of {found['captions_expected']:,} captions"
+        f"Flickr8k is not complete: {found['images']:,} of {found['images_expected']:,} "
+        f"images, {found['captions']:,} of {found['captions_expected']:,} captions"
         + (f"; missing {missing}" if missing else "")
         + (f"; not five captions: {_some(list(odd))}" if odd else "")
     )

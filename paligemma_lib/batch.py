@@ -1,36 +1,39 @@
 """The contract between data and model: what a batch of images and text holds, and its rules.
 
     check(batch)                             # ValueError that lists every breach
-    print(describe(batch, tokenizer))        # the slots of one example, for a person
+    print(describe(batch, tokenizer))        # the tokens of one example, for a person
 
-`B` examples, `T` text slots, `S` image side. A batch is a dict of NumPy arrays:
+`B` examples, `T` text positions, `S` image side. A batch is a dict of NumPy arrays:
 
     image        float32[B, S, S, 3] in [-1, 1], or uint8[B, S, S, 3] to be scaled on the device
     text         int32[B, T]    prefix, then one suffix or several, then padding
     segment      int32[B, T]    0 prefix, 1..K the K-th suffix of this image, -1 padding
     position     int32[B, T]    every suffix starts again where the prefix ended; 0 in padding
-    loss_weight  float32[B, T]  weight of predicting the token in this slot; 0 on prefix and padding
+    loss_weight  float32[B, T]  weight of predicting this token; 0 on prefix and padding
 
 An evaluation batch also has
 
     image_id     str[B]
     valid        bool[B]        False for the examples that only fill up the last batch
 
-A prefix is BOS, tokens, newline; a suffix is tokens, EOS. A token is predicted from the slot
-before it, the first token of every suffix from the last slot of the prefix.
+A prefix is BOS, tokens, newline; a suffix is tokens, EOS. A token is predicted from the
+position before it, the first token of every suffix from the last position of the prefix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+from paligemma_lib.deprecation import former_names
 
 if TYPE_CHECKING:
     from paligemma_lib.tokenizer import Tokenizer
 
 Batch = Mapping[str, np.ndarray]
+A = TypeVar("A", bound=Any)  # np.ndarray or jax.Array
 
 # Token ids that PaliGemma fixes. `NEWLINE` is its piece for "\n"; other tokenizers differ.
 PAD, EOS, BOS, NEWLINE = 0, 1, 2, 108
@@ -47,42 +50,53 @@ _FORMS = {  # key -> dtypes, shape
 _OPTIONAL = {"image_id", "valid"}
 
 
-def may_see(segment: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Which text slot may attend to which; every slot that is not padding also sees the image.
+def attention_mask(segment: A, position: A, num_image_tokens: int = 0) -> A:
+    """Which position attends to which: bool[..., P + T, P + T], where [i, j] says that i sees j.
 
-    The prefix `a b` with the suffixes `c d` and `e`, rows looking at columns:
+    All see the image and the prefix, so these see each other both ways. A token of a suffix also
+    sees its own suffix up to itself. Nobody sees padding; padding itself sees image and prefix, so
+    that no softmax is over nothing. One image token, a prefix of two, suffixes of two and of one:
 
-            a b c d e
-        a   1 1 0 0 0
-        b   1 1 0 0 0
-        c   1 1 1 0 0
-        d   1 1 1 1 0
-        e   1 1 0 0 1
+        segment  [0 0 1 1 2 -1]       image  [1 1 1 0 0 0 0]
+        position [0 1 2 3 2  0]       prefix [1 1 1 0 0 0 0]
+                                             [1 1 1 0 0 0 0]
+                                    suffix 1 [1 1 1 1 0 0 0]
+                                             [1 1 1 1 1 0 0]
+                                    suffix 2 [1 1 1 0 0 1 0]
+                                     padding [1 1 1 0 0 0 0]
 
     Args:
-      segment: int32[..., T].
-      position: int32[..., T].
-
-    Returns:
-      bool[..., T, T].
+      segment: int32[..., T], of NumPy or JAX: 0 prefix, 1..K suffixes, -1 padding.
+      position: int32[..., T], rising within each suffix.
+      num_image_tokens: P, before the text.
     """
+    xp = _namespace(segment)
+    # Image tokens are like the prefix: segment 0, seen by all.
+    front = (*((0, 0),) * (segment.ndim - 1), (num_image_tokens, 0))
+    segment, position = xp.pad(segment, front), xp.pad(position, front)
     looking, seen = segment[..., :, None], segment[..., None, :]
-    earlier = position[..., None, :] <= position[..., :, None]
-    return (looking >= 0) & ((seen == 0) | ((seen == looking) & earlier))
+    past = position[..., None, :] <= position[..., :, None]
+    return (seen == 0) | ((seen > 0) & (seen == looking) & past)
 
 
-def predicted_from(segment: np.ndarray) -> np.ndarray:
-    """The slot whose output predicts each slot's token.
+def source_positions(segment: A) -> A:
+    """int32[..., T]: the position whose output predicts the token at each position.
+
+    It is the one before; for the first token of every suffix, the last of the prefix:
+
+        segment           [0 0 1 1 2 -1]
+        source_positions  [0 0 1 2 1  4]
+
+    Where nothing is predicted (position 0, padding) it is some position, so that it can be
+    gathered from.
 
     Args:
-      segment: int32[..., T].
-
-    Returns:
-      int32[..., T], meaningful where `segment > 0`.
+      segment: int32[..., T], of NumPy or JAX.
     """
-    before = np.broadcast_to(np.arange(segment.shape[-1]) - 1, segment.shape)
-    prefix_end = np.sum(segment == 0, axis=-1, keepdims=True) - 1
-    return np.where(_starts(segment), prefix_end, before).astype(np.int32)
+    xp = _namespace(segment)
+    before = xp.arange(segment.shape[-1], dtype=segment.dtype) - 1
+    last_of_prefix = xp.sum(segment == 0, axis=-1, keepdims=True, dtype=segment.dtype) - 1
+    return xp.maximum(xp.where(_starts(segment), last_of_prefix, before), 0)
 
 
 def check(batch: Batch, *, newline: int = NEWLINE) -> None:
@@ -101,26 +115,26 @@ def check(batch: Batch, *, newline: int = NEWLINE) -> None:
 
 
 def describe(batch: Batch, tokenizer: Tokenizer, example: int = 0) -> str:
-    """What each slot of one example is: token, role, segment, position, weight, what it may see."""
+    """What each position of an example holds: token, role, segment, weight, what it sees."""
     keys = ("text", "segment", "position", "loss_weight")
     text, segment, position, weight = (np.asarray(batch[key])[example] for key in keys)
-    sees, source = may_see(segment, position), predicted_from(segment)
+    sees, source = attention_mask(segment, position), source_positions(segment)
     title = f"example {example}"
     if "image_id" in batch:
         title += f", image {batch['image_id'][example]}"
     if "valid" in batch and not batch["valid"][example]:
         title += ", not valid: fills up the batch"
-    lines = [title, f"{'slot':>4} {'id':>6} {'token':<16} {'role':<8} seg  pos weight from sees"]
+    lines = [title, f"{'at':>4} {'id':>6} {'token':<16} {'role':<8} seg  pos weight from sees"]
     padding = segment < 0
-    for slot in np.flatnonzero(~padding):
-        role = "prefix" if segment[slot] == 0 else f"suffix {segment[slot]}"
-        origin = source[slot] if segment[slot] > 0 else ""
+    for index in np.flatnonzero(~padding):
+        role = "prefix" if segment[index] == 0 else f"suffix {segment[index]}"
+        origin = source[index] if segment[index] > 0 else ""
         lines.append(
-            f"{slot:>4} {text[slot]:>6} {tokenizer.piece(int(text[slot])):<16} {role:<8} "
-            f"{segment[slot]:>3} {position[slot]:>4} {weight[slot]:>6.3f} {origin:>4} "
-            f"image {_ranges(np.flatnonzero(sees[slot]))}"
+            f"{index:>4} {text[index]:>6} {tokenizer.piece(int(text[index])):<16} {role:<8} "
+            f"{segment[index]:>3} {position[index]:>4} {weight[index]:>6.3f} {origin:>4} "
+            f"image {_ranges(np.flatnonzero(sees[index]))}"
         )
-    lines.append(f"{padding.sum()} slots of padding")
+    lines.append(f"{padding.sum()} positions of padding")
     return "\n".join(lines)
 
 
@@ -152,21 +166,21 @@ def _breaches_of_content(batch: Batch, newline: int) -> Iterator[str]:
         # Resizing rounds, so a little slack; comparing this way round also finds NaN.
         yield from _found("image values outside [-1, 1]", ~(peak <= 1.001))
 
-    slot = np.broadcast_to(np.arange(text.shape[1]), text.shape)
+    index = np.broadcast_to(np.arange(text.shape[1]), text.shape)
     previous = np.pad(segment, ((0, 0), (1, 0)), constant_values=0)[:, :-1]
     follows = (segment == -1) | ((segment == previous + 1) & (previous >= 0))
-    contiguous = (segment == previous) | (follows & (slot > 0))
+    contiguous = (segment == previous) | (follows & (index > 0))
     yield from _found("segments are not 0, 1, 2, ... in order and then -1 only", ~contiguous)
     whole = np.all(contiguous, axis=1, keepdims=True)  # the other rules need whole segments
 
     prefix, suffix, padding = segment == 0, segment > 0, segment == -1
     ends = np.pad(segment, ((0, 0), (0, 1)), constant_values=-1)[:, 1:] != segment
-    start = np.maximum.accumulate(np.where(_starts(segment), slot, 0), axis=1)
+    start = np.maximum.accumulate(np.where(_starts(segment), index, 0), axis=1)
     prefix_len = np.sum(prefix, axis=1, keepdims=True)
-    expected_position = np.where(suffix, prefix_len + slot - start, np.where(prefix, slot, 0))
+    expected_position = np.where(suffix, prefix_len + index - start, np.where(prefix, index, 0))
     rules = {
-        "the first slot is not BOS": (slot == 0) & (text != BOS),
-        "BOS after the first slot": (slot > 0) & (text == BOS),
+        "the first token is not BOS": (index == 0) & (text != BOS),
+        "BOS after the first token": (index > 0) & (text == BOS),
         f"the prefix does not end in the newline ({newline})": prefix & ends & (text != newline),
         "a suffix does not end in EOS": suffix & ends & (text != EOS),
         "EOS before the end of a suffix": (text == EOS) & ~(suffix & ends),
@@ -187,16 +201,22 @@ def _breaches_of_content(batch: Batch, newline: int) -> Iterator[str]:
         yield from _found("a valid example after one that is not", valid[1:] & ~valid[:-1])
 
 
-def _starts(segment: np.ndarray) -> np.ndarray:
-    """bool[..., T]: the first slot of every suffix."""
-    previous = np.concatenate([segment[..., :1], segment[..., :-1]], axis=-1)
+def _namespace(array: Any) -> Any:
+    """NumPy or jax.numpy, whichever an array is of: the same rules hold on both sides."""
+    return array.__array_namespace__()
+
+
+def _starts(segment: Any) -> Any:
+    """bool[..., T]: the first position of every suffix."""
+    xp = _namespace(segment)
+    previous = xp.concatenate([segment[..., :1], segment[..., :-1]], axis=-1)
     return (segment > 0) & (segment != previous)
 
 
 def _found(rule: str, broken: np.ndarray) -> Iterator[str]:
     places = np.argwhere(broken)
     if len(places):
-        where = ", slot ".join(str(index) for index in places[0])
+        where = ", position ".join(str(index) for index in places[0])
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         yield f"{rule}: example {where}{more}"
 
@@ -205,3 +225,6 @@ def _ranges(numbers: np.ndarray) -> str:
     """[0, 1, 2, 5] -> "0-2 5"."""
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return " ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs if len(r))
+
+
+__getattr__ = former_names(__name__, may_see="attention_mask", predicted_from="source_positions")

@@ -22,7 +22,7 @@ from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption
 from paligemma_lib.metrics import Difference, ImageId, Scores, permuted
 from paligemma_lib.report import Alternative, Example, Report, Score, write_report
-from paligemma_lib.runtime.atomic import whole_file
+from paligemma_lib.runtime.atomic import atomic_write
 
 RANK_BY = "CIDEr"
 PACKAGES = ("paligemma_lib", "jax", "flax", "tensorflow", "numpy", "pillow")
@@ -44,8 +44,8 @@ def score_rows(
 
     Args:
       scores: of the captions.
-      chance: of the same captions, given to other pictures.
-      before: of other captions of the same pictures.
+      chance: of the same captions, given to other images.
+      before: of other captions of the same images.
       differences: from these, as `pg.metrics.compare` tells them.
     """
     intervals = scores.intervals()
@@ -73,19 +73,19 @@ def score_rows(
 def permuted_scores(
     references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]
 ) -> Scores | None:
-    """The scores of captions given to other pictures; None where there is no other one."""
+    """The scores of captions given to other images; None where there is no other one."""
     return permuted(references, captions, seed=0) if len(captions) > 1 else None
 
 
 def examples_of(source: Source, done: Mapping[ImageId, Captioned], scores: Scores) -> list[Example]:
-    """Pictures for a report, with their own scores."""
+    """Images for a report, with their own scores."""
     examples = []
     for number, image_id in enumerate(scores.image_ids):
         result = done[image_id]
         examples.append(
             Example(
                 str(image_id),
-                picture_of(source, result.number),
+                image_of(source, result.number),
                 result.caption.text,
                 references=result.references,
                 alternatives=alternatives_of(result.caption),
@@ -107,7 +107,7 @@ def sentence(row: Score, change: Difference | None = None) -> str:
             f"{abs(change.value):.3f} (p = {change.p_value:.2g})"
         )
     if row.permuted is not None:
-        said += f"; with the pictures permuted it is {row.permuted:.3f}"
+        said += f"; with the images permuted it is {row.permuted:.3f}"
     return f"{said}."
 
 
@@ -117,7 +117,7 @@ def write_outcome(folder: Path, report: Report) -> Path:
         "scores": {row.name: dataclasses.asdict(row) for row in report.scores},
         "warnings": list(report.warnings),
     }
-    with whole_file(folder / "scores.json") as file:
+    with atomic_write(folder / "scores.json") as file:
         file.write(json.dumps(outcome, indent=2).encode("utf-8"))
     return write_report(folder / "report.html", report)
 
@@ -128,8 +128,8 @@ def alternatives_of(caption: Caption) -> list[Alternative]:
     return [Alternative(each.text, min(each.probability, 1.0)) for each in found]
 
 
-def picture_of(source: Source, number: int) -> Callable[[], bytes]:
-    """The picture for a report, which reads it again if it shows it."""
+def image_of(source: Source, number: int) -> Callable[[], bytes]:
+    """The image for a report, which reads it again if it shows it."""
     return lambda: source.read([number])[0].image
 
 

@@ -20,6 +20,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from paligemma_lib.deprecation import former_names
+
 AXES = ("data", "fsdp")
 
 Layout = Literal["fsdp", "tensor", "replicated"]
@@ -112,21 +114,21 @@ def param_spec(name: str, shape: Sequence[int], parts: int, layout: Layout) -> P
     return PartitionSpec(*[None] * axis, "fsdp")
 
 
-def relaid(params: Mapping[str, Any], layout: Layout) -> Any:
+def resharded(params: Mapping[str, Any], layout: Layout) -> Any:
     """Moves parameters to another layout of the mesh that they lie on.
 
     Under "fsdp" each decoded token would have all weights gathered again. This is done once, and
     takes each device's share of the memory a second time.
 
     Args:
-      params: nested dict of arrays, or of tuples of arrays that are pieces of one. Those that lie
+      params: nested dict of arrays, or of tuples of arrays that are parts of one. Those that lie
         on no mesh stay where they are.
       layout: as for `param_shardings`.
     """
 
     def move(path: Any, leaf: Any) -> Any:
         if isinstance(leaf, tuple):
-            return tuple(move(path, piece) for piece in leaf)
+            return tuple(move(path, part) for part in leaf)
         mesh = getattr(getattr(leaf, "sharding", None), "mesh", None)
         if mesh is None:
             return leaf
@@ -173,3 +175,6 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Arra
         key: jax.make_array_from_process_local_data(sharding, array)
         for key, array in arrays.items()
     }
+
+
+__getattr__ = former_names(__name__, relaid="resharded")

@@ -6,7 +6,7 @@
     params = merge(trained, frozen)                          # for the model, decoding, saving
 
 Only the trained ones are differentiated and have optimizer state. Both trees are flat: name ->
-pieces of the array, laid one after the other along axis 0. Most have one piece. Where only the top
+parts of the array, laid one after the other along axis 0. Most have one part. Where only the top
 layers of a stack train, its lower layers are one array and the upper ones another, so that nothing
 is sliced while training and no backward pass runs below (see `model.stack`).
 """
@@ -28,10 +28,10 @@ PRESETS = {
 }
 
 # Parameters stacked by layer, and what lies below them: it would need a backward pass through all.
-_STACKS = ("llm/layers/", "img/Transformer/encoderblock/")
+STACKS = ("img/Transformer/encoderblock/", "llm/layers/")
 _BELOW = ("llm/embedder/", "img/embedding/", "img/pos_embedding")
 
-Pieces = dict[str, tuple[Any, ...]]
+Parts = dict[str, tuple[Any, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def trained_rows(params: Mapping[str, Any], trainable: Trainable) -> dict[str, i
     if isinstance(trainable, str | Select):
         trainable = [trainable]
     selects = [Select(each) if isinstance(each, str) else each for each in trainable]
-    shapes = {name: pieces_shape(leaf) for name, leaf in _flat(params).items()}
+    shapes = {name: full_shape(leaf) for name, leaf in _flat(params).items()}
     rows: dict[str, int] = {}
     for select in selects:
         chosen = _rows_of(select, shapes)
@@ -88,42 +88,42 @@ def _rows_of(select: Select, shapes: Mapping[str, Sequence[int]]) -> dict[str, i
     names = [name for name in shapes if pattern.fullmatch(name)]
     if select.top_layers is None:
         return dict.fromkeys(names, 0)
-    depths = [shapes[name][0] for name in names if name.startswith(_STACKS)]
+    depths = [shapes[name][0] for name in names if name.startswith(STACKS)]
     if not 0 < select.top_layers <= min(depths, default=0):
         found = f"stacks of {sorted(set(depths))} layers" if depths else "no stacked layers"
         raise ValueError(f"trained_rows: {select}, but its pattern selects {found}")
     return {
-        name: shapes[name][0] - select.top_layers if name.startswith(_STACKS) else 0
+        name: shapes[name][0] - select.top_layers if name.startswith(STACKS) else 0
         for name in names
         if not name.startswith(_BELOW)
     }
 
 
-def split(params: Mapping[str, Any], rows: Mapping[str, int]) -> tuple[Pieces, Pieces]:
+def split(params: Mapping[str, Any], rows: Mapping[str, int]) -> tuple[Parts, Parts]:
     """Splits parameters into trained and frozen ones.
 
     Args:
       params: nested dict of arrays or `jax.ShapeDtypeStruct`s, or of tuples of these that are
-        pieces of one.
+        parts of one.
       rows: as `trained_rows` returns it.
 
     Returns:
-      Trained and frozen pieces by name. Arrays that need not be cut are not copied.
+      Trained and frozen parts by name. Arrays that need not be cut are not copied.
     """
-    trained: Pieces = {}
-    frozen: Pieces = {}
+    trained: Parts = {}
+    frozen: Parts = {}
     for name, leaf in _flat(params).items():
-        pieces = leaf if isinstance(leaf, tuple) else (leaf,)
-        border = rows.get(name, sum(piece.shape[0] for piece in pieces))
+        parts = leaf if isinstance(leaf, tuple) else (leaf,)
+        border = rows.get(name, sum(part.shape[0] for part in parts))
         below, above = [], []
-        for piece in pieces:
-            count = piece.shape[0]
+        for part in parts:
+            count = part.shape[0]
             if border >= count:
-                below.append(piece)
+                below.append(part)
             elif border <= 0:
-                above.append(piece)
+                above.append(part)
             else:
-                lower, upper = _cut(piece, border)
+                lower, upper = _cut(part, border)
                 below.append(lower)
                 above.append(upper)
             border -= count
@@ -133,19 +133,19 @@ def split(params: Mapping[str, Any], rows: Mapping[str, int]) -> tuple[Pieces, P
 
 
 def merge(trained: Mapping[str, tuple], frozen: Mapping[str, tuple]) -> dict[str, Any]:
-    """Returns the nested dict of all parameters; those in several pieces are tuples."""
-    pieces = {name: frozen.get(name, ()) + trained.get(name, ()) for name in {**frozen, **trained}}
+    """Returns the nested dict of all parameters; those in several parts are tuples."""
+    parts = {name: frozen.get(name, ()) + trained.get(name, ()) for name in {**frozen, **trained}}
     return flax.traverse_util.unflatten_dict(
-        {name: each[0] if len(each) == 1 else each for name, each in sorted(pieces.items())},
+        {name: each[0] if len(each) == 1 else each for name, each in sorted(parts.items())},
         sep="/",
     )
 
 
-def pieces_shape(leaf: Any) -> tuple[int, ...]:
-    """The shape of a whole array that may be given in pieces."""
+def full_shape(leaf: Any) -> tuple[int, ...]:
+    """The shape of a whole array that may be given in parts."""
     if not isinstance(leaf, tuple):
         return tuple(leaf.shape)
-    return (sum(piece.shape[0] for piece in leaf), *leaf[0].shape[1:])
+    return (sum(part.shape[0] for part in leaf), *leaf[0].shape[1:])
 
 
 def _flat(params: Mapping[str, Any]) -> dict[str, Any]:

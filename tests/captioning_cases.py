@@ -1,4 +1,4 @@
-"""A tiny captioner in files of the real formats, and pictures to caption."""
+"""A tiny captioner in files of the real formats, and images to caption."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ CONFIG = model_cases.tiny_config(1)
 ROWS = 2  # in a batch, everywhere: what is compiled once serves all
 OPTIONS = ["--max-new-tokens", "6", "--batch-size", str(ROWS)]
 GREEDY = Greedy()
-_FIRST_LETTERS = 260  # pieces before are special, or single bytes
+_FIRST_LETTERS = 260  # parts before are special, or single bytes
 
 
 def random_params() -> dict:
-    """Random parameters whose captions are of letters, and other ones for other pictures."""
+    """Random parameters whose captions are of letters, and other ones for other images."""
     params = model_cases.random_params(CONFIG)
     params["llm"]["embedder"]["input_embedding"][:_FIRST_LETTERS] = 0
     layers = model_cases.flatten(params["llm"]["layers"])
@@ -42,8 +42,8 @@ def write_nano(folder: Path) -> Path:
     return folder / "nano.params.f16.npz"
 
 
-def write_pictures(folder: Path, names: Sequence[str]) -> Path:
-    """Pictures of noise, each another."""
+def write_images(folder: Path, names: Sequence[str]) -> Path:
+    """Images of noise, each another."""
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def write_pictures(folder: Path, names: Sequence[str]) -> Path:
 
 
 def captions_of(checkpoint: str, paths: Sequence[Path], sampler=GREEDY) -> list[str]:
-    """What the library alone says of these pictures."""
+    """What the library alone says of these images."""
     pixels = [pg.data.decode_image(path.read_bytes(), CONFIG.vision.image_size) for path in paths]
     params = pg.checkpoint.load_params(checkpoint, CONFIG)
     captions = []

@@ -11,8 +11,8 @@ from paligemma_lib.testing import tiny_captions
 DATA = [bytes([number]) * (10 * number) for number in range(20)]  # the first one is empty
 
 
-def picture(number: int, size=(40, 30), form="PNG", **options) -> bytes:
-    """The bytes of a picture of smooth noise; each number gives another."""
+def photo(number: int, size=(40, 30), form="PNG", **options) -> bytes:
+    """The bytes of an image of smooth noise; each number gives another."""
     random = np.random.default_rng(number)
     noise = Image.fromarray(random.integers(0, 256, (5, 6, 3), np.uint8))
     buffer = io.BytesIO()
@@ -39,10 +39,10 @@ def example(features: dict[str, list[bytes] | list[int]]) -> bytes:
 
 
 def caption_example(number: int, image: bytes | None = None) -> bytes:
-    """A picture with its captions, in the features of `flickr8k_tfds`."""
+    """An image with its captions, in the features of `flickr8k_tfds`."""
     return example(
         {
-            "image": [picture(number) if image is None else image],
+            "image": [photo(number) if image is None else image],
             "image_id": [f"{number}.png".encode()],
             "captions": [caption.encode() for caption in captions_of(number)],
         }
@@ -64,9 +64,9 @@ def write_records(folder) -> list[str]:
 
 
 def write_captions(folder, count: int, files: int = 2, broken: tuple[int, ...] = ()) -> str:
-    """Writes `count` pictures with captions into TFRecord files; returns their pattern."""
+    """Writes `count` images with captions into TFRecord files; returns their pattern."""
     records = [
-        caption_example(number, b"no picture" if number in broken else None)
+        caption_example(number, b"no image" if number in broken else None)
         for number in range(count)
     ]
     for file, part in enumerate(np.array_split(np.arange(count), files)):

@@ -4,7 +4,7 @@
 
 A line for each fault, then a table. The exit code is 1 if a run hung, ended with another exit code
 or other words than promised, or left other parameters, losses or captions than an undisturbed one.
-A run is the demo on a few pictures, started again and again until it gets through its faults.
+A run is the demo on a few images, started again and again until it gets through its faults.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fault_runs import PATIENCE, ROOT, Broken, Run, Started, check_leftovers, compare, cut, flip
+from fault_runs import ROOT, TIMEOUT, Broken, Run, Started, check_leftovers, compare, cut, flip
 
 PHASES = {  # how many of each are disturbed
     **{"captions": 1, "validation": 1, "checkpoint": 3, "batch": 4},
@@ -57,7 +57,7 @@ class Driver:
         if "NaN" in kind:
             run.faults["nan"] = 5
         if "damaged" in kind:
-            run.changes["data.damaged"] = "replace"
+            run.changes["data.on_corrupt_image"] = "replace"
             flip(run.shard(), 5000)
         return run
 
@@ -181,7 +181,7 @@ def damage_checkpoint(driver: Driver, run: Run) -> str:
             )
             if not re.search(words, started.words()):
                 raise Broken(f"{told}: it should have been told:\n{started.words()[-3000:]}")
-        elif file in matters or (not goes_on and started.ended(PATIENCE)):
+        elif file in matters or (not goes_on and started.ended(TIMEOUT)):
             started.expect(1, "none of the checkpoints is whole")
             shutil.rmtree(run.workdir / "checkpoints")
     return told

@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 INJECTION = ROOT / "tests" / "fault_injection.py"
 DEMO = ROOT / "examples" / "configs" / "demo.py"
 EXPORT, METRICS = "nano_finetuned.params.f16.npz", "metrics.jsonl"
-CHANGES = {  # to the demo: 27 steps on 36 pictures, 12 checkpoints, 6 validations
+CHANGES = {  # to the demo: 27 steps on 36 images, 12 checkpoints, 6 validations
     **{"data.name": 44, "batch_size": 8, "microbatches": 1, "epochs": 6.0, "save_every": 0.5},
     **{"decode_batch_size": 4, "max_new_tokens": 12, "export_dtype": "float32"},
 }
 TOLERANCE = {1: 0.0, 2: 1e-6}  # of parameters, by the number of processes
-PATIENCE = 600.0  # seconds after which a run that should end hangs
+TIMEOUT = 600.0  # seconds after which a run that should end hangs
 SILENCE = 10.0  # seconds after which a process counts as missing
 
 
@@ -106,21 +106,21 @@ class Started:
 
     def reached(self, mark: str) -> bool:
         """Waits for a mark or the end; whether it was the mark."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while self.process.poll() is None and time.monotonic() < deadline:
             if (self.marks / mark).exists():
                 return True
             time.sleep(0.02)
         return (self.marks / mark).exists()
 
-    def ended(self, patience: float) -> int:
+    def ended(self, timeout: float) -> int:
         """The exit code, as shells have it. Raises Broken if there is none in time."""
         try:
-            code = self.process.wait(patience)
+            code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             left = [number for number, pid in enumerate(self.pids()) if _runs(pid)]
             raise Broken(
-                f"hangs: after {patience:.0f} s processes {left} of {self.run.count} go on:\n"
+                f"hangs: after {timeout:.0f} s processes {left} of {self.run.count} go on:\n"
                 + self.words()[-3000:]
             ) from None
         return 128 - code if code < 0 else code
@@ -130,7 +130,7 @@ class Started:
 
     def expect(self, code: int, words: str = "", or_over: bool = False) -> None:
         """Waits for the end. Raises Broken if it is not as promised, or that the run is over."""
-        found = self.ended(PATIENCE)
+        found = self.ended(TIMEOUT)
         if or_over and found == 0:
             return
         if found != code:

@@ -9,20 +9,20 @@ import numpy as np
 
 import paligemma_lib as pg
 from paligemma_lib.run import base_config, from_config_dict
+from paligemma_lib.train.compatibility import RECORD
 from paligemma_lib.train.digests import checksum
-from paligemma_lib.train.identity import RECORD
 from paligemma_lib.train.progress import FILE
 
-PICTURES = 12
+IMAGES = 12
 
 
 def tiny_run(folder: Path):
-    """A run of nine steps: 12 pictures, 3 epochs in batches of 4, stages from step 5 on."""
+    """A run of nine steps: 12 images, 3 epochs in batches of 4, stages from step 5 on."""
     _, checkpoint, _, tokenizer, *_ = cases.write_captioner(folder)
-    names = [f"{number}.png" for number in range(PICTURES)]
-    cases.write_pictures(folder, names)
+    names = [f"{number}.png" for number in range(IMAGES)]
+    cases.write_images(folder, names)
     captions = itertools.cycle(pg.testing.tiny_captions()[::5])
-    for split, count in (("train", PICTURES), ("other", 4)):
+    for split, count in (("train", IMAGES), ("other", 4)):
         lines = [
             {"image": name, "prefix": "caption en", "suffix": next(captions)} for name in names
         ]

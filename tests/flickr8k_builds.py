@@ -3,15 +3,15 @@
 import json
 
 import tensorflow_datasets as tfds
-from flickr8k_sources import TEST, TRAIN, VALIDATION, picture
+from flickr8k_sources import TEST, TRAIN, VALIDATION, image
 
 import flickr8k_tfds
 
 SKIP = {"image": tfds.decode.SkipDecoding()}
-PICTURES = {
-    TRAIN: picture("red"),
-    VALIDATION: picture("green", size=(12, 16)),
-    TEST: picture(128, mode="L"),
+IMAGES = {
+    TRAIN: image("red"),
+    VALIDATION: image("green", size=(12, 16)),
+    TEST: image(128, mode="L"),
 }
 
 
@@ -33,5 +33,5 @@ def report_of(builder):
     return json.loads((builder.data_path / "verification.json").read_text())
 
 
-def own_pictures(count: int) -> dict[str, bytes]:
-    return {f"own{i:03}.png": picture((i, 0, 0), form="PNG") for i in range(count)}
+def own_images(count: int) -> dict[str, bytes]:
+    return {f"own{i:03}.png": image((i, 0, 0), form="PNG") for i in range(count)}

@@ -17,8 +17,8 @@ TRAIN, VALIDATION, TEST = (
 )
 
 
-def picture(colour="red", size=(16, 12), mode="RGB", form="JPEG", **options) -> bytes:
-    """The bytes of a picture of one colour."""
+def image(colour="red", size=(16, 12), mode="RGB", form="JPEG", **options) -> bytes:
+    """The bytes of an image of one colour."""
     buffer = io.BytesIO()
     Image.new(mode, size, colour).save(buffer, form, **options)
     return buffer.getvalue()
@@ -60,7 +60,7 @@ def write_zip(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def kaggle_files(pictures: dict[str, bytes], captions: dict[str, list[str]] | None = None):
-    """Relative names -> bytes in Kaggle's layout; one caption per picture unless given."""
+    """Relative names -> bytes in Kaggle's layout; one caption per image unless given."""
     captions = captions or {name: [f"Caption of {name} ."] for name in pictures}
     images = {f"Images/{name}": data for name, data in pictures.items()}
     return {"captions.txt": csv_table(captions), **images}
@@ -85,7 +85,7 @@ def closed(folder: Path):
 
 
 def exif_rotated() -> bytes:
-    """A picture whose EXIF says that it is to be turned."""
+    """An image whose EXIF says that it is to be turned."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    return picture(exif=exif)
+    return image(exif=exif)

@@ -1,4 +1,4 @@
-"""Captions of three pictures and what people said of them."""
+"""Captions of three images and what people said of them."""
 
 import importlib.util
 

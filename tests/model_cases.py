@@ -111,8 +111,8 @@ def all_logits(config: PaliGemmaConfig, params: dict, batch: dict) -> jax.Array:
 
 def log_likelihood(config: PaliGemmaConfig, params: dict, batch: dict) -> jax.Array:
     """float32[B, T]: log-probability of each token at the slot that predicts it."""
-    slots = model.previous_slot(batch["segment"])
-    hidden = model.hidden_states(config, params, **batch, slots=slots)
+    slots = model.source_positions(batch["segment"])
+    hidden = model.hidden_states(config, params, **batch, indices=slots)
     scores = jax.nn.log_softmax(model.logits(config, params, hidden))
     return jnp.take_along_axis(scores, batch["text"][..., None], axis=-1)[..., 0]
 

@@ -20,7 +20,7 @@ HOSTILE = (
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
-def picture(seed: int = 0, height: int = 60, width: int = 80) -> np.ndarray:
+def image(seed: int = 0, height: int = 60, width: int = 80) -> np.ndarray:
     """uint8[H, W, 3] of noise."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
@@ -28,7 +28,7 @@ def picture(seed: int = 0, height: int = 60, width: int = 80) -> np.ndarray:
 def examples(count: int) -> list[Example]:
     """Example k is named after k and has the score k / 10."""
     return [
-        Example(f"{k}.jpg", picture(k), f"caption {k}", scores={"CIDEr": k / 10})
+        Example(f"{k}.jpg", image(k), f"caption {k}", scores={"CIDEr": k / 10})
         for k in range(count)
     ]
 
@@ -50,7 +50,7 @@ def full_report() -> Report:
         examples=[
             Example(
                 f"Name {HOSTILE}",
-                picture(),
+                image(),
                 f"Caption {HOSTILE}",
                 before=f"Former {HOSTILE}",
                 references=[f"Reference {HOSTILE}"],

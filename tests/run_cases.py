@@ -1,4 +1,4 @@
-"""A tiny run to be checked: its checkpoint, tokenizer and pictures, and changes of its config."""
+"""A tiny run to be checked: its checkpoint, tokenizer and images, and changes of its config."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +11,14 @@ from paligemma_lib.run import RunConfig, Setup
 from paligemma_lib.run.config import SPLITS
 from paligemma_lib.run.options import parse
 
-PICTURES = 12
+IMAGES = 12
 
 
 def write_run(folder: Path) -> RunConfig:
-    """Twelve pictures, which train, validate and test, and a captioner of one layer."""
+    """Twelve images, which train, validate and test, and a captioner of one layer."""
     _, checkpoint, _, tokenizer, *_ = cases.write_captioner(folder)
-    names = [f"{number}.png" for number in range(PICTURES)]
-    cases.write_pictures(folder / "Images", names)
+    names = [f"{number}.png" for number in range(IMAGES)]
+    cases.write_images(folder / "Images", names)
     rows = [f"{name},a dog runs over {name}" for name in names]
     (folder / "captions.txt").write_text("image,caption\n" + "\n".join(rows) + "\n")
     return changed(
@@ -30,7 +30,7 @@ def write_run(folder: Path) -> RunConfig:
 
 
 def sources_of(config: RunConfig) -> dict[str, Any]:
-    """The same pictures, opened."""
+    """The same images, opened."""
     return {split: from_folder(getattr(config.data, split)) for split in SPLITS}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from paligemma_lib import sample_data
 from paligemma_lib.sample_data import labels, scenes
 
-COUNT = 400  # scenes looked at where no picture is drawn
+COUNT = 400  # scenes looked at where no image is drawn
 
 
 def sentences_of(index: int, seed: int = 0) -> tuple[scenes.Scene, list[str]]:

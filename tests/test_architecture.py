@@ -112,9 +112,9 @@ def without_shortcuts(graph: Graph) -> Graph:
 
 def drawn() -> Graph:
     """Part -> where its arrows point on the page."""
-    (picture,) = re.findall(r"```mermaid\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    (image,) = re.findall(r"```mermaid\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     graph: dict[str, set[str]] = {}
-    for line in picture.splitlines():
+    for line in image.splitlines():
         if " --> " in line:
             part, targets = line.split(" --> ")
             graph[part.strip()] = set(targets.strip().split(" & "))
@@ -138,10 +138,10 @@ def test_nothing_imports_the_examples_and_the_data_set_stands_alone(graph):
 def test_the_page_draws_the_arrows_of_the_code(graph):
     expected = {part: found for part, found in without_shortcuts(graph).items() if found}
     lines = [f"  {part} --> {' & '.join(sorted(expected[part]))}" for part in sorted(expected)]
-    assert drawn() == expected, "the picture should say\n" + "\n".join(lines)
+    assert drawn() == expected, "the image should say\n" + "\n".join(lines)
 
 
-@pytest.mark.parametrize("colour, other", [("arrays", "tensorflow"), ("pictures", "jax")])
+@pytest.mark.parametrize("colour, other", [("arrays", "tensorflow"), ("images", "jax")])
 def test_colours_keep_the_two_sides_apart(colour, other):
     (listed,) = re.findall(rf"class ([\w,]+) {colour}$", PAGE.read_text("utf-8"), re.MULTILINE)
     graph = modules()

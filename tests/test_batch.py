@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paligemma_lib.batch import check, describe, may_see, predicted_from
+from paligemma_lib.batch import attention_mask, check, describe, source_positions
 from paligemma_lib.testing import tiny_batch, tiny_tokenizer
 
 
@@ -25,7 +25,7 @@ def breaches(batch, tokenizer) -> str:
 
 
 def ends(batch, number: int, example: int = 0) -> int:
-    """The last slot of a segment."""
+    """The last index of a segment."""
     return int(np.flatnonzero(batch["segment"][example] == number)[-1])
 
 
@@ -33,7 +33,7 @@ def test_a_batch_as_it_should_be_has_no_breach(batch, tokenizer):
     check(batch, newline=tokenizer.newline)
 
 
-def test_uint8_pictures_and_an_example_that_is_not_valid_are_within_the_contract(batch, tokenizer):
+def test_uint8_images_and_an_example_that_is_not_valid_are_within_the_contract(batch, tokenizer):
     batch["image"] = np.zeros(batch["image"].shape, np.uint8)
     for key, value in {"text": 0, "segment": -1, "position": 0, "loss_weight": 0}.items():
         batch[key][1, 10:] = value  # the prompt alone
@@ -160,20 +160,20 @@ def fill_up_in_front(b):
         (skip_a_segment, "segments are not 0, 1, 2, ... in order and then -1 only: example 0"),
         (tear_a_segment, "segments are not 0, 1, 2, ... in order and then -1 only: example 0"),
         (begin_with_a_suffix, "segments are not 0, 1, 2, ... in order and then -1 only"),
-        (lose_bos, "the first slot is not BOS: example 1, slot 0"),
-        (repeat_bos, "BOS after the first slot: example 1, slot 3"),
-        (lose_the_newline, "the prefix does not end in the newline (4): example 0, slot 9"),
+        (lose_bos, "the first token is not BOS: example 1, position 0"),
+        (repeat_bos, "BOS after the first token: example 1, position 3"),
+        (lose_the_newline, "the prefix does not end in the newline (4): example 0, position 9"),
         (lose_eos, "a suffix does not end in EOS: example 0"),
         (end_too_early, "EOS before the end of a suffix: example 0"),
-        (write_into_padding, "a token in padding: example 0, slot 47"),
-        (pad_inside, "PAD or a negative id as a token: example 0, slot 12"),
-        (be_negative, "PAD or a negative id as a token: example 0, slot 12"),
+        (write_into_padding, "a token in padding: example 0, position 47"),
+        (pad_inside, "PAD or a negative id as a token: example 0, position 12"),
+        (be_negative, "PAD or a negative id as a token: example 0, position 12"),
         (count_on, "a position that is not as the segments say: example 0"),
-        (place_padding, "a position that is not as the segments say: example 0, slot 47"),
-        (weigh_the_prefix, "weight on the prefix: example 0, slot 4"),
-        (weigh_padding, "weight on padding: example 0, slot 47"),
-        (weigh_negatively, "a negative or infinite weight: example 0, slot 12"),
-        (weigh_infinitely, "a negative or infinite weight: example 0, slot 12"),
+        (place_padding, "a position that is not as the segments say: example 0, position 47"),
+        (weigh_the_prefix, "weight on the prefix: example 0, position 4"),
+        (weigh_padding, "weight on padding: example 0, position 47"),
+        (weigh_negatively, "a negative or infinite weight: example 0, position 12"),
+        (weigh_infinitely, "a negative or infinite weight: example 0, position 12"),
         (leave_out_eos, "EOS is not supervised: example 0"),
         (supervise_what_is_not_valid, "weight in an example that is not valid: example 1"),
         (fill_up_in_front, "a valid example after one that is not: example 0"),
@@ -204,34 +204,34 @@ segments = st.lists(st.integers(1, 4), min_size=1, max_size=5).flatmap(
 
 @settings(deadline=None)
 @given(segments)
-def test_a_slot_sees_the_prefix_and_its_own_past(segments):
+def test_a_token_sees_the_prefix_and_its_own_past(segments):
     segment = np.array(segments, np.int32)
     starts = {number: segments.index(number) for number in segments}
     prefix = segments.count(0)
     position = np.array(
         [
-            slot if n == 0 else prefix + slot - starts[n] if n > 0 else 0
-            for slot, n in enumerate(segments)
+            index if n == 0 else prefix + index - starts[n] if n > 0 else 0
+            for index, n in enumerate(segments)
         ]
     )
-    seen = may_see(segment, position)
+    seen = attention_mask(segment, position)
     for i, mine in enumerate(segments):
         for j, other in enumerate(segments):
-            expected = mine >= 0 and (other == 0 or (other == mine and j <= i))
+            expected = other == 0 or (other == mine > 0 and j <= i)
             assert seen[i, j] == expected, (i, j)
 
 
 @settings(deadline=None)
 @given(segments)
 def test_the_first_token_of_every_suffix_is_predicted_from_the_end_of_the_prefix(segments):
-    source = predicted_from(np.array(segments, np.int32))
-    for slot, number in enumerate(segments):
+    source = source_positions(np.array(segments, np.int32))
+    for index, number in enumerate(segments):
         if number > 0:
-            first = segments[slot - 1] != number
-            assert source[slot] == (segments.count(0) - 1 if first else slot - 1)
+            first = segments[index - 1] != number
+            assert source[index] == (segments.count(0) - 1 if first else index - 1)
 
 
-def test_describe_says_of_each_slot_what_it_is_and_what_it_sees(batch, tokenizer):
+def test_describe_says_of_each_position_what_it_is_and_what_it_sees(batch, tokenizer):
     batch["image_id"] = np.array(["a.jpg", "b.jpg"])
     lines = describe(batch, tokenizer).splitlines()
     assert lines[0] == "example 0, image a.jpg"
@@ -244,4 +244,4 @@ def test_describe_says_of_each_slot_what_it_is_and_what_it_sees(batch, tokenizer
         *("suffix", "2", "2", "10", weight, "9", "image", "0-9", str(second))
     ]
     assert lines[2 + second - 1].split()[-1] == f"0-{second - 1}" and length > 1
-    assert lines[-1] == f"{(batch['segment'][0] == -1).sum()} slots of padding"
+    assert lines[-1] == f"{(batch['segment'][0] == -1).sum()} positions of padding"

@@ -9,7 +9,7 @@ from paligemma_lib.runtime import processes
 
 
 class Watched:
-    """A source of so many pictures that cannot be decoded; notes which are read."""
+    """A source of so many images that cannot be decoded; notes which are read."""
 
     def __init__(self, count: int):
         self.count, self.read_numbers = count, []
@@ -27,7 +27,7 @@ class Watched:
 
 @pytest.mark.parametrize(("total", "batch_size"), [(11, 4), (3, 8), (1, 1), (9, 2), (8, 6)])
 @pytest.mark.parametrize("count", [2, 4])
-def test_each_picture_is_read_by_one_process_alone(monkeypatch, count, total, batch_size):
+def test_each_image_is_read_by_one_process_alone(monkeypatch, count, total, batch_size):
     monkeypatch.setattr(jax, "process_count", lambda: count)
     monkeypatch.setattr(processes, "gather", lambda data: [data])
     monkeypatch.setattr(processes, "gather_rows", lambda rows: rows)

@@ -17,7 +17,7 @@ SHORT = {"max_new_tokens": 6, "batch_size": 1}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return cases.write_pictures(tmp_path_factory.mktemp("door") / "Images", NAMES)
+    return cases.write_images(tmp_path_factory.mktemp("door") / "Images", NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_many_have_a_list_in_their_order(captioner, folder, texts):
     found = captioner.caption(mixed, **SHORT)
     assert [each.text for each in found] == [texts[2], texts[0], *texts]
     assert [each.image_id for each in found] == [str(mixed[0]), "1", *NAMES]
-    for many in (str(folder), folder, pg.data.from_pictures([str(folder)])):
+    for many in (str(folder), folder, pg.data.from_image_files([str(folder)])):
         found = captioner.caption(many, **SHORT)
         assert [(each.image_id, each.text) for each in found] == list(
             zip(NAMES, texts, strict=True)
@@ -111,7 +111,7 @@ def test_what_is_no_image_is_an_error(captioner, image, kind, message):
 
 
 def test_a_folder_without_images_is_an_error(captioner, tmp_path):
-    with pytest.raises(FileNotFoundError, match="has no pictures"):
+    with pytest.raises(FileNotFoundError, match="has no images"):
         captioner.caption(tmp_path, **SHORT)
 
 

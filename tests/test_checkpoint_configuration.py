@@ -218,7 +218,7 @@ def test_what_is_not_computed_here_is_an_error(tmp_path, content, message):
     assert str(caught.value).startswith(f"{path} is not of a model that is known here: ")
 
 
-def test_windows_that_hold_the_picture_are_none(tmp_path):
+def test_windows_that_hold_the_image_are_none(tmp_path):
     full = ["full_attention"] * 26
     content = changed(HUB_2, TEXT, sliding_window=4, layer_types=full)
     read_config_json(written(tmp_path, content))

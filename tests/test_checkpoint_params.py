@@ -76,13 +76,13 @@ def test_a_round_trip_is_bit_exact_and_files_repeat(path, tmp_path, dtype):
 
 
 def test_pieces_are_written_as_one(path):
-    pieces = cases.flatten(PARAMS)
+    parts = cases.flatten(PARAMS)
     name = "llm/layers/mlp/linear"
-    pieces[name] = (FLAT[name][:1].astype(np.float16), FLAT[name][1:])
-    save_params(path, cases.unflatten(pieces), "float16")
+    parts[name] = (FLAT[name][:1].astype(np.float16), FLAT[name][1:])
+    save_params(path, cases.unflatten(parts), "float16")
     assert_equal(load_params(path, CONFIG), FLAT, "float16")
-    with pytest.raises(ValueError, match=f"{name} is in pieces of different types"):
-        save_params(path, cases.unflatten(pieces))
+    with pytest.raises(ValueError, match=f"{name} is in parts of different types"):
+        save_params(path, cases.unflatten(parts))
 
 
 def test_golden_files_load_and_compute_the_reference_logits(shared, path, optimized):

@@ -26,7 +26,7 @@ def captioner(tmp_path_factory) -> list[str]:
 
 @pytest.fixture
 def images(tmp_path) -> Path:
-    folder = cases.write_pictures(tmp_path / "Images", NAMES)
+    folder = cases.write_images(tmp_path / "Images", NAMES)
     (folder / "captions.txt").write_text("image,caption\n")
     (folder / "._1.jpg").write_bytes(b"left by macOS")
     return folder
@@ -49,7 +49,7 @@ def test_a_folder_is_captioned_to_every_format(captioner, images, tmp_path, caps
     assert [(line["image"], line["caption"]) for line in lines] == zipped
     assert all(line["logprob"] < 0 and line["alternatives"] == [] for line in lines)
     page = Page((out / "captions.html").read_text("utf-8"))
-    assert "5 of 5 pictures are shown" in page.text
+    assert "5 of 5 images are shown" in page.text
     assert len(page.all("img")) == 5
     with Image.open(out / "captions.png") as sheet:
         assert sheet.width == 1124
@@ -58,7 +58,7 @@ def test_a_folder_is_captioned_to_every_format(captioner, images, tmp_path, caps
     ]
 
 
-def test_alone_it_captions_drawn_pictures_with_the_model_of_the_library(
+def test_alone_it_captions_drawn_images_with_the_model_of_the_library(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(pg.hub.fetching, "NANO", cases.write_nano(tmp_path))
@@ -82,11 +82,11 @@ def test_beams_come_with_their_alternatives(captioner, images, tmp_path):
     assert len(Page(out[1].read_text("utf-8")).all("svg", "bar")) == 6
 
 
-def test_damaged_pictures_are_skipped_and_told(captioner, images, tmp_path, capsys):
+def test_damaged_images_are_skipped_and_told(captioner, images, tmp_path, capsys):
     (images / "2.png").write_bytes((images / "2.png").read_bytes()[:200])
     (images / "4.bmp").unlink()
     (images / "4.bmp").symlink_to(images / "gone.bmp")
-    (images / "6.jpg").write_text("not a picture")
+    (images / "6.jpg").write_text("not an image")
     out = tmp_path / "out.html"
     arguments = [*captioner, str(images), str(images / "6.jpg"), "--out", str(out)]
     assert main(["caption", *arguments]) == 1
@@ -167,15 +167,15 @@ def test_a_wrong_command_says_what_is_wrong(captioner, capsys, arguments, messag
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{}/nothing/*.jpg"], "nothing/*.jpg has no pictures: expected a picture file"),
-        (["{}"], "has no pictures"),
+        (["{}/nothing/*.jpg"], "nothing/*.jpg has no images: expected an image file"),
+        (["{}"], "has no images"),
         (["{}/1.jpg", "--out", "{}/missing/a.csv"], "its folder is not there; create it"),
         (["{}/1.jpg", "--tokenizer", "{}/1.jpg"], "is not a SentencePiece model"),
     ],
 )
 def test_errors_are_told_in_a_line(captioner, tmp_path, capsys, arguments, message):
     if arguments != ["{}"]:
-        cases.write_pictures(tmp_path, ["1.jpg"])
+        cases.write_images(tmp_path, ["1.jpg"])
     given = [argument.format(tmp_path) for argument in arguments]
     assert main(["caption", *captioner, *given]) == 1
     error = capsys.readouterr().err
@@ -184,13 +184,13 @@ def test_errors_are_told_in_a_line(captioner, tmp_path, capsys, arguments, messa
 
 
 def test_a_checkpoint_that_is_missing_is_told(tmp_path, capsys):
-    cases.write_pictures(tmp_path, ["1.jpg"])
+    cases.write_images(tmp_path, ["1.jpg"])
     assert main(["caption", "--checkpoint", str(tmp_path / "no.npz"), str(tmp_path / "1.jpg")]) == 1
     assert "no.npz" in capsys.readouterr().err
 
 
-def test_a_picture_is_named_once_by_the_place_it_was_first_found(images):
-    found = pg.data.from_pictures([f"{images}/*.png", str(images), f"{images}/1.jpg"])
+def test_a_image_is_named_once_by_the_place_it_was_first_found(images):
+    found = pg.data.from_image_files([f"{images}/*.png", str(images), f"{images}/1.jpg"])
     assert found.names == (f"{images}/2.png", "1.jpg", "4.bmp", "5.webp", "deeper/3.JPG")
     assert found.paths[1] == str(images / "1.jpg")
 

@@ -44,7 +44,7 @@ def test_without_arguments_the_demo_and_so_the_installation_is_looked_at(said, t
     assert [line.split()[1] for line in lines[:-1]] == list(checks.CHECKS)
     assert all(line.startswith("ok ") for line in lines[:-1])
     assert any("nano.params.f16.npz" in line for line in lines)
-    assert any("1,500 pictures, to be drawn" in line for line in lines)
+    assert any("1,500 images, to be drawn" in line for line in lines)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -60,7 +60,7 @@ def test_what_a_run_names_is_looked_at(said, tiny, tmp_path):
     ]
     code, lines = said(*words)
     assert code == 0, lines
-    assert any("train 12, validation 12, test 12 pictures" in line for line in lines)
+    assert any("train 12, validation 12, test 12 images" in line for line in lines)
     code, lines = said(*words, "--config.text_len=8")
     assert code == 1
     assert lines[-1] == f"1 of {len(checks.CHECKS)} checks failed"
@@ -72,7 +72,7 @@ def test_a_file_of_a_config_and_changes_of_it(said, capsys, tmp_path):
     workdir = f"--config.workdir={tmp_path / 'run'}"
     code, lines = said(f"--config={config}", workdir)
     assert code == 0, lines
-    assert any("1,500 pictures, to be drawn" in line for line in lines)
+    assert any("1,500 images, to be drawn" in line for line in lines)
     assert main(["doctor", f"--config={config}", workdir, "--config.batch_size=33"]) == 2
     assert "batch_size=33: expected a multiple of microbatches" in capsys.readouterr().err
     code, lines = said(f"--config={config}", workdir, "--config.stages[0].trainable=lora")

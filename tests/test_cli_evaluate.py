@@ -26,8 +26,8 @@ def captioner(tmp_path_factory) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Five pictures in Kaggle's layout."""
-    cases.write_pictures(tmp_path / "data" / "Images", NAMES)
+    """Five images in Kaggle's layout."""
+    cases.write_images(tmp_path / "data" / "Images", NAMES)
     rows = [f"{name},{text}" for name, texts in REFERENCES.items() for text in texts]
     (tmp_path / "data" / "captions.txt").write_text("\n".join(["image,caption", *rows]))
     return tmp_path / "data"
@@ -56,7 +56,7 @@ def test_a_checkpoint_is_scored_and_shown(captioner, folder, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"CIDEr is {expected.corpus['CIDEr']:.3f} (")
 
 
-def test_alone_it_evaluates_the_model_of_the_library_on_drawn_pictures(tmp_path, monkeypatch):
+def test_alone_it_evaluates_the_model_of_the_library_on_drawn_images(tmp_path, monkeypatch):
     monkeypatch.setattr(pg.hub.fetching, "NANO", cases.write_nano(tmp_path))
     monkeypatch.setattr(evaluate, "DRAWN", 3)
     out = tmp_path / "out"
@@ -82,7 +82,7 @@ def test_java_scores_are_told_if_they_are_wanted(folder, tmp_path, monkeypatch, 
     assert "\nMETEOR is 0.250.\nSPICE needs Java.\n" in capsys.readouterr().out
 
 
-def test_damaged_pictures_are_not_scored_and_said_to_be_skipped(captioner, folder, tmp_path):
+def test_damaged_images_are_not_scored_and_said_to_be_skipped(captioner, folder, tmp_path):
     (folder / "Images" / "1.png").write_bytes(b"damaged")
     out = tmp_path / "out"
     arguments = [*captioner, "--folder", str(folder), "--out-dir", str(out)]
@@ -110,7 +110,7 @@ def test_two_files_of_predictions_are_compared_without_a_model(folder, tmp_path,
     assert change.value > 0
     assert capsys.readouterr().out.startswith(
         f"CIDEr rose from {one.corpus['CIDEr']:.3f} to {two.corpus['CIDEr']:.3f}, by "
-        f"{change.value:.3f} (p = {change.p_value:.2g}); with the pictures permuted"
+        f"{change.value:.3f} (p = {change.p_value:.2g}); with the images permuted"
     )
     page = Page((out / "report.html").read_text("utf-8"))
     assert page.texts.count("a cat sleeps") == 5
@@ -137,16 +137,16 @@ def test_a_run_is_evaluated_as_it_evaluates_itself(tmp_path):
     assert read_predictions(out / name) == read_predictions(tmp_path / "run" / name)
 
 
-def test_predictions_of_other_pictures_are_refused(folder, tmp_path, capsys):
+def test_predictions_of_other_images_are_refused(folder, tmp_path, capsys):
     write_predictions(tmp_path / "a.json", {"other.png": "a dog"})
     given = ["--compare", str(tmp_path / "a.json"), str(tmp_path / "a.json")]
     out = tmp_path / "out"
     assert main(["evaluate", *given, "--folder", str(folder), "--out-dir", str(out)]) == 1
-    assert "different pictures" in capsys.readouterr().err
+    assert "different images" in capsys.readouterr().err
     assert list(out.iterdir()) == []
 
 
-def test_pictures_without_captions_by_people_cannot_be_scored(captioner, folder, tmp_path, capsys):
+def test_images_without_captions_by_people_cannot_be_scored(captioner, folder, tmp_path, capsys):
     lines = tmp_path / "data" / "Images" / "data.jsonl"
     lines.write_text("\n".join(json.dumps({"image": name}) for name in NAMES))
     out = tmp_path / "out"

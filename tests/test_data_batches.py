@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from data_cases import captions_of, example, picture, write_captions, write_tfrecord
+from data_cases import captions_of, example, photo, write_captions, write_tfrecord
 from pipeline_cases import RECORDS, captions_in, digest, evaluate, take, train
 
 from paligemma_lib.batch import check
@@ -29,7 +29,7 @@ def test_the_step_says_where_to_go_on(source):
     assert digest(take(batches, 1)) == digest(take(train(source, start_step=12), 1))
 
 
-def test_ids_of_a_steps_pictures(source):
+def test_ids_of_a_steps_images(source):
     batches = train(source, start_step=3)
     ids = batches.image_ids(3)
     batch = next(batches)
@@ -38,7 +38,7 @@ def test_ids_of_a_steps_pictures(source):
         assert set(captions_in(batch, row)) == told[image_id]
 
 
-def test_a_picture_that_does_not_decode_raises_with_its_id(tmp_path):
+def test_a_image_that_does_not_decode_raises_with_its_id(tmp_path):
     source = from_tfrecords(write_captions(tmp_path, 20, broken=(13,)))
     batches = train(source)
     with pytest.raises(
@@ -53,12 +53,12 @@ def test_a_picture_that_does_not_decode_raises_with_its_id(tmp_path):
         evaluate(source)
 
 
-def test_pictures_that_do_not_decode_are_replaced_if_asked_always_by_the_same(tmp_path):
+def test_images_that_do_not_decode_are_replaced_if_asked_always_by_the_same(tmp_path):
     broken = (3, 13, 14)
     source = from_tfrecords(write_captions(tmp_path, 20, broken=broken))
-    batches = train(source, undecodable="replace", batch_size=10)
+    batches = train(source, on_corrupt_image="replace", batch_size=10)
     found = take(batches, 6)
-    assert sorted(batches.undecodable) == sorted(f"{number}.png" for number in broken)
+    assert sorted(batches.corrupt_images) == sorted(f"{number}.png" for number in broken)
     for batch in found:
         check(batch, newline=tiny_tokenizer().newline)
     captions = [captions_in(batch, row) for batch in found[:2] for row in range(10)]
@@ -66,10 +66,10 @@ def test_pictures_that_do_not_decode_are_replaced_if_asked_always_by_the_same(tm
     assert all(each in captions for each in whole)
     again = [captions_in(batch, row) for batch in found[2:4] for row in range(10)]
     assert sorted(again) == sorted(captions)
-    resumed = take(train(source, undecodable="replace", batch_size=10, start_step=3), 3)
+    resumed = take(train(source, on_corrupt_image="replace", batch_size=10, start_step=3), 3)
     assert [digest([b]) for b in resumed] == [digest([b]) for b in found[3:]]
     parts = [
-        train(source, undecodable="replace", batch_size=10, process_index=i, process_count=2)
+        train(source, on_corrupt_image="replace", batch_size=10, process_index=i, process_count=2)
         for i in range(2)
     ]
     for batch in found:
@@ -78,11 +78,11 @@ def test_pictures_that_do_not_decode_are_replaced_if_asked_always_by_the_same(tm
 
 def test_if_nothing_decodes_it_raises(tmp_path):
     source = from_tfrecords(write_captions(tmp_path, 6, broken=tuple(range(6))))
-    with pytest.raises(ValueError, match="6 of the 6 pictures of .* are broken"):
-        next(train(source, undecodable="replace"))
+    with pytest.raises(ValueError, match="6 of the 6 images of .* are broken"):
+        next(train(source, on_corrupt_image="replace"))
 
 
-def test_text_that_is_too_long_raises_with_the_picture(source):
+def test_text_that_is_too_long_raises_with_the_image(source):
     with pytest.raises(
         ValueError, match=r"image \d+.png \(.*tfrecord, record \d+\): the text needs"
     ):
@@ -91,8 +91,8 @@ def test_text_that_is_too_long_raises_with_the_picture(source):
     check(batch, newline=tiny_tokenizer().newline)
 
 
-def test_a_picture_without_captions_cannot_be_learnt_but_evaluated(tmp_path):
-    record = example({"image": [picture(0)], "image_id": [b"0.png"], "captions": []})
+def test_a_image_without_captions_cannot_be_learnt_but_evaluated(tmp_path):
+    record = example({"image": [photo(0)], "image_id": [b"0.png"], "captions": []})
     source = from_tfrecords(write_tfrecord(tmp_path / "a", [record]))
     with pytest.raises(ValueError, match=r"image 0.png \(.*\): it has no caption to learn"):
         next(train(source))

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from data_cases import picture
+from data_cases import photo
 from PIL import Image
 
 from paligemma_lib import data as pg_data
@@ -14,14 +14,14 @@ from paligemma_lib.testing import tiny_tokenizer
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 def test_jpeg_and_png_stay_as_they_are(form):
-    data = picture(0, form=form)
+    data = photo(0, form=form)
     assert as_jpeg_or_png(data) is data
     assert as_jpeg_or_png(data[:200]) == data[:200]  # for TensorFlow to refuse
 
 
 @pytest.mark.parametrize("form", ["GIF", "BMP", "WEBP"])
 def test_others_become_png(form):
-    data = picture(0, form=form)
+    data = photo(0, form=form)
     with (
         Image.open(io.BytesIO(data)) as before,
         Image.open(io.BytesIO(as_jpeg_or_png(data))) as now,
@@ -32,7 +32,7 @@ def test_others_become_png(form):
 
 @pytest.mark.parametrize("form", ["GIF", "BMP", "WEBP"])
 def test_what_is_damaged_becomes_nothing(form):
-    whole = np.frombuffer(picture(0, form=form), np.uint8)
+    whole = np.frombuffer(photo(0, form=form), np.uint8)
     assert as_jpeg_or_png(whole[:100].tobytes()) == b""
     random = np.random.default_rng(0)
     for _ in range(100):  # and never raises
@@ -41,8 +41,8 @@ def test_what_is_damaged_becomes_nothing(form):
         assert isinstance(as_jpeg_or_png(data.tobytes()), bytes)
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", picture(0, form="TIFF")])
-def test_what_is_no_picture_becomes_nothing(data):
+@pytest.mark.parametrize("data", [b"", b"no image", photo(0, form="TIFF")])
+def test_what_is_no_image_becomes_nothing(data):
     assert as_jpeg_or_png(data) == b""
     assert exif_orientation(data) == 1
 
@@ -52,23 +52,23 @@ def test_what_is_no_picture_becomes_nothing(data):
 def test_the_orientation_is_read(form, stored, found):
     exif = Image.Exif()
     exif[0x0112] = stored
-    assert exif_orientation(picture(0, form=form, exif=exif)) == found
+    assert exif_orientation(photo(0, form=form, exif=exif)) == found
 
 
 def test_exif_that_cannot_be_read_is_none():
-    whole = picture(0, form="JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
+    whole = photo(0, form="JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
     assert exif_orientation(whole) == 1
 
 
 def batches_of(folder):
-    source = pg_data.from_pictures([str(folder)])
+    source = pg_data.from_image_files([str(folder)])
     return pg_data.eval_batches(
         source, tiny_tokenizer(), image_size=16, text_len=24, batch_size=2, captions="none"
     )
 
 
 def test_batches_hold_what_pillow_decodes(tmp_path):
-    colours = Image.open(io.BytesIO(picture(0))).quantize(8)
+    colours = Image.open(io.BytesIO(photo(0))).quantize(8)
     transparent = colours.convert("RGB")
     transparent.putalpha(200)
     colours.save(tmp_path / "palette.bmp")
@@ -82,6 +82,6 @@ def test_batches_hold_what_pillow_decodes(tmp_path):
 
 
 def test_what_pillow_does_not_decode_is_named(tmp_path):
-    (tmp_path / "a.webp").write_bytes(picture(0, form="WEBP")[:-30])
+    (tmp_path / "a.webp").write_bytes(photo(0, form="WEBP")[:-30])
     with pytest.raises(ValueError, match=r"image a\.webp \(.*a\.webp\) is not a whole JPEG"):
         next(batches_of(tmp_path))

@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from data_cases import picture
+from data_cases import photo
 from PIL import Image, ImageOps
 
 from paligemma_lib.data import decode_image
@@ -39,18 +39,18 @@ def encode(image: Image.Image, form: str, **options) -> bytes:
 
 @pytest.fixture
 def image() -> Image.Image:
-    return Image.open(io.BytesIO(picture(0, size=(90, 60))))
+    return Image.open(io.BytesIO(photo(0, size=(90, 60))))
 
 
 @pytest.mark.parametrize("size", [17, 32, 60, 90, 224])
-def test_pictures_are_squashed_with_antialiasing(image, size):
+def test_images_are_squashed_with_antialiasing(image, size):
     pixels = decode_image(encode(image, "PNG"), size)
     assert pixels.dtype == np.float32 and pixels.shape == (size, size, 3)
     np.testing.assert_allclose(pixels, expected(image, size), atol=0.02 * LEVEL)
 
 
-def test_a_picture_of_the_right_size_is_not_changed():
-    data = picture(1, size=(32, 32))
+def test_a_image_of_the_right_size_is_not_changed():
+    data = photo(1, size=(32, 32))
     levels = np.asarray(Image.open(io.BytesIO(data)))
     np.testing.assert_array_equal(decode_image(data, 32, dtype="uint8"), levels)
     np.testing.assert_allclose(decode_image(data, 32), levels / 127.5 - 1, atol=1e-6)
@@ -87,7 +87,7 @@ def gif_with_a_margin(colour: bytes) -> bytes:
 
 
 def kinds(image: Image.Image) -> dict[str, tuple[bytes, Image.Image]]:
-    """Encoded pictures of every kind, with what they show."""
+    """Encoded images of every kind, with what they show."""
     grey, palette, transparent = image.convert("L"), image.quantize(32), image.copy()
     transparent.putalpha(grey)
     sixteen = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
@@ -147,15 +147,15 @@ def test_every_kind_of_file_gives_the_pixels_that_pillow_gives(image, kind):
 @pytest.mark.parametrize(
     "kind", ["BMP palette", "BMP 16 bits", "GIF transparent", "WebP transparent", "JPEG CMYK"]
 )
-def test_colours_are_those_of_the_picture(image, kind):
+def test_colours_are_those_of_the_image(image, kind):
     data, _ = kinds(image)[kind]
     off = np.abs(decode_image(data, 32) - expected(image, 32)) / LEVEL
     assert off.mean() < 20  # what 32 colours lose; wrong ones are 60 and more off
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3), (4000, 3)])
-def test_small_and_long_pictures_are_squashed_too(size):
-    data = picture(2, size=size)
+def test_small_and_long_images_are_squashed_too(size):
+    data = photo(2, size=size)
     wanted = expected(Image.open(io.BytesIO(data)), 16)
     np.testing.assert_allclose(decode_image(data, 16), wanted, atol=0.02 * LEVEL)
 
@@ -193,19 +193,19 @@ def test_uint8_is_cut_off_to_whole_levels_as_in_the_reference(image):
     "data",
     [
         b"",
-        b"no picture",
+        b"no image",
         b"\xff\xd8\xff\xe0",
         encode(Image.new("RGB", (200, 200)), "TIFF"),
-        picture(0, form="JPEG")[:-30],
-        picture(0, form="PNG")[:300],
-        picture(0, form="GIF")[:300],
-        picture(0, form="BMP")[:300],
-        picture(0, form="WEBP")[:-30],
+        photo(0, form="JPEG")[:-30],
+        photo(0, form="PNG")[:300],
+        photo(0, form="GIF")[:300],
+        photo(0, form="BMP")[:300],
+        photo(0, form="WEBP")[:-30],
         bmp(np.zeros((6, 8), np.uint32), 0xFF, 0xFF00, 0xFF0000),  # TensorFlow: red for blue
     ],
 )
-def test_what_is_no_whole_picture_raises(data):
-    with pytest.raises(ValueError, match=f"not a whole .* picture: {len(data)} bytes that begin"):
+def test_what_is_no_whole_image_raises(data):
+    with pytest.raises(ValueError, match=f"not a whole .* image: {len(data)} bytes that begin"):
         decode_image(data, 32)
     with pytest.raises(ValueError, match="not a whole"):
         decode_image(data, 32, apply_exif=True)

@@ -100,7 +100,7 @@ def test_records_and_cycles_take_their_captions_in_different_orders():
 
 @settings(deadline=None)
 @given(st.floats(0.05, 1), seeds)
-def test_crops_lie_in_the_picture_and_keep_the_area_asked_for(min_area, seed):
+def test_crops_lie_in_the_image_and_keep_the_area_asked_for(min_area, seed):
     top, left, height, width = order.crop_boxes(np.arange(200), min_area=min_area, seed=seed).T
     for corner, side in ((top, height), (left, width)):
         assert np.all(corner >= 0) and np.all(side > 0) and np.all(corner + side <= 1 + 1e-6)
@@ -118,13 +118,13 @@ def test_crops_follow_from_the_example_alone_and_differ():
 
 
 def test_half_are_mirrored_and_not_as_they_are_cropped():
-    mirrored = order.mirrored(np.arange(1000), seed=0)
-    assert np.mean(mirrored) == pytest.approx(0.5, abs=0.06)
-    np.testing.assert_array_equal(mirrored[40:60], order.mirrored(np.arange(40, 60), seed=0))
-    assert np.mean(mirrored == order.mirrored(np.arange(1000), seed=1)) < 0.6
+    flipped = order.flipped(np.arange(1000), seed=0)
+    assert np.mean(flipped) == pytest.approx(0.5, abs=0.06)
+    np.testing.assert_array_equal(flipped[40:60], order.flipped(np.arange(40, 60), seed=0))
+    assert np.mean(flipped == order.flipped(np.arange(1000), seed=1)) < 0.6
     top, left, _, _ = order.crop_boxes(np.arange(1000), min_area=0.3, seed=0).T
     for drawn in (top, left):
-        assert abs(np.corrcoef(mirrored, drawn)[0, 1]) < 0.1
+        assert abs(np.corrcoef(flipped, drawn)[0, 1]) < 0.1
 
 
 def test_a_record_has_always_the_same_substitutes():

@@ -3,7 +3,7 @@ import io
 
 import numpy as np
 import pytest
-from data_cases import captions_of, example, picture, write_captions, write_tfrecord
+from data_cases import captions_of, example, photo, write_captions, write_tfrecord
 from PIL import Image
 from pipeline_cases import RECORDS, SIZE, captions_in, digest, evaluate, take, train
 
@@ -28,7 +28,7 @@ def test_batches_keep_the_contract(source):
         assert sorted(batch) == ["image", "loss_weight", "position", "segment", "text"]
 
 
-def test_an_epoch_has_every_picture_once_with_all_its_captions(source):
+def test_an_epoch_has_every_image_once_with_all_its_captions(source):
     batches = train(source, batch_size=10)
     for _ in range(2):
         rows = [(batch, row) for batch in take(batches, 5) for row in range(10)]
@@ -40,7 +40,7 @@ def test_pixels_are_those_that_decode_image_gives(source):
     numbers = {tuple(captions_of(number)): number for number in range(RECORDS)}
     (batch,) = take(train(source), 1)
     for row in range(8):
-        data = picture(numbers[tuple(captions_in(batch, row))])
+        data = photo(numbers[tuple(captions_in(batch, row))])
         np.testing.assert_array_equal(batch["image"][row], decode_image(data, SIZE))
 
 
@@ -103,9 +103,9 @@ def test_one_caption_each_epoch_and_all_before_any_repeats(source):
             (caption,) = captions_in(batch, row)
             found[batch["image"][row].tobytes()].append(caption)
     assert len(found) == RECORDS
-    by_picture = {decode_image(picture(n), SIZE).tobytes(): captions_of(n) for n in range(RECORDS)}
+    by_image = {decode_image(photo(n), SIZE).tobytes(): captions_of(n) for n in range(RECORDS)}
     for image, captions in found.items():
-        expected = by_picture[image]
+        expected = by_image[image]
         for first in range(0, 10 - len(expected) + 1, len(expected)):
             assert sorted(captions[first : first + len(expected)]) == sorted(expected)
 
@@ -134,7 +134,7 @@ def test_uint8_has_the_same_pixels_in_whole_levels(source):
     assert difference.min() > -0.01 and difference.max() < 1.01
 
 
-def test_crops_are_parts_of_the_picture_and_follow_from_the_example(source):
+def test_crops_are_parts_of_the_image_and_follow_from_the_example(source):
     def cropped(**options):
         return train(source, min_crop_area=0.3, **options)
 
@@ -142,7 +142,7 @@ def test_crops_are_parts_of_the_picture_and_follow_from_the_example(source):
     numbers = {tuple(captions_of(number)): number for number in range(RECORDS)}
     boxes = order.crop_boxes(np.arange(3 * 8, 4 * 8), min_area=0.3, seed=0)
     for row, (top, left, height, width) in enumerate(boxes * [30, 40, 30, 40]):
-        data = picture(numbers[tuple(captions_in(batches[3], row))])  # 40 by 30 pixels
+        data = photo(numbers[tuple(captions_in(batches[3], row))])  # 40 by 30 pixels
         top, left, height, width = (round(float(side)) for side in (top, left, height, width))
         part = Image.open(io.BytesIO(data)).crop((left, top, left + width, top + height))
         buffer = io.BytesIO()
@@ -154,25 +154,25 @@ def test_crops_are_parts_of_the_picture_and_follow_from_the_example(source):
     assert digest([next(part) for part in parts]) == digest(batches[3:])
 
 
-def test_half_of_the_pictures_are_mirrored_and_which_follows_from_the_example(source):
-    def mirrored(**options):
-        return train(source, mirror=True, **options)
+def test_half_of_the_images_are_mirrored_and_which_follows_from_the_example(source):
+    def flipped(**options):
+        return train(source, horizontal_flip=True, **options)
 
     def boxes(**options):
         return train(source, min_crop_area=0.3, **options)
 
-    plain, batches = take(train(source), 4), take(mirrored(), 4)
+    plain, batches = take(train(source), 4), take(flipped(), 4)
     turned = []
     for before, after in zip(plain, batches, strict=True):
         np.testing.assert_array_equal(before["text"], after["text"])
         for old, new in zip(before["image"], after["image"], strict=True):
             turned.append(not np.array_equal(old, new))
             np.testing.assert_allclose(old[:, ::-1] if turned[-1] else old, new, atol=1e-5)
-    np.testing.assert_array_equal(turned, order.mirrored(np.arange(32), seed=0))
+    np.testing.assert_array_equal(turned, order.flipped(np.arange(32), seed=0))
     assert 6 < sum(turned) < 26
-    assert digest(take(mirrored(start_step=3), 1)) == digest(batches[3:])
-    # A part of the picture is chosen first, then mirrored.
-    for cut, both in zip(take(boxes(), 4), take(boxes(mirror=True), 4), strict=True):
+    assert digest(take(flipped(start_step=3), 1)) == digest(batches[3:])
+    # A part of the image is chosen first, then flipped.
+    for cut, both in zip(take(boxes(), 4), take(boxes(horizontal_flip=True), 4), strict=True):
         for old, new in zip(cut["image"], both["image"], strict=True):
             assert min(np.abs(old - new).max(), np.abs(old[:, ::-1] - new).max()) < 1e-5
 
@@ -184,7 +184,7 @@ def test_captions_are_lowercased_if_asked(source):
 
 def test_a_records_own_prefix_comes_before_the_runs(tmp_path):
     records = [
-        example({"image": [picture(n)], "image_id": [b"x"], "captions": [b"yes"], "ask": [ask]})
+        example({"image": [photo(n)], "image_id": [b"x"], "captions": [b"yes"], "ask": [ask]})
         for n, ask in enumerate([b"answer one", b"answer two"])
     ]
     path = write_tfrecord(tmp_path / "a", records)
@@ -227,7 +227,7 @@ def test_evaluation_prompts_alone_need_little_room(source):
 def test_evaluation_pixels_are_those_that_decode_image_gives(source):
     (first, *_) = evaluate(source, image_dtype="uint8")
     for number in range(8):
-        pixels = decode_image(picture(number), SIZE, dtype="uint8")
+        pixels = decode_image(photo(number), SIZE, dtype="uint8")
         np.testing.assert_array_equal(first["image"][number], pixels)
 
 
@@ -241,7 +241,7 @@ def test_an_empty_source_raises(tmp_path):
     [
         ({"captions": "none"}, r"captions is 'none', expected one of \('packed', 'sample'\)"),
         ({"image_dtype": "bfloat16"}, "image_dtype is 'bfloat16', expected 'float32' or 'uint8'"),
-        ({"undecodable": "skip"}, "undecodable is 'skip', expected one of"),
+        ({"on_corrupt_image": "skip"}, "on_corrupt_image is 'skip', expected one of"),
         ({"batch_size": 9, "process_count": 2}, "batch_size 9 is no multiple of 2 processes"),
         ({"process_index": 2, "process_count": 2}, "process_index is 2, expected 0 to 1"),
         ({"process_count": 0}, "process_count is 0, expected 1 or more"),

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from data_cases import DATA, write_records, write_tfrecord
 
-from paligemma_lib.data.records import DamagedRecord, open_records
+from paligemma_lib.data.records import CorruptRecord, open_records
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_file_cut_off_opens_where_it_is_known_what_it_held(paths, cut):
     records = open_records(paths, [7, 0, 13])
     assert len(records) == 20
     assert records.read(range(18)) == DATA[:18]
-    with pytest.raises(DamagedRecord, match=r"c.tfrecord is cut off: "):
+    with pytest.raises(CorruptRecord, match=r"c.tfrecord is cut off: "):
         records.read([19])
 
 
@@ -73,7 +73,7 @@ def test_what_comes_behind_a_damaged_length_is_lost(paths):
     flip(paths[2], 12 + 70 + 4 + 1)
     records = open_records(paths, [7, 0, 13])
     assert records.read(range(8)) == DATA[:8]
-    with pytest.raises(DamagedRecord, match=r"c.tfrecord is no TFRecord file, or damaged at byte"):
+    with pytest.raises(CorruptRecord, match=r"c.tfrecord is no TFRecord file, or damaged at byte"):
         records.read([8])
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 from data_cases import write_captions
-from flickr8k_builds import build, own_pictures
+from flickr8k_builds import build, own_images
 from flickr8k_sources import kaggle_files, write_tree
 
-from paligemma_lib.data import from_tfds, from_tfrecords, replace_damaged
-from paligemma_lib.data.records import DamagedRecord
+from paligemma_lib.data import from_tfds, from_tfrecords, replace_corrupt
+from paligemma_lib.data.records import CorruptRecord
 
 
 def flip(path, offset: int) -> None:
@@ -29,7 +29,7 @@ def source(tmp_path):
 
 
 def test_a_whole_record_stands_in(source, caplog):
-    replaced = replace_damaged(source)
+    replaced = replace_corrupt(source)
     numbers = [9, 0, 4, 5, 6, 9]
     names = [record.image_id for record in replaced.read(numbers)]
     assert names[1] == "0.png" and names[4] == "6.png" and names[0] == names[5]
@@ -42,7 +42,7 @@ def test_a_whole_record_stands_in(source, caplog):
 
 
 def test_without_the_policy_it_is_an_error_with_file_and_record(source):
-    with pytest.raises(DamagedRecord, match=r"captions-1.tfrecord, record 0 .* is damaged"):
+    with pytest.raises(CorruptRecord, match=r"captions-1.tfrecord, record 0 .* is damaged"):
         source.read([6, 5])
 
 
@@ -67,27 +67,27 @@ def test_nothing_but_damage_is_an_error(tmp_path):
     for place in range(3):
         flip(tmp_path / "captions-0.tfrecord", int(offsets[place]) + 30)
     with pytest.raises(ValueError, match=r"record 1 and 2 other records are damaged"):
-        replace_damaged(source).read([1])
+        replace_corrupt(source).read([1])
     cut = tmp_path / "captions-0.tfrecord"
     cut.write_bytes(cut.read_bytes()[:-3])
     with pytest.raises(ValueError, match="is cut off"):
-        len(replace_damaged(from_tfrecords(str(cut))))
+        len(replace_corrupt(from_tfrecords(str(cut))))
 
 
 def test_equal_sources_stay_equal(source):
-    assert replace_damaged(source) == replace_damaged(source)
-    assert replace_damaged(source) != source
+    assert replace_corrupt(source) == replace_corrupt(source)
+    assert replace_corrupt(source) != source
 
 
 def test_of_a_file_that_is_cut_off_other_records_stand_in(tmp_path, caplog):
-    pictures = write_tree(tmp_path / "in", kaggle_files(own_pictures(40)))
-    build(pictures, tmp_path)
+    images = write_tree(tmp_path / "in", kaggle_files(own_images(40)))
+    build(images, tmp_path)
     (file,) = tmp_path.rglob("*-train.tfrecord*")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     source = from_tfds("flickr8k_tfds", "train", data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="is cut off: record"):
         len(source)
-    replaced = replace_damaged(source)
+    replaced = replace_corrupt(source)
     names = [record.image_id for record in replaced.read(range(len(replaced)))]
     whole = len(replaced) - len(replaced.damaged)
     assert 0 < whole < len(replaced)

@@ -7,7 +7,7 @@ from data_cases import (
     caption_example,
     captions_of,
     example,
-    picture,
+    photo,
     write_captions,
     write_tfrecord,
 )
@@ -15,18 +15,18 @@ from data_cases import (
 from paligemma_lib.data import from_tfds, from_tfrecords
 
 
-def test_records_have_picture_captions_and_id(tmp_path):
+def test_records_have_image_captions_and_id(tmp_path):
     source = from_tfrecords(write_captions(tmp_path, 12))
     assert len(source) == 12
     for number, record in zip((11, 0, 7), source.read([11, 0, 7]), strict=True):
-        assert record.image == picture(number)
+        assert record.image == photo(number)
         assert record.captions == tuple(captions_of(number))
         assert record.image_id == f"{number}.png"
         assert record.prefix is None
 
 
 def test_features_may_have_other_names_and_be_one_text_or_numbers(tmp_path):
-    features = {"jpeg": [b"picture"], "text": [b"A dog ."], "id": [17], "question": [b"what?"]}
+    features = {"jpeg": [b"image"], "text": [b"A dog ."], "id": [17], "question": [b"what?"]}
     path = write_tfrecord(tmp_path / "a", [example(features)])
     source = from_tfrecords(path, image="jpeg", captions="text", image_id="id", prefix="question")
     (record,) = source.read([0])
@@ -73,7 +73,7 @@ def test_equal_arguments_make_equal_sources():
             "a, record 1 cannot be used: 'utf-8' codec can't decode",
         ),
     ],
-    ids=["no message", "no captions", "no picture", "not UTF-8"],
+    ids=["no message", "no captions", "no image", "not UTF-8"],
 )
 def test_a_record_that_cannot_be_used_raises_with_its_place(tmp_path, record, message):
     source = from_tfrecords(write_tfrecord(tmp_path / "a", [caption_example(0), record]))
@@ -86,7 +86,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 
 
 class NestedCaptions(tfds.core.GeneratorBasedBuilder):
-    """Pictures and captions in the features of TFDS's coco_captions."""
+    """Images and captions in the features of TFDS's coco_captions."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -106,7 +106,7 @@ class NestedCaptions(tfds.core.GeneratorBasedBuilder):
             yield (
                 number,
                 {
-                    "image": picture(number),
+                    "image": photo(number),
                     "image/filename": f"{number}.png",
                     "captions": [{"text": caption} for caption in captions_of(number)],
                 },
@@ -135,7 +135,7 @@ def test_tfds_data_sets_are_read_by_number(data_dir):
     numbers = [int(record.image_id.removesuffix(".png")) for record in source.read(range(20))]
     assert sorted(numbers) == list(range(20))
     for record, number in zip(source.read([19, 3, 8]), np.take(numbers, [19, 3, 8]), strict=True):
-        assert record.image == picture(number)
+        assert record.image == photo(number)
         assert record.captions == tuple(captions_of(number))
 
 

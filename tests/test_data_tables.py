@@ -2,17 +2,17 @@ import json
 
 import pytest
 import tensorflow as tf
-from data_cases import captions_of, picture
+from data_cases import captions_of, photo
 
 from paligemma_lib.data import from_folder, from_jsonl
 
 
 def write(folder, names, table: str, name="captions.txt"):
-    """A table, and pictures in `Images`."""
+    """A table, and images in `Images`."""
     tf.io.gfile.makedirs(f"{folder}/Images")
     for number, image in enumerate(names):
         with tf.io.gfile.GFile(f"{folder}/Images/{image}", "wb") as file:
-            file.write(picture(number))
+            file.write(photo(number))
     with tf.io.gfile.GFile(f"{folder}/{name}", "wb") as file:
         file.write(table.encode())
     return str(folder)
@@ -24,14 +24,14 @@ TABLE = (
 
 
 @pytest.mark.parametrize("where", ["local", "remote"])
-def test_a_folder_gives_a_record_per_picture_with_all_its_captions(tmp_path, where):
+def test_a_folder_gives_a_record_per_image_with_all_its_captions(tmp_path, where):
     folder = write(tmp_path if where == "local" else "ram://folder", ["a.png", "b.png"], TABLE)
     source = from_folder(folder)
     assert len(source) == 2
     b, a = source.read([1, 0])
     assert (a.image_id, a.captions) == ("a.png", ("A dog .", 'Two dogs, one "red" .', "Last ."))
     assert (b.image_id, b.captions) == ("b.png", ("A cat .",))
-    assert (a.image, b.image) == (picture(0), picture(1))
+    assert (a.image, b.image) == (photo(0), photo(1))
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
@@ -53,8 +53,8 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
         ("image,caption\n\na.png,A dog .\n", "line 2: .* is not one image and one caption"),
         ('image,caption\na.png,"A dog .\na.png,Two .\n', "line 2: unexpected end of data"),
         ('image,caption\na.png,"A dog" red\n', "line 2: ',' expected after"),
-        ("image,caption\na.png,A dog .\nc.png,Two .\n", "line 3: there is no picture 'c.png' in"),
-        ("image,caption\n../x.png,A dog .\n", "line 2: there is no picture '../x.png' in"),
+        ("image,caption\na.png,A dog .\nc.png,Two .\n", "line 3: there is no image 'c.png' in"),
+        ("image,caption\n../x.png,A dog .\n", "line 2: there is no image '../x.png' in"),
         ("image,caption\na.png,caf\udce9 .\n", "captions.txt, line 2: 'utf-8' codec"),
     ],
 )
@@ -76,7 +76,7 @@ def lines(*objects) -> str:
 
 
 @pytest.mark.parametrize("where", ["local", "remote"])
-def test_json_lines_with_pictures_beside_them_or_elsewhere(tmp_path, where):
+def test_json_lines_with_images_beside_them_or_elsewhere(tmp_path, where):
     table = lines(
         {"image": "a.png", "prefix": "caption en", "suffix": "A dog ."},
         {"image": "b.png", "suffix": ["A cat .", "Zwei Käse"]},
@@ -91,10 +91,10 @@ def test_json_lines_with_pictures_beside_them_or_elsewhere(tmp_path, where):
     c, a, b = source.read([2, 0, 1])
     assert (a.image_id, a.prefix, a.captions) == ("a.png", "caption en", ("A dog .",))
     assert (b.image_id, b.prefix, b.captions) == ("b.png", None, ("A cat .", "Zwei Käse"))
-    assert (c.image_id, c.captions, c.image) == ("sub/c.png", (), picture(1))
+    assert (c.image_id, c.captions, c.image) == ("sub/c.png", (), photo(1))
 
     tf.io.gfile.copy(f"{folder}/train.jsonl", f"{folder}/Images/train.jsonl")
-    assert from_jsonl(f"{folder}/Images/train.jsonl").read([0])[0].image == picture(0)
+    assert from_jsonl(f"{folder}/Images/train.jsonl").read([0])[0].image == photo(0)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_json_lines_with_pictures_beside_them_or_elsewhere(tmp_path, where):
     ],
 )
 def test_a_broken_line_raises_with_its_number(tmp_path, line, message):
-    (tmp_path / "secret.png").write_bytes(picture(0))
+    (tmp_path / "secret.png").write_bytes(photo(0))
     good = lines({"image": "a.png", "suffix": "x"})
     folder = write(tmp_path / "data", ["a.png"], good + line + "\n" + good, "train.jsonl")
     source = from_jsonl(f"{folder}/train.jsonl", images=f"{folder}/Images")
@@ -127,13 +127,13 @@ def test_a_broken_line_raises_with_its_number(tmp_path, line, message):
         source.read([1])
 
 
-def test_a_picture_that_is_missing_or_huge_raises_with_line_and_name(tmp_path):
+def test_a_image_that_is_missing_or_huge_raises_with_line_and_name(tmp_path):
     table = lines({"image": "none.png"}, {"image": "huge.png"})
     folder = write(tmp_path, [], table, "train.jsonl")
     with open(f"{folder}/Images/huge.png", "wb") as file:
         file.truncate(65 << 20)
     source = from_jsonl(f"{folder}/train.jsonl", images=f"{folder}/Images")
-    with pytest.raises(FileNotFoundError, match="line 1: there is no picture none.png in"):
+    with pytest.raises(FileNotFoundError, match="line 1: there is no image none.png in"):
         source.read([0])
     with pytest.raises(ValueError, match="line 2: .*huge.png is larger than the limit of 64 MiB"):
         source.read([1])
@@ -146,7 +146,7 @@ def test_a_table_that_is_missing_raises(tmp_path):
         len(from_jsonl(str(tmp_path / "x.jsonl")))
 
 
-def test_all_records_of_a_picture_keep_their_captions_in_the_tables_order(tmp_path):
+def test_all_records_of_a_image_keep_their_captions_in_the_tables_order(tmp_path):
     rows = [("a.png", caption) for caption in captions_of(4)]
     table = "image,caption\n" + "".join(f"{name},{caption}\n" for name, caption in rows)
     (record,) = from_folder(write(tmp_path, ["a.png"], table)).read([0])

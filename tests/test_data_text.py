@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paligemma_lib.batch import EOS, check, may_see, predicted_from
+from paligemma_lib.batch import EOS, attention_mask, check, source_positions
 from paligemma_lib.data.text import pack
 from paligemma_lib.tokenizer import load
 
@@ -54,8 +54,8 @@ def test_the_weights_of_each_suffix_sum_to_one(prefix, suffixes):
 @given(prefixes, suffixes)
 def test_a_packed_suffix_sees_exactly_what_it_would_see_alone(prefix, suffixes):
     packed = pack(prefix, suffixes, 200)
-    seen = may_see(packed["segment"], packed["position"])
-    source = predicted_from(packed["segment"])
+    seen = attention_mask(packed["segment"], packed["position"])
+    source = source_positions(packed["segment"])
 
     def view(row, seen, slot):
         """What attention gets: tokens with their positions."""
@@ -63,8 +63,8 @@ def test_a_packed_suffix_sees_exactly_what_it_would_see_alone(prefix, suffixes):
 
     for number, suffix in enumerate(suffixes, start=1):
         alone = pack(prefix, [suffix], 200)
-        seen_alone = may_see(alone["segment"], alone["position"])
-        source_alone = predicted_from(alone["segment"])
+        seen_alone = attention_mask(alone["segment"], alone["position"])
+        source_alone = source_positions(alone["segment"])
         slots = zip(
             np.flatnonzero(packed["segment"] == number),
             np.flatnonzero(alone["segment"] == 1),
@@ -78,7 +78,9 @@ def test_a_packed_suffix_sees_exactly_what_it_would_see_alone(prefix, suffixes):
 
 
 def test_text_that_is_too_long_raises_with_both_lengths_and_the_cure():
-    with pytest.raises(ValueError, match="needs 7 slots .*text_len is 6. Raise text_len.*truncate"):
+    with pytest.raises(
+        ValueError, match="needs 7 tokens .*text_len is 6. Raise text_len.*truncate"
+    ):
         pack([2, 108], [[5, 6, 1], [9, 1]], 6)
 
 
@@ -132,8 +134,8 @@ def test_slot_by_slot_as_the_semantics_say_on_real_captions(shared):
         # i attends to j when cumsum(mask_ar)[j] <= cumsum(mask_ar)[i] and j is not padding.
         steps = np.cumsum(mask_ar)
         reference = (steps[None, :] <= steps[:, None]) & is_input[None, :]
-        ours = may_see(row["segment"], row["position"])
+        ours = attention_mask(row["segment"], row["position"])
         np.testing.assert_array_equal(ours[:used], reference[:used])
         # The model is fed tokens[:-1] and predicts tokens[1:].
         supervised = np.flatnonzero(mask_loss)
-        np.testing.assert_array_equal(predicted_from(row["segment"])[supervised], supervised - 1)
+        np.testing.assert_array_equal(source_positions(row["segment"])[supervised], supervised - 1)

@@ -131,7 +131,7 @@ def test_leak_probe():
     config, params = decode_cases.model(2)
     batch = cases.packed_batch(config)
     before = np.asarray(cases.all_logits(config, params, batch))
-    sees = contract.may_see(batch["segment"], batch["position"])
+    sees = contract.attention_mask(batch["segment"], batch["position"])
     for slot in range(batch["text"].shape[1]):
         text = batch["text"].copy()
         text[:, slot] = (text[:, slot] + 101) % 512

@@ -164,9 +164,9 @@ def test_parameters_in_pieces(ragged):
     """As a training state holds a stack of which only the top layers train."""
     config, params = decode_cases.model(2)
     layers = jax.tree.map(lambda leaf: (leaf[:1], leaf[1:]), params["llm"]["layers"]["attn"])
-    pieces = {**params["llm"], "layers": {**params["llm"]["layers"], "attn": layers}}
+    parts = {**params["llm"], "layers": {**params["llm"]["layers"], "attn": layers}}
     _, whole = decode_cases.run(config, params, *ragged, max_new_tokens=ROOM)
-    _, found = decode_cases.run(config, {**params, "llm": pieces}, *ragged, max_new_tokens=ROOM)
+    _, found = decode_cases.run(config, {**params, "llm": parts}, *ragged, max_new_tokens=ROOM)
     np.testing.assert_array_equal(found.tokens, whole.tokens)
 
 

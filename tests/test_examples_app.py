@@ -26,7 +26,7 @@ from paligemma_lib.serving import Answer, Busy, Progress, Service, Writer
 try:
     import app
     import app_captions
-    import app_pictures
+    import app_images
     import app_settings
     from streamlit.testing.v1 import AppTest
 except ModuleNotFoundError:
@@ -72,7 +72,7 @@ def visit(files, services, monkeypatch):
     return visit
 
 
-def picture(seed: int = 0, kind: str = "PNG") -> bytes:
+def image(seed: int = 0, kind: str = "PNG") -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
@@ -110,7 +110,7 @@ def test_the_page_opens_with_something_to_do(visit):
     page = visit()
     assert "No captions yet" in shown(page)
     assert page.button(key="ask").disabled
-    assert page.button(key="ask").label == "Choose a picture first"
+    assert page.button(key="ask").label == "Choose an image first"
     assert len(page.checkbox) == 6
     assert len(page.get("download_button")) == 0
 
@@ -118,7 +118,7 @@ def test_the_page_opens_with_something_to_do(visit):
 def test_a_sample_is_captioned_as_the_library_does(visit, files):
     page = visit()
     page.checkbox(key="sample beach").check().run()
-    assert page.button(key="ask").label == "Caption the picture"
+    assert page.button(key="ask").label == "Caption the image"
     page.select_slider(key="length").set_value(8)  # and the button at once
     caption(page)
     (result,) = page.session_state["results"]
@@ -126,9 +126,9 @@ def test_a_sample_is_captioned_as_the_library_does(visit, files):
     (wanted,) = pg.decode.generate(
         config,
         pg.checkpoint.load_params(files["--checkpoint"], config),
-        pg.data.decode_image(
-            app_pictures.drawn_samples()["beach"].encoded, config.vision.image_size
-        )[None],
+        pg.data.decode_image(app_images.drawn_samples()["beach"].encoded, config.vision.image_size)[
+            None
+        ],
         pg.tokenizer.load(files["--tokenizer"]),
         max_new_tokens=8,
     )
@@ -139,14 +139,14 @@ def test_a_sample_is_captioned_as_the_library_does(visit, files):
 
 
 def test_beam_search_shows_its_alternatives(visit):
-    page = upload(visit(), ("one.png", picture(1)), ("two.png", picture(2)))
+    page = upload(visit(), ("one.png", image(1)), ("two.png", image(2)))
     page.radio(key="words").set_value(app_settings.BEAM).run()
     assert page.select_slider(key="beams").value == 4
-    assert page.button(key="ask").label == "Caption 2 pictures"
+    assert page.button(key="ask").label == "Caption 2 images"
     page.select_slider(key="length").set_value(8)
     caption(page)
     results = page.session_state["results"]
-    assert [each.picture.name for each in results] == ["one.png", "two.png"]
+    assert [each.image.name for each in results] == ["one.png", "two.png"]
     for result in results:
         assert len(result.caption.alternatives) == 3
         assert result.way.words == "beam search, 4 beams"
@@ -157,7 +157,7 @@ def test_reruns_and_other_visitors_share_one_model_and_trace_nothing(visit, serv
     def run(page, number):
         page.text_input(key="prompt").set_value("caption en" if number else "what is there")
         page.select_slider(key="length").set_value(8 + 8 * number)
-        caption(upload(page, (f"{number}.png", picture(number))))
+        caption(upload(page, (f"{number}.png", image(number))))
 
     page = visit()
     run(page, 0)
@@ -203,14 +203,14 @@ def test_nothing_is_jitted_in_the_page(path):
     assert "jit" not in source
 
 
-def test_what_is_no_picture_is_told_and_what_is_one_goes_on(visit):
-    page = upload(visit(), ("notes.jpg", b"dear diary"), (HOSTILE, picture()))
+def test_what_is_no_image_is_told_and_what_is_one_goes_on(visit):
+    page = upload(visit(), ("notes.jpg", b"dear diary"), (HOSTILE, image()))
     text = shown(page)
     assert "<strong>notes.jpg</strong>: This is a text file." in text
     assert 'role="alert"' in text
     caption(page)
     (result,) = page.session_state["results"]
-    assert result.picture.name == HOSTILE
+    assert result.image.name == HOSTILE
     assert HOSTILE not in shown(page)
     assert "&lt;img src=x onerror=alert(1)&gt;.png" in shown(page)
     assert len(page.get("download_button")) == 2
@@ -219,7 +219,7 @@ def test_what_is_no_picture_is_told_and_what_is_one_goes_on(visit):
 def test_a_file_is_decoded_once_however_often_the_page_runs(visit, monkeypatch):
     calls, check = [], uploads.check
     monkeypatch.setattr(uploads, "check", lambda *file: calls.append(file) or check(*file))
-    page = upload(visit(), ("a.png", picture()), ("b.jpg", b"no"))
+    page = upload(visit(), ("a.png", image()), ("b.jpg", b"no"))
     count = len(calls)
     page.run()
     page.run()
@@ -229,20 +229,20 @@ def test_a_file_is_decoded_once_however_often_the_page_runs(visit, monkeypatch):
     assert page.session_state["checked"] == {}
 
 
-def test_only_so_many_pictures_are_taken_at_a_time(visit):
-    many = [(f"{number}.png", picture(number)) for number in range(app_pictures.MAX_PICTURES + 1)]
+def test_only_so_many_images_are_taken_at_a_time(visit):
+    many = [(f"{number}.png", image(number)) for number in range(app_images.MAX_IMAGES + 1)]
     page = upload(visit(), *many)
-    assert "The first 12 of 13 pictures are taken" in shown(page)
-    assert page.button(key="ask").label == "Caption 12 pictures"
+    assert "The first 12 of 13 images are taken" in shown(page)
+    assert page.button(key="ask").label == "Caption 12 images"
 
 
 def test_the_history_is_bounded_holds_no_files_and_can_be_cleared(visit):
-    page = caption(upload(visit(), ("a.png", picture(1)), ("b.png", picture(2))))
+    page = caption(upload(visit(), ("a.png", image(1)), ("b.png", image(2))))
     page.session_state["results"] = page.session_state["results"] * 25
     results = caption(page).session_state["results"]
-    assert [each.picture.name for each in results[:3]] == ["a.png", "b.png", "a.png"]
+    assert [each.image.name for each in results[:3]] == ["a.png", "b.png", "a.png"]
     assert len(results) == app_captions.MAX_HISTORY
-    assert all(each.picture.encoded == b"" for each in results)
+    assert all(each.image.encoded == b"" for each in results)
     press(page, "clear")
     assert page.session_state["results"] == []
     assert "No captions yet" in shown(page)
@@ -263,12 +263,12 @@ def held(monkeypatch):
 
 
 def test_while_others_are_served_the_page_tells_the_place_and_can_be_stopped(visit, held):
-    first, second = (upload(visit(), ("a.png", picture())) for _ in range(2))
+    first, second = (upload(visit(), ("a.png", image())) for _ in range(2))
     press(first, "ask")
     while first.session_state["asked"].request.progress().stage != "writing":
         time.sleep(0.01)
     press(second, "ask")
-    assert "Picture 1 of 1: 1 other picture comes first" in [
+    assert "Image 1 of 1: 1 other image comes first" in [
         element.proto.text for element in second.get("progress")
     ]
     press(second, "stop")
@@ -282,7 +282,7 @@ def test_while_others_are_served_the_page_tells_the_place_and_can_be_stopped(vis
 
 
 def test_too_many_visitors_are_asked_to_come_back(visit, monkeypatch):
-    page = upload(visit(), ("a.png", picture()))
+    page = upload(visit(), ("a.png", image()))
 
     def busy(*_, **__):
         raise Busy("64 requests are waiting already")
@@ -326,11 +326,11 @@ def test_all_that_can_be_chosen_is_compiled_at_start():
 @pytest.mark.parametrize(
     ("stage", "ahead", "told"),
     [
-        ("loading", 0, "Picture 2 of 3: the model is being loaded"),
-        ("compiling", 0, "Picture 2 of 3: the model is being compiled for these settings, once"),
-        ("waiting", 5, "Picture 2 of 3: 5 other pictures come first"),
-        ("waiting", 1, "Picture 2 of 3: 1 other picture comes first"),
-        ("writing", 0, "Picture 2 of 3"),
+        ("loading", 0, "Image 2 of 3: the model is being loaded"),
+        ("compiling", 0, "Image 2 of 3: the model is being compiled for these settings, once"),
+        ("waiting", 5, "Image 2 of 3: 5 other images come first"),
+        ("waiting", 1, "Image 2 of 3: 1 other image comes first"),
+        ("writing", 0, "Image 2 of 3"),
     ],
 )
 def test_stages_are_told(stage, ahead, told):

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = "<img src=x onerror=document.title='owned'>.jpg"
-PATIENCE = 600_000  # milliseconds, for machines that have much else to do
+TIMEOUT = 600_000  # milliseconds, for machines that have much else to do
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +122,12 @@ def visit(browser, server):
             viewport={"width": width, "height": height}, color_scheme=colours
         )
         contexts.append(context)
-        context.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
+        context.set_default_timeout(TIMEOUT)
+        expect.set_options(timeout=TIMEOUT)
         page = context.new_page()
         page.on("request", lambda request: asked_for.append(request.url))
         page.goto(server)
-        expect(page.get_by_role("heading", name="Captions for pictures")).to_be_visible()
+        expect(page.get_by_role("heading", name="Captions for images")).to_be_visible()
         expect(page.get_by_text("px: ready")).to_be_visible()
         expect(page.get_by_role("checkbox")).to_have_count(6)
         return page
@@ -173,7 +173,7 @@ def test_a_visit(visit, server, files, photograph):
     screenshot(page, "empty-light")
 
     upload(page, ("holiday.jpg", photograph))
-    page.get_by_role("button", name="Caption the picture").click()
+    page.get_by_role("button", name="Caption the image").click()
     expect(page.get_by_role("heading", name="Captions of this visit")).to_be_visible()
     expect(page.locator(".answer .caption")).to_have_count(1)
     expect(page.locator(".answer .facts")).to_contain_text("greedy")
@@ -181,7 +181,7 @@ def test_a_visit(visit, server, files, photograph):
 
     page.get_by_text("Beam search", exact=True).click()
     expect(page.get_by_role("slider", name="Beams")).to_be_visible()
-    page.get_by_role("button", name="Caption the picture").click()
+    page.get_by_role("button", name="Caption the image").click()
     expect(page.locator(".answer .beams li")).to_have_count(4)
     shares = page.locator(".answer .beams .share").all_inner_texts()
     assert all("%" in share or "1 in" in share or "next to" in share for share in shares)
@@ -189,9 +189,9 @@ def test_a_visit(visit, server, files, photograph):
 
     upload(page, ("notes.jpg", b"dear diary, <b>nothing</b> happened"), (HOSTILE, photograph))
     expect(page.get_by_role("alert").filter(has_text="This is a text file")).to_be_visible()
-    page.get_by_role("button", name="Caption 2 pictures").click()  # holiday.jpg is still there
+    page.get_by_role("button", name="Caption 2 images").click()  # holiday.jpg is still there
     expect(page.locator(".answer .beams")).to_have_count(3)
-    expect(page.get_by_role("button", name="Caption 2 pictures")).to_be_visible()
+    expect(page.get_by_role("button", name="Caption 2 images")).to_be_visible()
     expect(page.locator(".answer .name").filter(has_text=HOSTILE)).to_be_visible()
     screenshot(page, "refused-light")
     assert page.title() == "PaliGemma captions"
@@ -224,7 +224,7 @@ def test_a_dark_page_on_a_telephone_with_a_keyboard(visit):
     page.keyboard.press("Space")
     expect(sample).to_be_checked()
     expect(page.get_by_label("Prompt")).to_have_value("caption en")
-    button = page.get_by_role("button", name="Caption the picture")
+    button = page.get_by_role("button", name="Caption the image")
     button.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_alt_text("sea.jpg: ")).to_be_visible()
@@ -243,8 +243,8 @@ def test_it_is_light_or_dark_as_the_reader_prefers(visit, colours):
 def test_started_with_nothing_it_captions_with_nano(browser, tmp_path):
     (tmp_path / "temporary").mkdir()
     with running(tmp_path, {}) as address, browser.new_context() as context:
-        context.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
+        context.set_default_timeout(TIMEOUT)
+        expect.set_options(timeout=TIMEOUT)
         page = context.new_page()
         page.goto(address)
         expect(page.get_by_text("px: ready")).to_be_visible()
@@ -252,7 +252,7 @@ def test_started_with_nothing_it_captions_with_nano(browser, tmp_path):
         sample.focus()
         page.keyboard.press("Space")
         expect(sample).to_be_checked()
-        page.get_by_role("button", name="Caption the picture").click()
+        page.get_by_role("button", name="Caption the image").click()
         caption = page.locator(".answer .caption")
         expect(caption).to_contain_text(" : ")  # as nano has learned to say it: "left : boat red"
         screenshot(page, "nano")

@@ -1,4 +1,4 @@
-"""What the page says of a picture: escaped HTML, and tables and documents that others can read."""
+"""What the page says of an image: escaped HTML, and tables and documents that others can read."""
 
 import csv
 import io
@@ -7,17 +7,17 @@ import json
 import cards
 import pytest
 from report_cases import Page
-from uploads import Picture
+from uploads import Upload
 
 from paligemma_lib.decode import Caption
 
 HOSTILE = "<img src=x onerror=alert(1)> & \"quotes\" 'too'"
-PICTURE = Picture(HOSTILE, b"", b"", 4, 3)
+IMAGE = Upload(HOSTILE, b"", b"", 4, 3)
 WAY = cards.Way(HOSTILE, "beam search, 2 beams", 32, 7)
 OTHER = Caption("another <b>one</b>", (9, 1), (-2.0, -1.0), -3.0)
 CAPTION = Caption(HOSTILE, (8, 9, 1), (-0.5, -0.25, -0.25), -1.0, (OTHER,))
-RESULT = cards.Result(PICTURE, WAY, CAPTION, None, 0.1234)
-FAILED = cards.Result(PICTURE, WAY, None, HOSTILE, 0.0)
+RESULT = cards.Result(IMAGE, WAY, CAPTION, None, 0.1234)
+FAILED = cards.Result(IMAGE, WAY, None, HOSTILE, 0.0)
 
 
 def test_everything_is_escaped():
@@ -43,10 +43,10 @@ def test_alternatives_come_with_bars_of_their_probability():
 
 def test_what_failed_and_what_was_stopped_is_told():
     assert 'role="alert"' in cards.answer(FAILED)
-    stopped = cards.Result(PICTURE, WAY, None, None, 0.0)
+    stopped = cards.Result(IMAGE, WAY, None, None, 0.0)
     assert "Stopped." in cards.answer(stopped)
-    assert FAILED.description == PICTURE.name
-    assert RESULT.description == f"{PICTURE.name}: {CAPTION.text}"
+    assert FAILED.description == IMAGE.name
+    assert RESULT.description == f"{IMAGE.name}: {CAPTION.text}"
 
 
 def test_the_table_is_read_back():
@@ -67,7 +67,7 @@ def test_the_table_is_read_back():
 @pytest.mark.parametrize("begin", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1"])
 def test_no_cell_is_a_formula(begin):
     caption = Caption(begin, (8, 1), (-1.0, -1.0), -2.0)
-    result = cards.Result(Picture(begin, b"", b"", 1, 1), WAY, caption, None, 1.0)
+    result = cards.Result(Upload(begin, b"", b"", 1, 1), WAY, caption, None, 1.0)
     (row,) = csv.DictReader(io.StringIO(cards.table([result])))
     assert (row["image"], row["caption"]) == (f"'{begin}", f"'{begin}")
 

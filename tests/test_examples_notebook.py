@@ -99,7 +99,7 @@ class TestRun:
     def test_it_explains_examples(self, executed):
         (described,) = shown_by(executed["batch"], "text/html")
         assert "suffix 5" in described
-        assert shown_by(executed["pictures"], "image/png")
+        assert shown_by(executed["images"], "image/png")
         (mask,) = shown_by(executed["mask"], "text/html")
         assert mask.count("<rect") > 100
         (table,) = shown_by(executed["model"], "text/html")
@@ -116,7 +116,7 @@ class TestRun:
         (change,) = re.findall(r"CIDEr +([\d.]+) -> ([\d.]+)", text_of(executed["scores"]))
         assert float(change[1]) > float(change[0]) + 0.1
 
-    def test_what_was_saved_captions_new_pictures(self, executed):
+    def test_what_was_saved_captions_new_images(self, executed):
         assert "nano_finetuned.params.f16.npz" in text_of(executed["reload"])
         assert shown_by(executed["own"], "image/png")
         lines = text_of(executed["beams"]).splitlines()

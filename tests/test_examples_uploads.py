@@ -1,4 +1,4 @@
-"""Files from strangers: pictures pass unchanged, everything else is refused with a sentence."""
+"""Files from strangers: images pass unchanged, everything else is refused with a sentence."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ SVG = (
 )
 
 
-def picture(kind="JPEG", mode="RGB", size=(40, 30), **options) -> bytes:
+def image(kind="JPEG", mode="RGB", size=(40, 30), **options) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(file, kind, **options)
@@ -61,8 +61,8 @@ def bomb(width: int, height: int) -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_pictures_pass_as_they_are(kind, mode, options):
-    data = picture(kind, mode, **options)
+def test_images_pass_as_they_are(kind, mode, options):
+    data = image(kind, mode, **options)
     checked = check(f"a.{kind.lower()}", data)
     assert checked.encoded == data
     assert (checked.width, checked.height, checked.note) == (40, 30, "")
@@ -115,20 +115,20 @@ def test_a_photograph_of_a_telephone_is_shown_upright_and_without_its_metadata()
 
 
 def test_previews_are_small():
-    checked = check("a.jpg", picture(size=(1500, 900)))
+    checked = check("a.jpg", image(size=(1500, 900)))
     assert (checked.width, checked.height) == (1500, 900)
     with Image.open(io.BytesIO(checked.preview)) as preview:
         assert preview.size == (640, 384)
 
 
 def test_exif_that_cannot_be_read_does_no_harm():
-    data = picture(exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
+    data = image(exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
     assert check("a.jpg", data).width == 40
 
 
 def test_a_wrong_name_is_told():
-    assert check("a.jpg", picture("PNG")).note == "In truth a PNG picture, and read as such."
-    assert check("a", picture("GIF", "P")).note == "In truth a GIF picture, and read as such."
+    assert check("a.jpg", image("PNG")).note == "In truth a PNG image, and read as such."
+    assert check("a", image("GIF", "P")).note == "In truth a GIF image, and read as such."
 
 
 @pytest.mark.parametrize(
@@ -140,18 +140,18 @@ def test_a_wrong_name_is_told():
         ("voilà".encode()[:-1], "a text file"),
         (SVG, "an SVG drawing"),
         (b"%PDF-1.7 ...", "a PDF document"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC picture"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC image"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0", "a video"),
-        (b"\x7fELF\x02\x01\xff\xfe" + bytes(100), "not a picture"),
-        (picture("TIFF"), "a TIFF picture"),
+        (b"\x7fELF\x02\x01\xff\xfe" + bytes(100), "not an image"),
+        (image("TIFF"), "a TIFF image"),
         (animation("GIF"), "moves"),
         (animation("WEBP"), "moves"),
         (animation("PNG"), "moves"),
-        (picture()[:-200], "damaged or cut off"),
-        (picture("PNG")[:-200], "damaged or cut off"),
-        (picture("WEBP")[:-50], "damaged"),
-        (picture("GIF", "P")[:30], "damaged"),
-        (picture(progressive=True) + 100 * b"\xff\xda", "damaged"),
+        (image()[:-200], "damaged or cut off"),
+        (image("PNG")[:-200], "damaged or cut off"),
+        (image("WEBP")[:-50], "damaged"),
+        (image("GIF", "P")[:30], "damaged"),
+        (image(progressive=True) + 100 * b"\xff\xda", "damaged"),
         (bomb(3_000, 3_000), "damaged or cut off"),
         (bomb(8_000, 7_000), "56 million pixels"),
         (bomb(60_000, 60_000), "more than 100 million pixels"),
@@ -164,7 +164,7 @@ def test_what_is_refused_is_told_why(data, message):
         check("holiday.jpg", data)
 
 
-WHOLE = [picture(kind, size=(24, 24)) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP")]
+WHOLE = [image(kind, size=(24, 24)) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP")]
 WHOLE += [animation(kind) for kind in ("GIF", "PNG", "WEBP")]
 
 

@@ -9,7 +9,7 @@ import pytest
 import views
 
 import paligemma_lib as pg
-from paligemma_lib.batch import may_see
+from paligemma_lib.batch import attention_mask
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,8 @@ def test_the_mask_has_a_cell_for_each_pair_of_slots_that_see_each_other(tokenize
     assert count(html, "rect", "prefix") == prefix * rows
     assert count(html, "rect", "suffix-1") == one * (one + 1) // 2
     assert count(html, "rect", "suffix-2") == two * (two + 1) // 2
-    between_text = int(may_see(segment, position).sum())
+    text = segment >= 0
+    between_text = int(attention_mask(segment[text], position[text]).sum())
     assert count(html, "rect") == between_text + rows + prefix
 
 
@@ -46,7 +47,7 @@ def test_the_mask_leaves_out_later_captions_and_padding(tokenizer):
 def test_tokens_and_captions_are_text_not_markup(tokenizer):
     live = views.Live(4)
     live.scalar("loss", 1.0, 0)
-    live.image("pictures/<b>.jpg", np.zeros((8, 8, 3), np.uint8), 1)
+    live.image("images/<b>.jpg", np.zeros((8, 8, 3), np.uint8), 1)
     live.text("captions/<b>.jpg", "<script>", 1)
     assert "<script>" not in live._repr_html_()
     assert "&lt;script&gt;" in live._repr_html_()
@@ -86,7 +87,7 @@ def test_a_fast_run_is_not_drawn_at_every_step(display):
     assert len(display) < 20
 
 
-def test_captions_stay_with_their_picture_and_step(display, tmp_path):
+def test_captions_stay_with_their_image_and_step(display, tmp_path):
     with (
         views.Live(2) as live,
         pg.train.Progress(tmp_path, total_steps=2, steps_per_epoch=1, writer=live) as progress,

@@ -6,16 +6,18 @@ import io
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from flickr8k_builds import PICTURES, SKIP, build, examples, own_pictures, report_of
+from flickr8k_builds import IMAGES, SKIP, build, examples, own_images, report_of
 from flickr8k_sources import (
     TEST,
     TRAIN,
     VALIDATION,
     kaggle_files,
-    picture,
     token_table,
     write_tree,
     write_zip,
+)
+from flickr8k_sources import (
+    image as photo,
 )
 from PIL import Image
 
@@ -31,30 +33,30 @@ class BuilderTest(tfds.testing.DatasetBuilderTestCase):
 
 
 def test_examples_hold_the_files_bytes_and_all_captions_in_order(tmp_path):
-    captions = {name: ["First , of two .", 'Second "one" .'] for name in PICTURES}
-    source = write_tree(tmp_path / "in", kaggle_files(PICTURES, captions))
+    captions = {name: ["First , of two .", 'Second "one" .'] for name in IMAGES}
+    source = write_tree(tmp_path / "in", kaggle_files(IMAGES, captions))
     builder = build(source, tmp_path / "data")
     for split, name in [("train", TRAIN), ("validation", VALIDATION), ("test", TEST)]:
         (example,) = examples(builder, split).values()
         assert example["image_id"].decode() == name
-        assert example["image"] == PICTURES[name]
+        assert example["image"] == IMAGES[name]
         assert [c.decode() for c in example["captions"]] == captions[name]
     assert (example["height"], example["width"]) == (12, 16)
 
 
-def test_decoded_pictures_have_three_channels(tmp_path):
-    source = write_tree(tmp_path / "in", kaggle_files({TEST: PICTURES[TEST]}))
+def test_decoded_images_have_three_channels(tmp_path):
+    source = write_tree(tmp_path / "in", kaggle_files({TEST: IMAGES[TEST]}))
     build(source, tmp_path / "data")
     (example,) = tfds.load("flickr8k_tfds", data_dir=tmp_path / "data", split="test")
     assert example["image"].shape == (12, 16, 3)
 
 
 def test_every_form_gives_the_same_examples(tmp_path):
-    captions = {name: ["First .", "Second ."] for name in PICTURES}
-    kaggle = kaggle_files(PICTURES, captions)
+    captions = {name: ["First .", "Second ."] for name in IMAGES}
+    kaggle = kaggle_files(IMAGES, captions)
     uiuc = {
         "Flickr8k.token.txt": token_table(captions),
-        **{f"Flicker8k_Dataset/{name}": data for name, data in PICTURES.items()},
+        **{f"Flicker8k_Dataset/{name}": data for name, data in IMAGES.items()},
     }
     forms = [
         write_tree(tmp_path / "kaggle", kaggle),
@@ -64,12 +66,12 @@ def test_every_form_gives_the_same_examples(tmp_path):
     ]
     built = [examples(build(form, tmp_path / f"data{i}")) for i, form in enumerate(forms)]
     for other in built[1:]:
-        for name in PICTURES:
+        for name in IMAGES:
             np.testing.assert_equal(other[name], built[0][name])
 
 
 def test_array_record_holds_the_same_examples(tmp_path):
-    source = write_tree(tmp_path / "in", kaggle_files(PICTURES))
+    source = write_tree(tmp_path / "in", kaggle_files(IMAGES))
     record = build(source, tmp_path / "data", file_format="tfrecord")
     array = build(source, tmp_path / "array", file_format="array_record")
     for split, name in [("train", TRAIN), ("validation", VALIDATION), ("test", TEST)]:
@@ -81,21 +83,21 @@ def split_of(builder) -> dict[str, str]:
     return {name: split for split in builder.info.splits for name in examples(builder, split)}
 
 
-def test_own_pictures_keep_their_split_when_others_come(tmp_path):
-    few = build(write_tree(tmp_path / "few", kaggle_files(own_pictures(40))), tmp_path / "1")
-    many = build(write_tree(tmp_path / "many", kaggle_files(own_pictures(60))), tmp_path / "2")
+def test_own_images_keep_their_split_when_others_come(tmp_path):
+    few = build(write_tree(tmp_path / "few", kaggle_files(own_images(40))), tmp_path / "1")
+    many = build(write_tree(tmp_path / "many", kaggle_files(own_images(60))), tmp_path / "2")
     assert set(split_of(few).values()) == {"train", "validation", "test"}
     assert split_of(few).items() <= split_of(many).items()
 
 
-def test_identical_pictures_fall_on_one_side(tmp_path):
-    pictures = {f"copy{i}.jpg": picture() for i in range(20)}
-    builder = build(write_tree(tmp_path / "in", kaggle_files(pictures)), tmp_path / "data")
+def test_identical_images_fall_on_one_side(tmp_path):
+    images = {f"copy{i}.jpg": photo() for i in range(20)}
+    builder = build(write_tree(tmp_path / "in", kaggle_files(images)), tmp_path / "data")
     assert len(set(split_of(builder).values())) == 1
 
 
 def test_fractions_are_configurable_and_the_data_loads_by_the_configs_name(tmp_path):
-    source = write_tree(tmp_path / "in", kaggle_files(own_pictures(30)))
+    source = write_tree(tmp_path / "in", kaggle_files(own_images(30)))
     config = flickr8k_tfds.Config(name="recipe", fractions={"train": 0.8, "validation": 0.2})
     built = build(source, tmp_path / "data", config=config)
     assert set(built.info.splits) == {"train", "validation"}
@@ -104,7 +106,7 @@ def test_fractions_are_configurable_and_the_data_loads_by_the_configs_name(tmp_p
 
 
 def test_shards_and_slices(tmp_path):
-    source = write_tree(tmp_path / "in", kaggle_files(own_pictures(30)))
+    source = write_tree(tmp_path / "in", kaggle_files(own_images(30)))
     config = flickr8k_tfds.Config(name="one", fractions={"train": 1.0})
     builder = build(source, tmp_path / "data", config=config, num_shards=3)
     assert builder.info.splits["train"].num_shards == 3
@@ -114,7 +116,7 @@ def test_shards_and_slices(tmp_path):
 
 
 def test_square_configs_keep_png_of_that_side(tmp_path):
-    source = write_tree(tmp_path / "in", kaggle_files(PICTURES))
+    source = write_tree(tmp_path / "in", kaggle_files(IMAGES))
     for side in (224, 448):
         builder = build(source, tmp_path / "data", config=f"square{side}")
         example = examples(builder)[TRAIN]
@@ -124,7 +126,7 @@ def test_square_configs_keep_png_of_that_side(tmp_path):
 
 
 def test_some_examples_only(tmp_path, capsys):
-    source = write_tree(tmp_path / "in", kaggle_files(own_pictures(9)))
+    source = write_tree(tmp_path / "in", kaggle_files(own_images(9)))
     config = flickr8k_tfds.Config(name="one", fractions={"train": 1.0})
     builder = build(source, tmp_path / "data", config=config, max_examples_per_split=2)
     assert len(examples(builder)) == 2
@@ -137,11 +139,11 @@ def test_some_examples_only(tmp_path, capsys):
 def test_without_data_it_comes_from_kaggle(tmp_path, monkeypatch, given):
     import kagglehub
 
-    source = write_tree(tmp_path / "in", kaggle_files(PICTURES))
+    source = write_tree(tmp_path / "in", kaggle_files(IMAGES))
     monkeypatch.setattr(kagglehub, "dataset_download", lambda handle: str(source))
     (tmp_path / "empty").mkdir()
     builder = build(None if given == "not given" else tmp_path / given, tmp_path / "data")
-    assert examples(builder).keys() == PICTURES.keys()
+    assert examples(builder).keys() == IMAGES.keys()
 
 
 def test_bad_configs():
@@ -165,4 +167,4 @@ def test_real_photographs(shared, tmp_path):
         assert hashlib.sha256(example["image"]).digest() == hashlib.sha256(original).digest()
     report = report_of(builder)
     assert not report["left_out"]
-    assert (report["flickr8k"]["pictures"], report["flickr8k"]["captions"]) == (529, 2645)
+    assert (report["flickr8k"]["images"], report["flickr8k"]["captions"]) == (529, 2645)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flickr8k_builds import build, examples, own_pictures, report_of
+from flickr8k_builds import build, examples, own_images, report_of
 from flickr8k_sources import (
     TEST,
     TRAIN,
     exif_rotated,
+    image,
     kaggle_files,
-    picture,
     write_tree,
     write_zip,
 )
@@ -32,20 +32,20 @@ ROOT = Path(flickr8k_tfds.__file__).parents[1]
 
 def test_bad_files_are_left_out_and_reported_and_the_rest_is_built(tmp_path):
     good = {
-        TRAIN: picture(),
-        "grey.jpg": picture(5, mode="L"),
-        "cmyk.jpg": picture((1, 2, 3, 4), mode="CMYK"),
+        TRAIN: image(),
+        "grey.jpg": image(5, mode="L"),
+        "cmyk.jpg": image((1, 2, 3, 4), mode="CMYK"),
         "rotated.jpg": exif_rotated(),
-        "png.jpg": picture("blue", form="PNG"),
+        "png.jpg": image("blue", form="PNG"),
     }
     bad = {
-        "truncated.jpg": picture(size=(200, 200))[:-60],
+        "truncated.jpg": image(size=(200, 200))[:-60],
         "empty.jpg": b"",
-        "text.jpg": b"not a picture",
-        "huge.png": picture(0, size=(20_000, 20_000), mode="1", form="PNG"),
+        "text.jpg": b"not an image",
+        "huge.png": image(0, size=(20_000, 20_000), mode="1", form="PNG"),
     }
     captions = {name: ["A caption ."] for name in (*good, *bad, "nowhere.jpg")}
-    files = kaggle_files({**good, **bad, "uncaptioned.jpg": picture()}, captions)
+    files = kaggle_files({**good, **bad, "uncaptioned.jpg": image()}, captions)
     files["captions.txt"] += b"grey.jpg,\n\nshort\n"
     builder = build(write_tree(tmp_path / "in", files), tmp_path / "data")
     assert {name: e["image"] for name, e in examples(builder).items()} == good
@@ -53,8 +53,8 @@ def test_bad_files_are_left_out_and_reported_and_the_rest_is_built(tmp_path):
     why = {defect["what"]: defect["why"] for defect in report["left_out"]}
     nowhere = "nowhere.jpg: A caption ."
     assert why.keys() == {*bad, nowhere, "uncaptioned.jpg", "grey.jpg,", "", "short"}
-    assert why[nowhere] == "caption without picture"
-    assert why["uncaptioned.jpg"] == "picture without caption"
+    assert why[nowhere] == "caption without image"
+    assert why["uncaptioned.jpg"] == "image without caption"
     assert report["remarks"].keys() == {
         "greyscale",
         "CMYK",
@@ -64,20 +64,20 @@ def test_bad_files_are_left_out_and_reported_and_the_rest_is_built(tmp_path):
 
 
 def test_the_report_is_printed_and_a_name_that_is_not_text_does_no_harm(tmp_path, capsys):
-    source = write_tree(tmp_path / "in", kaggle_files({TRAIN: picture()}))
+    source = write_tree(tmp_path / "in", kaggle_files({TRAIN: image()}))
     os.rename(
-        write_tree(tmp_path, {"odd": picture()}) / "odd",
+        write_tree(tmp_path, {"odd": image()}) / "odd",
         os.fsencode(source) + b"/Images/caf\xe9.jpg",
     )
     builder = build(source, tmp_path / "data")
     assert list(examples(builder)) == [TRAIN]
     printed = capsys.readouterr().out
-    assert "1 x picture without caption: Images/caf\\udce9.jpg" in printed
-    assert "1 pictures       1 captions  (1 with 1)" in printed
+    assert "1 x image without caption: Images/caf\\udce9.jpg" in printed
+    assert "1 images       1 captions  (1 with 1)" in printed
 
 
-def test_a_zip_bomb_among_the_pictures_is_left_out(tmp_path):
-    files = kaggle_files({TRAIN: picture(), "bomb.jpg": bytes(65 << 20)})
+def test_a_zip_bomb_among_the_images_is_left_out(tmp_path):
+    files = kaggle_files({TRAIN: image(), "bomb.jpg": bytes(65 << 20)})
     builder = build(write_zip(tmp_path / "in.zip", files), tmp_path / "data")
     assert list(examples(builder)) == [TRAIN]
     assert report_of(builder)["left_out"][0]["why"] == "larger than the limit of 64 MiB"
@@ -86,9 +86,9 @@ def test_a_zip_bomb_among_the_pictures_is_left_out(tmp_path):
 @pytest.mark.parametrize("name", ["../../x.jpg", "/x.jpg"])
 @pytest.mark.parametrize("where", ["table", "zip"])
 def test_a_path_that_escapes_stops_the_build(tmp_path, name, where):
-    files = kaggle_files({TRAIN: picture()})
+    files = kaggle_files({TRAIN: image()})
     if where == "zip":
-        source = write_zip(tmp_path / "in.zip", {**files, name: picture()})
+        source = write_zip(tmp_path / "in.zip", {**files, name: image()})
     else:
         files["captions.txt"] += f"{name},A dog .\n".encode()
         source = write_tree(tmp_path / "in", files)
@@ -97,8 +97,8 @@ def test_a_path_that_escapes_stops_the_build(tmp_path, name, where):
     assert not list((tmp_path / "data").glob("**/*.tfrecord*"))
 
 
-def test_a_split_whose_pictures_are_all_bad_is_left_away(tmp_path):
-    files = kaggle_files({TRAIN: picture(), TEST: b""})
+def test_a_split_whose_images_are_all_bad_is_left_away(tmp_path):
+    files = kaggle_files({TRAIN: image(), TEST: b""})
     assert set(build(write_tree(tmp_path / "in", files), tmp_path / "data").info.splits) == {
         "train"
     }
@@ -106,12 +106,12 @@ def test_a_split_whose_pictures_are_all_bad_is_left_away(tmp_path):
 
 def test_when_nothing_usable_remains_it_stops_and_says_why(tmp_path):
     source = write_tree(tmp_path / "in", kaggle_files({TRAIN: b"", TEST: b"x"}))
-    with pytest.raises(DatasetError, match=r"Nothing usable remains(.|\n)*1 x not a picture"):
+    with pytest.raises(DatasetError, match=r"Nothing usable remains(.|\n)*1 x not an image"):
         build(source, tmp_path / "data")
 
 
-def test_strict_stops_at_the_first_bad_picture(tmp_path):
-    source = write_tree(tmp_path / "in", kaggle_files({TRAIN: picture(), TEST: b""}))
+def test_strict_stops_at_the_first_bad_image(tmp_path):
+    source = write_tree(tmp_path / "in", kaggle_files({TRAIN: image(), TEST: b""}))
     with pytest.raises(DatasetError, match="empty file.*The build is strict"):
         build(source, tmp_path / "data", config=flickr8k_tfds.Config(name="s", strict=True))
 
@@ -163,7 +163,7 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_loads(tmp_path, moment
 
 @pytest.mark.slow
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
-    source = write_tree(tmp_path / "in", kaggle_files(own_pictures(200)))
+    source = write_tree(tmp_path / "in", kaggle_files(own_images(200)))
     # No file may grow: what a full disk does, on any machine.
     process = tfds_build(
         source,

@@ -5,10 +5,11 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from flickr8k_sources import exif_rotated, picture
+from flickr8k_sources import exif_rotated
+from flickr8k_sources import image as photo
 from PIL import Image
 
-from flickr8k_tfds.image_checks import BadPicture, decode, describe, sha256, square_png
+from flickr8k_tfds.image_checks import BadImage, decode, describe, sha256, square_png
 
 
 def verify(data: bytes, name: str):
@@ -25,7 +26,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 def png_with(kind: bytes, content: bytes) -> bytes:
     """A PNG with another chunk before its pixels."""
-    data = picture(form="PNG")
+    data = photo(form="PNG")
     place = data.index(b"IDAT") - 4
     return data[:place] + chunk(kind, content) + data[place:]
 
@@ -35,19 +36,19 @@ def png_with_bad_exif() -> bytes:
 
 
 def jpeg_with_bad_exif() -> bytes:
-    data = picture(dpi=(72, 72))
+    data = photo(dpi=(72, 72))
     broken = b"Exif\0\0not EXIF at all"
     return data[:20] + b"\xff\xe1" + struct.pack(">H", len(broken) + 2) + broken + data[20:]
 
 
 def png_with_wrong_checksum() -> bytes:
-    data = bytearray(picture(form="PNG"))
+    data = bytearray(photo(form="PNG"))
     data[data.index(b"IEND") - 5] ^= 1
     return bytes(data)
 
 
-def test_a_plain_picture():
-    data = picture(size=(16, 12))
+def test_a_plain_image():
+    data = photo(size=(16, 12))
     found = verify(data, "a.jpg")
     assert (found.height, found.width, found.remarks) == (12, 16, ())
     assert found.sha256 == sha256(data)
@@ -56,10 +57,10 @@ def test_a_plain_picture():
 @pytest.mark.parametrize(
     ("data", "name", "remark"),
     [
-        (picture(0, mode="L"), "a.jpg", "greyscale"),
-        (picture((1, 2, 3, 4), mode="CMYK"), "a.jpeg", "CMYK"),
-        (picture((1, 2, 3, 4), mode="RGBA", form="PNG"), "a.png", "with alpha"),
-        (picture(form="PNG"), "a.jpg", "PNG content in a .jpg file"),
+        (photo(0, mode="L"), "a.jpg", "greyscale"),
+        (photo((1, 2, 3, 4), mode="CMYK"), "a.jpeg", "CMYK"),
+        (photo((1, 2, 3, 4), mode="RGBA", form="PNG"), "a.png", "with alpha"),
+        (photo(form="PNG"), "a.jpg", "PNG content in a .jpg file"),
         (exif_rotated(), "a.jpg", "rotated by EXIF, which is ignored"),
         (png_with_bad_exif(), "a.png", "EXIF that cannot be read, which is ignored"),
         (jpeg_with_bad_exif(), "a.jpg", "EXIF that cannot be read, which is ignored"),
@@ -79,27 +80,27 @@ def png_header(width: int, height: int) -> bytes:
     ("data", "reason"),
     [
         (b"", "empty file"),
-        (b"hello", "not a picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
-        (picture(size=(200, 200))[:-50], "does not decode.*truncated"),
-        (picture(form="PNG", size=(200, 200))[:-50], "does not decode: Truncated"),
-        (picture(form="GIF"), "format GIF, only JPEG and PNG are kept"),
+        (b"hello", "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (photo(size=(200, 200))[:-50], "does not decode.*truncated"),
+        (photo(form="PNG", size=(200, 200))[:-50], "does not decode: Truncated"),
+        (photo(form="GIF"), "format GIF, only JPEG and PNG are kept"),
         (png_header(20_000, 20_000), "more than the limit of 64,000,000 pixels"),
         (png_header(9_000, 9_000), "9000 x 9000 pixels, more than the limit of 64,000,000"),
         (png_header(100, 100), "does not decode"),
         (png_with_wrong_checksum(), "does not decode.*IDAT"),
-        (picture(form="PNG")[:-12], "does not decode"),
+        (photo(form="PNG")[:-12], "does not decode"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_bad_pictures_say_why(data, reason):
-    with pytest.raises(BadPicture, match=reason):
+def test_bad_images_say_why(data, reason):
+    with pytest.raises(BadImage, match=reason):
         verify(data, "a.jpg")
 
 
-def test_a_real_picture_of_20000_x_20000_is_refused_before_it_is_decoded():
-    data = picture(0, size=(20_000, 20_000), mode="1", form="PNG")
-    with pytest.raises(BadPicture, match="pixels"):
+def test_a_real_image_of_20000_x_20000_is_refused_before_it_is_decoded():
+    data = photo(0, size=(20_000, 20_000), mode="1", form="PNG")
+    with pytest.raises(BadImage, match="pixels"):
         verify(data, "a.png")
 
 
@@ -108,12 +109,12 @@ def test_every_truncation_of_a_jpeg_is_noticed(cut):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "JPEG")
-    with pytest.raises(BadPicture, match="truncated"):
+    with pytest.raises(BadImage, match="truncated"):
         verify(buffer.getvalue()[:-cut], "a.jpg")
 
 
 def test_square_png_is_rgb_of_the_side():
-    png = square(picture(0, mode="L", size=(30, 20)), side=8)
+    png = square(photo(0, mode="L", size=(30, 20)), side=8)
     assert (png.format, png.mode, png.size) == ("PNG", "RGB", (8, 8))
 
 
@@ -125,7 +126,7 @@ def test_square_png_keeps_the_high_byte_of_16_bits():
 
 
 def test_square_png_drops_alpha():
-    data = picture((10, 20, 30, 0), mode="RGBA", form="PNG")
+    data = photo((10, 20, 30, 0), mode="RGBA", form="PNG")
     png = np.asarray(square(data, side=4))
     assert png[0, 0].tolist() == [10, 20, 30]
 

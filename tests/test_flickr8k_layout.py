@@ -1,11 +1,11 @@
 import pytest
-from flickr8k_sources import closed, kaggle_files, picture, token_table, write_tree, write_zip
+from flickr8k_sources import closed, image, kaggle_files, token_table, write_tree, write_zip
 
 from flickr8k_tfds import layout
 from flickr8k_tfds.layout import NothingFoundError, fetch_from_kaggle, locate
 from flickr8k_tfds.trees import DatasetError
 
-KAGGLE = kaggle_files({"a.jpg": picture()})
+KAGGLE = kaggle_files({"a.jpg": image()})
 TOKENS = {"Flickr8k.token.txt": token_table({"a.jpg": ["A dog ."]})}
 
 
@@ -14,7 +14,7 @@ def below(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def dataset(spelling: str) -> dict[str, bytes]:
-    return {f"{spelling}/a.jpg": picture()}
+    return {f"{spelling}/a.jpg": image()}
 
 
 FOLDERS = {
@@ -40,7 +40,7 @@ FOLDERS = {
 def test_folders(tmp_path, case):
     form, files = FOLDERS[case]
     found = locate(write_tree(tmp_path, files))
-    assert (found.form, list(found.pictures)) == (form, ["a.jpg"])
+    assert (found.form, list(found.images)) == (form, ["a.jpg"])
     assert list(found.read_table().captions) == ["a.jpg"]
 
 
@@ -50,7 +50,7 @@ def test_the_same_in_one_zip_beside_or_named(tmp_path, case):
     path = write_zip(tmp_path / "archive.zip", files)
     for place in (path, tmp_path):
         found = locate(place)
-        assert (found.form, list(found.pictures)) == (form, ["a.jpg"])
+        assert (found.form, list(found.images)) == (form, ["a.jpg"])
         assert list(found.read_table().captions) == ["a.jpg"]
 
 
@@ -58,8 +58,8 @@ def test_the_two_original_zips(tmp_path):
     write_zip(tmp_path / "Flickr8k_text.zip", {**TOKENS, "__MACOSX/._Flickr8k.token.txt": b""})
     write_zip(tmp_path / "Flickr8k_Dataset.zip", dataset("Flicker8k_Dataset"))
     found = locate(tmp_path)
-    assert (found.form, list(found.pictures)) == ("UIUC", ["a.jpg"])
-    assert found.pictures["a.jpg"].read(10_000) == picture()
+    assert (found.form, list(found.images)) == ("UIUC", ["a.jpg"])
+    assert found.images["a.jpg"].read(10_000) == image()
 
 
 def test_an_unpacked_folder_stands_before_its_zip(tmp_path):
@@ -70,7 +70,7 @@ def test_an_unpacked_folder_stands_before_its_zip(tmp_path):
 
 def test_a_broken_zip_beside_the_data_set_is_of_no_concern(tmp_path):
     write_tree(tmp_path, {"other.zip": b"broken", **FOLDERS["uiuc"][1]})
-    assert list(locate(tmp_path).pictures) == ["a.jpg"]
+    assert list(locate(tmp_path).images) == ["a.jpg"]
 
 
 def test_a_broken_zip_alone_is_named(tmp_path):
@@ -88,17 +88,17 @@ def test_a_closed_folder_is_named_where_nothing_else_is_found(tmp_path):
 def test_a_closed_folder_beside_the_data_set_is_of_no_concern(tmp_path):
     write_tree(tmp_path, {**KAGGLE, "lost+found/x": b""})
     with closed(tmp_path / "lost+found"):
-        assert list(locate(tmp_path).pictures) == ["a.jpg"]
+        assert list(locate(tmp_path).images) == ["a.jpg"]
 
 
-def test_pictures_that_are_not_taken_are_listed(tmp_path):
-    found = locate(write_tree(tmp_path, {**KAGGLE, "Images/sub/b.jpg": picture()}))
+def test_images_that_are_not_taken_are_listed(tmp_path):
+    found = locate(write_tree(tmp_path, {**KAGGLE, "Images/sub/b.jpg": image()}))
     assert [(defect.what, defect.why) for defect in found.defects] == [
-        ("sub/b.jpg", "in a folder below that of the pictures")
+        ("sub/b.jpg", "in a folder below that of the images")
     ]
     both = {**TOKENS, **dataset("Flickr8k_Dataset"), **dataset("Flicker8k_Dataset")}
     (defect,) = locate(write_tree(tmp_path / "both", both)).defects
-    assert (defect.what, defect.why) == ("a.jpg", "another picture of this name is taken")
+    assert (defect.what, defect.why) == ("a.jpg", "another image of this name is taken")
 
 
 def test_two_data_sets_are_not_chosen_between(tmp_path):

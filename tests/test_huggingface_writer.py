@@ -121,9 +121,9 @@ def test_the_tokenizer_is_copied(tmp_path):
     config = cases.tiny_config(1)
     params = random_params(config)
     tokenizer = tmp_path / "some.model"
-    tokenizer.write_bytes(b"pieces")
+    tokenizer.write_bytes(b"parts")
     folder = huggingface.export(params, config, tmp_path / "model", tokenizer=tokenizer)
-    assert (folder / "tokenizer.model").read_bytes() == b"pieces"
+    assert (folder / "tokenizer.model").read_bytes() == b"parts"
     added = json.loads((folder / "tokenizer_config.json").read_text())["added_tokens_decoder"]
     assert added["512"]["content"] == "<image>"
     with pytest.raises(FileNotFoundError, match="no tokenizer at"):

@@ -35,7 +35,7 @@ def as_mappings(corpus):
 
 @pytest.fixture(scope="module")
 def pycocoevalcap_scores():
-    """Scores (corpus, per picture) by pycocoevalcap, of lists of tokens joined by spaces."""
+    """Scores (corpus, per image) by pycocoevalcap, of lists of tokens joined by spaces."""
     need_pycocoevalcap()
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
@@ -55,7 +55,7 @@ def pycocoevalcap_scores():
 
 @pytest.fixture(scope="module")
 def flickr8k(shared):
-    """The official development split: one caption of each picture, and the other four."""
+    """The official development split: one caption of each image, and the other four."""
     folder = shared / "flickr8k"
     with open(folder / "captions_all.txt", newline="", encoding="utf-8") as file:
         captions = {}
@@ -104,7 +104,7 @@ def test_scores_equal_pycocoevalcap_on_any_captions(pycocoevalcap_scores, corpus
 
 @settings(deadline=None)
 @given(CORPUS, st.randoms())
-def test_order_of_pictures_does_not_matter(corpus, random):
+def test_order_of_images_does_not_matter(corpus, random):
     references, captions = as_mappings(corpus)
     shuffled = list(references)
     random.shuffle(shuffled)
@@ -144,7 +144,7 @@ def test_one_human_against_the_other_four_as_measured(flickr8k):
     assert 0.75 < interval.low < 0.80 < interval.high < 0.86
 
 
-def test_captions_that_do_not_look_at_pictures_score_little(flickr8k):
+def test_captions_that_do_not_look_at_images_score_little(flickr8k):
     references, captions = flickr8k
     elsewhere = metrics.permuted(references, captions, seed=0)
     assert 0.02 < elsewhere.corpus["CIDEr"] < 0.05
@@ -154,7 +154,7 @@ def test_captions_that_do_not_look_at_pictures_score_little(flickr8k):
     assert any("are the same" in warning for warning in scores.warnings)
 
 
-def test_permuted_leaves_no_picture_its_caption_and_is_drawn_by_the_seed():
+def test_permuted_leaves_no_image_its_caption_and_is_drawn_by_the_seed():
     references = {number: [f"w{number} x"] for number in range(50)}
     captions = {number: f"w{number}" for number in range(50)}
     for seed in range(20):
@@ -163,7 +163,7 @@ def test_permuted_leaves_no_picture_its_caption_and_is_drawn_by_the_seed():
     one, two, three = (metrics.permuted(references, same, seed) for seed in (0, 0, 1))
     assert np.array_equal(one.statistics, two.statistics)
     assert not np.array_equal(one.statistics, three.statistics)
-    with pytest.raises(ValueError, match="one picture only"):
+    with pytest.raises(ValueError, match="one image only"):
         metrics.permuted({"a": ["x"]}, {"a": "x"}, seed=0)
 
 

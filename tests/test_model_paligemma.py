@@ -56,7 +56,7 @@ def test_attention_mask_of_the_docstring():
         [1, 1, 1, 0, 0, 0, 0],
     ]
     np.testing.assert_array_equal(model.attention_mask(segment, position, 1)[0], expected)
-    assert model.previous_slot(segment).tolist() == [[0, 0, 1, 2, 1, 4]]
+    assert model.source_positions(segment).tolist() == [[0, 0, 1, 2, 1, 4]]
 
 
 @given(st.integers(1, 4), st.lists(st.integers(1, 4), max_size=4))
@@ -67,7 +67,7 @@ def test_mask_and_previous_slot_of_any_packing(prefix, suffixes):
     segment[:n] = np.repeat(np.arange(len(suffixes) + 1), [prefix, *suffixes])
     position[:n] = np.concatenate([np.arange(prefix), *(prefix + np.arange(n) for n in suffixes)])
     mask = np.asarray(model.attention_mask(segment[None], position[None], 0))[0]
-    slots = np.asarray(model.previous_slot(segment[None]))[0]
+    slots = np.asarray(model.source_positions(segment[None]))[0]
     for i in range(24):
         for j in range(24):
             assert mask[i, j] == reference_numpy.sees(segment, position, i, j)
@@ -109,7 +109,7 @@ def test_padding_and_other_captions_have_no_influence(params, batch):
 def test_chosen_slots_are_those_of_all(params, batch):
     slots = np.array([[3, 0, 3], [1, 2, 9], [4, 4, 4], [23, 0, 5]], np.int32)
     everywhere = hidden_states(CONFIG, params, batch)
-    chosen = hidden_states(CONFIG, params, {**batch, "slots": slots})
+    chosen = hidden_states(CONFIG, params, {**batch, "indices": slots})
     expected = np.take_along_axis(everywhere, slots[..., None], axis=1)
     np.testing.assert_allclose(chosen, expected, atol=1e-5)
 
@@ -206,7 +206,7 @@ def test_only_the_top_layers_train(params, batch):
         return jnp.sum(jnp.square(model.hidden_states(CONFIG, merged, **batch)))
 
     def loss_of_top(upper, lower, params):
-        return loss(jax.tree.map(lambda *pieces: pieces, lower, upper), params)
+        return loss(jax.tree.map(lambda *parts: parts, lower, upper), params)
 
     attention = params["llm"]["layers"]["attn"]
     lower = jax.tree.map(lambda leaf: leaf[:1], attention)

@@ -1,4 +1,4 @@
-"""Scanning over stacked layers: pieces, memory, what is kept for the backward pass."""
+"""Scanning over stacked layers: parts, memory, what is kept for the backward pass."""
 
 import jax
 import jax.numpy as jnp
@@ -51,12 +51,12 @@ def temporaries(function, *args):
 @settings(max_examples=10, deadline=None)
 def test_pieces_give_what_the_whole_gives(up, down):
     params, x = random_stack()
-    pieces = {
+    parts = {
         "up": tuple(np.split(params["up"], sorted(up))),
         "down": tuple(np.split(params["down"], sorted(down))),
     }
     whole_x, whole_outputs = run(layer, x, params)
-    pieces_x, pieces_outputs = run(layer, x, pieces)
+    pieces_x, pieces_outputs = run(layer, x, parts)
     np.testing.assert_allclose(pieces_x, whole_x, rtol=1e-6)
     np.testing.assert_allclose(pieces_outputs, whole_outputs, rtol=1e-6)
 

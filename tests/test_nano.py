@@ -38,7 +38,7 @@ def told(tmp_path_factory):
     return [result.caption.text for result in found]
 
 
-def test_it_names_what_is_in_a_picture(told):
+def test_it_names_what_is_in_a_image(told):
     kinds = {word: kind for kind, forms in NOUNS.items() for pair in forms for word in pair}
     named, true, of_others = 0, 0, 0
     scenes = [sample_data.compose(SEED, index) for index in range(len(told))]

@@ -21,8 +21,8 @@ from accelerator.speed_table import table  # noqa: E402
 
 RESULTS = [
     {"part": "training", "what": "machine", "value": "NVIDIA H100 80GB HBM3, driver 1", "unit": ""},
-    {"part": "training", "what": "batch 32, 5 a picture: captions", "value": 600.0},
-    {"part": "training", "what": "batch 32, 5 a picture: needed FLOPs", "value": 494.5},
+    {"part": "training", "what": "batch 32, 5 an image: captions", "value": 600.0},
+    {"part": "training", "what": "batch 32, 5 an image: needed FLOPs", "value": 494.5},
     {"part": "training-peer", "what": "best, batch 32: captions", "value": 100.0},
 ]
 
@@ -44,7 +44,7 @@ def test_a_dry_run_goes_through_every_part(tmp_path):
     assert done.stdout.strip() == told.strip()
     for what in (
         "a checkpoint goes on bit for bit | yes",
-        "batch 8, 5 a picture: captions",
+        "batch 8, 5 an image: captions",
         "greedy, batch 1: a token",
         "largest batch that goes",
         "full cache: first step",
@@ -100,7 +100,7 @@ def test_a_part_that_fails_costs_no_other(tmp_path, monkeypatch):
 def test_the_table_names_the_card_and_sets_goals_beside_ratios():
     told = table([{"unit": "", "note": "", **each} for each in RESULTS])
     assert told.startswith("Measured on NVIDIA H100 80GB HBM3, driver 1.\n")
-    assert "| five captions a picture packed, against transformers | 6.00 | at least 5 |" in told
+    assert "| five captions an image packed, against transformers | 6.00 | at least 5 |" in told
     assert "| MFU of training, batch 32 | 0.50 | at least 0.5 |" in told
     assert "| greedy, batch 8, against generate | not measured | at least 1.5 |" in told
     assert "NVIDIA" not in told.partition("\n")[2]

@@ -119,7 +119,7 @@ def test_the_script_captions_with_a_folder_that_they_have_saved(tmp_path):
     theirs = transformers.PaliGemmaForConditionalGeneration.from_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")
     _, _, _, tokenizer, *options = captioning_cases.write_captioner(tmp_path)
-    images = captioning_cases.write_pictures(tmp_path / "Images", names)
+    images = captioning_cases.write_images(tmp_path / "Images", names)
     out = tmp_path / "captions.jsonl"
     command = [str(images), "--checkpoint", str(tmp_path / "theirs"), "--tokenizer", tokenizer]
     assert main(["caption", *command, *options, "--out", str(out)]) == 0

@@ -65,7 +65,7 @@ def test_a_refusal_says_by_how_much(message):
     found = compiling._refused(f"RESOURCE_EXHAUSTED: {message}", 16 * 2**30)
     assert found["peak"] == int(21.47 * 2**30)
     assert found["limit"] == int(15.75 * 2**30)
-    assert found["problem"] == "needs 21.5 GiB, 5.7 more than the 15.75 GiB of a device"
+    assert found["problem"] == "needs 21.5 GiB, 5.7 GiB more than the 15.75 GiB of a device"
 
 
 def test_another_failure_of_the_compiler_is_no_lack_of_memory():

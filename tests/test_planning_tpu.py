@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), needs_libtpu]
 
 def test_weights_are_gathered_once_for_each_layer_and_pass():
     gathered = sent(compiled(), "all-gather")
-    layers = size("img/") + 2 * size("llm/layers/")  # pictures have no backward pass
+    layers = size("img/") + 2 * size("llm/layers/")  # images have no backward pass
     table = size("llm/embedder/")
     assert layers + 2 * table < 1.02 * gathered  # the loss, forward and backward
     assert gathered < 1.02 * (layers + 3 * table)  # and to embed, where that is cheaper

@@ -173,7 +173,7 @@ def test_who_waits_in_vain_is_told_where():
         import sys
         from paligemma_lib.runtime import processes
         processes._REMINDER = 0.5
-        with processes.joined("{address}", 2, int(sys.argv[1]), patience=2):
+        with processes.joined("{address}", 2, int(sys.argv[1]), timeout=2):
             print("never")
     """
     for number in (0, 1):

@@ -34,20 +34,20 @@ RUN = [c for c in RUN if "--config=pod" not in c.words]  # large models
 
 SCENES = 40
 STANDS_FOR = {"FOLDER_OR_ZIP": "scenes", "FOLDER": "scenes", "CHECKPOINT": "nano"}
-SHORT = ["--config.epochs=0.5", "--config.test_pictures=3", "--config.max_new_tokens=8"]
+SHORT = ["--config.epochs=0.5", "--config.test_images=3", "--config.max_new_tokens=8"]
 SMALL = {  # config -> what makes it small
     "flickr8k": [
         "--config.model.checkpoint=nano",
         "--config.data.train=train",
         "--config.data.validation=validation",
     ],
-    "": ["--config.data.name=40"],  # drawn pictures
+    "": ["--config.data.name=40"],  # drawn images
 }
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
-    """A folder that looks like the checkout to a reader who has pictures."""
+    """A folder that looks like the checkout to a reader who has images."""
     desk = tmp_path_factory.mktemp("desk")
     for name in ("examples", "paligemma_lib", "flickr8k_tfds"):
         (desk / name).symlink_to(ROOT / name)

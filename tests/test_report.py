@@ -31,7 +31,7 @@ sys.modules["jax"] = sys.modules["tensorflow"] = None
 from paligemma_lib.report import Report, render
 print(len(render(Report("Title"))))
 """
-SECTIONS = ["scores", "pictures", "training", "parameters", "configuration", "environment", "files"]
+SECTIONS = ["scores", "images", "training", "parameters", "configuration", "environment", "files"]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_no_text_becomes_markup(page):
     assert all("style" not in attributes for _, attributes in page.elements)  # the policy has none
 
 
-def test_the_policy_allows_pictures_within_and_the_one_style_sheet(page):
+def test_the_policy_allows_images_within_and_the_one_style_sheet(page):
     policies = [a["content"] for a in page.all("meta") if a.get("http-equiv")]
     style = re.search("<style>(.*)</style>", render(full_report()), re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
@@ -106,9 +106,9 @@ def test_nothing_is_loaded_from_elsewhere(page):
     assert not re.search(r"https?:|url\(|@import", render(full_report()))
 
 
-def test_pictures_have_alternative_text_of_a_person(page):
+def test_images_have_alternative_text_of_a_person(page):
     assert all(a["alt"] for a in page.all("img"))
-    assert f"Picture Name {HOSTILE}, of which a person wrote: Reference {HOSTILE}" in [
+    assert f"Image Name {HOSTILE}, of which a person wrote: Reference {HOSTILE}" in [
         a["alt"] for a in page.all("img")
     ]
 
@@ -156,8 +156,8 @@ def test_writing_replaces_the_file_only_when_the_page_is_whole(tmp_path):
     path = tmp_path / "report.html"
     assert write_report(path, Report("First")) == path
     assert path.read_text("utf-8") == render(Report("First"))
-    with pytest.raises(ValueError, match="pictures=-1"):
-        write_report(path, Report("Second"), pictures=-1)
+    with pytest.raises(ValueError, match="images=-1"):
+        write_report(path, Report("Second"), images=-1)
     assert "First" in path.read_text("utf-8")
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 

@@ -27,7 +27,7 @@ addEventListener("load", () => {
     found[frame.width] = {
       overflow: page.documentElement.scrollWidth - frame.width,
       tooWide: wide.map((e) => e.outerHTML.slice(0, 100)),
-      pictures: [...page.images].map((image) => image.naturalWidth),
+      images: [...page.images].map((image) => image.naturalWidth),
       smallest: Math.min(...[...page.querySelectorAll(".chart text")]
         .map((e) => e.getBoundingClientRect().height).filter((h) => h > 0)),
       styled: getComputedStyle(page.querySelector("nav ul")).display,
@@ -77,11 +77,11 @@ def test_nothing_sticks_out_at_any_width(measured, width):
     assert (found["overflow"], found["tooWide"]) == (0, [])
 
 
-def test_the_policy_lets_style_and_pictures_through(measured):
+def test_the_policy_lets_style_and_images_through(measured):
     for found in measured.values():
         assert found["styled"] == "flex"
-        assert len(found["pictures"]) == 21
-        assert min(found["pictures"]) > 0
+        assert len(found["images"]) == 21
+        assert min(found["images"]) > 0
 
 
 def test_the_figures_of_charts_can_be_read_on_a_phone(measured):
@@ -124,4 +124,4 @@ def test_it_is_light_or_dark_as_the_reader_prefers(tmp_path):
     assert tuple(dark[5, 5]) == (0x13, 0x15, 0x18)
     for pixels in (light, dark):
         drawn = (np.abs(pixels.astype(int) - pixels[5, 5]) > 30).any(axis=-1)
-        assert 0.02 < drawn.mean() < 0.7  # text, lines and pictures on a calm ground
+        assert 0.02 < drawn.mean() < 0.7  # text, lines and images on a calm ground

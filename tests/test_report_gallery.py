@@ -1,4 +1,4 @@
-"""A report's pictures: which are shown, how large, in which forms they may come."""
+"""A report's images: which are shown, how large, in which forms they may come."""
 
 import base64
 import io
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from report_cases import Page, examples, picture
+from report_cases import Page, examples
+from report_cases import image as photo
 
 from paligemma_lib.report import Example, Report, render
 from paligemma_lib.report.gallery import choose
@@ -38,29 +39,29 @@ def test_no_example_is_shown_twice_and_never_more_than_allowed(count, most, rank
 
 
 def test_examples_without_a_score_are_neither_best_nor_worst():
-    unscored = [Example("none", picture(), ""), Example("nan", picture(), "", scores={"C": np.nan})]
-    scored = [Example(f"{k}", picture(), "", scores={"C": float(k)}) for k in range(20)]
+    unscored = [Example("none", photo(), ""), Example("nan", photo(), "", scores={"C": np.nan})]
+    scored = [Example(f"{k}", photo(), "", scores={"C": float(k)}) for k in range(20)]
     best, worst, others = choose([*unscored, *scored], "C", most=48)
     assert best.examples[0].image_id == "19"
     assert worst.examples[0].image_id == "0"
     assert [e.image_id for e in others.examples[-2:]] == ["none", "nan"]
 
 
-def test_the_page_says_how_many_pictures_it_shows():
-    page = Page(render(Report("", examples=examples(50)), pictures=10, side=40))
-    assert "10 of 50 pictures are shown" in page.text
+def test_the_page_says_how_many_images_it_shows():
+    page = Page(render(Report("", examples=examples(50)), images=10, side=40))
+    assert "10 of 50 images are shown" in page.text
     assert len(page.all("img")) == 10
     assert all(max(int(a["width"]), int(a["height"])) == 40 for a in page.all("img"))
 
 
-def test_size_is_bounded_whatever_the_pictures():
-    noise = picture(height=900, width=1200)  # compresses worst
+def test_size_is_bounded_whatever_the_images():
+    noise = photo(height=900, width=1200)  # compresses worst
     many = [Example(f"{k}", noise, "c") for k in range(60)]
-    bounded = render(Report("", examples=many), pictures=6, side=384)
+    bounded = render(Report("", examples=many), images=6, side=384)
     assert len(bounded) < 6 * 384 * 384 + 100_000
 
 
-def test_a_picture_that_cannot_be_read_leaves_the_reason(tmp_path):
+def test_a_image_that_cannot_be_read_leaves_the_reason(tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 no more")
     several = [
@@ -69,15 +70,15 @@ def test_a_picture_that_cannot_be_read_leaves_the_reason(tmp_path):
         Example("floats", np.zeros((4, 4, 3), np.float32), "third"),
     ]
     page = Page(render(Report("", examples=several)))
-    reasons = [text for text in page.texts if text.startswith("No picture:")]
+    reasons = [text for text in page.texts if text.startswith("No image:")]
     assert f"there is no file {tmp_path / 'gone.jpg'}" in reasons[0]
-    assert "broken.jpg could not be read as a picture" in reasons[1]
+    assert "broken.jpg could not be read as an image" in reasons[1]
     assert "float32[4, 4, 3], expected uint8[H, W, 3]" in reasons[2]
     assert {"first", "second", "third"} <= set(page.texts)
 
 
 @pytest.mark.parametrize("kind", ["path", "text", "bytes", "image", "array", "grey", "function"])
-def test_pictures_come_in_many_forms(tmp_path, kind):
+def test_images_come_in_many_forms(tmp_path, kind):
     array = np.full((50, 100, 3), (200, 30, 40), np.uint8)
     path = tmp_path / "a.png"
     Image.fromarray(array).save(path)
@@ -99,13 +100,13 @@ def test_pictures_come_in_many_forms(tmp_path, kind):
 
 
 def test_the_callers_image_is_left_alone():
-    image = Image.fromarray(picture())
+    image = Image.fromarray(photo())
     thumbnail(image, 8)
     assert image.size == (80, 60)
 
 
 @pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "CMYK", "1", "I;16"])
-def test_pictures_of_every_mode_are_shown(mode):
-    image = Image.fromarray(picture()).convert("RGB" if mode == "P" else "L")
+def test_images_of_every_mode_are_shown(mode):
+    image = Image.fromarray(photo()).convert("RGB" if mode == "P" else "L")
     image = Image.new("I;16", (8, 8)) if mode == "I;16" else image.convert(mode)
     assert data_uri(thumbnail(image, 16)).startswith("data:image/jpeg")

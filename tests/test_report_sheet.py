@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from report_cases import picture
+from report_cases import image as photo
 
 from paligemma_lib.report import contact_sheet
 from paligemma_lib.report.sheet import CELL, MAX_LINES, PAPER, _drawable, _width, _wrapped
@@ -13,7 +13,7 @@ def ink(image: Image.Image) -> int:
     return int((np.asarray(image) != paper).any(axis=-1).sum())
 
 
-def test_pictures_stand_in_rows_with_their_captions_below():
+def test_images_stand_in_rows_with_their_captions_below():
     red = np.full((CELL, CELL, 3), (255, 0, 0), np.uint8)
     sheet = contact_sheet([(red, "a red square")] * 5, columns=2)
     assert sheet.mode == "RGB"
@@ -27,13 +27,13 @@ def test_pictures_stand_in_rows_with_their_captions_below():
 
 
 def test_a_sheet_of_few_is_no_wider_than_they_are():
-    assert contact_sheet([(picture(), "one")], columns=4).width < 2 * CELL
-    assert contact_sheet([(picture(), "x")] * 9).width == 1124
+    assert contact_sheet([(photo(), "one")], columns=4).width < 2 * CELL
+    assert contact_sheet([(photo(), "x")] * 9).width == 1124
 
 
 def test_a_row_is_as_high_as_its_longest_caption():
-    short = contact_sheet([(picture(), "a dog")] * 2)
-    long = contact_sheet([(picture(), "a dog"), (picture(), "a dog runs " * 8)])
+    short = contact_sheet([(photo(), "a dog")] * 2)
+    long = contact_sheet([(photo(), "a dog"), (photo(), "a dog runs " * 8)])
     assert long.height > short.height
 
 
@@ -57,10 +57,10 @@ def test_accents_are_dropped_where_the_font_has_none():
 
 
 def test_other_scripts_leave_boxes_and_no_error():
-    assert ink(contact_sheet([(picture(), "日本語 שלום 🙂 \x00")])) > 60 * 80
+    assert ink(contact_sheet([(photo(), "日本語 שלום 🙂 \x00")])) > 60 * 80
 
 
-def test_a_picture_that_cannot_be_read_leaves_a_note(tmp_path):
+def test_a_image_that_cannot_be_read_leaves_a_note(tmp_path):
     sheet = contact_sheet([(tmp_path / "gone.jpg", "a dog")])
     assert 500 < ink(sheet) < CELL * CELL / 4
 
@@ -68,4 +68,4 @@ def test_a_picture_that_cannot_be_read_leaves_a_note(tmp_path):
 @pytest.mark.parametrize(("count", "columns"), [(0, 4), (3, 0)])
 def test_there_must_be_something_to_show(count, columns):
     with pytest.raises(ValueError, match="give at least one each"):
-        contact_sheet([(picture(), "x")] * count, columns=columns)
+        contact_sheet([(photo(), "x")] * count, columns=columns)

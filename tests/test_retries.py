@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from paligemma_lib.runtime import retries
-from paligemma_lib.runtime.retries import may_pass, patiently
+from paligemma_lib.runtime.retries import may_pass, retry
 
 PASSING = [
     OSError(errno.EIO, "input/output error"),
@@ -46,7 +46,7 @@ def failing(times: int, error: BaseException):
 @pytest.mark.parametrize("error", PASSING, ids=repr)
 def test_what_may_pass_is_tried_again_and_told_once(error, caplog):
     function, calls = failing(2, error)
-    assert patiently(function, "a.tfrecord", delays=(0, 0, 0)) == "read"
+    assert retry(function, "a.tfrecord", delays=(0, 0, 0)) == "read"
     assert len(calls) == 3
     (record,) = caplog.records
     assert record.message == f"a.tfrecord: {error}; trying again for 0 s"
@@ -56,14 +56,14 @@ def test_what_may_pass_is_tried_again_and_told_once(error, caplog):
 def test_what_lasts_is_raised_at_once(error):
     function, calls = failing(1, error)
     with pytest.raises(type(error)):
-        patiently(function, "a.tfrecord", delays=(0, 0))
+        retry(function, "a.tfrecord", delays=(0, 0))
     assert len(calls) == 1
 
 
 def test_patience_ends():
     function, calls = failing(9, PASSING[0])
     with pytest.raises(OSError, match="input/output"):
-        patiently(function, "a.tfrecord", delays=(0, 0))
+        retry(function, "a.tfrecord", delays=(0, 0))
     assert len(calls) == 3
 
 
@@ -71,7 +71,7 @@ def test_the_intervals_grow(monkeypatch):
     slept = []
     monkeypatch.setattr(retries, "_sleep", slept.append)
     function, _ = failing(len(retries.DELAYS), PASSING[0])
-    patiently(function, "a.tfrecord")
+    retry(function, "a.tfrecord")
     for delay, seconds in zip(retries.DELAYS, slept, strict=True):
         assert delay / 2 <= seconds <= delay
     assert 90 < sum(retries.DELAYS) < 180
@@ -80,7 +80,7 @@ def test_the_intervals_grow(monkeypatch):
 def test_nobody_waits_once_the_process_has_been_asked_to_end():
     function, calls = failing(9, PASSING[0])
     with ThreadPoolExecutor() as reader:
-        read = reader.submit(patiently, function, "a.tfrecord", delays=(100, 100))
+        read = reader.submit(retry, function, "a.tfrecord", delays=(100, 100))
         while not calls:
             time.sleep(0.01)
         assert not read.done()
@@ -96,8 +96,8 @@ def test_a_stall_is_told_with_what_is_waited_for(monkeypatch, caplog):
     monkeypatch.setattr(retries, "_STALL", 0.2)
     monkeypatch.setattr(retries, "_LOOK", 0.05)
     with caplog.at_level(logging.WARNING):
-        patiently(lambda: time.sleep(0.01), "fast.tfrecord")
-        patiently(lambda: time.sleep(2.5), "slow.tfrecord")
+        retry(lambda: time.sleep(0.01), "fast.tfrecord")
+        retry(lambda: time.sleep(2.5), "slow.tfrecord")
     assert "still waiting for slow.tfrecord, since " in caplog.text
     assert "fast" not in caplog.text
     assert len(caplog.records) <= 6  # after 0.2 s, 0.4 s, 0.8 s, ...

@@ -14,7 +14,7 @@ import paligemma_lib as pg
 from paligemma_lib import hub
 from paligemma_lib.run import ChecksFailed, ConfigError, Setup, checks, findings, finetune, prepare
 from paligemma_lib.train import memory
-from paligemma_lib.train.identity import CHECKPOINTS
+from paligemma_lib.train.compatibility import CHECKPOINTS
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_tensorflow_that_has_taken_the_gpu(setup, monkeypatch):
 
 def test_batches_that_cannot_be_divided(setup, monkeypatch):
     said = checks.batch(setup(batch_size=6, microbatches=2))
-    assert said == "6 pictures a step, 3 at a time on each device"
+    assert said == "6 images a step, 3 at a time on each device"
     monkeypatch.setattr(Setup, "mesh", SimpleNamespace(size=2))
     message = "batch_size=6 cannot be divided among 2 devices and 2 microbatches: .* multiple of 4"
     with pytest.raises(ValueError, match=message):
@@ -179,4 +179,4 @@ def test_a_workdir_of_another_run_is_told_before_parameters_are_loaded(tiny, tmp
         checks.workdir(Setup(other))
     with pytest.raises(ChecksFailed, match=message):
         finetune(other)
-    assert "GiB" in checks.workdir(Setup(changed(other, may_differ="seed")))
+    assert "GiB" in checks.workdir(Setup(changed(other, allow_changed="seed")))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from process_cases import ROOT
 
 from paligemma_lib.run import RECIPES, ConfigError, RunConfig, StageConfig, base_config, load
+from paligemma_lib.run.config import FORMER
 from paligemma_lib.run.config_files import split_changes
 from paligemma_lib.run.options import options_of, parse
 
@@ -63,8 +64,8 @@ def test_a_recipe_by_its_name_and_the_demo_without_one():
         (["--config.prompt=caption en=de now"], {"prompt": "caption en=de now"}),
         (["--config.prompt="], {"prompt": ""}),
         (["--config.workdir=7"], {"workdir": "7"}),
-        (["--config.may_differ=seed"], {"may_differ": ("seed",)}),
-        (["--config.may_differ=('seed', 'epochs')"], {"may_differ": ("seed", "epochs")}),
+        (["--config.allow_changed=seed"], {"allow_changed": ("seed",)}),
+        (["--config.allow_changed=('seed', 'epochs')"], {"allow_changed": ("seed", "epochs")}),
         (["--config.stages[0].top_layers=2"], {"stages": (StageConfig(top_layers=2),)}),
         (["--config.stages[0].trainable=llm"], {"stages": (StageConfig(trainable="llm"),)}),
         (["--config.stages[0].trainable=('llm','projector')"],
@@ -151,8 +152,8 @@ def test_any_text_for_any_field_is_taken_or_told(option, text):
         (["--config.batch_size", "16", "x"], ["--config.batch_size=16"], ["x"]),
         (["--config.lowercase", "x"], ["--config.lowercase"], ["x"]),
         (["--noconfig.lowercase", "x"], ["--noconfig.lowercase"], ["x"]),
-        (["--config.data.mirror", "--config.epochs", "-1"],
-         ["--config.data.mirror", "--config.epochs=-1"], []),
+        (["--config.data.horizontal_flip", "--config.epochs", "-1"],
+         ["--config.data.horizontal_flip", "--config.epochs=-1"], []),
         (["--config.stages[0].top_layers", "2"], ["--config.stages[0].top_layers=2"], []),
         (["--config.batch_size"], ["--config.batch_size"], []),
         (["--config=my.py", "--configs"], [], ["--config=my.py", "--configs"]),
@@ -226,12 +227,12 @@ def test_fields_that_a_file_has_wrong_are_told_at_once(written):
 
 def test_scalars_of_numpy_are_numbers_and_other_objects_are_told(written):
     file = written(
-        "config.epochs = np.float32(0.5)", "config.data.mirror = np.bool_(True)",
+        "config.epochs = np.float32(0.5)", "config.data.horizontal_flip = np.bool_(True)",
         head="config = ConfigDict({'data': {}, 'seed': np.int64(3)})",
     )  # fmt: skip
     found = load(file, ["--config.seed=4"])
     assert (type(found.epochs), found.epochs) == (float, 0.5)
-    assert (found.seed, found.data.mirror) == (4, True)
+    assert (found.seed, found.data.horizontal_flip) == (4, True)
     assert load(file).seed == np.int64(3)
     file = written(head="config = ConfigDict({'workdir': pathlib.Path('x'), 'seed': {1}})")
     told = problems_of(file)
@@ -243,10 +244,10 @@ def test_the_base_has_every_field_and_can_be_changed():
     config = base_config()
     assert parse(RunConfig, config.to_dict()) == RunConfig()
     config.stages = ({"trainable": "all"}, {"from_step": 3})
-    config.may_differ = ("seed",)
+    config.allow_changed = ("seed",)
     config.epochs = 3
     assert parse(RunConfig, config.to_dict()).stages[1].from_step == 3
-    assert base_config().may_differ == ()  # each is another
+    assert base_config().allow_changed == ()  # each is another
 
 
 def test_reading_a_config_costs_no_tensorflow():
@@ -259,3 +260,22 @@ def test_reading_a_config_costs_no_tensorflow():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     file, loaded = done.stdout.splitlines()
     assert file.startswith(str(ROOT)) and loaded == "False"
+
+
+def test_fields_are_known_by_their_former_names(tmp_path, caplog):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from paligemma_lib.run import base_config\n"
+        "def get_config():\n"
+        "    config = base_config()\n"
+        "    config.data.damaged = 'replace'\n"
+        "    config.may_differ = ('epochs',)\n"
+        "    return config\n"
+    )
+    found = load(str(file), ["--config.data.mirror", "--config.test_pictures=7"])
+    assert (found.data.on_corrupt_image, found.data.horizontal_flip) == ("replace", True)
+    assert (found.allow_changed, found.test_images) == (("epochs",), 7)
+    assert "data.damaged is called data.on_corrupt_image now" in caplog.text
+    for before, now in FORMER.items():
+        names = [each.name for each in options_of(RunConfig)]
+        assert now in names and before not in names

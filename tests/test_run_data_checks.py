@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
-from data_cases import picture
+from data_cases import photo
 from run_cases import setup_of, sources_of, write_run
 
 import flickr8k_tfds
@@ -40,14 +40,14 @@ def test_data_that_is_not_there_or_empty(setup, tiny, tmp_path):
         checks.data(setup(given={**sources, "train": from_jsonl(tmp_path / "no.jsonl")}))
     with pytest.raises(FileNotFoundError, match="no.jsonl"):
         checks.data(setup(data={"kind": "jsonl", "train": str(tmp_path / "no.jsonl")}))
-    with pytest.raises(ValueError, match="train: there are no pictures in"):
+    with pytest.raises(ValueError, match="train: there are no images in"):
         checks.data(setup(given={**sources, "train": ()}))
     with pytest.raises(ValueError, match="there is no source for train, validation, test"):
         checks.data(setup(given={}))
     with pytest.raises(ValueError, match="there is no source for test"):
         checks.data(setup(given={"train": sources["train"], "validation": sources["train"]}))
     drawn = setup(data={"kind": "sample", "name": "40"})
-    assert checks.data(drawn) == "40 pictures, to be drawn"
+    assert checks.data(drawn) == "40 images, to be drawn"
     assert checks.texts(drawn) == "not there yet"
 
 
@@ -81,7 +81,7 @@ def test_a_data_set_is_compared_with_what_was_built(setup, built, tmp_path):
 def test_a_report_of_another_build(setup, built, tmp_path):
     changes, place = copied(built, tmp_path / "data")
     report = json.loads((place / "verification.json").read_text())
-    report["splits"]["train"]["pictures"] += 1
+    report["splits"]["train"]["images"] += 1
     (place / "verification.json").write_text(json.dumps(report))
     with pytest.raises(ValueError, match="they are of two builds"):
         checks.data(setup(**changes))
@@ -93,14 +93,14 @@ def test_a_report_of_another_build(setup, built, tmp_path):
 def test_a_data_set_without_a_report_is_only_counted(setup, built, tmp_path):
     changes, place = copied(built, tmp_path / "data")
     (place / "verification.json").unlink()
-    assert checks.data(setup(**changes)).endswith(" pictures")
+    assert checks.data(setup(**changes)).endswith(" images")
 
 
 def test_captions_that_do_not_fit(setup, tiny):
     with pytest.raises(ValueError, match=r"image 0.png .*text_len is 8"):
         checks.texts(setup(text_len=8))
-    assert checks.texts(setup(text_len=8, truncate=True)).startswith("cut to 8 slots")
-    assert checks.texts(setup(records=5)) == "those of 10 pictures fit 32 slots"
+    assert checks.texts(setup(text_len=8, truncate=True)).startswith("cut to 8 tokens")
+    assert checks.texts(setup(records=5)) == "those of 10 images fit 32 tokens"
     source = sources_of(tiny)["train"]
     seen = []
 
@@ -119,8 +119,8 @@ def test_captions_that_do_not_fit(setup, tiny):
 def test_one_caption_at_a_time_needs_fewer_slots(setup, tmp_path):
     line = {"image": "x.png", "suffix": ["a dog runs over the snow"] * 3}
     (tmp_path / "three.jsonl").write_text(json.dumps(line))
-    (tmp_path / "x.png").write_bytes(picture(0))
+    (tmp_path / "x.png").write_bytes(photo(0))
     given = {"train": from_jsonl(tmp_path / "three.jsonl")}
-    assert "fit 32 slots" in checks.texts(setup(given=given, captions="sample"))
+    assert "fit 32 tokens" in checks.texts(setup(given=given, captions="sample"))
     with pytest.raises(ValueError, match="text_len is 32"):
         checks.texts(setup(given=given, captions="packed"))

@@ -5,7 +5,7 @@ import time
 import pytest
 from run_cases import setup_of, sources_of, write_run
 
-from paligemma_lib.run import ChecksFailed, checks, examine, findings, require
+from paligemma_lib.run import ChecksFailed, checks, findings, require, run_checks
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,13 @@ def setup(tiny, tmp_path):
 
 
 def test_all_is_well(setup, tmp_path):
-    found = list(examine(setup(), timeout=60))
+    found = list(run_checks(setup(), timeout=60))
     assert [each.name for each in found] == list(checks.CHECKS)
     assert all(each.passed and not each.first for each in found), found
     said = {each.name: each.text for each in found}
     assert "jax" in said["machine"] and "1 x cpu" in said["machine"]
-    assert said["data"] == "train 12, validation 12, test 12 pictures"
-    assert said["texts"] == "those of 24 pictures fit 32 slots"
+    assert said["data"] == "train 12, validation 12, test 12 images"
+    assert said["texts"] == "those of 24 images fit 32 tokens"
     assert said["checkpoint"].endswith("parameters in float32")
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
     require(setup())
@@ -38,7 +38,7 @@ def test_all_is_well(setup, tmp_path):
 
 def test_one_cause_is_told_once_and_the_other_checks_are_made(setup):
     damaged = setup(model={"checkpoint": "nowhere.npz", "tokenizer": ""})
-    failed = {each.name: each for each in examine(damaged, 60) if not each.passed}
+    failed = {each.name: each for each in run_checks(damaged, 60) if not each.passed}
     first = failed.pop("checkpoint")
     assert first.text.startswith("nowhere.npz is not there") and not first.first
     assert {each.text for each in failed.values()} == {"cannot be told: see checkpoint"}
@@ -72,7 +72,7 @@ def test_what_takes_too_long_has_failed(setup, monkeypatch):
 
     made = {"kaggle": stall, "tokenizer": time_out, "batch": checks.batch}
     monkeypatch.setattr(findings, "CHECKS", made)
-    first, second, third = examine(setup(), timeout=0.1)
+    first, second, third = run_checks(setup(), timeout=0.1)
     assert not first.passed and first.text == "no answer within 0.1 s: check the network"
     assert not second.passed and second.text == "the server said nothing"
     assert third.passed
@@ -92,6 +92,6 @@ def test_whatever_a_library_raises_is_a_finding(setup, monkeypatch):
         raise KeyError("lost")
 
     monkeypatch.setattr(findings, "CHECKS", {"machine": fail, "batch": checks.batch})
-    first, second = examine(setup())
+    first, second = run_checks(setup())
     assert (first.passed, first.text) == (False, "KeyError: 'lost'")
     assert second.passed

@@ -122,11 +122,11 @@ def test_a_run_on_gs_leaves_what_a_local_one_does_and_goes_on(config, tmp_path, 
             assert np.abs(file[name] - value).mean() <= 1e-4 * np.abs(value).mean()
 
     lines = (Path(config.data.test)).read_text().splitlines()
-    pictures = [str(Path(config.data.test).parent / json.loads(line)["image"]) for line in lines]
+    images = [str(Path(config.data.test).parent / json.loads(line)["image"]) for line in lines]
     out = tmp_path / "captions.jsonl"
     options = ["--checkpoint", WORKDIR, "--max-new-tokens", "6", "--batch-size", "4"]
     outputs = [f"--out={out}", "--out-dir=gs://bucket/told"]
-    run(1, config, WORKDIR, tmp_path, storage, PALIGEMMA, "caption", *pictures, *options, *outputs)
+    run(1, config, WORKDIR, tmp_path, storage, PALIGEMMA, "caption", *images, *options, *outputs)
     assert storage.objects["bucket/told/captions.jsonl"] == out.read_bytes()
     assert storage.objects["bucket/told/captions.html"].startswith(b"<!DOCTYPE html>")
     captions = json.loads(storage.objects[f"{KEY}predictions.json"])

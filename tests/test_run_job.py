@@ -51,16 +51,16 @@ def test_a_run_leaves_everything_it_should(finished, config):
     assert len(json.loads((finished / "predictions.json").read_text())) == 4
 
 
-def test_tensorboard_gets_losses_and_pictures_with_their_captions(finished, config):
+def test_tensorboard_gets_losses_and_images_with_their_captions(finished, config):
     events = EventAccumulator(str(finished), size_guidance={"tensors": 0})
     events.Reload()
     tags = events.Tags()["tensors"]
     found = {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("loss")}
     assert found == pytest.approx(losses(finished), rel=1e-6)
     assert [tag for tag in tags if "/" in tag] == [
-        f"{kind}/{name}" for name in ("0.png", "1.png") for kind in ("pictures", "captions")
+        f"{kind}/{name}" for name in ("0.png", "1.png") for kind in ("images", "captions")
     ]
-    shown = events.Tensors("pictures/0.png")
+    shown = events.Tensors("images/0.png")
     assert [each.step for each in shown] == [3, 6, 9]
     width, height, png = tf.make_ndarray(shown[0].tensor_proto)
     pixels = tf.io.decode_png(png).numpy()
@@ -116,7 +116,7 @@ def test_another_config_does_not_go_on_unless_it_may_differ(finished, config):
         finetune(of(config, finished, **{"optimizer.learning_rate": 0.02}))
     with pytest.raises(ValueError, match="config.seed: was 0, is 1"):
         changes = {"optimizer.learning_rate": 0.02, "seed": 1}
-        finetune(of(config, finished, **changes, may_differ=("optimizer.learning_rate",)))
+        finetune(of(config, finished, **changes, allow_changed=("optimizer.learning_rate",)))
 
 
 def test_gradients_that_stay_infinite_end_the_run(config, tmp_path):

@@ -54,7 +54,7 @@ def test_captions_of_validation_must_fit_all_at_once(config, tmp_path):
 
 
 def test_what_a_run_makes_is_checked_when_it_is_there(config, tmp_path):
-    """Drawn pictures and their tokenizer: nothing of them is known before."""
+    """Drawn images and their tokenizer: nothing of them is known before."""
     drawn = of(config, tmp_path, **{"data.kind": "sample", "data.name": "30", "batch_size": 2})
     drawn.data.train, drawn.data.validation, drawn.data.test = SPLITS
     drawn.model.checkpoint = drawn.model.tokenizer = ""

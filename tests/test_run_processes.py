@@ -94,7 +94,7 @@ def test_another_number_of_processes_goes_on_with_another_mesh(alone, together, 
     shutil.copytree(workdir, resumed)
     shutil.rmtree(resumed / "checkpoints" / "6")
     processes, fsdp = {2: (4, 2), 4: (1, 1)}[count]  # parameters were split over all of them
-    changes = {"may_differ": ("workdir", "fsdp"), "fsdp": fsdp}
+    changes = {"allow_changed": ("workdir", "fsdp"), "fsdp": fsdp}
     finetuned(processes, of(config, resumed, **changes), resumed)
     assert losses(resumed) == pytest.approx(losses(alone), rel=1e-5)
 
@@ -137,12 +137,12 @@ def test_sigterm_to_one_stops_all_and_a_kill_of_one_ends_all(config, tmp_path):
 def test_several_processes_caption_as_one(tmp_path):
     options = cases.write_captioner(tmp_path)  # in batches of two
     names = [f"{number}.png" for number in range(5)]
-    pictures = cases.write_pictures(tmp_path / "Images", names)
-    (pictures / "2.png").write_bytes(b"damaged")
+    images = cases.write_images(tmp_path / "Images", names)
+    (images / "2.png").write_bytes(b"damaged")
     found = {}
     for count in (1, 2, 4):
         out = tmp_path / f"{count}.jsonl"
-        command = [PALIGEMMA, "caption", *options, str(pictures), "--out", str(out)]
+        command = [PALIGEMMA, "caption", *options, str(images), "--out", str(out)]
         result = launched(count, [*command, "--sampler=sample", "--samples=2", "--seed=3"])
         assert result.returncode == 1, result.stderr[-3000:]
         said = [line for line in result.stdout.splitlines() if ".png" in line]  # not Gloo's words
@@ -157,11 +157,11 @@ def test_several_processes_caption_as_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * TIMEOUT)
-@pytest.mark.parametrize(("count", "pictures"), [(4, 1), (2, 5)])
-def test_each_picture_is_evaluated_once(tmp_path, count, pictures):
+@pytest.mark.parametrize(("count", "images"), [(4, 1), (2, 5)])
+def test_each_image_is_evaluated_once(tmp_path, count, images):
     options = cases.write_captioner(tmp_path)
-    names = [f"{number}.png" for number in range(pictures)]
-    cases.write_pictures(tmp_path / "data" / "Images", names)
+    names = [f"{number}.png" for number in range(images)]
+    cases.write_images(tmp_path / "data" / "Images", names)
     rows = [f"{name},a dog runs\n" for name in names]
     (tmp_path / "data" / "captions.txt").write_text("".join(["image,caption\n", *rows]))
     out = tmp_path / "out"
@@ -178,7 +178,7 @@ def test_each_picture_is_evaluated_once(tmp_path, count, pictures):
 @pytest.mark.slow
 @pytest.mark.timeout(2 * TIMEOUT)
 def test_what_one_process_cannot_use_ends_all(config, tmp_path):
-    """A picture that does not decode, which shows in training alone."""
+    """An image that does not decode, which shows in training alone."""
     train = Path(config.data.train)
     train.with_name("broken.png").write_bytes(b"damaged")
     lines = train.read_text().splitlines()
@@ -215,7 +215,7 @@ SPOILED = """
 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * TIMEOUT)
-def test_a_picture_whose_loss_is_not_finite_is_named_whoever_has_it(config, tmp_path):
+def test_a_image_whose_loss_is_not_finite_is_named_whoever_has_it(config, tmp_path):
     spoiled = of(config, tmp_path / "run", max_skipped=2, evaluate_before=False)
     file = write_config(spoiled, tmp_path / "config.py")
     script = tmp_path / "script.py"

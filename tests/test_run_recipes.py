@@ -28,7 +28,7 @@ def get_config():
     )
     config.epochs = 3
     config.optimizer.learning_rate = 1e-4
-    config.may_differ = ("epochs",)
+    config.allow_changed = ("epochs",)
     return config
 '''
 
@@ -95,7 +95,7 @@ def test_a_file_in_the_old_style_still_works(tmp_path, base):
     first, second = config.stages
     assert (first.trainable, first.top_layers) == (("attention",), 0)
     assert (second.from_step, second.trainable, second.top_layers) == (9, ("llm", "projector"), 2)
-    assert (config.epochs, config.may_differ, config.batch_size) == (3.0, ("epochs",), 16)
+    assert (config.epochs, config.allow_changed, config.batch_size) == (3.0, ("epochs",), 16)
     assert (config.data.train, config.data.kind) == ("train[:100]", "tfds")
     assert sys.path.count(str(tmp_path)) == 0  # nothing is left behind
 

@@ -6,7 +6,7 @@ from run_cases import changed
 
 from paligemma_lib.run import RunConfig, StageConfig
 from paligemma_lib.run.record import allowed_changes, check_record, completed, record_of
-from paligemma_lib.train.identity import CHECKPOINTS, check_run
+from paligemma_lib.train.compatibility import CHECKPOINTS, check_run
 
 CONFIG = RunConfig(stages=(StageConfig(), StageConfig(from_step=4, trainable=("all",))))
 
@@ -45,21 +45,21 @@ def test_what_differs_is_told_and_may_be_allowed(saved):
         "  config.workdir: was 'workdir', is 'elsewhere'",
     ]
     names = ["optimizer.learning_rate", "seed"]
-    (left,) = differing(workdir, changed(other, may_differ=names))
+    (left,) = differing(workdir, changed(other, allow_changed=names))
     assert left.startswith("  config.workdir")
-    check_record(workdir, changed(other, may_differ=[*names, "workdir"]))
-    assert allowed_changes(CONFIG) == ["config.may_differ"]
+    check_record(workdir, changed(other, allow_changed=[*names, "workdir"]))
+    assert allowed_changes(CONFIG) == ["config.allow_changed"]
 
 
 def test_an_option_that_is_newer_than_the_record_had_its_default(saved):
     values = CONFIG.to_dict()
-    del values["max_skipped"], values["data"]["mirror"], values["stages"][1]["top_layers"]
+    del values["max_skipped"], values["data"]["horizontal_flip"], values["stages"][1]["top_layers"]
     values["stages"][0]["trainable"] = "attention"  # as older files have it
     values["epochs"] = 10
     workdir = saved(values)
     check_record(workdir, CONFIG)
-    assert differing(workdir, changed(CONFIG, max_skipped=3, data={"mirror": True})) == [
-        "  config.data.mirror: was False, is True",
+    assert differing(workdir, changed(CONFIG, max_skipped=3, data={"horizontal_flip": True})) == [
+        "  config.data.horizontal_flip: was False, is True",
         "  config.max_skipped: was 20, is 3",
     ]
 
@@ -67,7 +67,7 @@ def test_an_option_that_is_newer_than_the_record_had_its_default(saved):
 def test_an_option_that_is_no_more_is_told_alone(saved):
     values = CONFIG.to_dict()
     values["optimizer"]["momentum"] = 0.9
-    del values["max_skipped"], values["data"]["mirror"]
+    del values["max_skipped"], values["data"]["horizontal_flip"]
     assert differing(saved(values), CONFIG) == ["  config.optimizer.momentum: was 0.9, is None"]
 
 
@@ -82,3 +82,10 @@ def test_parameters_count_once_they_are_known(saved):
     check_run(folder, record_of(CONFIG, "5f0c"), (), completed)
     with pytest.raises(ValueError, match="params: was '5f0c', is 'aa'"):
         check_run(folder, record_of(CONFIG, "aa"), allowed_changes(CONFIG), completed)
+
+
+def test_records_that_name_fields_as_before_are_understood():
+    values = CONFIG.to_dict()
+    values["may_differ"] = values.pop("allow_changed")
+    values["data"]["mirror"] = values["data"].pop("horizontal_flip")
+    assert completed({"config": values, "params": ""})["config"] == CONFIG.to_dict()

@@ -5,7 +5,7 @@ import json
 
 import jax
 import pytest
-from data_cases import picture
+from data_cases import photo
 from run_cases import setup_of, sources_of, write_run
 
 import paligemma_lib as pg
@@ -45,7 +45,7 @@ def test_a_folder_and_json_lines(setup, tiny, tmp_path):
     assert {split: len(source) for split, source in setup().data.items()} == dict.fromkeys(
         SPLITS, 12
     )
-    (tmp_path / "x.png").write_bytes(picture(0))
+    (tmp_path / "x.png").write_bytes(photo(0))
     line = json.dumps({"image": "x.png", "suffix": "a dog"})
     for number, split in enumerate(SPLITS):
         (tmp_path / f"{split}.jsonl").write_text(f"{line}\n" * (number + 1))
@@ -75,7 +75,7 @@ def test_data_sets_of_tfds_and_drawn_scenes(setup, tmp_path, monkeypatch):
 
 
 def test_damaged_records_are_replaced_in_training_alone(setup):
-    found = setup(data={"damaged": "replace"}).data
+    found = setup(data={"on_corrupt_image": "replace"}).data
     assert [isinstance(found[split], Replacing) for split in SPLITS] == [True, True, False]
     assert not any(isinstance(source, Replacing) for source in setup().data.values())
 

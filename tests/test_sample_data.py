@@ -37,8 +37,8 @@ def test_layout_is_kaggles(folder: Path) -> None:
     assert [name for name, _ in body] == [name for name in names for _ in range(5)]
     assert sorted(path.name for path in (folder / "Images").iterdir()) == names
     for name in names:
-        with Image.open(folder / "Images" / name) as picture:
-            assert picture.format == "JPEG"
+        with Image.open(folder / "Images" / name) as image:
+            assert image.format == "JPEG"
 
 
 def test_captions_txt_has_unix_line_ends_and_quotes_commas(folder: Path) -> None:
@@ -70,7 +70,7 @@ def test_larger_count_only_adds(folder: Path, tmp_path: Path) -> None:
     assert few.items() <= many.items()
 
 
-def test_other_seed_gives_other_pictures_and_captions(folder: Path, tmp_path: Path) -> None:
+def test_other_seed_gives_other_images_and_captions(folder: Path, tmp_path: Path) -> None:
     other = contents(sample_data.write_scenes(tmp_path / "other", count=12, seed=4))
     this = contents(folder)
     assert other.keys() == this.keys()
@@ -99,10 +99,10 @@ def test_folder_of_other_scenes_is_refused(tmp_path: Path, count: int, seed: int
     assert contents(folder) == before
 
 
-def test_folder_with_a_picture_missing_is_refused(tmp_path: Path) -> None:
+def test_folder_with_a_image_missing_is_refused(tmp_path: Path) -> None:
     folder = sample_data.write_scenes(tmp_path / "scenes", count=2)
     (folder / "Images" / "scene_00001.jpg").unlink()
-    with pytest.raises(FileExistsError, match=r"1 pictures? .* Images/scene_00001.jpg"):
+    with pytest.raises(FileExistsError, match=r"1 images? .* Images/scene_00001.jpg"):
         sample_data.write_scenes(folder, count=2)
 
 

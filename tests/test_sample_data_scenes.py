@@ -38,7 +38,7 @@ def test_a_few_are_greyscale_or_of_odd_sizes() -> None:
     assert shapes.min() < 100
 
 
-def test_things_lie_inside_the_picture_and_hide_nothing() -> None:
+def test_things_lie_inside_the_image_and_hide_nothing() -> None:
     for index in range(COUNT):
         scene = sample_data.compose(0, index)
         boxes = np.array(
@@ -79,14 +79,14 @@ def test_large_things_are_clearly_larger_than_small_ones() -> None:
         assert min(heights[kind, "large"]) > 1.4 * max(heights[kind, "small"])
 
 
-def test_picture_has_the_size_and_mode_of_its_scene() -> None:
+def test_image_has_the_size_and_mode_of_its_scene() -> None:
     found = set()
     for index in range(80):
         scene = sample_data.compose(0, index)
-        picture = drawing.draw(scene, random.Random(index))
-        assert picture.size == (scene.width, scene.height)
-        assert picture.mode == ("L" if scene.greyscale else "RGB")
-        found.add(picture.mode)
+        image = drawing.draw(scene, random.Random(index))
+        assert image.size == (scene.width, scene.height)
+        assert image.mode == ("L" if scene.greyscale else "RGB")
+        found.add(image.mode)
     assert found == {"L", "RGB"}
 
 

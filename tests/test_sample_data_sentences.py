@@ -146,7 +146,7 @@ def test_the_check_of_truth_finds_untruth(caption: str) -> None:
     assert untrue(scene, caption)
 
 
-def test_captions_of_greyscale_pictures_name_no_colour() -> None:
+def test_captions_of_greyscale_images_name_no_colour() -> None:
     told = [sentences_of(index) for index in range(1500)]
     grey = [caption for scene, captions in told if scene.greyscale for caption in captions]
     assert grey
@@ -163,7 +163,7 @@ def test_captions_are_five_different_sentences_spaced_as_flickr8ks() -> None:
             assert len(caption.split()) <= 40
 
 
-def test_captions_differ_in_detail_and_seldom_repeat_between_pictures() -> None:
+def test_captions_differ_in_detail_and_seldom_repeat_between_images() -> None:
     told = [sentences_of(index)[1] for index in range(COUNT)]
     lengths = np.array([sorted(len(caption.split()) for caption in five) for five in told])
     assert np.all(lengths[:, -1] >= 1.4 * lengths[:, 0])

@@ -1,4 +1,4 @@
-"""One picture at a time: the captions of `generate`, words as they come, nothing traced twice."""
+"""One image at a time: the captions of `generate`, words as they come, nothing traced twice."""
 
 import contextlib
 import io
@@ -31,8 +31,8 @@ def writer(captioner) -> Writer:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> list[bytes]:
-    folder = cases.write_pictures(tmp_path_factory.mktemp("pictures"), ["1.png", "2.jpg", "3.png"])
+def images(tmp_path_factory) -> list[bytes]:
+    folder = cases.write_images(tmp_path_factory.mktemp("images"), ["1.png", "2.jpg", "3.png"])
     return [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
@@ -40,12 +40,12 @@ def pictures(tmp_path_factory) -> list[bytes]:
 @pytest.mark.parametrize(
     "sampler", [Greedy(), Beam(3), Sample(temperature=2.0)], ids=["greedy", "beam", "sample"]
 )
-def test_captions_are_those_of_generate(writer, captioner, pictures, sampler, length):
+def test_captions_are_those_of_generate(writer, captioner, images, sampler, length):
     size = captioner.config.vision.image_size
     wanted = pg.decode.generate(
         captioner.config,
         captioner.params,
-        np.stack([pg.data.decode_image(picture, size) for picture in pictures]),
+        np.stack([pg.data.decode_image(image, size) for image in images]),
         captioner.tokenizer,
         prompt=PROMPT,
         sampler=sampler,
@@ -53,7 +53,7 @@ def test_captions_are_those_of_generate(writer, captioner, pictures, sampler, le
         key=jax.random.key(7),
     )
     for number, want in enumerate(wanted):
-        answers = writer.write(pictures[number], PROMPT, sampler, length, seed=7, number=number)
+        answers = writer.write(images[number], PROMPT, sampler, length, seed=7, number=number)
         *_, answer = answers
         assert answer.text == want.text
         assert answer.seconds > 0
@@ -66,8 +66,8 @@ def test_captions_are_those_of_generate(writer, captioner, pictures, sampler, le
             np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
-def test_words_are_shown_as_they_come(writer, pictures):
-    *parts, whole = writer.write(pictures[0], PROMPT, Greedy(), ROOM)
+def test_words_are_shown_as_they_come(writer, images):
+    *parts, whole = writer.write(images[0], PROMPT, Greedy(), ROOM)
     assert len(parts) >= 4
     assert not any(part.over for part in parts)
     assert whole.over
@@ -76,17 +76,17 @@ def test_words_are_shown_as_they_come(writer, pictures):
     assert 0 < lengths[0] < lengths[-1] <= len(whole.text)
 
 
-def test_a_fast_model_is_looked_at_seldom(captioner, writer, pictures):
+def test_a_fast_model_is_looked_at_seldom(captioner, writer, images):
     patient = Writer(captioner, prompt_tokens=48, max_new_tokens=ROOM, look_seconds=60.0)
     seen, often = (
-        list(each.write(pictures[0], PROMPT, Greedy(), ROOM)) for each in (patient, writer)
+        list(each.write(images[0], PROMPT, Greedy(), ROOM)) for each in (patient, writer)
     )
     assert len(seen) == 3  # the first token, the next one, all others
     assert len(seen) < len(often)
     assert seen[-1].caption == often[-1].caption
 
 
-def test_pictures_are_turned_upright(writer):
+def test_images_are_turned_upright(writer):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     lying, upright = io.BytesIO(), io.BytesIO()
     exif = Image.Exif()
@@ -107,7 +107,7 @@ def _without_exif(file: io.BytesIO) -> bytes:
     return plain.getvalue()
 
 
-def test_nothing_is_traced_twice(writer, pictures):
+def test_nothing_is_traced_twice(writer, images):
     def traced(call):
         events = []
 
@@ -120,23 +120,23 @@ def test_nothing_is_traced_twice(writer, pictures):
             call()
         return [event for event in events if "trace" in event or "compile" in event]
 
-    def write(picture, prompt, length, **random):
-        *_, answer = writer.write(picture, prompt, Beam(2), length, **random)
+    def write(image, prompt, length, **random):
+        *_, answer = writer.write(image, prompt, Beam(2), length, **random)
         assert answer.caption
 
     assert traced(lambda: jax.jit(lambda x: x + 1)(0))  # the listener hears
     writer.compile(Beam(2))
     arrays = sum(array.nbytes for array in jax.live_arrays())
-    assert not traced(lambda: write(pictures[0], PROMPT, ROOM))
-    assert not traced(lambda: write(pictures[1], "what is there", 5, seed=99, number=3))
+    assert not traced(lambda: write(images[0], PROMPT, ROOM))
+    assert not traced(lambda: write(images[1], "what is there", 5, seed=99, number=3))
     assert sum(array.nbytes for array in jax.live_arrays()) == arrays
 
 
-def test_a_bad_picture_and_a_long_prompt_are_errors(writer, pictures):
+def test_a_bad_image_and_a_long_prompt_are_errors(writer, images):
     with pytest.raises(ValueError, match="not a whole JPEG"):
-        list(writer.write(b"no picture", PROMPT, Greedy(), ROOM))
+        list(writer.write(b"no image", PROMPT, Greedy(), ROOM))
     with pytest.raises(ValueError, match="there is room for 48"):
-        list(writer.write(pictures[0], "word " * 60, Greedy(), ROOM))
+        list(writer.write(images[0], "word " * 60, Greedy(), ROOM))
 
 
 @pytest.mark.slow

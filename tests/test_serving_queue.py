@@ -12,16 +12,16 @@ GREEDY, BEAM = "greedy", "beam"  # any samplers
 DONE = Answer("a dog", Caption("a dog", (5, 1), (-1.0, -1.0), -2.0))
 
 
-def make_queue(prepare=(), compiled=(GREEDY,), max_waiting=10, patience=60.0) -> Queue:
-    queue = Queue(prepare=[*compiled, *prepare], max_waiting=max_waiting, patience=patience)
+def make_queue(prepare=(), compiled=(GREEDY,), max_waiting=10, timeout=60.0) -> Queue:
+    queue = Queue(prepare=[*compiled, *prepare], max_waiting=max_waiting, timeout=timeout)
     for sampler in compiled:
         assert queue.next_sampler() == sampler
         queue.compiled(sampler)
     return queue
 
 
-def ask(queue: Queue, pictures: int = 1, sampler: str = GREEDY) -> Request:
-    request = Request(queue, (b"",) * pictures, "caption en", sampler, 8, 0)
+def ask(queue: Queue, images: int = 1, sampler: str = GREEDY) -> Request:
+    request = Request(queue, (b"",) * images, "caption en", sampler, 8, 0)
     queue.put(request)
     return request
 
@@ -37,7 +37,7 @@ def take_turn(queue: Queue, answer: Answer = DONE) -> tuple[Request, int]:
     return request, number
 
 
-def test_requests_take_turns_by_the_picture():
+def test_requests_take_turns_by_the_image():
     queue = make_queue()
     first, second = ask(queue, 3), ask(queue, 2)
     turns = [take_turn(queue) for _ in range(5)]
@@ -69,13 +69,13 @@ def test_what_is_cancelled_or_fails_is_not_gone_on_with():
     assert not queue.show(request, number, Answer("a dog"))
     queue.end_turn(request)
     assert cancelled.progress().answers[0].text == "a dog"
-    take_turn(queue, Answer(problem="no picture"))
+    take_turn(queue, Answer(problem="no image"))
     assert take_turn(queue) == (failed, 1)
-    assert [each.problem for each in failed.progress().answers] == ["no picture", None]
+    assert [each.problem for each in failed.progress().answers] == ["no image", None]
 
 
 def test_before_the_model_is_there_it_is_being_loaded():
-    queue = Queue(prepare=[GREEDY], max_waiting=2, patience=60.0)
+    queue = Queue(prepare=[GREEDY], max_waiting=2, timeout=60.0)
     request = ask(queue)
     assert told(request) == [("loading", 0)]
     assert not queue.all_compiled
@@ -117,7 +117,7 @@ def test_a_program_that_fails_is_told_to_those_who_wait_for_it():
 
 
 def test_what_nobody_asks_about_is_dropped():
-    queue = make_queue(patience=-1.0)
+    queue = make_queue(timeout=-1.0)
     left, asked = ask(queue, 2), ask(queue, 2)
     assert take_turn(queue) == (left, 0)
     request, number = queue.next_request()
@@ -140,7 +140,7 @@ def test_too_many_requests_are_turned_away():
 
 
 def test_when_all_is_given_up_everybody_is_told():
-    queue = Queue(max_waiting=2, patience=60.0)
+    queue = Queue(max_waiting=2, timeout=60.0)
     request = ask(queue)
     queue.give_up("no such checkpoint")
     assert request.progress().answers == (Answer(problem="no such checkpoint"),)
@@ -160,7 +160,7 @@ def test_threads_wait_and_end_with_the_queue(wait):
     assert found == [None]
 
 
-def test_no_picture_is_forgotten_when_many_threads_ask():
+def test_no_image_is_forgotten_when_many_threads_ask():
     queue, served = make_queue(max_waiting=1000), []
     threads = [
         threading.Thread(target=lambda: [ask(queue, 2) for _ in range(50)]) for _ in range(4)

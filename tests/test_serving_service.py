@@ -9,13 +9,13 @@ from paligemma_lib.decode import Beam, Caption, Greedy
 from paligemma_lib.serving import Answer, Busy, Service, Writer
 
 ROOM = 8
-PICTURES = [b"one", b"two", b"three"]
+IMAGES = [b"one", b"two", b"three"]
 
 
-def write(self, picture, prompt, sampler, max_new_tokens, *, seed, number):
+def write(self, image, prompt, sampler, max_new_tokens, *, seed, number):
     """Stands in for the model, which `test_serving_writer` tests."""
     yield Answer("a")
-    text = f"{picture.decode()} {prompt} {max_new_tokens} {seed} {number}"
+    text = f"{image.decode()} {prompt} {max_new_tokens} {seed} {number}"
     yield Answer(text, Caption(text, (1,), (-1.0,), -1.0), None, 0.5)
 
 
@@ -32,10 +32,8 @@ def service():
     service.close()
 
 
-def ask(service, pictures=PICTURES, sampler=Greedy(), length=ROOM):  # noqa: B008
-    return service.ask(
-        pictures, prompt="caption en", sampler=sampler, max_new_tokens=length, seed=7
-    )
+def ask(service, images=IMAGES, sampler=Greedy(), length=ROOM):  # noqa: B008
+    return service.ask(images, prompt="caption en", sampler=sampler, max_new_tokens=length, seed=7)
 
 
 def answers(request) -> tuple[Answer, ...]:
@@ -62,7 +60,7 @@ def test_the_model_is_loaded_in_the_background_and_compiled_at_once(monkeypatch)
     service = Service(lambda: gate.wait(60) and "a model", prepare=[Greedy(), Beam(4)])
     assert service.captioner is None
     assert not service.ready
-    request = ask(service, PICTURES, Beam(2))
+    request = ask(service, IMAGES, Beam(2))
     assert request.progress().stage == "loading"
     gate.set()
     answers(request)
@@ -80,7 +78,7 @@ def test_others_are_served_while_a_program_is_compiled(service, monkeypatch):
     while not service.ready:
         time.sleep(0.01)
     monkeypatch.setattr(Writer, "compile", lambda self, sampler: leave.wait(60))
-    waiting = ask(service, PICTURES, Beam(2))
+    waiting = ask(service, IMAGES, Beam(2))
     assert all(answer.caption for answer in answers(ask(service)))
     assert waiting.progress().stage == "compiling"
     leave.set()
@@ -115,13 +113,11 @@ def test_what_is_cancelled_is_not_written_to_the_end(service, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (ValueError("no whole picture"), "no whole picture"),
-        (MemoryError("secret path"), "The model failed on this picture; the log of the server"),
+        (ValueError("no whole image"), "no whole image"),
+        (MemoryError("secret path"), "The model failed on this image; the log of the server"),
     ],
 )
-def test_a_failure_of_one_picture_leaves_the_service_alive(
-    service, monkeypatch, caplog, error, told
-):
+def test_a_failure_of_one_image_leaves_the_service_alive(service, monkeypatch, caplog, error, told):
     def fail(*_, **__):
         yield Answer("a")
         raise error
@@ -140,7 +136,7 @@ def test_a_sampler_that_cannot_be_compiled_is_told(service, monkeypatch, caplog)
 
     with monkeypatch.context() as patch:
         patch.setattr(Writer, "compile", fail)
-        found = answers(ask(service, PICTURES, Beam(5)))
+        found = answers(ask(service, IMAGES, Beam(5)))
     assert ["out of memory" in answer.problem for answer in found] == [True] * 3
     assert not service.compiled(Beam(5))
     assert all(answer.caption for answer in answers(ask(service)))
@@ -174,5 +170,5 @@ def test_too_many_requests_are_turned_away():
 
 @pytest.mark.parametrize(("count", "length"), [(0, 4), (1, 0), (1, ROOM + 1)])
 def test_what_there_is_no_room_for_is_an_error(service, count, length):
-    with pytest.raises(ValueError, match=f"{count} pictures and max_new_tokens={length}"):
-        ask(service, PICTURES[:count], length=length)
+    with pytest.raises(ValueError, match=f"{count} images and max_new_tokens={length}"):
+        ask(service, IMAGES[:count], length=length)

@@ -117,10 +117,10 @@ def test_another_layout_has_the_same_values_and_pieces(run_on_devices):
         )
         params = jax.device_put(params, sharding.param_shardings(mesh, params))
         wanted = sharding.param_shardings(mesh, params, "tensor")
-        for tree in (params, wanted):  # one of them in pieces
+        for tree in (params, wanted):  # one of them in parts
             query = tree["llm"]["layers"]["attn"]["q_einsum"]
             query["w"] = (query["w"][:3], query["w"][3:]) if tree is params else (query["w"],) * 2
-        moved = sharding.relaid(params, "tensor")
+        moved = sharding.resharded(params, "tensor")
         jax.tree.map(np.testing.assert_array_equal, params, moved)
         for leaf, want in zip(jax.tree.leaves(moved), jax.tree.leaves(wanted), strict=True):
             assert leaf.sharding.is_equivalent_to(want, leaf.ndim), (leaf.sharding, want)
@@ -130,5 +130,5 @@ def test_another_layout_has_the_same_values_and_pieces(run_on_devices):
 
 def test_what_lies_on_no_mesh_stays():
     table = np.zeros((8, 4), np.float32)
-    (found,) = jax.tree.leaves(sharding.relaid({"img": {"pos_embedding": table}}, "tensor"))
+    (found,) = jax.tree.leaves(sharding.resharded({"img": {"pos_embedding": table}}, "tensor"))
     assert found is table

@@ -66,7 +66,7 @@ FAILING = """
     from concurrent.futures import ThreadPoolExecutor
     import jax
     from paligemma_lib import sharding
-    from paligemma_lib.runtime.retries import patiently
+    from paligemma_lib.runtime.retries import retry
     from paligemma_lib.runtime.termination import Termination, exit_on_sigterm
 
     def read():
@@ -76,9 +76,9 @@ FAILING = """
     exit_on_sigterm()
     with ThreadPoolExecutor() as reader:
         if sys.argv[1] == "before":
-            reader.submit(patiently, read, "a.tfrecord").result()
+            reader.submit(retry, read, "a.tfrecord").result()
         with Termination(sharding.make_mesh()):
-            reader.submit(patiently, read, "a.tfrecord").result()
+            reader.submit(retry, read, "a.tfrecord").result()
 """
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(loss, "SLOTS", 8)
+    monkeypatch.setattr(loss, "POSITIONS", 8)
     monkeypatch.setattr(loss, "_ROWS", 200)  # 512 tokens in chunks of 128
 
 
@@ -38,7 +38,7 @@ def plain_loss(config, params, batch, smoothing, z_loss=0.0):
     """The same from all logits at once."""
     inputs = {key: batch[key] for key in ("image", "text", "segment", "position")}
     hidden = model.hidden_states(
-        config, params, **inputs, slots=model.previous_slot(batch["segment"])
+        config, params, **inputs, indices=model.source_positions(batch["segment"])
     )
     logits = model.logits(config, params, hidden)
     likelihood = jax.nn.log_softmax(logits)
@@ -49,7 +49,7 @@ def plain_loss(config, params, batch, smoothing, z_loss=0.0):
 
 
 def value_and_gradients(function, config, names, params, batch, smoothing):
-    chunks = loss.SLOTS, loss._ROWS  # read while it is traced, so it is compiled for them
+    chunks = loss.POSITIONS, loss._ROWS  # read while it is traced, so it is compiled for them
     return jitted(chunks, function, config, names, params, batch, smoothing)
 
 

@@ -118,7 +118,7 @@ def test_a_writer_gets_all_values(tmp_path, clock):
     assert ("loss", 2.5, 0) in seen
     assert ("captions_per_second", 8, 0) in seen
     assert [each for each in seen if each[2] == 1] == [
-        ("pictures/a.jpg", "pixels", 1),
+        ("images/a.jpg", "pixels", 1),
         ("captions/a.jpg", "a dog", 1),
     ]
 

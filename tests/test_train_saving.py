@@ -85,7 +85,7 @@ def test_another_configuration_is_refused_unless_it_may_differ(tmp_path):
         with pytest.raises(ValueError, match=r"seed: was 3, is 4") as error:
             checkpoints.check(other)
         assert "stages" not in str(error.value)
-        checkpoints.check(other, may_differ=["seed", "extra"])
+        checkpoints.check(other, allow_changed=["seed", "extra"])
 
 
 def test_other_parameters_are_refused(tmp_path):
@@ -207,7 +207,7 @@ def test_what_fails_to_be_read_now_and_then_is_read_again(tmp_path, monkeypatch,
 
         return wrapped
 
-    monkeypatch.setattr(retries.patiently, "__defaults__", ((0.0, 0.0),))
+    monkeypatch.setattr(retries.retry, "__defaults__", ((0.0, 0.0),))
     arrays = ocp.StandardCheckpointHandler
     with Checkpoints(tmp_path) as checkpoints:
         monkeypatch.setattr(Path, "read_text", failing("record", Path.read_text))

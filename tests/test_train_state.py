@@ -34,7 +34,7 @@ def numbered(state):
 
 
 def moments(state, name):
-    """The first moment of all pieces, one after the other, and their counts of steps."""
+    """The first moment of all parts, one after the other, and their counts of steps."""
     return (
         np.concatenate([each.mu for each in state.opt_state[name]]),
         [int(each.count) for each in state.opt_state[name]],
@@ -87,5 +87,5 @@ def test_parameters_survive_all_stages(stages):
         assert set(state.opt_state) == set(state.trained)
     merged = cases.flatten(state.all_params())  # the leaves of tuples follow in order
     for name, expected in cases.flatten(params).items():
-        pieces = [leaf for key, leaf in merged.items() if key.startswith(name)]
-        np.testing.assert_array_equal(np.concatenate(pieces), expected)
+        parts = [leaf for key, leaf in merged.items() if key.startswith(name)]
+        np.testing.assert_array_equal(np.concatenate(parts), expected)

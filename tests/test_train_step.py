@@ -93,8 +93,8 @@ def test_a_step_is_optax_after_clipping(name):
     norm = optax.tree.norm(gradients())
     got, metrics = attention_step(name)(state_of(optimizer_of(name)), batch_of())
     np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-5)
-    for key, (piece,) in expected.items():
-        np.testing.assert_allclose(got.trained[key][0], piece, atol=1e-5, err_msg=key)
+    for key, (part,) in expected.items():
+        np.testing.assert_allclose(got.trained[key][0], part, atol=1e-5, err_msg=key)
     assert int(got.step) == 1
 
 
@@ -106,9 +106,9 @@ def test_microbatches_equal_the_large_batch():
     np.testing.assert_allclose(of_parts["loss"], metrics["loss"], rtol=1e-5)
     np.testing.assert_allclose(of_parts["gradient_norm"], metrics["gradient_norm"], rtol=1e-5)
     start = state_of(optimizer_of())
-    for name, (piece,) in whole.trained.items():
-        change = np.linalg.norm(piece - start.trained[name][0])
-        assert np.linalg.norm(parts.trained[name][0] - piece) < 1e-4 * change, name
+    for name, (part,) in whole.trained.items():
+        change = np.linalg.norm(part - start.trained[name][0])
+        assert np.linalg.norm(parts.trained[name][0] - part) < 1e-4 * change, name
 
 
 def test_weight_decay_spares_scales_and_biases():
@@ -195,9 +195,9 @@ def test_float16_halves_its_scale_when_gradients_overflow():
     wanted, _ = attention_step("sgd")(state_of(optimizer), batch_of())
     state, metrics = step(state, batch_of())
     assert float(metrics["skipped_in_a_row"]) == 0
-    for name, (piece,) in wanted.trained.items():
-        change = np.linalg.norm(piece - cases.flatten(cases.random_params(CONFIG))[name])
-        assert np.linalg.norm(state.trained[name][0] - piece) < 0.02 * change
+    for name, (part,) in wanted.trained.items():
+        change = np.linalg.norm(part - cases.flatten(cases.random_params(CONFIG))[name])
+        assert np.linalg.norm(state.trained[name][0] - part) < 0.02 * change
     state = dataclasses.replace(state, loss_scale=jnp.float32(2.0**40))
     state, metrics = step(state, batch_of())
     assert float(metrics["skipped_in_a_row"]) == 1

@@ -92,22 +92,22 @@ def test_split_and_merge_lose_nothing(rows, again):
     params = {name: np.arange(12.0).reshape(3, 4) for name in NAMES}
     trained, frozen = split(cases.unflatten(params), rows)
     for name in NAMES:
-        here = sum(len(piece) for piece in trained.get(name, ()))
+        here = sum(len(part) for part in trained.get(name, ()))
         assert here == 3 - rows.get(name, 3)
     trained, frozen = split(merge(trained, frozen), again)
     merged = cases.flatten(merge(trained, frozen))  # the leaves of tuples follow in order
     for name in NAMES:
-        pieces = [leaf for key, leaf in merged.items() if key.startswith(name)]
-        assert all(len(piece) for piece in pieces)
-        np.testing.assert_array_equal(np.concatenate(pieces), params[name])
+        parts = [leaf for key, leaf in merged.items() if key.startswith(name)]
+        assert all(len(part) for part in parts)
+        np.testing.assert_array_equal(np.concatenate(parts), params[name])
 
 
 def test_what_is_not_cut_is_not_copied():
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape), ABSTRACT)
     trained, frozen = split(params, trained_rows(params, "attention"))
     before = cases.flatten(params)
-    for name, (piece,) in itertools.chain(trained.items(), frozen.items()):
-        assert piece is before[name]
+    for name, (part,) in itertools.chain(trained.items(), frozen.items()):
+        assert part is before[name]
 
 
 def test_arrays_on_devices_are_cut_where_they_lie():

@@ -8,10 +8,10 @@ from typing import Any
 
 from paligemma_lib.planning.chips import GPUS, Gpu
 
-_PACKED, _SINGLE = "batch {}, 5 a picture", "batch {}, 1 a picture"
+_PACKED, _SINGLE = "batch {}, 5 an image", "batch {}, 1 an image"
 _GOALS = {  # what -> at least
-    "five captions a picture packed, against transformers": 5.0,
-    "one caption a picture, against transformers": 1.2,
+    "five captions an image packed, against transformers": 5.0,
+    "one caption an image, against transformers": 1.2,
     "MFU of training, batch 32": 0.5,
     "greedy, batch 8, against generate": 1.5,
     "beams of 4, batch 8, against generate": 3.0,
@@ -63,8 +63,8 @@ def derived(values: Mapping[tuple[str, str], float], gpu: Gpu | None) -> dict[st
 
     peers = [values.get(("training-peer", f"best, batch {b}: captions"), 0.0) for b in (8, 32)]
     for name, what in (
-        (_PACKED, "five captions a picture packed, against transformers"),
-        (_SINGLE, "one caption a picture, against transformers"),
+        (_PACKED, "five captions an image packed, against transformers"),
+        (_SINGLE, "one caption an image, against transformers"),
     ):
         ours = [values.get(("training", f"{name.format(b)}: captions"), 0.0) for b in (8, 32)]
         if max(ours) and max(peers):

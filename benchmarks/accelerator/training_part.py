@@ -123,7 +123,7 @@ def main() -> None:
     for captions in (5, 1):
         for images in (8,) if part.dry_run else (8, 32):
             training = Training(config, "bfloat16", images, captions)
-            measure(part, training, f"batch {images}, {captions} a picture")
+            measure(part, training, f"batch {images}, {captions} an image")
             del training
 
 

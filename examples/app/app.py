@@ -1,4 +1,4 @@
-"""A web page that captions pictures; needs `pip install -e ".[app]"`.
+"""A web page that captions images; needs `pip install -e ".[app]"`.
 
     streamlit run examples/app/app.py
     streamlit run examples/app/app.py -- --checkpoint paligemma-3b-pt-224.f16.npz --dtype bfloat16
@@ -6,9 +6,9 @@
 
 This script runs anew for every click of every visitor. What lasts is elsewhere: the model, its
 compiled programs and the queue in `paligemma_lib.serving`, once for the process; a visitor's
-pictures and captions in `st.session_state`, until the visit ends. Nothing is written to disk.
+images and captions in `st.session_state`, until the visit ends. Nothing is written to disk.
 
-The parts of the page are `app_pictures`, `app_settings` and `app_captions`; `uploads` checks files,
+The parts of the page are `app_images`, `app_settings` and `app_captions`; `uploads` checks files,
 `cards` makes HTML. Settings of the server and the theme are in `.streamlit/config.toml`.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import app_captions
-import app_pictures
+import app_images
 import app_settings
 import cards
 import streamlit as st
@@ -45,9 +45,9 @@ def main() -> None:
 
     controls, captions = st.columns([5, 7], gap="large")
     with controls:
-        pictures = app_pictures.choose()
+        images = app_images.choose()
         sampler, way = app_settings.choose()
-        app_captions.ask_or_stop(service, pictures, sampler, way)
+        app_captions.ask_or_stop(service, images, sampler, way)
     with captions:
         app_captions.heading(Path(args.checkpoint).name)
         poll = app_captions.POLL if st.session_state.asked else None

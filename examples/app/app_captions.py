@@ -1,6 +1,6 @@
 """What this visitor asked for and got: the button, captions as they are written, the history.
 
-    ask_or_stop(service, pictures, sampler, way)
+    ask_or_stop(service, images, sampler, way)
     heading(model)
     newest()                        # in a fragment that runs every POLL seconds while `asked`
     earlier()
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import cards
 import streamlit as st
-from uploads import Picture
+from uploads import Upload
 
 if TYPE_CHECKING:  # these take seconds to import, and the page should be there at once
     from paligemma_lib.decode.programs import Sampler
@@ -32,7 +32,7 @@ class Asked:
     """What this visitor is waiting for."""
 
     request: Request
-    pictures: tuple[Picture, ...]
+    images: tuple[Upload, ...]
     way: cards.Way
 
 
@@ -46,23 +46,23 @@ def begin() -> None:
 
 
 def ask_or_stop(
-    service: Service, pictures: Sequence[Picture], sampler: Sampler, way: cards.Way
+    service: Service, images: Sequence[Upload], sampler: Sampler, way: cards.Way
 ) -> None:
     """The button."""
     if asked := st.session_state.asked:
         st.button("Stop", on_click=asked.request.cancel, width="stretch", key="stop")
         return
-    number = len(pictures)
-    label = f"Caption {number} pictures" if number > 1 else "Caption the picture"
+    number = len(images)
+    label = f"Caption {number} images" if number > 1 else "Caption the image"
     # No callback: it would get what was chosen when the button was drawn, not what is chosen now.
     if st.button(
-        label if number else "Choose a picture first",
+        label if number else "Choose an image first",
         type="primary",
         disabled=not number or bool(service.problem),
         width="stretch",
         key="ask",
     ):
-        _ask(service, tuple(pictures), sampler, way)
+        _ask(service, tuple(images), sampler, way)
         st.rerun()
     if st.session_state.problem:
         st.html(cards.message(st.session_state.problem, problem=True))
@@ -109,12 +109,12 @@ def newest() -> None:
         return
     progress = asked.request.progress()
     results = [
-        cards.Result(picture, asked.way, answer.caption, answer.problem, answer.seconds)
-        for picture, answer in zip(asked.pictures, progress.answers, strict=True)
+        cards.Result(upload, asked.way, answer.caption, answer.problem, answer.seconds)
+        for upload, answer in zip(asked.images, progress.answers, strict=True)
     ]
     if progress.over:
         kept = [
-            dataclasses.replace(each, picture=dataclasses.replace(each.picture, encoded=b""))
+            dataclasses.replace(each, image=dataclasses.replace(each.image, encoded=b""))
             for each in results
         ]
         state.results = (kept + state.results)[:MAX_HISTORY]
@@ -125,7 +125,7 @@ def newest() -> None:
     bar.progress(done / len(results), stage_of(progress, done))
     for number, (result, given) in enumerate(zip(results, progress.answers, strict=True)):
         if number <= done:
-            written = cards.writing(result.picture.name, given.text)
+            written = cards.writing(result.image.name, given.text)
             _card(f"new {number}", result, cards.answer(result) if given.over else written)
 
 
@@ -138,26 +138,26 @@ def earlier() -> None:
 
 def stage_of(progress: Progress, done: int) -> str:
     """For people."""
-    number = f"Picture {done + 1} of {len(progress.answers)}"
+    number = f"Image {done + 1} of {len(progress.answers)}"
     if progress.stage == "loading":
         return f"{number}: the model is being loaded"
     if progress.stage == "compiling":
         return f"{number}: the model is being compiled for these settings, once"
     if progress.stage == "waiting" and progress.ahead:
-        others = "other picture comes" if progress.ahead == 1 else "other pictures come"
+        others = "other image comes" if progress.ahead == 1 else "other images come"
         return f"{number}: {progress.ahead} {others} first"
     return number
 
 
-def _ask(service: Service, pictures: tuple[Picture, ...], sampler: Sampler, way: cards.Way) -> None:
-    """Hands pictures over to the model."""
+def _ask(service: Service, images: tuple[Upload, ...], sampler: Sampler, way: cards.Way) -> None:
+    """Hands images over to the model."""
     from paligemma_lib.serving import Busy
 
     state = st.session_state
     state.problem = ""
     try:
         request = service.ask(
-            [picture.encoded for picture in pictures],
+            [upload.encoded for upload in images],
             prompt=way.prompt,
             sampler=sampler,
             max_new_tokens=way.length,
@@ -168,12 +168,12 @@ def _ask(service: Service, pictures: tuple[Picture, ...], sampler: Sampler, way:
     except RuntimeError:  # there is no model, as the head of the page says from now on
         pass
     else:
-        state.asked = Asked(request, pictures, way)
+        state.asked = Asked(request, images, way)
 
 
 def _card(place: str, result: cards.Result, body: str) -> None:
-    """A picture with what is said of it."""
+    """An image with what is said of it."""
     with st.container(border=True, key=f"card {place}"):
-        picture, words = st.columns([2, 3])
-        picture.image(result.picture.preview, width="stretch", alt=result.description)
+        column, words = st.columns([2, 3])
+        column.image(result.image.preview, width="stretch", alt=result.description)
         words.html(body)

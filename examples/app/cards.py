@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from uploads import Picture
+    from uploads import Upload
 
     from paligemma_lib.decode import Caption
 
@@ -41,9 +41,9 @@ class Way:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A picture, and what came of it: a caption or a problem."""
+    """An image, and what came of it: a caption or a problem."""
 
-    picture: Picture
+    image: Upload
     way: Way
     caption: Caption | None
     problem: str | None
@@ -51,16 +51,16 @@ class Result:
 
     @property
     def description(self) -> str:
-        """For those who do not see the picture."""
+        """For those who do not see the image."""
         if self.caption is None:
-            return self.picture.name
-        return f"{self.picture.name}: {self.caption.text}"
+            return self.image.name
+        return f"{self.image.name}: {self.caption.text}"
 
 
 def masthead(model: str, light: str, status: str) -> str:
     """The head of the page; `light` is "busy", "failed" or ""."""
     return (
-        '<header class="masthead"><h1>Captions for pictures</h1><p role="status">'
+        '<header class="masthead"><h1>Captions for images</h1><p role="status">'
         f'<span class="light {light}" aria-hidden="true"></span>'
         f'<span class="model">{html.escape(model)}</span> {html.escape(status)}</p></header>'
     )
@@ -77,7 +77,7 @@ def message(text: str, about: str = "", problem: bool = False, command: str = ""
 def nothing_yet() -> str:
     """Where captions will be."""
     return (
-        '<div class="empty"><p class="first">No captions yet</p><p>Upload a picture or take a '
+        '<div class="empty"><p class="first">No captions yet</p><p>Upload an image or take a '
         "drawn sample, then press the button. Captions appear here as they are written.</p></div>"
     )
 
@@ -85,7 +85,7 @@ def nothing_yet() -> str:
 def answer(result: Result) -> str:
     """The caption with its figures, and beam search's alternatives."""
     if result.caption is None:
-        return _frame(result.picture.name, message(result.problem or "Stopped.", problem=True))
+        return _frame(result.image.name, message(result.problem or "Stopped.", problem=True))
     caption, way = result.caption, result.way
     facts = [
         f"probability {percent(caption.probability)}",
@@ -98,7 +98,7 @@ def answer(result: Result) -> str:
     body = f'<p class="caption">{_shown(caption.text)}</p><ul class="facts">{items}</ul>'
     if caption.alternatives:
         body += _beams([caption, *caption.alternatives])
-    return _frame(result.picture.name, body)
+    return _frame(result.image.name, body)
 
 
 def writing(name: str, text: str) -> str:
@@ -114,7 +114,7 @@ def table(results: Sequence[Result]) -> str:
     for result in results:
         if result.caption is not None:
             caption, way = result.caption, result.way
-            cells = [result.picture.name, caption.text, f"{caption.probability:.6g}", way.prompt]
+            cells = [result.image.name, caption.text, f"{caption.probability:.6g}", way.prompt]
             rows.writerow([*map(_no_formula, cells), way.words, way.length, way.seed])
     return text.getvalue()
 
@@ -123,7 +123,7 @@ def document(results: Sequence[Result], model: str) -> str:
     """JSON, with alternatives and log-probabilities in nats."""
     captions = [
         {
-            "image": result.picture.name,
+            "image": result.image.name,
             **_weighed(result.caption),
             "alternatives": [_weighed(other) for other in result.caption.alternatives],
             **dataclasses.asdict(result.way),

@@ -1,13 +1,13 @@
-"""Pictures from strangers: checked in memory, before anything else sees them.
+"""Images from strangers: checked in memory, before anything else sees them.
 
-    picture = check("beach.jpg", data)        # or raises Refused, with a sentence for the visitor
+    image = check("beach.jpg", data)        # or raises Refused, with a sentence for the visitor
 
 What is accepted is what the library decodes: JPEG, PNG, GIF, BMP and WebP; what moves is not. It
-is decoded here once, by Pillow, so that the model's worker is only given whole pictures.
+is decoded here once, by Pillow, so that the model's worker is only given whole images.
 
 Telephones store photographs lying on their side, and say so in EXIF. Training and `paligemma
-caption` take pictures as they are stored, as the reference does, and data sets are mostly upright
-already. Here people see the picture upright, so the preview is turned, and `paligemma_lib.serving`
+caption` take images as they are stored, as the reference does, and data sets are mostly upright
+already. Here people see the image upright, so the preview is turned, and `paligemma_lib.serving`
 turns what the model sees in the same way.
 """
 
@@ -21,7 +21,7 @@ from paligemma_lib.data.encoded import exif_orientation
 
 MAX_BYTES = 20 << 20
 MAX_PIXELS = 50_000_000
-MAX_SCANS = 100  # of a progressive JPEG: each takes as long as a whole picture, in a few bytes
+MAX_SCANS = 100  # of a progressive JPEG: each takes as long as a whole image, in a few bytes
 MAX_NAME = 60  # characters
 PREVIEW_SIDE = 640  # pixels
 
@@ -36,14 +36,14 @@ SUFFIXES = {
 _BEGINNINGS = (  # where it stands, what it is, and what that means
     (0, b"%PDF", "a PDF document"),
     (0, b"PK\x03\x04", "an archive or an office document"),
-    (0, b"II*\x00", "a TIFF picture"),
-    (0, b"MM\x00*", "a TIFF picture"),
-    (4, b"ftypavif", "an AVIF picture"),
-    (4, b"ftyphei", "a HEIC picture"),
-    (4, b"ftypmif1", "a HEIC picture"),
+    (0, b"II*\x00", "a TIFF image"),
+    (0, b"MM\x00*", "a TIFF image"),
+    (4, b"ftypavif", "an AVIF image"),
+    (4, b"ftyphei", "a HEIC image"),
+    (4, b"ftypmif1", "a HEIC image"),
     (4, b"ftyp", "a video"),
 )
-_UPRIGHT = {  # EXIF orientation -> how the picture is turned
+_UPRIGHT = {  # EXIF orientation -> how the image is turned
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -52,7 +52,7 @@ _UPRIGHT = {  # EXIF orientation -> how the picture is turned
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_one_at_a_time = threading.Lock()  # a large picture takes hundreds of megabytes while decoded
+_one_at_a_time = threading.Lock()  # a large image takes hundreds of megabytes while decoded
 
 
 class Refused(ValueError):
@@ -60,8 +60,8 @@ class Refused(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """A picture that can be decoded.
+class Upload:
+    """An image that can be decoded.
 
     Attributes:
       name: what the visitor called it, on one line; not escaped.
@@ -79,47 +79,45 @@ class Picture:
     note: str = ""
 
 
-def check(name: str, data: bytes) -> Picture:
+def check(name: str, data: bytes) -> Upload:
     """Decodes a file once, within limits.
 
     Raises:
-      Refused: it is too large, moves, is damaged, or is no picture.
+      Refused: it is too large, moves, is damaged, or is no image.
     """
     if not data:
         raise Refused("The file is empty.")
     if len(data) > MAX_BYTES:
         raise Refused(f"The file has {len(data) / 2**20:,.0f} MB; at most 20 are taken.")
     try:
-        picture = Image.open(io.BytesIO(data), formats=tuple(SUFFIXES))
+        image = Image.open(io.BytesIO(data), formats=tuple(SUFFIXES))
     except Image.DecompressionBombError as error:
         raise _too_large("more than 100 million") from error
     except Exception as error:  # a decoder may raise anything, given hostile bytes
         raise Refused(
-            f"This is {_kind(data)}. What can be captioned are JPEG, PNG, GIF, BMP and WebP "
-            "pictures."
+            f"This is {_kind(data)}. What can be captioned are JPEG, PNG, GIF, BMP and WebP images."
         ) from error
-    with picture:
-        # MPO is JPEG with more pictures behind the first, as telephones write it.
-        kind = "JPEG" if picture.format == "MPO" else str(picture.format)
-        if (pixels := picture.width * picture.height) > MAX_PIXELS:
+    with image:
+        # MPO is JPEG with more images behind the first, as telephones write it.
+        kind = "JPEG" if image.format == "MPO" else str(image.format)
+        if (pixels := image.width * image.height) > MAX_PIXELS:
             raise _too_large(f"{pixels / 1e6:,.0f} million")
         try:
-            moves = picture.format != "MPO" and getattr(picture, "is_animated", False)
+            moves = image.format != "MPO" and getattr(image, "is_animated", False)
             if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
                 raise ValueError("it would keep the decoder busy for hours")
             if not moves:
                 with _one_at_a_time:
-                    checked = _decode(picture, one_line(name), data)
+                    checked = _decode(image, one_line(name), data)
         except Exception as error:
             raise Refused(
-                f"This begins like a {kind} picture, but is damaged or cut off. Save or copy it "
-                "anew."
+                f"This begins like a {kind} image, but is damaged or cut off. Save or copy it anew."
             ) from error
     if moves:
-        raise Refused("The picture moves. Save one frame of it as PNG or JPEG.")
+        raise Refused("The image moves. Save one frame of it as PNG or JPEG.")
     if name.lower().rpartition(".")[2] in SUFFIXES[kind]:
         return checked
-    return dataclasses.replace(checked, note=f"In truth a {kind} picture, and read as such.")
+    return dataclasses.replace(checked, note=f"In truth a {kind} image, and read as such.")
 
 
 def one_line(name: str) -> str:
@@ -129,27 +127,27 @@ def one_line(name: str) -> str:
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}…{name[-8:]}"
 
 
-def _decode(picture: Image.Image, name: str, data: bytes) -> Picture:
-    width, height = picture.size
+def _decode(image: Image.Image, name: str, data: bytes) -> Upload:
+    width, height = image.size
     orientation = exif_orientation(data)
     if orientation >= 5:
         width, height = height, width
-    picture.draft("RGB", (2 * PREVIEW_SIDE, 2 * PREVIEW_SIDE))  # takes less memory for a JPEG
-    if picture.mode.startswith("I"):  # 16 bits
-        picture = picture.point(lambda value: value / 256)
-    small = picture.convert("RGB")
+    image.draft("RGB", (2 * PREVIEW_SIDE, 2 * PREVIEW_SIDE))  # takes less memory for a JPEG
+    if image.mode.startswith("I"):  # 16 bits
+        image = image.point(lambda value: value / 256)
+    small = image.convert("RGB")
     small.info = {}  # comments would be saved too
     small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     if orientation in _UPRIGHT:
         small = small.transpose(_UPRIGHT[orientation])
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)
-    return Picture(name, data, file.getvalue(), width, height)
+    return Upload(name, data, file.getvalue(), width, height)
 
 
 def _too_large(pixels: str) -> Refused:
     return Refused(
-        f"The picture has {pixels} pixels; at most {MAX_PIXELS // 10**6} million are taken. Save a "
+        f"The image has {pixels} pixels; at most {MAX_PIXELS // 10**6} million are taken. Save a "
         "smaller copy."
     )
 
@@ -164,5 +162,5 @@ def _kind(data: bytes) -> str:
         data[:4096].decode()
     except UnicodeDecodeError as error:
         if error.start < min(len(data), 4096) - 3:  # or else a character was cut in two
-            return "not a picture, or a damaged one"
-    return "a text file" if b"\0" not in data[:4096] else "not a picture, or a damaged one"
+            return "not an image, or a damaged one"
+    return "a text file" if b"\0" not in data[:4096] else "not an image, or a damaged one"

@@ -97,7 +97,7 @@ def prepare(here: Machine) -> None:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    for kind in ("GPU", "TPU"):  # it reads pictures; the accelerator's memory is JAX's
+    for kind in ("GPU", "TPU"):  # it reads images; the accelerator's memory is JAX's
         tf.config.set_visible_devices([], kind)
     tfds.disable_progress_bar()
 

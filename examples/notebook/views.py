@@ -18,11 +18,12 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 import paligemma_lib as pg
-from paligemma_lib.batch import Batch, may_see
+from paligemma_lib.batch import Batch, attention_mask
 from paligemma_lib.report import Chart, Line
 from paligemma_lib.report.markup import element, to_html
 from paligemma_lib.report.thumbnails import data_uri, thumbnail
 from paligemma_lib.report.training import charts_section
+from paligemma_lib.runtime.sizes import gib
 from paligemma_lib.tokenizer import Tokenizer
 
 JOBS = (  # model, pixels, what trains
@@ -31,7 +32,7 @@ JOBS = (  # model, pixels, what trains
     ("paligemma2_3b", 224, "attention"),
     ("paligemma_3b", 224, "llm"),
 )
-AT_A_TIME = (1, 10)  # pictures
+AT_A_TIME = (1, 10)  # images
 USABLE = 0.94  # of a device's memory, see machine.py
 
 _BETWEEN_DRAWINGS = 2.0  # seconds
@@ -63,7 +64,7 @@ class Live:
     def __init__(self, total_steps: int) -> None:
         self._total = total_steps
         self._values: dict[str, dict[int, float]] = {}  # name -> step -> value
-        self._pictures: dict[str, str] = {}  # image id -> data URI
+        self._images: dict[str, str] = {}  # image id -> data URI
         self._captions: dict[str, dict[int, str]] = {}  # image id -> step -> caption
         self._handle: Any = None
         self._drawn = 0.0
@@ -83,7 +84,7 @@ class Live:
             self._draw()
 
     def image(self, tag: str, image: np.ndarray, step: int) -> None:
-        self._pictures.setdefault(_image_id(tag), data_uri(thumbnail(image, 224)))
+        self._images.setdefault(_image_id(tag), data_uri(thumbnail(image, 224)))
 
     def text(self, tag: str, textdata: str, step: int) -> None:
         self._captions.setdefault(_image_id(tag), {})[step] = textdata
@@ -106,7 +107,7 @@ class Live:
         said = f"step {done} of {self._total}" + "".join(f", {s:,.0f} captions/s" for s in speed)
         shown = [
             element("div", {}, element("img", {"src": uri, "alt": image_id}), self._told(image_id))
-            for image_id, uri in self._pictures.items()
+            for image_id, uri in self._images.items()
         ]
         return _view(
             *charts_section([Chart("Loss", lines, "nats per token")]),
@@ -127,17 +128,15 @@ class Live:
 
 
 def mask(batch: Batch, tokenizer: Tokenizer, example: int = 0, suffixes: int = 2) -> View:
-    """Which slot sees which, for the first captions of an example: rows look at columns.
+    """Which position sees which, for the first captions of an example: rows look at columns.
 
-    All slots of the image are one row and one column here, as they all see the same.
+    All positions of the image are one row and one column here, as they all see the same.
     """
     text, segment, position = (batch[key][example] for key in ("text", "segment", "position"))
-    slots = np.flatnonzero((segment >= 0) & (segment <= suffixes))
-    # The image stands where the prefix stands: it is seen by all, and sees what the prefix sees.
-    segments = np.concatenate([[0], segment[slots]])
-    sees = may_see(segments, np.concatenate([[0], position[slots]]))
-    names = ["image", *(tokenizer.piece(int(token)) for token in text[slots])]
-    kinds = ["image", *("prefix" if s == 0 else f"suffix-{s}" for s in segment[slots])]
+    positions = np.flatnonzero((segment >= 0) & (segment <= suffixes))
+    sees = attention_mask(segment[positions], position[positions], num_image_tokens=1)
+    names = ["image", *(tokenizer.piece(int(token)) for token in text[positions])]
+    kinds = ["image", *("prefix" if s == 0 else f"suffix-{s}" for s in segment[positions])]
     side = _MARGIN + len(names) * _CELL
     parts = []
     for k, name in enumerate(names):
@@ -150,7 +149,7 @@ def mask(batch: Batch, tokenizer: Tokenizer, example: int = 0, suffixes: int = 2
         place = {"x": _MARGIN + column * _CELL, "y": _MARGIN + row * _CELL}
         size = {"width": _CELL - 1, "height": _CELL - 1}
         parts.append(element("rect", {"class": kinds[column], **place, **size}))
-    label = f"{len(names)} rows of slots that see columns: the image and the prompt always"
+    label = f"{len(names)} rows of positions that see columns: the image and the prompt always"
     box = {"viewBox": f"0 0 {side} {side}", "width": side, "role": "img", "aria-label": label}
     return View(_view(element("svg", box, *parts)))
 
@@ -159,7 +158,7 @@ def what_fits(memories: Mapping[str, int]) -> str:
     """A table: which parts of large models can be trained in so much memory.
 
     Frozen parameters and activations are in float16, blocks are computed again in the backward
-    pass, the optimizer is AdamW, and a text has 128 slots: see `pg.train.bytes_needed`.
+    pass, the optimizer is AdamW, and a text has 128 positions: see `pg.train.bytes_needed`.
 
     Args:
       memories: name of a device -> its bytes.
@@ -170,17 +169,17 @@ def what_fits(memories: Mapping[str, int]) -> str:
     for name, pixels, trainable in JOBS:
         config = getattr(pg.model.variants, name)(pixels)
         config = dataclasses.replace(config, dtype="float16", remat="full")
-        for pictures in AT_A_TIME:
+        for images in AT_A_TIME:
             needed = pg.train.bytes_needed(
                 config,
                 optimizer,
                 trainable=trainable,
-                batch_size=pictures,
+                batch_size=images,
                 text_len=128,
                 frozen_dtype="float16",
             )
-            row = f"{f'{name} at {pixels}':<22}{trainable:<10}{pictures:>10}"
-            row += f"{needed / 2**30:>6.1f} GiB"
+            row = f"{f'{name} at {pixels}':<22}{trainable:<10}{images:>10}"
+            row += f"{gib(needed):>10}"
             for memory in memories.values():
                 row += f"  {'fits' if needed < USABLE * memory else 'does not fit':>14}"
             rows.append(row)
@@ -193,5 +192,5 @@ def _view(*parts: Element) -> str:
 
 
 def _image_id(tag: str) -> str:
-    """Of "pictures/1.jpg" or "captions/1.jpg"."""
+    """Of "images/1.jpg" or "captions/1.jpg"."""
     return tag.partition("/")[2]

@@ -1,8 +1,8 @@
-"""A model with all that it takes to caption pictures: from a checkpoint, for any image.
+"""A model with all that it takes to caption images: from a checkpoint, for any image.
 
 captioner = load("paligemma-3b-pt-224.f16.npz")
 print(captioner.caption("dog.jpg"))                        # or bytes, an array, a list, ...
-for result in captioner.stream(pg.data.from_pictures(["Images"]), sampler=Beam(4)):
+for result in captioner.stream(pg.data.from_image_files(["Images"]), sampler=Beam(4)):
     print(result.image_id, result)
 """
 
@@ -147,13 +147,13 @@ def load(
     if dtype is not None:
         config = dataclasses.replace(config, dtype=dtype)
     path = tokenizer_path or tokenizer_of(checkpoint)
-    pieces = tokenizer.load(path, config.language.vocab_size)
+    parts = tokenizer.load(path, config.language.vocab_size)
     sharding = None
     if jax.device_count() > 1:
         mesh = Mesh(np.reshape(jax.devices(), (jax.process_count(), -1)), AXES)
         sharding = param_shardings(mesh, abstract_params(config), "tensor")
     params = load_params(checkpoint, config, sharding=sharding, dtype=dtype)
-    return Captioner(config, params, pieces)
+    return Captioner(config, params, parts)
 
 
 def tokenizer_of(checkpoint: str) -> Path:

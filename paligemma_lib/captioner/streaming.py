@@ -3,7 +3,7 @@
     for result in stream(config, params, tokenizer, source, batch_size=8):
         print(result.image_id, result)
 
-Pictures are read and decoded as in training, a batch ahead of the model; no more than two batches
+Images are read and decoded as in training, a batch ahead of the model; no more than two batches
 are in memory. With several processes, each reads its own share of a batch, then they exchange what
 they have read, write captions together, and all get all of them.
 """
@@ -32,11 +32,11 @@ from paligemma_lib.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Captioned:
-    """A picture with its caption.
+    """An image with its caption.
 
     Attributes:
       number: of the record in its source.
-      image_id: what the source calls the picture.
+      image_id: what the source calls the image.
       references: captions by people, if the source has any.
       caption: the generated one.
     """
@@ -57,7 +57,7 @@ class Captioned:
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """A picture that could not be read or decoded: where it lies, and why."""
+    """An image that could not be read or decoded: where it lies, and why."""
 
     where: str
     problem: str
@@ -76,17 +76,17 @@ def stream(
     seed: int = 0,
     count: int | None = None,
 ) -> Iterator[Captioned | Skipped]:
-    """Captions all pictures, in the order of the source.
+    """Captions all images, in the order of the source.
 
-    Pictures that cannot be read or decoded are skipped, and said to be.
+    Images that cannot be read or decoded are skipped, and said to be.
 
     Args:
       config, params, tokenizer: the model.
       source: a record's own prefix counts instead of `prompt`.
       prompt, sampler, max_new_tokens: as for `pg.decode.generate`.
-      batch_size: pictures at a time, over all processes.
+      batch_size: images at a time, over all processes.
       seed: for samplers that draw at random.
-      count: only the first so many pictures; None: all.
+      count: only the first so many images; None: all.
     """
     size = config.vision.image_size
     total = len(source) if count is None else min(count, len(source))
@@ -132,7 +132,7 @@ def stream(
 
 
 def _load(source: Source, size: int, number: int) -> tuple[dict[str, Any], np.ndarray | None]:
-    """What is said of a picture, which all processes get to know, and float32[S, S, 3] of it."""
+    """What is said of an image, which all processes get to know, and float32[S, S, 3] of it."""
     try:
         (record,) = source.read([number])
         told = {

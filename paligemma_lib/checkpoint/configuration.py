@@ -114,7 +114,7 @@ def differing_fields(config: PaliGemmaConfig, other: PaliGemmaConfig) -> dict[st
 
 
 def side_of_grid(shape: Shape) -> int | None:
-    """Patches along one side, where this is a position embedding of a square picture."""
+    """Patches along one side, where this is a position embedding of a square image."""
     if len(shape) != 3 or shape[0] != 1 or shape[1] < 1:
         return None
     side = math.isqrt(shape[1])

@@ -55,7 +55,7 @@ class Certificate:
         lines = [
             f"{self.equal:,} of {self.parameters:,} parameters are bit-equal",
             f"logits differ by {self.difference:.3g} at most, of magnitudes up to "
-            f"{self.largest:.3g}, for a made-up picture with {_TEXT} tokens",
+            f"{self.largest:.3g}, for a made-up image with {_TEXT} tokens",
             *(f"but {name} is {value} in the result" for name, value in self.settings.items()),
         ]
         return "\n".join(lines)

@@ -18,13 +18,13 @@ from jax.sharding import Sharding
 
 from paligemma_lib.checkpoint.arrays import DTYPES, checked_dtype
 from paligemma_lib.checkpoint.configuration import Shape
+from paligemma_lib.checkpoint.exporting import prepare
 from paligemma_lib.checkpoint.matching import PARTS, expected_shapes, listed
 from paligemma_lib.checkpoint.npz import write_npz
-from paligemma_lib.checkpoint.outgoing import prepare
 from paligemma_lib.checkpoint.placement import to_devices
 from paligemma_lib.checkpoint.stored import open_params
 from paligemma_lib.model.variants import PaliGemmaConfig
-from paligemma_lib.runtime.atomic import is_remote, path_of, whole_file
+from paligemma_lib.runtime.atomic import atomic_write, is_remote, path_of
 
 
 def load_params(
@@ -85,7 +85,7 @@ def save_params(
     Args:
       path: a local file, or one on `gs://`, which is collected in a local temporary file first.
       params: nested dict of arrays, `jax.Array` of any sharding or NumPy's; one may be given in
-        pieces along axis 0, as a tuple (see `model.stack.scan_layers`).
+        parts along axis 0, as a tuple (see `model.stack.scan_layers`).
       dtype: "float32", "bfloat16" or "float16"; None: each parameter's own.
 
     Raises:
@@ -101,7 +101,7 @@ def save_params(
     if bad:
         raise ValueError(f"{listed(bad)}; what can be written is {', '.join(DTYPES)}")
     try:
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             write_npz(file, ((p.name, p.shape, p.dtype, p.blocks()) for p in arrays))
     except OSError as error:
         folder = Path(tempfile.gettempdir()) if is_remote(path) else path.parent

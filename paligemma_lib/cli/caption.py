@@ -73,7 +73,7 @@ def _source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[So
         source = data.from_tfds(args.tfds, args.split, data_dir=args.data_dir)
         return contextlib.nullcontext(source)
     if args.images:
-        return contextlib.nullcontext(data.from_pictures(args.images))
+        return contextlib.nullcontext(data.from_image_files(args.images))
     return drawn_scenes(DRAWN)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption
-from paligemma_lib.evaluation import alternatives_of, environment, picture_of
+from paligemma_lib.evaluation import alternatives_of, environment, image_of
 from paligemma_lib.report import Example, Report, contact_sheet, write_report
-from paligemma_lib.runtime.atomic import whole_file
+from paligemma_lib.runtime.atomic import atomic_write
 
 _SHOWN = 48  # images on a page or a sheet
 
@@ -35,9 +35,9 @@ def write_captions(
       asked: options, which a page lists.
     """
     if path.suffix == ".html":
-        write_report(path, _report(done, skipped, source, asked), pictures=_SHOWN)
+        write_report(path, _report(done, skipped, source, asked), images=_SHOWN)
         return
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(_CONTENTS[path.suffix](done, source))
 
 
@@ -62,7 +62,7 @@ def _table(done: Sequence[Captioned], source: Source) -> bytes:
 def _sheet(done: Sequence[Captioned], source: Source) -> bytes:
     """A PNG of the first images with their captions."""
     file = io.BytesIO()
-    shown = [(picture_of(source, each.number), each.caption.text) for each in done[:_SHOWN]]
+    shown = [(image_of(source, each.number), each.caption.text) for each in done[:_SHOWN]]
     contact_sheet(shown).save(file, "PNG")
     return file.getvalue()
 
@@ -77,7 +77,7 @@ def _report(
     examples = [
         Example(
             each.image_id,
-            picture_of(source, each.number),
+            image_of(source, each.number),
             each.caption.text,
             references=each.references,
             alternatives=alternatives_of(each.caption),

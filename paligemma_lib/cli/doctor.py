@@ -27,14 +27,14 @@ def run(args: argparse.Namespace) -> int:
     load_tensorflow()
     import jax
 
-    from paligemma_lib.run import Setup, examine
+    from paligemma_lib.run import Setup, run_checks
     from paligemma_lib.runtime import processes
 
     with processes.joined(args.coordinator, args.processes, args.process):
         is_main = jax.process_index() == 0
         where = "" if is_main else f" (process {jax.process_index()})"
         made = failed = 0
-        for finding in examine(Setup(args.config, records=RECORDS), TIMEOUT):
+        for finding in run_checks(Setup(args.config, records=RECORDS), TIMEOUT):
             made += 1
             failed += not finding.passed
             if is_main or not finding.passed:

@@ -14,8 +14,8 @@ from paligemma_lib.evaluation import (
     RANK_BY,
     environment,
     examples_of,
+    image_of,
     permuted_scores,
-    picture_of,
     score_rows,
     sentence,
 )
@@ -80,7 +80,7 @@ def comparison(source: Source, files: Sequence[Path], asked: Mapping[str, Any]) 
     examples = [
         Example(
             str(image_id),
-            picture_of(source, numbers[image_id]),
+            image_of(source, numbers[image_id]),
             latter[image_id],
             before=former[image_id],
             references=references[image_id],

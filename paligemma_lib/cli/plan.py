@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from paligemma_lib.cli.console import WrongUse, load_tensorflow
 from paligemma_lib.cli.parser import Parser
+from paligemma_lib.runtime.sizes import gib
 
 if TYPE_CHECKING:
     from paligemma_lib.model.variants import PaliGemmaConfig
@@ -121,7 +122,7 @@ def title(config: RunConfig, model: PaliGemmaConfig, decode: bool) -> str:
         return f"{what}: {config.decode_batch_size} captions of {config.max_new_tokens} tokens"
     return (
         f"{what}: a step of {config.batch_size} examples in {config.microbatches} microbatches, "
-        f"{config.text_len} text slots, remat={model.remat}"
+        f"{config.text_len} text tokens, remat={model.remat}"
     )
 
 
@@ -161,7 +162,7 @@ def searched(config: RunConfig, model: PaliGemmaConfig, topology: str, slices: i
         return f"\n{topology}: nothing fits; try more chips"
     lines = [
         f"{each.examples_per_second:8.0f} examples/s at best, MFU {100 * each.limits.mfu:.0f} % at "
-        f"best, {each.compiled.peak / 2**30:.1f} GiB: {' '.join(planning.overrides(each.job))}"
+        f"best, {gib(each.compiled.peak)}: {' '.join(planning.overrides(each.job))}"
         for each in found
     ]
     return "\n".join([f"\nWays to train on {topology} that fit, the first is recommended:", *lines])

@@ -1,4 +1,4 @@
-"""Pictures and captions to batches: tf.data, without JAX.
+"""Images and captions to batches: tf.data, without JAX.
 
     source = from_tfds("flickr8k_tfds", split="train[:1200]")
     batches = train_batches(source, tokenizer, image_size=224, text_len=128, captions="packed",
@@ -10,4 +10,7 @@ NumPy alone, do not cost TensorFlow.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from paligemma_lib.deprecation import former_names
+
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = former_names(__name__, _load, from_pictures="from_image_files")

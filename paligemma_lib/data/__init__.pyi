@@ -1,10 +1,10 @@
 from .batches import Batches as Batches
 from .given_images import from_images as from_images
 from .image import decode_image as decode_image
-from .image_files import from_pictures as from_pictures
+from .image_files import from_image_files as from_image_files
 from .pipeline import eval_batches as eval_batches
 from .pipeline import train_batches as train_batches
-from .replacing import replace_damaged as replace_damaged
+from .replacing import replace_corrupt as replace_corrupt
 from .sources import Record as Record
 from .sources import Source as Source
 from .sources import from_tfds as from_tfds

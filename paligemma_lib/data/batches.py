@@ -1,8 +1,8 @@
-"""Examples, slot after slot, to finished batches, by tf.data.
+"""Examples, row after row, to finished batches, by tf.data.
 
     for batch in Batches(examples, step=0, replace=False): ...
 
-Records are read by number, several at a time, in Python; pictures are decoded by TensorFlow's
+Records are read by number, several at a time, in Python; images are decoded by TensorFlow's
 threads; at most two finished batches wait.
 """
 
@@ -42,12 +42,12 @@ class Batches(Iterator[Batch]):
         weakref.finalize(self, self._iterator.clear)
 
     @property
-    def undecodable(self) -> list[str]:
-        """The ids of the pictures that this process found not to decode, and replaced."""
+    def corrupt_images(self) -> list[str]:
+        """The ids of the images that this process found not to decode, and replaced."""
         return list(self._examples.broken.values())
 
     def image_ids(self, step: int) -> list[str]:
-        """The ids of the pictures in this process's rows of a step's batch."""
+        """The ids of the images in this process's rows of a step's batch."""
         examples = self._examples
         _, numbers = examples.records(np.arange(examples.share) + step * examples.share)
         return [record.image_id for record in examples.source.read(numbers.tolist())]
@@ -79,9 +79,9 @@ class Batches(Iterator[Batch]):
         examples = self._examples
         first = self.step * examples.share
         # Records are read in chunks, so the fault may lie a little behind the step.
-        slots = np.arange(first, min(first + examples.share + _CHUNK, examples.slots()))
-        examples.load(slots)  # raises as it is what TensorFlow has wrapped
-        _, numbers = examples.records(slots)
+        indices = np.arange(first, min(first + examples.share + _CHUNK, examples.count()))
+        examples.load(indices)  # raises as it is what TensorFlow has wrapped
+        _, numbers = examples.records(indices)
         numbers = np.unique(numbers[numbers >= 0]).tolist()
         found = {}
         for number, record in zip(numbers, examples.source.read(numbers), strict=True):
@@ -103,7 +103,7 @@ class Batches(Iterator[Batch]):
 def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
     leave_gpu_memory()
     spec = _spec(examples)
-    first, last = first_step * examples.share, examples.slots()
+    first, last = first_step * examples.share, examples.count()
     size, dtype = examples.image_size, examples.image_dtype
 
     def load(start: np.int64) -> list[np.ndarray]:
@@ -120,9 +120,7 @@ def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
         }
 
     def add_image(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        how = {
-            key: example.pop(key) for key in ("orientation", "box", "mirrored") if key in example
-        }
+        how = {key: example.pop(key) for key in ("orientation", "box", "flipped") if key in example}
         encoded = example.pop("encoded")
 
         def decode() -> tf.Tensor:
@@ -151,7 +149,7 @@ def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
 
 
 def _spec(examples: Examples) -> dict[str, tf.TensorSpec]:
-    """What TensorFlow gets for each slot."""
+    """What TensorFlow gets for each row."""
     spec = {
         "encoded": tf.TensorSpec([], tf.string),
         "rows": tf.TensorSpec([len(_TEXT), examples.text_len], tf.int32),
@@ -163,6 +161,6 @@ def _spec(examples: Examples) -> dict[str, tf.TensorSpec]:
         return spec
     if examples.min_crop_area < 1:
         spec["box"] = tf.TensorSpec([4], tf.float32)
-    if examples.mirror:
-        spec["mirrored"] = tf.TensorSpec([], tf.bool)
+    if examples.horizontal_flip:
+        spec["flipped"] = tf.TensorSpec([], tf.bool)
     return spec

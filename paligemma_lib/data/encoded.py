@@ -1,4 +1,4 @@
-"""What is done to the bytes of a picture file before TensorFlow decodes them; by Pillow.
+"""What is done to the bytes of an image file before TensorFlow decodes them; by Pillow.
 
     encoded = as_jpeg_or_png(path.read_bytes())
     orientation = exif_orientation(path.read_bytes())
@@ -16,7 +16,7 @@ _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how these files begin
 
 
 def as_jpeg_or_png(encoded: bytes) -> bytes:
-    """A picture that TensorFlow decodes as Pillow does.
+    """An image that TensorFlow decodes as Pillow does.
 
     Args:
       encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP file.
@@ -29,18 +29,18 @@ def as_jpeg_or_png(encoded: bytes) -> bytes:
         return encoded
     file = io.BytesIO()
     try:
-        with PIL.Image.open(io.BytesIO(encoded), formats=("GIF", "BMP", "WEBP")) as picture:
-            picture.convert("RGB").save(file, "PNG", compress_level=1)
+        with PIL.Image.open(io.BytesIO(encoded), formats=("GIF", "BMP", "WEBP")) as image:
+            image.convert("RGB").save(file, "PNG", compress_level=1)
     except Exception:  # Pillow may raise anything, given damaged bytes
         return b""
     return file.getvalue()
 
 
 def exif_orientation(encoded: bytes) -> int:
-    """The EXIF orientation of a picture, 1 to 8; 1 if it has none that can be read."""
+    """The EXIF orientation of an image, 1 to 8; 1 if it has none that can be read."""
     try:
-        with PIL.Image.open(io.BytesIO(encoded)) as picture:
-            orientation = picture.getexif().get(0x0112, 1)
+        with PIL.Image.open(io.BytesIO(encoded)) as image:
+            orientation = image.getexif().get(0x0112, 1)
     except Exception:  # Pillow may raise anything; decoding will say what is wrong, if it matters
         return 1
     return orientation if orientation in range(1, 9) else 1

@@ -1,9 +1,9 @@
-"""What stands in the slots of one process's batches: everything but the pixels.
+"""What stands in the rows of one process's batches: everything but the pixels.
 
     examples = Examples(source, tokenizer, image_size=224, text_len=128, batch_size=32, seed=0, ...)
-    rows = examples.load(np.arange(first, last))      # encoded pictures, text arrays, crop boxes
+    rows = examples.load(np.arange(first, last))      # encoded images, text arrays, crop boxes
 
-A pure function of the slots' numbers, except that pictures found not to decode are kept in
+A pure function of the rows' indices, except that images found not to decode are kept in
 `broken`, and others then stand in for them.
 """
 
@@ -28,7 +28,7 @@ _FILLER = Record(image=b"", captions=(), image_id="")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Examples:
-    """The examples of one process, by slot; the arguments are those of `train_batches`.
+    """The examples of one process, by row; the arguments are those of `train_batches`.
 
     Attributes:
       seed: None is evaluation: every record once, in order.
@@ -49,7 +49,7 @@ class Examples:
     image_dtype: str
     apply_exif: bool
     min_crop_area: float = 1.0
-    mirror: bool = False
+    horizontal_flip: bool = False
     process_index: int
     process_count: int
     broken: dict[int, str] = dataclasses.field(default_factory=dict)
@@ -73,22 +73,22 @@ class Examples:
 
     @property
     def share(self) -> int:
-        """How many of a step's slots are this process's."""
+        """How many of a step's rows are this process's."""
         return self.batch_size // self.process_count
 
-    def slots(self) -> int:
-        """How many slots there are; in training, more than will ever be used."""
+    def count(self) -> int:
+        """How many rows there are; in training, more than will ever be used."""
         if len(self.source) == 0:
             raise ValueError(f"{self.source} has no records")
         if self.seed is None:
             return self.share * -(-len(self.source) // self.batch_size)
         return np.iinfo(np.int64).max // self.batch_size
 
-    def records(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The slots' examples and records, int64[n] each; record -1 fills up the last batch."""
+    def records(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows' examples and records, int64[n] each; record -1 fills up the last batch."""
         count = len(self.source)
         examples = order.example_numbers(
-            slots,
+            indices,
             batch_size=self.batch_size,
             process_index=self.process_index,
             process_count=self.process_count,
@@ -102,29 +102,29 @@ class Examples:
                 return examples, numbers
             others = order.substitutes(numbers, attempt, records=count, seed=self.seed)
             numbers = np.where(is_broken, others, numbers)
-        raise ValueError(f"{len(self.broken)} of the {count} pictures of {self.source} are broken")
+        raise ValueError(f"{len(self.broken)} of the {count} images of {self.source} are broken")
 
-    def load(self, slots: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads some slots.
+    def load(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads some rows.
 
         Args:
-          slots: int64[n], counted through all steps.
+          indices: int64[n], of rows counted through all steps.
 
         Returns:
           `encoded`: bytes[n] as objects; `text`, `segment`, `position`, `loss_weight` of the batch
-          contract; `orientation`: int32[n], `box`: float32[n, 4] and `mirrored`: bool[n], where
+          contract; `orientation`: int32[n], `box`: float32[n, 4] and `flipped`: bool[n], where
           asked for, see `to_pixels`; in evaluation `image_id`: bytes[n] as objects and `valid`:
           bool[n].
 
         Raises:
           ValueError, FileNotFoundError: a record cannot be read, or its text does not fit.
         """
-        examples, numbers = self.records(slots)
+        examples, numbers = self.records(indices)
         valid = numbers >= 0
-        records = [_FILLER] * len(slots)
+        records = [_FILLER] * len(indices)
         found = self.source.read(numbers[valid].tolist())
-        for slot, record in zip(np.flatnonzero(valid), found, strict=True):
-            records[slot] = record
+        for index, record in zip(np.flatnonzero(valid), found, strict=True):
+            records[index] = record
         rows = [self._text(*each) for each in zip(examples, numbers, records, strict=True)]
         loaded = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         loaded["encoded"] = np.array([as_jpeg_or_png(record.image) for record in records], object)
@@ -137,8 +137,8 @@ class Examples:
             return loaded
         if self.min_crop_area < 1:
             loaded["box"] = order.crop_boxes(examples, min_area=self.min_crop_area, seed=self.seed)
-        if self.mirror:
-            loaded["mirrored"] = order.mirrored(examples, seed=self.seed)
+        if self.horizontal_flip:
+            loaded["flipped"] = order.flipped(examples, seed=self.seed)
         return loaded
 
     @functools.cached_property

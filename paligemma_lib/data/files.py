@@ -19,17 +19,15 @@ from typing import BinaryIO, TypeVar, cast
 
 import tensorflow as tf
 
-from paligemma_lib.runtime.retries import patiently
+from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.runtime.retries import retry
+
+MAX_IMAGE_BYTES = 64 << 20  # of an encoded image; larger ones are refused unread
 
 _PARALLEL_REQUESTS = 16
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def is_remote(path: str) -> bool:
-    """Whether the path names a file system, as in gs://bucket/file."""
-    return "://" in path
 
 
 def join(folder: str, name: str) -> str:
@@ -44,7 +42,7 @@ def stat(path: str) -> tuple[int, int]:
       FileNotFoundError: there is no such file.
     """
     try:
-        found = patiently(lambda: tf.io.gfile.stat(path), path)
+        found = retry(lambda: tf.io.gfile.stat(path), path)
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(f"{path} is not there") from error
     return found.length, found.mtime_nsec
@@ -67,7 +65,7 @@ def read_parts(path: str, offset: int, *lengths: int) -> list[bytes]:
             file.seek(offset)
             return [file.read(length) for length in lengths]
 
-    return patiently(read, path)
+    return retry(read, path)
 
 
 def read_whole(path: str, limit: int) -> bytes:
@@ -85,7 +83,7 @@ def read_whole(path: str, limit: int) -> bytes:
         with tf.io.gfile.GFile(path, "rb") as file:
             return file.read(size)
 
-    return patiently(read, path)
+    return retry(read, path)
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T], *, remote: bool) -> list[R]:

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import PIL.Image
 
-from paligemma_lib.data.files import read_whole
-from paligemma_lib.data.image_files import MAX_PICTURE_BYTES, from_pictures
+from paligemma_lib.data.files import MAX_IMAGE_BYTES, read_whole
+from paligemma_lib.data.image_files import from_image_files
 from paligemma_lib.data.sources import Record, Source
 
 Image = str | os.PathLike[str] | bytes | PIL.Image.Image | np.ndarray
@@ -63,7 +63,7 @@ def _named(place: int, image: Image) -> Iterator[tuple[str, Image]]:
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         if os.path.isdir(path):
-            files = from_pictures([path])
+            files = from_image_files([path])
             yield from zip(files.names, files.paths, strict=True)
         elif os.path.isfile(path):
             yield path, path
@@ -89,11 +89,11 @@ def _named(place: int, image: Image) -> Iterator[tuple[str, Image]]:
 def _encoded(image: Image) -> bytes:
     """The bytes of a file with the same pixels."""
     if isinstance(image, bytes):
-        if len(image) > MAX_PICTURE_BYTES:
-            raise ValueError(f"{len(image):,} bytes are too many: at most {MAX_PICTURE_BYTES:,}")
+        if len(image) > MAX_IMAGE_BYTES:
+            raise ValueError(f"{len(image):,} bytes are too many: at most {MAX_IMAGE_BYTES:,}")
         return image
     if isinstance(image, str | os.PathLike):
-        return read_whole(os.fspath(image), MAX_PICTURE_BYTES)
+        return read_whole(os.fspath(image), MAX_IMAGE_BYTES)
     if isinstance(image, np.ndarray):
         image = PIL.Image.fromarray(image)
     file = io.BytesIO()

@@ -1,13 +1,13 @@
-"""Encoded pictures to model pixels: the one way for training, prediction and the app.
+"""Encoded images to model pixels: the one way for training, prediction and the app.
 
     pixels = decode_image(path.read_bytes(), size=224)       # float32[224, 224, 3] in [-1, 1]
 
 JPEG, PNG, GIF, BMP and WebP. Grey becomes RGB, CMYK is converted, 16 bits become 8, what moves
-gives its first frame, and transparency is dropped: the colours below it show. The picture is
+gives its first frame, and transparency is dropped: the colours below it show. The image is
 squashed to a square, bilinear and antialiased, as in PaliGemma's pre-training. JPEG's accurate
 integer DCT gives the pixels that Pillow gives; TensorFlow's default differs by up to 23 levels.
 
-In training, evaluation and prediction a picture lies as it is stored, whatever its EXIF orientation
+In training, evaluation and prediction an image lies as it is stored, whatever its EXIF orientation
 says, as in the reference. `apply_exif` is for where people see it upright, as in the web app.
 """
 
@@ -29,19 +29,19 @@ _LEFT_RIGHT, _UP_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
 def decode_image(
     encoded: bytes, size: int, *, dtype: str = "float32", apply_exif: bool = False
 ) -> np.ndarray:
-    """Decodes and resizes one picture.
+    """Decodes and resizes one image.
 
     Args:
-      encoded: the bytes of a picture file. TensorFlow refuses pictures of 2**29 pixels and more.
+      encoded: the bytes of an image file. TensorFlow refuses images of 2**29 pixels and more.
       size: S, the side of the result in pixels.
       dtype: "float32" for [-1, 1], or "uint8" for 0..255, cut off to whole levels.
-      apply_exif: turn the picture as its EXIF orientation says; the reference does not.
+      apply_exif: turn the image as its EXIF orientation says; the reference does not.
 
     Returns:
       float32[S, S, 3] or uint8[S, S, 3].
 
     Raises:
-      ValueError: the bytes are no picture, or a damaged one.
+      ValueError: the bytes are no image, or a damaged one.
     """
     leave_gpu_memory()
     orientation = exif_orientation(encoded) if apply_exif else 1
@@ -49,7 +49,7 @@ def decode_image(
         return _decode(size, dtype)(as_jpeg_or_png(encoded), orientation).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
-            f"not a whole JPEG, PNG, GIF, BMP or WebP picture: {len(encoded)} bytes that begin "
+            f"not a whole JPEG, PNG, GIF, BMP or WebP image: {len(encoded)} bytes that begin "
             f"with {encoded[:8]!r}. Replace the file, convert it to PNG, or remove it"
         ) from error
 
@@ -61,7 +61,7 @@ def to_pixels(
     dtype: str,
     orientation: tf.Tensor | None = None,
     box: tf.Tensor | None = None,
-    mirrored: tf.Tensor | None = None,
+    flipped: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """`decode_image` as TensorFlow operations.
 
@@ -71,7 +71,7 @@ def to_pixels(
       dtype: "float32" or "uint8".
       orientation: int32[], from `exif_orientation`; None for as it is stored.
       box: float32[4], the part to keep: top, left, height, width as fractions; None for all.
-      mirrored: bool[], whether to exchange left and right.
+      flipped: bool[], whether to exchange left and right.
 
     Returns:
       float32[S, S, 3] or uint8[S, S, 3].
@@ -85,8 +85,8 @@ def to_pixels(
         pixels = _turn(pixels, orientation)
     if box is not None:
         pixels = _crop(pixels, box)
-    if mirrored is not None:
-        pixels = pixels[:, :: tf.where(mirrored, -1, 1)]
+    if flipped is not None:
+        pixels = pixels[:, :: tf.where(flipped, -1, 1)]
     pixels = tf.ensure_shape(pixels, [None, None, 3])
     pixels = tf.cond(
         tf.reduce_all(tf.shape(pixels)[:2] == size),

@@ -20,8 +20,9 @@ import google_crc32c
 import numpy as np
 import tensorflow as tf
 
-from paligemma_lib.data.files import in_parallel, is_remote, join, open_file, read_whole, stat
-from paligemma_lib.runtime.retries import patiently
+from paligemma_lib.data.files import in_parallel, join, open_file, read_whole, stat
+from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.runtime.retries import retry
 
 HEAD, FOOT = 12, 4  # bytes: length and its CRC; the data's CRC
 
@@ -52,7 +53,7 @@ def offsets_of(paths: Sequence[str]) -> tuple[list[np.ndarray], list[str]]:
 
 def _scan(path_and_size: tuple[str, int]) -> tuple[np.ndarray, str]:
     """Walks through a file from head to head."""
-    return patiently(lambda: _heads(*path_and_size), path_and_size[0])
+    return retry(lambda: _heads(*path_and_size), path_and_size[0])
 
 
 def _heads(path: str, size: int) -> tuple[np.ndarray, str]:

@@ -1,10 +1,10 @@
 """Which record is example k of step s: a pure function, the same on every machine and version.
 
-    slots = 8 * step + np.arange(8)       # this process's slots of a step, of 32 in all
-    examples = example_numbers(slots, batch_size=32, process_index=0, process_count=4)
+    indices = 8 * step + np.arange(8)       # this process's rows of a step, of 32 in all
+    examples = example_numbers(indices, batch_size=32, process_index=0, process_count=4)
     records = record_numbers(examples, records=len(source), seed=0)
 
-Examples are numbered through all steps and epochs: slot k of step s is example i = s * B + k, in
+Examples are numbered through all steps and epochs: row k of step s is example i = s * B + k, in
 epoch i // N, and each epoch visits all N records in an order of its own. Nothing is shuffled in
 memory: a keyed permutation gives each example its record by arithmetic alone, so that step
 10,000,000 of a data set of any size costs what step 0 costs, and a checkpoint needs only the step.
@@ -25,16 +25,16 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, SplitMix64's st
 _ROUND_KEYS = np.arange(16, dtype=np.uint64) * _GOLDEN
 
 # Streams of randomness; each use of the seed gets its own.
-_RECORDS, _CAPTIONS, _CROPS, _SUBSTITUTES, _MIRRORS = range(5)
+_RECORDS, _CAPTIONS, _CROPS, _SUBSTITUTES, _FLIPS = range(5)
 
 
 def example_numbers(
-    slots: np.ndarray, *, batch_size: int, process_index: int = 0, process_count: int = 1
+    indices: np.ndarray, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> np.ndarray:
-    """The examples in a process's slots: its share of each global batch, one step after another.
+    """The examples in a process's rows: its share of each global batch, one step after another.
 
     Args:
-      slots: int64[n], counted through all steps: slot k of step s is s * B / P + k.
+      indices: int64[n], of rows counted through all steps: row k of step s is s * B / P + k.
       batch_size: B, global; a multiple of P.
       process_index: which process this is, from 0.
       process_count: P.
@@ -43,7 +43,7 @@ def example_numbers(
       int64[n].
     """
     share = batch_size // process_count
-    step, k = np.divmod(np.asarray(slots, np.int64), share)
+    step, k = np.divmod(np.asarray(indices, np.int64), share)
     return step * batch_size + process_index * share + k
 
 
@@ -98,9 +98,9 @@ def crop_boxes(examples: np.ndarray, *, min_area: float, seed: int) -> np.ndarra
     return np.stack([y * (1 - height), x * (1 - width), height, width], axis=1).astype(np.float32)
 
 
-def mirrored(examples: np.ndarray, *, seed: int) -> np.ndarray:
+def flipped(examples: np.ndarray, *, seed: int) -> np.ndarray:
     """Whether an example's image has left and right exchanged, as half of them have: bool[n]."""
-    return _key(seed, _MIRRORS, np.asarray(examples)) >> np.uint64(63) == 1
+    return _key(seed, _FLIPS, np.asarray(examples)) >> np.uint64(63) == 1
 
 
 def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:

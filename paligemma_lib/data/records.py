@@ -3,7 +3,7 @@
     records = open_records(["data-train.tfrecord-00000-of-00002", ...])
     len(records), records.read([17, 3]), records.where(17)
 
-Checksums are verified: a record whose bits have changed raises `DamagedRecord`. A file that is cut
+Checksums are verified: a record whose bits have changed raises `CorruptRecord`. A file that is cut
 off is only opened where it is known how many records it should hold; those that it has lost are
 damaged.
 """
@@ -15,12 +15,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from paligemma_lib.data.files import in_parallel, is_remote, read_parts, stat
+from paligemma_lib.data.files import in_parallel, read_parts, stat
 from paligemma_lib.data.offsets import FOOT, HEAD, masked_crc, offsets_of
+from paligemma_lib.runtime.atomic import is_remote
 from paligemma_lib.runtime.retries import watched
 
 
-class DamagedRecord(ValueError):
+class CorruptRecord(ValueError):
     """A record is not as it was written; the message says which, in which file."""
 
 
@@ -40,7 +41,7 @@ class Records:
         return int(self.counts.sum())
 
     def read(self, numbers: Iterable[int]) -> list[bytes]:
-        """The records with these numbers. Raises DamagedRecord where one is damaged."""
+        """The records with these numbers. Raises CorruptRecord where one is damaged."""
         return in_parallel(self._read, map(self._place, numbers), remote=is_remote(self.paths[0]))
 
     def where(self, number: int) -> str:
@@ -80,7 +81,7 @@ class TFRecords(Records):
     def _read(self, place: tuple[int, int]) -> bytes:
         file, number = place
         if number >= (found := len(self._offsets[file]) - 1):
-            raise DamagedRecord(
+            raise CorruptRecord(
                 self._problems[file]
                 or f"{self.paths[file]} is cut off: it holds {found} of {self.counts[file]} "
                 "records. Copy or build the file again"
@@ -91,7 +92,7 @@ class TFRecords(Records):
             data, checksum = read_parts(self.paths[file], start + HEAD, length, FOOT)
             if masked_crc(data) == checksum:
                 return data
-        raise DamagedRecord(
+        raise CorruptRecord(
             f"{self._where(place)} (at byte {start}) is damaged: its checksum does not match. "
             "Copy or build the file again"
         )
@@ -128,7 +129,7 @@ class ArrayRecords(Records):
             with watched(self.paths[file]):
                 return self._readers[file].read([number])[0]
         except RuntimeError as error:
-            raise DamagedRecord(f"{self._where(place)} is damaged: {error}") from error
+            raise CorruptRecord(f"{self._where(place)} is damaged: {error}") from error
 
 
 def open_records(paths: Sequence[str], counts: Sequence[int] | None = None) -> Records:

@@ -1,10 +1,10 @@
 """A source that does without its damaged records.
 
-    source = replace_damaged(from_tfds("flickr8k_tfds", split="train"))
+    source = replace_corrupt(from_tfds("flickr8k_tfds", split="train"))
     len(source), source.read([17, 3]), source.damaged
 
 Another, whole record stands in for a damaged one, always the same, so all numbers stay, and with
-them the order of training. Damaged is what `DamagedRecord` says: of a TFDS data set also what is
+them the order of training. Damaged is what `CorruptRecord` says: of a TFDS data set also what is
 lost of a file that is cut off. A file that is missing is an error still.
 """
 
@@ -15,7 +15,7 @@ import logging
 from collections.abc import Sequence
 from math import gcd
 
-from paligemma_lib.data.records import DamagedRecord
+from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.sources import Record, Source
 
 _MAX_IN_A_ROW = 100
@@ -23,14 +23,14 @@ _MAX_IN_A_ROW = 100
 _log = logging.getLogger(__name__)
 
 
-def replace_damaged(source: Source) -> Replacing:
+def replace_corrupt(source: Source) -> Replacing:
     """The same records, but for those that are damaged; a warning tells of each that is met."""
     return Replacing(source.despite_damage())
 
 
 @dataclasses.dataclass(frozen=True)
 class Replacing(Source):
-    """As `replace_damaged` returns it.
+    """As `replace_corrupt` returns it.
 
     Attributes:
       source: what is read.
@@ -49,7 +49,7 @@ class Replacing(Source):
     def read(self, numbers: Sequence[int]) -> list[Record]:
         try:
             return self.source.read(numbers)
-        except DamagedRecord:
+        except CorruptRecord:
             return [self._read(number) for number in numbers]
 
     def _read(self, number: int) -> Record:
@@ -58,7 +58,7 @@ class Replacing(Source):
             try:
                 (record,) = self.source.read([candidate])
                 return record
-            except DamagedRecord as error:
+            except CorruptRecord as error:
                 if candidate not in self.damaged:
                     if str(error) not in self.damaged.values():  # once for all that a file has lost
                         _log.warning("%s; other records stand in", error)

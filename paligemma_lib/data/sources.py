@@ -1,4 +1,4 @@
-"""Where pictures and captions come from: records by number, all of one form.
+"""Where images and captions come from: records by number, all of one form.
 
     source = from_tfds("flickr8k_tfds", split="train[:1200]")
     source = from_tfds("coco_captions", split="train", captions="captions/text",
@@ -7,7 +7,7 @@
     len(source), source.read([17, 3])
 
 Making a source reads nothing; the first look at its length or records does. Equal arguments make
-equal sources. Pictures stay encoded. What cannot be read raises an error that says which record,
+equal sources. Images stay encoded. What cannot be read raises an error that says which record,
 in which file. `tables.py` has the sources that are no record files.
 """
 
@@ -27,12 +27,12 @@ from paligemma_lib.data.records import Records, open_records
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One picture with what is said of it.
+    """One image with what is said of it.
 
     Attributes:
-      image: the bytes of a picture file.
-      captions: suffixes; none for a picture that is only to be captioned.
-      image_id: what the data set calls the picture.
+      image: the bytes of an image file.
+      captions: suffixes; none for an image that is only to be captioned.
+      image_id: what the data set calls the image.
       prefix: the prompt, where the data set gives one.
     """
 
@@ -63,7 +63,7 @@ class Source:
     def despite_damage(self) -> Source:
         """The same, usable also where files are cut off, if it is known what they should hold.
 
-        Records that are lost raise `DamagedRecord` when they are read.
+        Records that are lost raise `CorruptRecord` when they are read.
         """
         return self
 

@@ -1,9 +1,9 @@
-"""Sources whose captions stand in a table and whose pictures are files beside it.
+"""Sources whose captions stand in a table and whose images are files beside it.
 
     source = from_jsonl("gs://longcap100/data_train90.jsonl")     # image, prefix, suffix
     source = from_folder("flickr8k")                              # captions.txt and Images/
 
-See `sources.py`. Names of pictures come from the table, so they may not lead out of their folder.
+See `sources.py`. Names of images come from the table, so they may not lead out of their folder.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from paligemma_lib.data.files import in_parallel, is_remote, join, read_whole
+from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, join, read_whole
 from paligemma_lib.data.sources import Record, Source
+from paligemma_lib.runtime.atomic import is_remote
 
-_MAX_PICTURE_BYTES = 64 << 20
 _MAX_TABLE_BYTES = 4 << 30
 
 
@@ -29,7 +29,7 @@ def from_jsonl(path: str | os.PathLike[str], *, images: str | None = None) -> So
     """A JSON-lines file; each line has `image` and `suffix`, and may have `prefix`.
 
     `image` is a file below the folder of images. `suffix` is one caption, or a list of them; a line
-    without it is a picture to be captioned.
+    without it is an image to be captioned.
 
     Args:
       path: local or remote.
@@ -91,8 +91,8 @@ class _JsonlSource(Source):
         captions = suffix if isinstance(suffix, list) else [suffix]
         if not all(isinstance(text, str) for text in [prefix, *captions]):
             raise ValueError(f"{where}: prefix and suffix have to be text")
-        picture = _read_picture(self.images, image, where)
-        return Record(picture, tuple(captions), image, line.get("prefix"))
+        encoded = _read_image(self.images, image, where)
+        return Record(encoded, tuple(captions), image, line.get("prefix"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,7 @@ class _FolderSource(Source):
                 if len(row) != 2 or not all(row):
                     raise ValueError(f"{str(row)[:200]} is not one image and one caption")
                 if row[0] not in present:
-                    raise ValueError(f"there is no picture {row[0]!r} in {self.images}")
+                    raise ValueError(f"there is no image {row[0]!r} in {self.images}")
                 captions.setdefault(row[0], []).append(row[1])
                 first.setdefault(row[0], line)
         except (ValueError, csv.Error) as error:
@@ -139,16 +139,16 @@ class _FolderSource(Source):
 
     def _read(self, number: int) -> Record:
         name, captions, _ = self._rows[number]
-        return Record(_read_picture(self.images, name, self.where(number)), captions, name)
+        return Record(_read_image(self.images, name, self.where(number)), captions, name)
 
 
-def _read_picture(folder: str, name: str, where: str) -> bytes:
+def _read_image(folder: str, name: str, where: str) -> bytes:
     parts = name.replace("\\", "/").split("/")
     if ".." in parts or not parts[0] or ":" in parts[0] or "\0" in name:
         raise ValueError(f"{where}: the image {name!r} would lie outside {folder}: not read")
     try:
-        return read_whole(join(folder, name), _MAX_PICTURE_BYTES)
+        return read_whole(join(folder, name), MAX_IMAGE_BYTES)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{where}: there is no picture {name} in {folder}") from error
+        raise FileNotFoundError(f"{where}: there is no image {name} in {folder}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error

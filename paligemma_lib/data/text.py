@@ -5,7 +5,7 @@
     row["text"], row["segment"], row["position"], row["loss_weight"]     # each [T]
 
 Packing puts all suffixes of an image behind one prefix. With the prefix `p q` and the suffixes
-`a b` and `c`, EOS written `.`, six tokens and EOS twice fill eight of T = 10 slots:
+`a b` and `c`, EOS written `.`, six tokens and EOS twice fill eight of T = 10 positions:
 
     text         p  q   a   b   .   c   .   _  _  _
     segment      0  0   1   1   1   2   2  -1 -1 -1
@@ -37,28 +37,28 @@ def pack(
     Args:
       prefix: token ids, BOS to newline.
       suffixes: token ids of each suffix, ending in EOS. None at all gives the prompt alone.
-      text_len: T, the slots there are.
+      text_len: T, how many tokens an example holds.
       truncate: cut the longest suffixes where they do not all fit; each keeps its EOS.
 
     Returns:
       `text`, `segment`, `position`: int32[T], `loss_weight`: float32[T].
 
     Raises:
-      ValueError: the text needs more than T slots and may not, or cannot, be truncated.
+      ValueError: the text needs more than T tokens and may not, or cannot, be truncated.
     """
     lengths = [len(suffix) for suffix in suffixes]
     needed = len(prefix) + sum(lengths)
     if needed > text_len:
         if not truncate:
             raise ValueError(
-                f"the text needs {needed} slots ({len(prefix)} of prefix, {sum(lengths)} of "
+                f"the text needs {needed} tokens ({len(prefix)} of prefix, {sum(lengths)} of "
                 f"{len(suffixes)} suffixes), text_len is {text_len}. Raise text_len, use "
                 'captions="sample" for one suffix per example, or allow truncate=True'
             )
         limit = _limit(lengths, text_len - len(prefix))
         if limit < 1:
             raise ValueError(
-                f"{len(prefix)} slots of prefix and one for each of {len(suffixes)} suffixes do "
+                f"{len(prefix)} tokens of prefix and one for each of {len(suffixes)} suffixes do "
                 f"not fit into text_len {text_len} even when truncated: raise text_len"
             )
         suffixes = [
@@ -68,13 +68,13 @@ def pack(
     parts = [prefix, *suffixes]
     counts = np.array([len(part) for part in parts])
     segment = np.repeat(np.arange(len(parts)), counts)
-    slot = np.arange(len(segment))
+    index = np.arange(len(segment))
     start = (np.cumsum(counts) - counts)[segment]
     supervised = segment > 0
     return {
         "text": _padded(np.concatenate(parts), text_len, 0, np.int32),
         "segment": _padded(segment, text_len, -1, np.int32),
-        "position": _padded(slot - start + supervised * counts[0], text_len, 0, np.int32),
+        "position": _padded(index - start + supervised * counts[0], text_len, 0, np.int32),
         "loss_weight": _padded(supervised / counts[segment], text_len, 0, np.float32),
     }
 
@@ -85,9 +85,9 @@ def _padded(values: np.ndarray, length: int, padding: int, dtype: type) -> np.nd
     return row
 
 
-def _limit(lengths: Sequence[int], room: int) -> int:
-    """The longest that a suffix may be for all to fit into `room` slots."""
+def _limit(lengths: Sequence[int], total: int) -> int:
+    """The longest that a suffix may be for all to fit into `total` tokens."""
     limit = max(lengths, default=0)
-    while limit > 0 and sum(min(length, limit) for length in lengths) > room:
+    while limit > 0 and sum(min(length, limit) for length in lengths) > total:
         limit -= 1
     return limit

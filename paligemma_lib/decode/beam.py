@@ -1,6 +1,6 @@
 """Beam search: the likeliest captions rather than the likeliest next token.
 
-    beams = Beams.empty(Beam(4), images, slots)
+    beams = Beams.empty(Beam(4), images, max_tokens)
     beams, parent = beams.advance(choice)
     beams.done(), beams.hypotheses()
 
@@ -82,17 +82,17 @@ class Beams:
     ended: Hypotheses
 
     @classmethod
-    def empty(cls, sampler: Beam, images: int, slots: int) -> Self:
-        """One live beam without tokens for each image, with room for `slots` tokens."""
+    def empty(cls, sampler: Beam, images: int, max_tokens: int) -> Self:
+        """One live beam without tokens for each image, with space for `max_tokens` tokens."""
 
-        def room(rows: int) -> tuple[jax.Array, jax.Array]:
-            tokens = jnp.full((images, rows, slots), PAD, jnp.int32)
+        def empty(rows: int) -> tuple[jax.Array, jax.Array]:
+            tokens = jnp.full((images, rows, max_tokens), PAD, jnp.int32)
             return tokens, jnp.zeros(tokens.shape)
 
         nbest = sampler.nbest or sampler.size
         total = jnp.full((images, sampler.size), -jnp.inf).at[:, 0].set(0)
         none = jnp.full((images, nbest), -jnp.inf)
-        return cls(sampler, *room(sampler.size), total, Hypotheses(*room(nbest), none))
+        return cls(sampler, *empty(sampler.size), total, Hypotheses(*empty(nbest), none))
 
     def advance(self, choice: Choice) -> tuple[Self, jax.Array]:
         """Lets every beam end, then go on; returns int32[B, K], which beam each one continues."""
@@ -115,8 +115,8 @@ class Beams:
 
     def done(self) -> jax.Array:
         """bool[B]: no live beam, however it goes on, can beat the last of the captions kept."""
-        slots = self.tokens.shape[2]  # with alpha >= 0, the longest caption has the best score
-        best = self.sampler.score(jnp.max(self.total, axis=1), slots)
+        max_tokens = self.tokens.shape[2]  # with alpha >= 0, the longest caption has the best score
+        best = self.sampler.score(jnp.max(self.total, axis=1), max_tokens)
         return best <= self.ended.score[:, -1]
 
     def hypotheses(self) -> Hypotheses:

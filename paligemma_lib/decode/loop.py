@@ -59,7 +59,7 @@ def prefill(
       prompt: int32[B, L], padded on the right; see `pad_prompts`. L is a shape: compiled for.
       length: int32[B], tokens of each prompt.
       sampler: `Greedy`, `Sample`, `BestOf` or `Beam`.
-      max_new_tokens: M, room for tokens, EOS included.
+      max_new_tokens: M, the most tokens, EOS included.
       min_new_tokens: how many tokens must come before EOS may.
       banned_tokens: ids that must never come. Log-probabilities are those without a ban.
       keys: key[B], needed by samplers that draw; see `image_keys`.

@@ -35,7 +35,7 @@ Sampler = Greedy | Sample | BestOf | Beam
 )
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Captions of B images in the making: R rows each, room for M tokens in each.
+    """Captions of B images in the making: R rows each, at most M tokens in each.
 
     Attributes:
       prompt: keys and values of images and prompts, which the rows of an image share.
@@ -43,7 +43,7 @@ class State:
       banned: bool[V], tokens that never come; None: all may.
       min_new_tokens: int32[], EOS does not come before this many others.
       written: the tokens, their log-probabilities, and what the search remembers.
-      cache: keys and values of new tokens, dtype[depth, B * R, slots, K, H] each.
+      cache: keys and values of new tokens, dtype[depth, B * R, M - 1, K, H] each.
       step: int32[], number of tokens written.
       sharding: over which devices axis 0 of what has B is split; None: the images' one device.
     """

@@ -1,7 +1,7 @@
 """The model's side of decoding: read image and prompt once, then one token for each row at a time.
 
     prompt, hidden = read_prompt(config, params, image, text, length, "bfloat16")
-    cache = empty_cache(prompt, rows=4 * len(image), slots=20)
+    cache = empty_cache(prompt, rows=4 * len(image), capacity=20)
     hidden, cache = read_token(config, params, prompt, cache, token, step=1)
 
 Keys and values of image and prompt are stored once per image; R successive rows (beams or samples
@@ -29,7 +29,7 @@ class Prompt:
 
     Attributes:
       cache: keys and values, dtype[depth, B, P + L, K, H] each.
-      length: int32[B], tokens of image and prompt together; slots from there on are padding.
+      length: int32[B], tokens of image and prompt together; positions from there on are padding.
     """
 
     cache: KeyValue
@@ -82,14 +82,14 @@ def read_prompt(
     """
     image_tokens = siglip.encode(config, params["img"], image).astype(config.residual_dtype)
     x = jnp.concatenate([image_tokens, vocabulary.embed(config, params["llm"], text)], axis=1)
-    slots = jnp.arange(x.shape[1], dtype=jnp.int32)
+    index = jnp.arange(x.shape[1], dtype=jnp.int32)
     length = text_length + config.vision.num_tokens
     x, cache = gemma.apply_layers(
         config,
         params["llm"],
         x,
-        jnp.broadcast_to(slots, x.shape[:2]),
-        (slots < length[:, None])[:, None],
+        jnp.broadcast_to(index, x.shape[:2]),
+        (index < length[:, None])[:, None],
         keep_cache=True,
     )
     assert cache is not None
@@ -98,10 +98,10 @@ def read_prompt(
     return Prompt(cache, length), gemma.final_norm(config, params["llm"], last)
 
 
-def empty_cache(prompt: Prompt, rows: int, slots: int) -> KeyValue:
-    """Returns zeros [depth, rows, slots, K, H] for keys and values of new tokens."""
+def empty_cache(prompt: Prompt, rows: int, capacity: int) -> KeyValue:
+    """Returns zeros [depth, rows, capacity, K, H] for keys and values of new tokens."""
     depth, _, _, heads, width = prompt.cache[0].shape
-    zeros = jnp.zeros((depth, rows, slots, heads, width), prompt.cache[0].dtype)
+    zeros = jnp.zeros((depth, rows, capacity, heads, width), prompt.cache[0].dtype)
     return zeros, zeros
 
 
@@ -119,13 +119,14 @@ def read_token(
       config: the model.
       params: its parameters, see `model.init`.
       prompt: of B images.
-      cache: keys and values of new tokens, [depth, R * B, slots, K, H]; `step` slots are taken.
+      cache: keys and values of new tokens, [depth, R * B, capacity, K, H], `step` of which are
+        taken.
       token: int32[R * B].
       step: int32[], how many new tokens each row has read before this one.
 
     Returns:
       dtype[R * B, D], from which the next token's logits are taken, and the cache with one more
-      slot taken.
+      entry taken.
     """
     per_image = len(token) // len(prompt.length)
     seen = jnp.arange(prompt.cache[0].shape[2]) < prompt.length[:, None]

@@ -1,6 +1,6 @@
 """Captions in the making whose rows never change places: greedy and random decoding.
 
-    samples = Samples.empty(BestOf(3), images, slots)
+    samples = Samples.empty(BestOf(3), images, max_tokens)
     samples, _ = samples.advance(choice)                        # one more token in every row
     samples.done(), samples.hypotheses()
 
@@ -75,9 +75,9 @@ class Samples:
     ended: jax.Array
 
     @classmethod
-    def empty(cls, sampler: Greedy | Sample | BestOf, images: int, slots: int) -> Self:
-        """Nothing written yet, with room for `slots` tokens."""
-        tokens = jnp.full((images, sampler.rows, slots), PAD, jnp.int32)
+    def empty(cls, sampler: Greedy | Sample | BestOf, images: int, max_tokens: int) -> Self:
+        """Nothing written yet, with space for `max_tokens` tokens."""
+        tokens = jnp.full((images, sampler.rows, max_tokens), PAD, jnp.int32)
         ended = jnp.zeros(tokens.shape[:2], bool)
         return cls(sampler, tokens, jnp.zeros(tokens.shape), ended)
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from paligemma_lib.runtime.atomic import whole_file
+from paligemma_lib.runtime.atomic import atomic_write
 from paligemma_lib.runtime.disk_space import no_space
 
 CACHE = Path("~/.cache/paligemma_lib")
@@ -56,7 +56,7 @@ def fetch(
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             _download(name, f"{_GCS}/{bucket}/{urllib.parse.quote(object_name)}", file)
             file.flush()
             if wrong := problem(Path(file.name)):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from paligemma_lib.hub.kaggle import kaggle_refusals
+from paligemma_lib.runtime.sizes import gib
 
-_GIB = 2**30
 _SECRETS = ("kaggle.json", "access_token")
 
 
@@ -75,10 +75,10 @@ def access(handle: str) -> str:
     place = next(path for path in (cache, *cache.parents) if path.exists())
     if (free := shutil.disk_usage(place).free) < size:
         raise OSError(
-            f"{handle} takes {size / _GIB:.1f} GiB, and {free / _GIB:.1f} GiB are free in {cache}: "
+            f"{handle} takes {gib(size)}, and {gib(free)} are free in {cache}: "
             "make room, or set KAGGLEHUB_CACHE to another folder"
         )
-    return f"licence accepted, {size / _GIB:.1f} GiB to download{_remarks()}"
+    return f"licence accepted, {gib(size)} to download{_remarks()}"
 
 
 def _about(model: Any, kind: type) -> Any:

@@ -2,7 +2,7 @@
 
     scores = score(references, captions)      # {image_id: [caption, ...]}, {image_id: caption}
     print(scores.corpus["CIDEr"], scores.intervals()["CIDEr"], *scores.warnings, sep="\\n")
-    print(permuted(references, captions, seed=0).corpus["CIDEr"])  # does it look at the pictures?
+    print(permuted(references, captions, seed=0).corpus["CIDEr"])  # does it look at the images?
 
 Needs NumPy alone. METEOR and SPICE come from Java programs, where they are installed.
 """

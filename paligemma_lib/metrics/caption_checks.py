@@ -1,7 +1,7 @@
-"""Whether captions and references are what can be scored, and of the same pictures.
+"""Whether captions and references are what can be scored, and of the same images.
 
 check_captions({"a.jpg": ["A dog runs."]}, {"a.jpg": "a dog runs"})
-check_same_pictures(first.image_ids, second.image_ids, "the first scores", "the second")
+check_same_images(first.image_ids, second.image_ids, "the first scores", "the second")
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _SHOWN = 5  # image ids in a message
 def check_captions(
     references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]
 ) -> None:
-    """Checks that there are captions and references, of the same pictures, and that they are text.
+    """Checks that there are captions and references, of the same images, and that they are text.
 
     Raises:
-      ValueError: they are not, with the first few pictures.
+      ValueError: they are not, with the first few images.
     """
     for what, mapping in (("references", references), ("captions", captions)):
         if not isinstance(mapping, Mapping):
@@ -29,23 +29,23 @@ def check_captions(
             raise ValueError(f"image ids of {what} are neither str nor int: {_first(strange)}")
     if not references:
         raise ValueError("there are no references, so nothing to score: is the split empty?")
-    check_same_pictures(references, captions, "the references", "the captions")
+    check_same_images(references, captions, "the references", "the captions")
     bad = [i for i, caption in captions.items() if not isinstance(caption, str)]
     if bad:
         raise ValueError(
             f"captions that are no str: {_first(bad)}, where the first is "
-            f"{_kind(captions[bad[0]])}; give one caption for each picture"
+            f"{_kind(captions[bad[0]])}; give one caption for each image"
         )
     bad = [i for i, group in references.items() if not _is_group_of_texts(group)]
     if bad:
         raise ValueError(
             f"references that are no sequence of str, or an empty one: {_first(bad)}, where the "
             f"first is {references[bad[0]]!r:.60}; give a list of captions even if it is of one, "
-            "and leave out pictures without any"
+            "and leave out images without any"
         )
 
 
-def check_same_pictures(
+def check_same_images(
     first: Mapping | Sequence, second: Mapping | Sequence, name: str, other: str
 ) -> None:
     """Raises ValueError, which tells the first few, unless both have the same image ids."""
@@ -57,10 +57,10 @@ def check_same_pictures(
         for ids, which, given in ((only_first, name, first), (only_second, other, second))
         if ids
     ]
-    cure = "score the same split, every picture of it once"
+    cure = "score the same split, every image of it once"
     if {str(i) for i in only_first} & {str(i) for i in only_second}:
         cure = "some ids are int on one side and str on the other: make them alike"
-    raise ValueError(f"{name} and {other} are of different pictures, {'; '.join(sides)}; {cure}")
+    raise ValueError(f"{name} and {other} are of different images, {'; '.join(sides)}; {cure}")
 
 
 def _is_group_of_texts(group: object) -> bool:

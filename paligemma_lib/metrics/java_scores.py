@@ -45,7 +45,7 @@ def meteor(
 def spice(
     references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]
 ) -> JavaScore:
-    """SPICE 1.0 (Anderson et al., 2016): the mean over pictures; takes 8 GB and minutes.
+    """SPICE 1.0 (Anderson et al., 2016): the mean over images; takes 8 GB and minutes.
 
     Raises:
       ValueError: as `scoring.score`.

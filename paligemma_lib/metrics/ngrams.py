@@ -73,21 +73,21 @@ def bleu(statistics: np.ndarray) -> np.ndarray:
 def cider(candidates: Sequence[Counts], references: Sequence[Sequence[Counts]]) -> np.ndarray:
     """CIDEr-D (Vedantam et al., 2015), times 10 as usual.
 
-    A run of words weighs the less the more pictures have it in their references, so the score of a
-    picture depends on all pictures; of a single picture it is 0.
+    A run of words weighs the less the more images have it in their references, so the score of a
+    image depends on all images; of a single image it is 0.
 
     Args:
-      candidates: one per picture.
-      references: at least one per picture.
+      candidates: one per image.
+      references: at least one per image.
 
     Returns:
-      float64[pictures], of which the corpus's score is the mean.
+      float64[images], of which the corpus's score is the mean.
     """
-    pictures: Counter[tuple[str, ...]] = Counter()  # in how many pictures' references a run is
+    images: Counter[tuple[str, ...]] = Counter()  # in how many images' references a run is
     for counts in references:
-        pictures.update(set().union(*counts))
+        images.update(set().union(*counts))
     log_total = math.log(len(references))
-    rarity = {run: log_total - math.log(number) for run, number in pictures.items()}
+    rarity = {run: log_total - math.log(number) for run, number in images.items()}
 
     def vector(counts: Counts) -> tuple[dict[tuple[str, ...], float], list[float], int]:
         weights = {run: times * rarity.get(run, log_total) for run, times in counts.items()}

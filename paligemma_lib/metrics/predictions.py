@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from paligemma_lib.metrics.caption_checks import ImageId
-from paligemma_lib.runtime.atomic import path_of, whole_file
+from paligemma_lib.runtime.atomic import atomic_write, path_of
 
 _MAX_BYTES = 256 << 20  # about two million captions
 _SHOWN = 5
@@ -76,7 +76,7 @@ def write_predictions(path: str | os.PathLike[str], captions: Mapping[ImageId, s
     for entry in entries:
         if fault := _fault(entry):
             raise ValueError(f"cannot write {path}: {fault}; expected str or int, and str")
-    with whole_file(path_of(path)) as file:
+    with atomic_write(path_of(path)) as file:
         lines = ",\n".join(json.dumps(entry) for entry in entries)
         file.write(f"[\n{lines}\n]\n".encode("ascii"))
 

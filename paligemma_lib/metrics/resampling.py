@@ -1,10 +1,10 @@
-"""How sure a score is: intervals by resampling pictures, and whether two captioners differ.
+"""How sure a score is: intervals by resampling images, and whether two captioners differ.
 
     bootstrap(statistics, value, resamples=1000, seed=0)      # the value of each resample
     randomized(statistics, others, value, resamples=10000, seed=0)
 
-A score of a corpus is a function `value` of the sum of per-picture statistics, so a resample of the
-pictures is a vector of weights, and a block of resamples is one matrix product.
+A score of a corpus is a function `value` of the sum of per-image statistics, so a resample of the
+images is a vector of weights, and a block of resamples is one matrix product.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _BLOCK = 4_000_000  # weights held at a time
 
 
 def bootstrap(statistics: np.ndarray, value: Value, *, resamples: int, seed: int) -> np.ndarray:
-    """The scores of corpora drawn from the pictures with replacement (Efron, 1979).
+    """The scores of corpora drawn from the images with replacement (Efron, 1979).
 
     Args:
-      statistics: float64[N, S], of N pictures; or float64[N, C, S], of C captioners, of which each
-        resample takes the same pictures.
-      value: scores from sums over pictures.
+      statistics: float64[N, S], of N images; or float64[N, C, S], of C captioners, of which each
+        resample takes the same images.
+      value: scores from sums over images.
       resamples: how many corpora.
       seed: the same seed draws the same corpora.
 
@@ -32,12 +32,12 @@ def bootstrap(statistics: np.ndarray, value: Value, *, resamples: int, seed: int
       float64[resamples, M], or float64[resamples, C, M].
     """
     rng = np.random.default_rng(seed)
-    pictures = len(statistics)
-    chances = np.full(pictures, 1 / pictures)
-    flat = statistics.reshape(pictures, -1)
+    images = len(statistics)
+    chances = np.full(images, 1 / images)
+    flat = statistics.reshape(images, -1)
     values = []
-    for size in _blocks(resamples, pictures):
-        weights = rng.multinomial(pictures, chances, size=size).astype(np.float64)
+    for size in _blocks(resamples, images):
+        weights = rng.multinomial(images, chances, size=size).astype(np.float64)
         values.append(value((weights @ flat).reshape(size, *statistics.shape[1:])))
     return np.concatenate(values)
 
@@ -45,7 +45,7 @@ def bootstrap(statistics: np.ndarray, value: Value, *, resamples: int, seed: int
 def randomized(statistics: np.ndarray, value: Value, *, resamples: int, seed: int) -> np.ndarray:
     """Differences of score if it made no difference which captioner a caption is of.
 
-    Each picture's two captions change places or not, by the toss of a coin: approximate
+    Each image's two captions change places or not, by the toss of a coin: approximate
     randomization (Noreen, 1989; Riezler and Maxwell, 2005).
 
     Args:
@@ -65,9 +65,9 @@ def randomized(statistics: np.ndarray, value: Value, *, resamples: int, seed: in
     return np.concatenate(values)
 
 
-def _blocks(resamples: int, pictures: int) -> Iterator[int]:
+def _blocks(resamples: int, images: int) -> Iterator[int]:
     if resamples < 1:
         raise ValueError(f"{resamples} resamples: at least one is needed, 1000 is usual")
-    size = max(1, _BLOCK // pictures)
+    size = max(1, _BLOCK // images)
     for start in range(0, resamples, size):
         yield min(size, resamples - start)

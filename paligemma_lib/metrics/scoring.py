@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from paligemma_lib.metrics.caption_checks import ImageId, check_captions, check_same_pictures
+from paligemma_lib.metrics.caption_checks import ImageId, check_captions, check_same_images
 from paligemma_lib.metrics.ngrams import bleu, bleu_statistics, cider, count
 from paligemma_lib.metrics.resampling import bootstrap, randomized
 from paligemma_lib.metrics.rouge import rouge_l
-from paligemma_lib.metrics.suspicions import find_suspicions
+from paligemma_lib.metrics.sanity_warnings import sanity_warnings
 from paligemma_lib.metrics.tokens import tokenize
 
 NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
@@ -53,11 +53,11 @@ class Scores:
     def intervals(
         self, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
     ) -> dict[str, Interval]:
-        """Percentile bootstrap intervals of the corpus scores, over pictures.
+        """Percentile bootstrap intervals of the corpus scores, over images.
 
         BLEU is computed anew from each resample's counts. CIDEr's word rarities stay those of all
-        references: they belong to the measure, and in a resample that holds pictures twice they
-        would be others. So the intervals say how the score varies with the pictures, the references
+        references: they belong to the measure, and in a resample that holds images twice they
+        would be others. So the intervals say how the score varies with the images, the references
         that define it being given.
 
         Args:
@@ -78,16 +78,16 @@ class Scores:
 def score(references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]) -> Scores:
     """BLEU-1 to BLEU-4, ROUGE-L and CIDEr as the COCO caption evaluation gives them.
 
-    BLEU of the corpus comes from the counts of all pictures together, with the closest reference
-    length; ROUGE-L and CIDEr-D are means over pictures. BLEU of a short caption is near 0 where it
+    BLEU of the corpus comes from the counts of all images together, with the closest reference
+    length; ROUGE-L and CIDEr-D are means over images. BLEU of a short caption is near 0 where it
     has no run of four words, even if it equals a reference.
 
     Args:
-      references: for each picture, the captions that people gave it.
-      captions: for the same pictures, one caption each.
+      references: for each image, the captions that people gave it.
+      captions: for the same images, one caption each.
 
     Raises:
-      ValueError: there are no pictures, the pictures differ, or a caption is no text.
+      ValueError: there are no images, the images differ, or a caption is no text.
     """
     check_captions(references, captions)
     image_ids = tuple(references)
@@ -110,7 +110,7 @@ def score(references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId
         image_ids,
         corpus={name: float(value) for name, value in zip(NAMES, corpus, strict=True)},
         per_image=dict(zip(NAMES, _values(statistics).T, strict=True)),
-        warnings=find_suspicions(image_ids, [captions[i] for i in image_ids], said, told),
+        warnings=sanity_warnings(image_ids, [captions[i] for i in image_ids], said, told),
         statistics=statistics,
     )
 
@@ -118,19 +118,19 @@ def score(references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId
 def permuted(
     references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str], seed: int
 ) -> Scores:
-    """The scores when every picture gets the caption of another one, drawn by `seed`.
+    """The scores when every image gets the caption of another one, drawn by `seed`.
 
-    A model that looks at its pictures loses most of its CIDEr by this.
+    A model that looks at its images loses most of its CIDEr by this.
 
     Raises:
-      ValueError: as `score`, or there is one picture only.
+      ValueError: as `score`, or there is one image only.
     """
     check_captions(references, captions)
     image_ids = list(references)
     if len(image_ids) == 1:
-        raise ValueError("one picture only: its caption cannot be given to another; score more")
+        raise ValueError("one image only: its caption cannot be given to another; score more")
     order = np.random.default_rng(seed).permutation(len(image_ids))
-    # Along one cycle through all pictures, so none keeps its own.
+    # Along one cycle through all images, so none keeps its own.
     moved = {
         image_ids[to]: captions[image_ids[of]]
         for to, of in zip(order, np.roll(order, 1), strict=True)
@@ -146,19 +146,19 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """By how much the first captioner is better than the second on the same pictures.
+    """By how much the first captioner is better than the second on the same images.
 
-    The interval is that of the paired bootstrap, both scored on the same resample of the pictures;
+    The interval is that of the paired bootstrap, both scored on the same resample of the images;
     the p-value is that of approximate randomization, two-sided, at least 1 / (resamples + 1).
 
     Args:
-      first, second: scores of the same pictures against the same references.
+      first, second: scores of the same images against the same references.
       confidence, resamples, seed: as in `Scores.intervals`.
 
     Raises:
-      ValueError: the pictures differ, or an argument is out of range.
+      ValueError: the images differ, or an argument is out of range.
     """
-    check_same_pictures(first.image_ids, second.image_ids, "the first scores", "the second")
+    check_same_images(first.image_ids, second.image_ids, "the first scores", "the second")
     place = {image_id: number for number, image_id in enumerate(second.image_ids)}
     other = second.statistics[[place[image_id] for image_id in first.image_ids]]
     statistics = np.stack([first.statistics, other], axis=1)

@@ -8,6 +8,8 @@ hidden = pg.model.hidden_states(config, params, image, text, segment, position)
 logits = pg.model.logits(config, params, hidden)
 """
 
+from paligemma_lib.batch import attention_mask, source_positions
+from paligemma_lib.deprecation import former_names
 from paligemma_lib.model import (
     attention,
     gemma,
@@ -20,11 +22,9 @@ from paligemma_lib.model import (
 )
 from paligemma_lib.model.paligemma import (
     abstract_params,
-    attention_mask,
     hidden_states,
     init,
     logits,
-    previous_slot,
 )
 
 __all__ = [
@@ -37,9 +37,11 @@ __all__ = [
     "logits",
     "overview",
     "paligemma",
-    "previous_slot",
     "siglip",
+    "source_positions",
     "stack",
     "variants",
     "vocabulary",
 ]
+
+__getattr__ = former_names(__name__, previous_slot="source_positions")

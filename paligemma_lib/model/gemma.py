@@ -150,7 +150,7 @@ def apply_layers(
 
     Args:
       config: the model.
-      params: as `init` returns, in any float types; stacked leaves may be given in pieces, see
+      params: as `init` returns, in any float types; stacked leaves may be given in parts, see
         `scan_layers`.
       x: dtype[B, T, D] embedded tokens.
       position: int32[B, T] for RoPE, counted over image and text together.

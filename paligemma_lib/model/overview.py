@@ -17,7 +17,7 @@ def parameter_table(params: Any, trainable: Any = None) -> str:
 
     Args:
       params: nested dict of arrays, or of what has their shape and dtype, such as
-        `jax.ShapeDtypeStruct`: a model can be looked at before it is loaded. A leaf in pieces
+        `jax.ShapeDtypeStruct`: a model can be looked at before it is loaded. A leaf in parts
         (see `scan_layers`) gets a row for each, named after the layers it holds.
       trainable: the same nested dict with a bool for every array; None: not told apart.
 
@@ -64,7 +64,7 @@ def _names(params: Any) -> list[str]:
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if isinstance(leaf, tuple):
-            borders = itertools.accumulate((piece.shape[0] for piece in leaf), initial=0)
+            borders = itertools.accumulate((part.shape[0] for part in leaf), initial=0)
             names += [f"{name}[{first}:{last}]" for first, last in itertools.pairwise(borders)]
         else:
             names.append(name)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from paligemma_lib.batch import attention_mask
 from paligemma_lib.model import gemma, siglip, vocabulary
 from paligemma_lib.model.variants import PaliGemmaConfig
 
@@ -29,45 +30,6 @@ def abstract_params(config: PaliGemmaConfig) -> dict[str, Any]:
     return jax.eval_shape(lambda: init(config, jax.random.key(0)))
 
 
-def attention_mask(segment: jax.Array, position: jax.Array, num_image_tokens: int) -> jax.Array:
-    """Returns who sees whom, bool[B, N, N], N = `num_image_tokens` + T: [b, i, j], i sees j.
-
-    All see image and prefix; a token of a suffix also sees its own suffix up to itself; nobody
-    sees padding. With one image token, a prefix of two and suffixes of two and one, then padding:
-
-        segment  [0 0 1 1 2 -1]       image  [1 1 1 0 0 0 0]
-        position [0 1 2 3 2  0]       prefix [1 1 1 0 0 0 0]
-                                             [1 1 1 0 0 0 0]
-                                    suffix 1 [1 1 1 1 0 0 0]
-                                             [1 1 1 1 1 0 0]
-                                    suffix 2 [1 1 1 0 0 1 0]
-                                     padding [1 1 1 0 0 0 0]
-
-    Args:
-      segment: int32[B, T], 0 prefix, 1..K suffixes, -1 padding.
-      position: int32[B, T], rising within each suffix.
-      num_image_tokens: P.
-    """
-    front = ((0, 0), (num_image_tokens, 0))
-    segment, position = jnp.pad(segment, front), jnp.pad(position, front)
-    same = segment[:, :, None] == segment[:, None, :]
-    past = position[:, None, :] <= position[:, :, None]
-    suffix = (segment > 0)[:, None, :]
-    return (segment == 0)[:, None, :] | (suffix & same & past)
-
-
-def previous_slot(segment: jax.Array) -> jax.Array:
-    """Returns int32[B, T]: the slot from which each slot's token is predicted.
-
-    The first token of every suffix is predicted from the last prefix slot, others from the slot
-    before; what is nobody's prediction (slot 0, padding) gets some valid slot.
-    """
-    slot = jnp.arange(segment.shape[1], dtype=jnp.int32)
-    starts = (segment > 0) & (segment != jnp.roll(segment, 1, axis=1))
-    last_prefix = jnp.sum(segment == 0, axis=1, keepdims=True, dtype=jnp.int32) - 1
-    return jnp.maximum(jnp.where(starts, last_prefix, slot - 1), 0)
-
-
 def hidden_states(
     config: PaliGemmaConfig,
     params: dict[str, Any],
@@ -75,20 +37,20 @@ def hidden_states(
     text: jax.Array,
     segment: jax.Array,
     position: jax.Array,
-    slots: jax.Array | None = None,
+    indices: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns what logits are taken from, at every text slot or at chosen ones.
+    """Returns what logits are taken from, at every text position or at chosen ones.
 
     Args:
       config: the model.
-      params: as `init` returns, in any float types; stacked leaves may be given in pieces, see
+      params: as `init` returns, in any float types; stacked leaves may be given in parts, see
         `scan_layers`.
       image: float32[B, S, S, 3] in [-1, 1] or uint8[B, S, S, 3].
       text: int32[B, T] tokens.
       segment: int32[B, T], 0 prefix, 1..K suffixes, -1 padding.
       position: int32[B, T]; every suffix starts again where the prefix ended.
-      slots: int32[B, M] text slots wanted, such as `previous_slot(segment)` or the last of a
-        prompt; None: all T.
+      indices: int32[B, M] text positions wanted, such as `source_positions(segment)` or the last
+        of a prompt; None: all T.
 
     Returns:
       dtype[B, M, D], normalized: pass it to `logits`.
@@ -101,8 +63,8 @@ def hidden_states(
         config, params["llm"], x, rope_position(position, num_image_tokens), mask
     )
     x = x[:, num_image_tokens:]
-    if slots is not None:
-        x = jnp.take_along_axis(x, slots[..., None], axis=1)
+    if indices is not None:
+        x = jnp.take_along_axis(x, indices[..., None], axis=1)
     return gemma.final_norm(config, params["llm"], x)
 
 

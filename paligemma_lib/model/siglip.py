@@ -1,4 +1,4 @@
-"""SigLIP's vision transformer: pictures to one token per patch, at the language model's width.
+"""SigLIP's vision transformer: images to one token per patch, at the language model's width.
 
     params = siglip.init(config, key)
     tokens = siglip.encode(config, params, image)    # dtype[B, P, D]

@@ -6,7 +6,7 @@
     x, _ = scan_layers(layer, x, {"kernel": kernel})              # float32[depth, D, D]
     x, _ = scan_layers(layer, x, {"kernel": (frozen, trained)})   # [lo, D, D], [depth - lo, D, D]
 
-A leaf may be given in pieces, as a tuple: layers 0..lo-1 in the first array, the others in the
+A leaf may be given in parts, as a tuple: layers 0..lo-1 in the first array, the others in the
 second. Each stretch of layers between two borders is a scan of its own. So, when only the top
 layers train, the lower scan depends on nothing that is differentiated and has no backward pass,
 while the leaves that stay whole are read in place.
@@ -72,8 +72,8 @@ def scan_layers(
       ValueError: leaves have different numbers of layers.
     """
     leaves, tree = jax.tree.flatten(params, is_leaf=lambda node: isinstance(node, tuple))
-    pieces = [leaf if isinstance(leaf, tuple) else (leaf,) for leaf in leaves]
-    ends = [list(itertools.accumulate(piece.shape[0] for piece in leaf)) for leaf in pieces]
+    parts = [leaf if isinstance(leaf, tuple) else (leaf,) for leaf in leaves]
+    ends = [list(itertools.accumulate(part.shape[0] for part in leaf)) for leaf in parts]
     depths = {leaf_ends[-1] for leaf_ends in ends}
     if len(depths) > 1:
         found = jax.tree.unflatten(tree, [leaf_ends[-1] for leaf_ends in ends])
@@ -81,8 +81,8 @@ def scan_layers(
 
     outputs = []
     for first, last in itertools.pairwise(sorted({0}.union(*ends))):
-        stretch = []  # for every leaf, the piece that holds these layers and its first layer
-        for leaf, leaf_ends in zip(pieces, ends, strict=True):
+        stretch = []  # for every leaf, the part that holds these layers and its first layer
+        for leaf, leaf_ends in zip(parts, ends, strict=True):
             k = bisect.bisect_right(leaf_ends, first)
             stretch.append((leaf[k], leaf_ends[k] - leaf[k].shape[0]))
 

@@ -157,7 +157,7 @@ def nano(image_size: int = 96) -> PaliGemmaConfig:
 
 
 def scratch(image_size: int = 96) -> PaliGemmaConfig:
-    """To train from nothing on some thousands of pictures: most of its layers see, few speak."""
+    """To train from nothing on some thousands of images: most of its layers see, few speak."""
     return PaliGemmaConfig(
         SiglipConfig(image_size, patch_size=12, width=128, depth=6, mlp_dim=512, num_heads=4),
         GemmaConfig(

@@ -11,7 +11,7 @@ in both directions: a link in one direction has that divided by twice the number
 
 import dataclasses
 
-_GIB = 2**30
+from paligemma_lib.runtime.sizes import GIB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ CHIPS = {
             name="v4",
             flops=275e12,
             hbm_bandwidth=1200e9,
-            usable=int(30.75 * _GIB),
+            usable=int(30.75 * GIB),
             axes=3,
             link_bandwidth=45e9,  # the book's
             ring=4,
@@ -63,7 +63,7 @@ CHIPS = {
             name="v5e",
             flops=197e12,
             hbm_bandwidth=819e9,
-            usable=int(15.75 * _GIB),
+            usable=int(15.75 * GIB),
             axes=2,
             link_bandwidth=400e9 / 8,
             ring=16,
@@ -74,7 +74,7 @@ CHIPS = {
             name="v5p",
             flops=459e12,
             hbm_bandwidth=2765e9,
-            usable=int(95.73 * _GIB),
+            usable=int(95.73 * GIB),
             axes=3,
             link_bandwidth=1200e9 / 12,
             ring=4,
@@ -85,7 +85,7 @@ CHIPS = {
             name="v6e",
             flops=918e12,
             hbm_bandwidth=1638e9,
-            usable=int(31.24 * _GIB),
+            usable=int(31.24 * GIB),
             axes=2,
             link_bandwidth=800e9 / 8,
             ring=16,
@@ -96,7 +96,7 @@ CHIPS = {
             name="tpu7x",
             flops=2307e12,
             hbm_bandwidth=7380e9,
-            usable=int(94.74 * _GIB),
+            usable=int(94.74 * GIB),
             axes=3,
             link_bandwidth=1200e9 / 12,
             ring=4,

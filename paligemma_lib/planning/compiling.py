@@ -35,6 +35,7 @@ from paligemma_lib.planning.program import (
 from paligemma_lib.planning.slices import Slices, check_libtpu, position
 from paligemma_lib.planning.traffic import hbm_bytes
 from paligemma_lib.planning.work import Job, Training
+from paligemma_lib.runtime.sizes import gib
 from paligemma_lib.sharding import make_mesh
 
 _ENVIRONMENT = {
@@ -210,10 +211,7 @@ def _refused(message: str, limit: int) -> dict[str, Any]:
 
 
 def _short(needed: int, limit: int) -> str:
-    return (
-        f"{needed / 2**30:.1f} GiB, {(needed - limit) / 2**30:.1f} more than the "
-        f"{limit / 2**30:.2f} GiB of a device"
-    )
+    return f"{gib(needed)}, {gib(needed - limit)} more than the {gib(limit, 2)} of a device"
 
 
 def _resident() -> int:

@@ -24,10 +24,12 @@ from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.planning.work import Decoding, Training
 from paligemma_lib.run.assembly import optimizer_of, train_step_of, trainable_of
 from paligemma_lib.sharding import Layout, batch_sharding, param_shardings
-from paligemma_lib.train.loss import SLOTS
+from paligemma_lib.train.loss import POSITIONS
 from paligemma_lib.train.state import abstract_state
 
-SUPERVISED = 0.5  # share of text slots that hold a target: Flickr8k's five captions fill 70 of 128
+SUPERVISED = (
+    0.5  # share of text positions that hold a target: Flickr8k's five captions fill 70 of 128
+)
 
 
 def trace_training(config: PaliGemmaConfig, work: Training, mesh: Mesh) -> Any:
@@ -82,24 +84,24 @@ def state_of(
 def abstract_batch(
     config: PaliGemmaConfig, work: Training, mesh: Mesh
 ) -> dict[str, ShapeDtypeStruct]:
-    """A batch of the contract, with pictures as bytes."""
-    place, slots = batch_sharding(mesh), (work.config.batch_size, work.config.text_len)
+    """A batch of the contract, with images as bytes."""
+    place, shape = batch_sharding(mesh), (work.config.batch_size, work.config.text_len)
     side = config.vision.image_size
     return {
-        "image": ShapeDtypeStruct((slots[0], side, side, 3), jnp.uint8, sharding=place),
+        "image": ShapeDtypeStruct((shape[0], side, side, 3), jnp.uint8, sharding=place),
         **{
-            name: ShapeDtypeStruct(slots, jnp.int32, sharding=place)
+            name: ShapeDtypeStruct(shape, jnp.int32, sharding=place)
             for name in ("text", "segment", "position")
         },
-        "loss_weight": ShapeDtypeStruct(slots, jnp.float32, sharding=place),
+        "loss_weight": ShapeDtypeStruct(shape, jnp.float32, sharding=place),
     }
 
 
 def loss_turns(work: Training, devices: int) -> int:
-    """Turns of the loss's inner loop when `SUPERVISED` of the slots have a target."""
+    """Turns of the loss's inner loop when `SUPERVISED` of the positions have a target."""
     run = work.config
-    slots = run.batch_size // (devices * run.microbatches) * run.text_len
-    return math.ceil(SUPERVISED * slots / min(SLOTS, slots))
+    positions = run.batch_size // (devices * run.microbatches) * run.text_len
+    return math.ceil(SUPERVISED * positions / min(POSITIONS, positions))
 
 
 def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple[Any, Any, Any]:

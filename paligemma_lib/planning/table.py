@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from paligemma_lib.planning.collectives import KINDS, Collective
 from paligemma_lib.planning.compiling import Compiled
 from paligemma_lib.planning.roofline import Roofline
+from paligemma_lib.runtime.sizes import GIB, gib
 
 NOTE = (
     "Predictions: nothing was run. Per device: memory and messages as XLA's compiler has them; "
@@ -17,7 +18,7 @@ _HEADER = (
     "", "GiB of arguments", "GiB at peak", "of", "GB gathered", "GB reduced", "GB other", "TFLOP",
     "compute ms", "memory ms", "network ms", "bound by", "MFU at best", "compiled in",
 )  # fmt: skip
-_GIB, _GB = 2**30, 1e9
+_GB = 1e9
 
 Plan = tuple[str, Compiled, Roofline | None]
 
@@ -60,13 +61,13 @@ def _members(each: Collective) -> str:
 
 
 def _row(name: str, compiled: Compiled, limits: Roofline | None) -> tuple[str, ...]:
-    limit = f"{compiled.limit / _GIB:.2f}" if compiled.limit else ""
-    used = f"{compiled.seconds:.0f} s, {compiled.compiler_bytes / _GIB:.1f} GiB"
+    limit = f"{compiled.limit / GIB:.2f}" if compiled.limit else ""
+    used = f"{compiled.seconds:.0f} s, {gib(compiled.compiler_bytes)}"
     if not compiled.seconds:
         used = "not compiled"
     if not compiled.fits:
         peak, arguments = (
-            f"{each / _GIB:.2f}" if each else "" for each in (compiled.peak, compiled.arguments)
+            f"{each / GIB:.2f}" if each else "" for each in (compiled.peak, compiled.arguments)
         )
         return name, arguments, peak, limit, "does not fit", *[""] * 8, used
     gathered, reduced = ("all-gather",), ("all-reduce", "reduce-scatter")
@@ -78,8 +79,8 @@ def _row(name: str, compiled: Compiled, limits: Roofline | None) -> tuple[str, .
         times += [limits.bound, f"{100 * limits.mfu:.0f} %"]
     return (
         name,
-        f"{compiled.arguments / _GIB:.2f}",
-        f"{compiled.peak / _GIB:.2f}",
+        f"{compiled.arguments / GIB:.2f}",
+        f"{compiled.peak / GIB:.2f}",
         limit,
         *(f"{sent(compiled, kinds) / _GB:.2f}" for kinds in (gathered, reduced, others)),
         f"{compiled.flops / 1e12:.2f}",

@@ -1,10 +1,10 @@
-"""What came out, for people: one HTML file with pictures, captions, scores and curves, or a sheet.
+"""What came out, for people: one HTML file with images, captions, scores and curves, or a sheet.
 
     from paligemma_lib.report import Example, Report, Score, write_report
 
     report = Report(
         "Attention layers on Flickr8k",
-        summary=["CIDEr rose from 12.1 to 87.4 on 1,000 pictures."],
+        summary=["CIDEr rose from 12.1 to 87.4 on 1,000 images."],
         scores=[Score("CIDEr", 87.4, low=83.9, high=90.8, before=12.1)],
         examples=[Example("1.jpg", "Images/1.jpg", "a dog runs", references=["A dog runs ."])],
     )
@@ -26,15 +26,15 @@ from paligemma_lib.report.content import (
 )
 from paligemma_lib.report.page import render, write_report
 from paligemma_lib.report.sheet import contact_sheet
-from paligemma_lib.report.thumbnails import Picture
+from paligemma_lib.report.thumbnails import ImageLike
 
 __all__ = [
     "Alternative",
     "Chart",
     "Example",
+    "ImageLike",
     "Line",
     "ParameterGroup",
-    "Picture",
     "Report",
     "Score",
     "contact_sheet",

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from paligemma_lib.report.thumbnails import Picture
+from paligemma_lib.report.thumbnails import ImageLike
 
 MAX_LINES = 3  # in one chart: as many as stay apart on a phone, in both colour schemes
 
@@ -24,8 +24,8 @@ class Score:
       value: the score, on the metric's own scale; NaN where it could not be computed.
       low, high: bounds of the confidence interval, both or neither.
       before: the same score of the other set of captions, see `Report.before_label`.
-      permuted: the same score when every caption is held against another picture's references:
-        what the captions earn without a look at the picture.
+      permuted: the same score when every caption is held against another image's references:
+        what the captions earn without a look at the image.
       note: a few words on what the score measures.
     """
 
@@ -61,20 +61,20 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture with its captions.
+    """An image with its captions.
 
     Attributes:
       image_id: its name, such as the file's.
-      image: see `paligemma_lib.report.thumbnails.Picture`; opened only if it is shown.
+      image: see `paligemma_lib.report.thumbnails.ImageLike`; opened only if it is shown.
       caption: the generated one.
       before: the one of the other set of captions, see `Report.before_label`.
       references: captions by people.
       alternatives: other captions that the decoder weighed, best first.
-      scores: name -> value for this picture.
+      scores: name -> value for this image.
     """
 
     image_id: str
-    image: Picture
+    image: ImageLike
     caption: str
     before: str | None = None
     references: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""The pictures of a report: which of them are shown, and the card of each.
+"""The images of a report: which of them are shown, and the card of each.
 
 groups = choose(report.examples, rank_by="CIDEr", most=48)    # best, worst, others
 gallery(report, most=48, side=384)
@@ -63,7 +63,7 @@ def gallery(report: Report, most: int, side: int) -> list[Element]:
     """The section's contents: how many are shown, then the cards, group by group."""
     groups = choose(report.examples, report.rank_by, most)
     shown = sum(len(group.examples) for group in groups)
-    count = f"{shown:,} of {len(report.examples):,} pictures are shown"
+    count = f"{shown:,} of {len(report.examples):,} images are shown"
     said = f"{count}, scaled down to at most {side} pixels on the longer side."
     parts = [element("p", {"class": "note"}, said)]
     for group in groups:
@@ -79,8 +79,8 @@ def gallery(report: Report, most: int, side: int) -> list[Element]:
 
 
 def card(example: Example, side: int, before_label: str) -> Element:
-    """A picture, what was generated, what people wrote, and what else the decoder weighed."""
-    parts = [_picture(example, side)]
+    """An image, what was generated, what people wrote, and what else the decoder weighed."""
+    parts = [_image(example, side)]
     parts.append(
         element("p", {"class": "generated", "dir": "auto"}, example.caption or "(nothing)")
     )
@@ -102,16 +102,16 @@ def card(example: Example, side: int, before_label: str) -> Element:
     return element("article", {"class": "card"}, *parts)
 
 
-def _picture(example: Example, side: int) -> Element:
+def _image(example: Example, side: int) -> Element:
     try:
         image = thumbnail(example.image, side)
     except (ValueError, FileNotFoundError) as error:
-        return element("p", {"class": "picture missing"}, f"No picture: {error}")
-    text = f"Picture {example.image_id}"
+        return element("p", {"class": "image missing"}, f"No image: {error}")
+    text = f"Image {example.image_id}"
     if example.references:
         text += f", of which a person wrote: {example.references[0]}"
     size = {"width": image.width, "height": image.height}
-    return element("img", {"class": "picture", "src": data_uri(image), "alt": text, **size})
+    return element("img", {"class": "image", "src": data_uri(image), "alt": text, **size})
 
 
 def _alternatives(alternatives: Sequence[Alternative]) -> Element:

@@ -2,7 +2,7 @@
 
     write_report("report.html", Report("Captions of Flickr8k", summary=["..."], examples=examples))
 
-A Content-Security-Policy forbids everything but pictures within the page and its one style sheet,
+A Content-Security-Policy forbids everything but images within the page and its one style sheet,
 told by its hash: no script, no connection, no form.
 """
 
@@ -21,19 +21,19 @@ from paligemma_lib.report.gallery import gallery
 from paligemma_lib.report.markup import element, to_html
 from paligemma_lib.report.scores import score_table
 from paligemma_lib.report.training import charts_section, parameter_section
-from paligemma_lib.runtime.atomic import path_of, whole_file
+from paligemma_lib.runtime.atomic import atomic_write, path_of
 
 
 def write_report(
-    path: str | os.PathLike[str], report: Report, *, pictures: int = 48, side: int = 384
+    path: str | os.PathLike[str], report: Report, *, images: int = 48, side: int = 384
 ) -> Path:
     """Writes the page and returns its path; what was there before stays until it is whole.
 
     Args:
       path: ends in .html.
       report: what it says.
-      pictures: how many are shown at most; each takes 20 to 50 kB at the default `side`.
-      side: pixels, to which the longer side of a picture is scaled down.
+      images: how many are shown at most; each takes 20 to 50 kB at the default `side`.
+      side: pixels, to which the longer side of an image is scaled down.
 
     Raises:
       FileNotFoundError: the folder of `path` does not exist.
@@ -42,20 +42,20 @@ def write_report(
     path = path_of(path).expanduser()
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"a report is an HTML file, got {path}: name it {path.stem}.html")
-    page = render(report, pictures=pictures, side=side).encode("utf-8")
-    with whole_file(path) as file:
+    page = render(report, images=images, side=side).encode("utf-8")
+    with atomic_write(path) as file:
         file.write(page)
     return path
 
 
-def render(report: Report, *, pictures: int = 48, side: int = 384) -> str:
+def render(report: Report, *, images: int = 48, side: int = 384) -> str:
     """The page as text; see `write_report`."""
-    if pictures < 0 or side < 1:
-        raise ValueError(f"pictures={pictures} and side={side}, expected at least 0 and 1")
+    if images < 0 or side < 1:
+        raise ValueError(f"images={images} and side={side}, expected at least 0 and 1")
     groups = report.parameters
     sections = [
         ("scores", "Scores", score_table(report) if report.scores else []),
-        ("pictures", "Pictures", gallery(report, pictures, side) if report.examples else []),
+        ("images", "Images", gallery(report, images, side) if report.examples else []),
         ("training", "Training", charts_section(report.charts) if report.charts else []),
         ("parameters", "Parameters", parameter_section(groups) if groups else []),
         ("configuration", "Configuration", _pairs(report.config)),

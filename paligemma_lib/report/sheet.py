@@ -1,4 +1,4 @@
-"""A picture of pictures with their captions, for people without a browser.
+"""An image of images with their captions, for people without a browser.
 
 sheet = contact_sheet([("Images/1.jpg", "a dog runs"), ("Images/2.jpg", "two girls play")])
 sheet.save("sheet.png")
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from paligemma_lib.report.thumbnails import Picture, thumbnail
+from paligemma_lib.report.thumbnails import ImageLike, thumbnail
 
-CELL = 256  # pixels, the side of the square in which a picture stands
+CELL = 256  # pixels, the side of the square in which an image stands
 GAP = 20
 FONT_SIZE = 15
 LINE = 20
@@ -23,24 +23,24 @@ MAX_CHARACTERS = 600  # more than six lines hold, so that a text without end cos
 PAPER, INK, QUIET = "#fbfaf7", "#211f1b", "#625d54"
 
 
-def contact_sheet(captioned: Sequence[tuple[Picture, str]], *, columns: int = 4) -> Image.Image:
-    """Pictures in rows, each with its caption below, wrapped and cut off after six lines.
+def contact_sheet(captioned: Sequence[tuple[ImageLike, str]], *, columns: int = 4) -> Image.Image:
+    """Images in rows, each with its caption below, wrapped and cut off after six lines.
 
     Pillow's built-in font is drawn with, so the same sheet comes out everywhere. It has the
     letters of English: accents are dropped, and what is left of other scripts are boxes.
 
     Args:
-      captioned: pictures and captions. A picture that cannot be read leaves a note in its place.
-      columns: pictures in a row.
+      captioned: images and captions. An image that cannot be read leaves a note in its place.
+      columns: images in a row.
 
     Returns:
       An image in RGB; at 4 columns it is 1,124 pixels wide.
 
     Raises:
-      ValueError: there are no pictures, or no columns.
+      ValueError: there are no images, or no columns.
     """
     if not captioned or columns < 1:
-        raise ValueError(f"{len(captioned)} pictures in {columns} columns: give at least one each")
+        raise ValueError(f"{len(captioned)} images in {columns} columns: give at least one each")
     columns = min(columns, len(captioned))
     rows = [captioned[k : k + columns] for k in range(0, len(captioned), columns)]
     texts = [[_wrapped(text) for _, text in row] for row in rows]
@@ -50,9 +50,9 @@ def contact_sheet(captioned: Sequence[tuple[Picture, str]], *, columns: int = 4)
     draw = ImageDraw.Draw(sheet)
     top = GAP
     for row, lines, height in zip(rows, texts, heights, strict=True):
-        for column, ((picture, _), text) in enumerate(zip(row, lines, strict=True)):
+        for column, ((image, _), text) in enumerate(zip(row, lines, strict=True)):
             left = GAP + column * (CELL + GAP)
-            _paste(sheet, draw, picture, left, top)
+            _paste(sheet, draw, image, left, top)
             below = (left, top + CELL + GAP // 2)
             draw.multiline_text(below, "\n".join(text), fill=INK, font=_font(), spacing=5)
         top += height + GAP
@@ -60,12 +60,12 @@ def contact_sheet(captioned: Sequence[tuple[Picture, str]], *, columns: int = 4)
 
 
 def _paste(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, image: ImageLike, left: int, top: int
 ) -> None:
     try:
-        small = thumbnail(picture, CELL)
+        small = thumbnail(image, CELL)
     except (ValueError, FileNotFoundError) as error:
-        note = "\n".join(_wrapped(f"No picture: {error}"))
+        note = "\n".join(_wrapped(f"No image: {error}"))
         draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=QUIET)
         draw.multiline_text((left + 8, top + 8), note, fill=QUIET, font=_font(), spacing=5)
         return

@@ -1,4 +1,4 @@
-"""Pictures from wherever they are to something small enough for a report.
+"""Images from wherever they are to something small enough for a report.
 
 small = thumbnail("Images/1.jpg", side=384)
 source = data_uri(small)          # "data:image/jpeg;base64,..."
@@ -14,43 +14,43 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-# A path, the bytes of a picture file, a Pillow image, uint8[H, W, 3] or uint8[H, W]; or a function
-# without arguments that gets one of these, called only if the picture is shown.
+# A path, the bytes of an image file, a Pillow image, uint8[H, W, 3] or uint8[H, W]; or a function
+# without arguments that gets one of these, called only if the image is shown.
 Stored = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
-Picture = Stored | Callable[[], Stored]
+ImageLike = Stored | Callable[[], Stored]
 
 _QUALITY = 82
 
 
-def thumbnail(picture: Picture, side: int) -> Image.Image:
+def thumbnail(image: ImageLike, side: int) -> Image.Image:
     """A copy in RGB, scaled down, if it is larger, until no side has more than `side` pixels.
 
     Pixels are as they are stored: an EXIF orientation is not applied, as it is not for the model.
 
     Raises:
-      ValueError: the picture cannot be read, is too large to be safe, or is an array of other type
+      ValueError: the image cannot be read, is too large to be safe, or is an array of other type
         or shape.
       FileNotFoundError: there is no such file.
     """
-    if callable(picture):
-        picture = picture()
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.shape[2:] not in ((), (3,)) or picture.size == 0:
+    if callable(image):
+        image = image()
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.size == 0:
             raise ValueError(
-                f"a picture is {picture.dtype}{list(picture.shape)}, expected uint8[H, W, 3] or "
+                f"an image is {image.dtype}{list(image.shape)}, expected uint8[H, W, 3] or "
                 "uint8[H, W]; of floats in [-1, 1], give ((x + 1) * 127.5).astype(np.uint8)"
             )
-        return _scaled(Image.fromarray(picture), side)
-    if isinstance(picture, Image.Image):
-        return _scaled(picture.copy(), side)
+        return _scaled(Image.fromarray(image), side)
+    if isinstance(image, Image.Image):
+        return _scaled(image.copy(), side)
     try:
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-            return _scaled(image, side)
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            return _scaled(opened, side)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no file {picture!s}") from error
+        raise FileNotFoundError(f"there is no file {image!s}") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        name = f"{len(picture)} bytes" if isinstance(picture, bytes) else str(picture)
-        raise ValueError(f"{name} could not be read as a picture: {error}") from error
+        name = f"{len(image)} bytes" if isinstance(image, bytes) else str(image)
+        raise ValueError(f"{name} could not be read as an image: {error}") from error
 
 
 def data_uri(image: Image.Image) -> str:

@@ -4,7 +4,7 @@
 
     config = pg.run.RunConfig(workdir="runs/mine", model=pg.run.ModelConfig(checkpoint="nano"))
     pg.run.finetune(config)                         # what `paligemma finetune` does
-    for finding in pg.run.examine(pg.run.Setup(config)): print(finding)
+    for finding in pg.run.run_checks(pg.run.Setup(config)): print(finding)
 
     config = pg.run.load("flickr8k", ["--config.batch_size=16"])
 

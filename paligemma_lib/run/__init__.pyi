@@ -9,8 +9,8 @@ from .config_files import from_config_dict as from_config_dict
 from .config_files import load as load
 from .findings import ChecksFailed as ChecksFailed
 from .findings import Finding as Finding
-from .findings import examine as examine
 from .findings import require as require
+from .findings import run_checks as run_checks
 from .job import finetune as finetune
 from .options import ConfigError as ConfigError
 from .setup import Setup as Setup

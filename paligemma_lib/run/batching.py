@@ -26,9 +26,9 @@ def train_batches_of(
         tokenizer,
         seed=config.seed,
         captions=config.captions,
-        undecodable=config.data.damaged,
+        on_corrupt_image=config.data.on_corrupt_image,
         min_crop_area=config.data.min_crop_area,
-        mirror=config.data.mirror,
+        horizontal_flip=config.data.horizontal_flip,
         start_step=start_step,
         **_common(config, image_size),
     )

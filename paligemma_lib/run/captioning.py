@@ -30,19 +30,19 @@ def caption_test_images(
     """
     config = prepared.config
     # Not as in training, where all weights would be gathered again for each token.
-    params = sharding.relaid(params, "tensor")
+    params = sharding.resharded(params, "tensor")
     results = Captioner(prepared.model, params, prepared.tokenizer).stream(
         prepared.data["test"],
         prompt=config.prompt,
         batch_size=config.decode_batch_size,
         max_new_tokens=config.max_new_tokens,
-        count=count or config.test_pictures or None,
+        count=count or config.test_images or None,
     )
     captioned: list[Captioned] = []
     for result in results:
         if isinstance(result, Captioned):
             captioned.append(result)
-        elif config.data.damaged == "raise":
+        elif config.data.on_corrupt_image == "raise":
             raise ValueError(f"{result.where}: {result.problem}")
         elif jax.process_index() == 0:
             _log.warning("left out: %s: %s", result.where, result.problem)

@@ -29,11 +29,11 @@ from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.runtime.disk_space import check_space, check_writable
+from paligemma_lib.runtime.sizes import gib
 from paligemma_lib.train.memory import bytes_needed, bytes_of, check_memory
 from paligemma_lib.train.state import TrainState, abstract_state
 
 _CHIPS = {"cuda": "/dev/nvidia[0-9]*", "tpu": "/dev/accel[0-9]*"}  # extras that use what is there
-_GIB = 2**30
 
 
 def machine(setup: Setup) -> str:
@@ -75,7 +75,7 @@ def batch(setup: Setup) -> str:
             f"batch_size={size} cannot be divided among {devices} devices and "
             f"{setup.config.microbatches} microbatches: take a multiple of {parts}"
         )
-    return f"{size} pictures a step, {size // parts} at a time on each device"
+    return f"{size} images a step, {size // parts} at a time on each device"
 
 
 def kaggle(setup: Setup) -> str:
@@ -104,9 +104,7 @@ def checkpoint(setup: Setup) -> str:
 def trainable(setup: Setup) -> str:
     """What each stage trains is there."""
     total = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(setup.model)))
-    counts = [
-        sum(piece.size for piece in jax.tree.leaves(state.trained)) for state in _states(setup)
-    ]
+    counts = [sum(part.size for part in jax.tree.leaves(state.trained)) for state in _states(setup)]
     return f"{', then '.join(f'{count:,}' for count in counts)} of {total:,} parameters train"
 
 
@@ -124,27 +122,27 @@ def tokenizer(setup: Setup) -> str:
 def data(setup: Setup) -> str:
     """Sources are there, not empty, and as they were built."""
     if setup.data_to_come:
-        return f"{setup.config.data.drawn:,} pictures, to be drawn"
+        return f"{setup.config.data.drawn:,} images, to be drawn"
     if missing := [split for split in SPLITS if split not in setup.data]:
         raise ValueError(f"there is no source for {', '.join(missing)}")
     counts = {}
     for split, source in setup.data.items():
         counts[split] = len(source)
         if not counts[split]:
-            raise ValueError(f"{split}: there are no pictures in {source}")
+            raise ValueError(f"{split}: there are no images in {source}")
         source.read([0, counts[split] - 1])
-    said = ", ".join(f"{split} {count:,}" for split, count in counts.items()) + " pictures"
+    said = ", ".join(f"{split} {count:,}" for split, count in counts.items()) + " images"
     report = verified(setup.data_set, setup.data_dir) if setup.data_set else ""
     return f"{said}; {report}" if report else said
 
 
 def texts(setup: Setup) -> str:
-    """Captions fit their slots; reading them compares the checksums of records too."""
+    """Captions fit `text_len`; reading them compares the checksums of records too."""
     config = setup.config
     if setup.data_to_come or setup.tokenizer_to_come:
         return "not there yet"
     if config.truncate:
-        return f"cut to {config.text_len} slots, as `truncate` says"
+        return f"cut to {config.text_len} tokens, as `truncate` says"
     seen = 0
     for split in ("train", "validation"):
         if split in setup.data:
@@ -157,7 +155,7 @@ def texts(setup: Setup) -> str:
                 captions=config.captions if split == "train" else "packed",
                 records=setup.records,
             )
-    return f"those of {seen:,} pictures fit {config.text_len} slots"
+    return f"those of {seen:,} images fit {config.text_len} tokens"
 
 
 def memory(setup: Setup) -> str:
@@ -178,7 +176,7 @@ def memory(setup: Setup) -> str:
             )
         )
         check_memory(estimates[-1], setup.mesh.local_devices[0])
-    return f"about {max(estimates) / _GIB:.1f} GiB a device, and so much is free"
+    return f"about {gib(max(estimates))} a device, and so much is free"
 
 
 def workdir(setup: Setup) -> str:

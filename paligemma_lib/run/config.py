@@ -19,6 +19,13 @@ from paligemma_lib.train import optimizer
 
 SPLITS = ("train", "validation", "test")
 
+FORMER = {  # fields that changed their names: files, records and command lines may still have these
+    "data.damaged": "data.on_corrupt_image",
+    "data.mirror": "data.horizontal_flip",
+    "may_differ": "allow_changed",
+    "test_pictures": "test_images",
+}
+
 
 @options.config
 class DataConfig:
@@ -32,7 +39,7 @@ class DataConfig:
     """of a sample's captions"""
     dir: str = ""
     """where TFDS keeps the data set, if not in its usual place"""
-    damaged: Literal["raise", "replace"] = "raise"
+    on_corrupt_image: Literal["raise", "replace"] = "raise"
     """on a damaged record or image: stop, or take another one"""
     train: str = "train"
     """a split of TFDS; else the path of a file or folder"""
@@ -42,7 +49,7 @@ class DataConfig:
     """likewise, for captions and scores at the end"""
     min_crop_area: float = Field(default=1.0, gt=0, le=1)
     """train on random parts of images, of at least this share"""
-    mirror: bool = False
+    horizontal_flip: bool = False
     """train on half of the images with left and right exchanged"""
 
     @model_validator(mode="after")
@@ -155,12 +162,12 @@ class RunConfig:
     """epochs; 0: at the end alone"""
     keep: int = Field(default=2, ge=1)
     """checkpoints, beside the best"""
-    may_differ: Names = ()
+    allow_changed: Names = ()
     """fields that may have changed when a run goes on"""
 
     evaluate_before: bool = True
     """caption the test images before training too"""
-    test_pictures: int = Field(default=0, ge=0)
+    test_images: int = Field(default=0, ge=0)
     """how many of them; 0: all"""
     decode_batch_size: int = Field(default=16, ge=1)
     """images captioned at a time"""

@@ -29,13 +29,15 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from paligemma_lib.run import recipes
-from paligemma_lib.run.config import RunConfig
-from paligemma_lib.run.options import ConfigError, options_of, parse, unknown
+from paligemma_lib.run.config import FORMER, RunConfig
+from paligemma_lib.run.options import ConfigError, options_of, parse, renamed, unknown
 
 DEFAULT = "demo"
 RECIPES = tuple(sorted(each.name for each in pkgutil.iter_modules(recipes.__path__)))
 
 _CHANGE = re.compile(r"--(?:no)?config\.([\w.]+)((?:\[\d+\])?[\w.\[\]]*)(?:=(.*))?", re.DOTALL)
+
+_CHANGE_NAME = re.compile(r"(?<=config\.)[\w.]+")
 
 
 def base_config() -> ConfigDict:
@@ -54,7 +56,9 @@ def load(file: str = DEFAULT, changes: Sequence[str] = ()) -> RunConfig:
       FileNotFoundError: there is no such file or recipe.
       ConfigError: the file cannot be run, fields are unknown, or values are wrong; tells of all.
     """
-    config = ConfigDict(_completed(_plain(_run(file).to_dict()), RunConfig().to_dict()))
+    given = renamed(_plain(_run(file).to_dict()), FORMER)
+    config = ConfigDict(_completed(given, RunConfig().to_dict()))
+    changes = [_CHANGE_NAME.sub(lambda found: FORMER.get(found[0], found[0]), c) for c in changes]
     known = [each.name for each in options_of(RunConfig)]
     problems, refused = [], []
     for change in changes:
@@ -82,7 +86,7 @@ def load(file: str = DEFAULT, changes: Sequence[str] = ()) -> RunConfig:
 
 def from_config_dict(config: ConfigDict) -> RunConfig:
     """The run that a ConfigDict describes. Raises ConfigError with all that is wrong."""
-    return parse(RunConfig, _plain(config.to_dict()))
+    return parse(RunConfig, renamed(_plain(config.to_dict()), FORMER))
 
 
 def split_changes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

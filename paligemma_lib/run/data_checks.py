@@ -1,4 +1,4 @@
-"""Data of a run before it starts: records are there and whole, captions fit their slots.
+"""Data of a run before it starts: records are there and whole, captions fit `text_len`.
 
 print(verified("flickr8k_tfds", data_dir=""))
 print(fitting(source, tokenizer, text_len=128, prompt="caption en"))
@@ -102,13 +102,17 @@ def _told(path: str, counts: dict[str, int]) -> str:
     """The verification report in a sentence."""
     try:
         report = json.loads(read_whole(path, _MAX_REPORT_BYTES))
-        reported = {name: split["pictures"] for name, split in report["splits"].items()}
+        # Those that were built before 2026-11-28 say "pictures".
+        reported = {
+            name: split["images" if "images" in split else "pictures"]
+            for name, split in report["splits"].items()
+        }
         left_out, flickr8k = len(report["left_out"]), report["flickr8k"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is no verification report ({error}): build again") from error
     if reported != counts:
         raise ValueError(
-            f"{path} counts {reported} pictures, dataset_info.json {counts}: they are of two "
+            f"{path} counts {reported} images, dataset_info.json {counts}: they are of two "
             "builds; build again"
         )
     complete = "Flickr8k is complete, " if flickr8k and flickr8k["complete"] else ""

@@ -14,8 +14,8 @@ from paligemma_lib.data.replacing import Replacing
 from paligemma_lib.evaluation import (
     RANK_BY,
     environment,
+    image_of,
     permuted_scores,
-    picture_of,
     score_rows,
     sentence,
     write_outcome,
@@ -27,7 +27,7 @@ from paligemma_lib.run.config import DataConfig
 from paligemma_lib.run.prepare import Prepared
 from paligemma_lib.run.train import Outcome, parameter_groups
 from paligemma_lib.runtime import processes
-from paligemma_lib.runtime.atomic import whole_file
+from paligemma_lib.runtime.atomic import atomic_write
 
 AFTER = "predictions.json"
 _SHOWN = 3  # captions in the terminal
@@ -49,7 +49,7 @@ def export(prepared: Prepared, outcome: Outcome, before: Mapping[ImageId, str] |
         return
     model = workdir / config.export
     save_params(model, params, dtype=config.export_dtype)
-    with whole_file(workdir / "tokenizer.model") as file:  # so that the folder is a checkpoint
+    with atomic_write(workdir / "tokenizer.model") as file:  # so that the folder is a checkpoint
         file.write(prepared.tokenizer.serialized())
     write_predictions(workdir / AFTER, {each.image_id: each.caption.text for each in found})
     report = report_of(prepared, outcome, found, before, damaged)
@@ -91,7 +91,7 @@ def report_of(
         examples=[
             Example(
                 str(each.image_id),
-                picture_of(prepared.data["test"], each.number),
+                image_of(prepared.data["test"], each.number),
                 each.caption.text,
                 before=before[each.image_id] if before else None,
                 references=each.references,

@@ -1,6 +1,6 @@
 """All checks of a run, one after the other: each told, or everything that fails raised together.
 
-for finding in examine(setup, timeout=10):
+for finding in run_checks(setup, timeout=10):
     print(finding.name, finding.text)
 require(setup)
 """
@@ -38,7 +38,7 @@ class Finding:
     first: str = ""
 
 
-def examine(setup: Setup, timeout: float = math.inf) -> Iterator[Finding]:
+def run_checks(setup: Setup, timeout: float = math.inf) -> Iterator[Finding]:
     """Makes all checks, whether others pass or not.
 
     Args:
@@ -63,7 +63,7 @@ def examine(setup: Setup, timeout: float = math.inf) -> Iterator[Finding]:
 
 def require(setup: Setup) -> None:
     """Makes the same checks; raises ChecksFailed with all that fail, each cause once."""
-    failed = [each for each in examine(setup) if not each.passed and not each.first]
+    failed = [each for each in run_checks(setup) if not each.passed and not each.first]
     if failed:
         count = f"{len(failed)} checks fail" if len(failed) > 1 else "a check fails"
         lines = "".join(f"\n  {each.name}: {each.text}" for each in failed)

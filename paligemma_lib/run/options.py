@@ -14,6 +14,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import (
@@ -32,6 +33,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.fields import FieldInfo
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _STRICT = ConfigDict(
     strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
@@ -106,6 +109,27 @@ def options_of(kind: Any, prefix: str = "") -> Iterator[Option]:
         else:
             default = field.default
             yield Option(f"{prefix}{name}", default, field.description or "", _expected(field))
+
+
+def renamed(values: Mapping[str, Any], former: Mapping[str, str]) -> dict[str, Any]:
+    """A tree of values in which fields have the names of today.
+
+    Where both names are there, the former one counts: somebody has set it on top of all defaults.
+
+    Args:
+      values: nested mappings.
+      former: dotted names of before, and of today.
+    """
+    result = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
+    }
+    for before, now in former.items():
+        group, _, old = before.rpartition(".")
+        place = result.get(group) if group else result
+        if isinstance(place, dict) and old in place:
+            place[now.rpartition(".")[2]] = place.pop(old)
+            _log.warning("%s is called %s now", before, now)
+    return result
 
 
 def unknown(name: str, known: Sequence[str]) -> str:

@@ -27,11 +27,11 @@ from paligemma_lib.run.findings import require
 from paligemma_lib.run.record import allowed_changes, completed, record_of
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime import processes
-from paligemma_lib.runtime.atomic import is_remote, path_of, remove_partial, whole_file
+from paligemma_lib.runtime.atomic import atomic_write, is_remote, path_of, remove_partial
 from paligemma_lib.sample_data import write_scenes
 from paligemma_lib.tokenizer import Tokenizer
 from paligemma_lib.train import fingerprint
-from paligemma_lib.train.identity import CHECKPOINTS, check_run
+from paligemma_lib.train.compatibility import CHECKPOINTS, check_run
 from paligemma_lib.trainable import trained_rows
 
 _CHUNK = 64  # records read at a time
@@ -134,5 +134,5 @@ def _make_tokenizer(setup: Setup) -> None:
     for start in range(0, len(train), _CHUNK):
         for record in train.read(range(start, min(start + _CHUNK, len(train)))):
             texts += [c.lower() if config.lowercase else c for c in record.captions]
-    with whole_file(path_of(setup.made_tokenizer)) as file:
+    with atomic_write(path_of(setup.made_tokenizer)) as file:
         file.write(tokenizer.train(texts, config.model.vocab_size))

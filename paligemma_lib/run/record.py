@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paligemma_lib.run.config import RunConfig
-from paligemma_lib.run.options import ConfigError, parse
-from paligemma_lib.train.identity import CHECKPOINTS, check_run
+from paligemma_lib.run.config import FORMER, RunConfig
+from paligemma_lib.run.options import ConfigError, parse, renamed
+from paligemma_lib.train.compatibility import CHECKPOINTS, check_run
 
 
 def record_of(config: RunConfig, params: str) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def record_of(config: RunConfig, params: str) -> dict[str, Any]:
 
 def completed(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """A record as it would be written now: options that are newer had their defaults."""
-    before = record.get("config", {})
+    before = renamed(record.get("config", {}), FORMER)
     try:
         return {**record, "config": parse(RunConfig, before).to_dict()}
     except ConfigError:  # options that are no more, or are another today
@@ -36,7 +36,7 @@ def _filled(given: Any, default: Any) -> Any:
 
 def allowed_changes(config: RunConfig) -> list[str]:
     """Names in the record that need not be as they were."""
-    return [f"config.{name}" for name in (*config.may_differ, "may_differ")]
+    return [f"config.{name}" for name in (*config.allow_changed, "allow_changed")]
 
 
 def check_record(workdir: Path, config: RunConfig) -> None:

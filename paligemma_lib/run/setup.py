@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from paligemma_lib import captioner, checkpoint, hub, tokenizer
 from paligemma_lib.checkpoint.configuration import MODELS, published
-from paligemma_lib.data.replacing import replace_damaged
+from paligemma_lib.data.replacing import replace_corrupt
 from paligemma_lib.data.sources import Source, from_tfds
 from paligemma_lib.data.tables import from_folder, from_jsonl
 from paligemma_lib.hub import kaggle_access
@@ -65,9 +65,9 @@ class Setup:
         if self.given is not None:
             return self.given
         sources = {split: self._source(self.config.data, split) for split in SPLITS}
-        if self.config.data.damaged == "replace":
+        if self.config.data.on_corrupt_image == "replace":
             for split in ("train", "validation"):
-                sources[split] = replace_damaged(sources[split])
+                sources[split] = replace_corrupt(sources[split])
         return sources
 
     @functools.cached_property

@@ -26,8 +26,8 @@ from paligemma_lib.run.validate import Validation
 from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.termination import Termination
 from paligemma_lib.train import Checkpoints, Optimizer, Progress, TrainState, init_state, restage
-from paligemma_lib.train.identity import CHECKPOINTS
-from paligemma_lib.trainable import pieces_shape
+from paligemma_lib.train.compatibility import CHECKPOINTS
+from paligemma_lib.trainable import full_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,11 +134,11 @@ def captions_in(batch: Batch) -> int:
 def parameter_groups(state: TrainState) -> list[ParameterGroup]:
     """Parameters by the first parts of their names."""
     groups = []
-    for pieces_by_name, trainable in ((state.trained, True), (state.frozen, False)):
+    for parts_by_name, trainable in ((state.trained, True), (state.frozen, False)):
         shapes: dict[str, list[int]] = {}
-        for name, pieces in pieces_by_name.items():
+        for name, parts in parts_by_name.items():
             group = "/".join(name.split("/")[: 3 if name.startswith("llm/layers") else 2])
-            shapes.setdefault(group, []).append(math.prod(pieces_shape(pieces)))
+            shapes.setdefault(group, []).append(math.prod(full_shape(parts)))
         groups += [
             ParameterGroup(group, len(counts), sum(counts), trainable)
             for group, counts in shapes.items()

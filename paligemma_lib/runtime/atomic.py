@@ -1,8 +1,8 @@
 """Files and folders that are there whole or not at all.
 
-with whole_file(path_of("gs://bucket/run/params.npz")) as file:
+with atomic_write(path_of("gs://bucket/run/params.npz")) as file:
     file.write(data)
-with whole_folder(Path("my-captioner")) as partial:
+with atomic_folder(Path("my-captioner")) as partial:
     (partial / "config.json").write_text("{}")
 remove_partial(Path("runs"))                # what a killed process has left there
 
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from paligemma_lib.runtime.retries import patiently
+from paligemma_lib.runtime.retries import retry
 
 _BLOCK = 16 << 20  # bytes that are sent at a time
 
@@ -39,7 +39,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Opens a new file that replaces `path` when the block ends, and not if it fails.
 
     Until then it lies beside `path` as `.NAME.*.partial`. Whatever happens, even a power cut, the
@@ -59,7 +59,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         with tempfile.TemporaryFile() as collected:
             yield cast(BinaryIO, collected)
             try:
-                patiently(lambda: _send(cast(BinaryIO, collected), path), str(path))
+                retry(lambda: _send(cast(BinaryIO, collected), path), str(path))
             except Exception as error:  # of TensorFlow's, or of another client of the storage
                 raise OSError(f"{path} could not be written: {error}") from error
         return
@@ -82,7 +82,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Gives a new folder that is renamed to `path` when the block ends, and removed if it fails.
 
     Until then it lies beside `path` as `.NAME.*.partial`; a killed process leaves it behind.

@@ -14,8 +14,7 @@ import tempfile
 from pathlib import Path
 
 from paligemma_lib.runtime.atomic import is_remote, path_of
-
-_GIB = 2**30
+from paligemma_lib.runtime.sizes import gib
 
 
 def check_writable(folder: str) -> None:
@@ -54,16 +53,16 @@ def check_space(folder: str, needed: int) -> str:
       OSError: there is not enough space.
     """
     if is_remote(folder):
-        return f"{folder} can be written to, about {needed / _GIB:.1f} GiB will be"
+        return f"{folder} can be written to, about {gib(needed)} will be"
     free = shutil.disk_usage(_existing(folder)).free
     left = _size(Path(folder)) if os.path.isdir(folder) else 0  # of this run: it will be replaced
     if needed > free + left:
         raise OSError(
-            f"{folder} needs about {needed / _GIB:.1f} GiB for checkpoints and the exported model, "
-            f"and {free / _GIB:.1f} GiB are free: make room, keep fewer checkpoints (`keep`), let "
+            f"{folder} needs about {gib(needed)} for checkpoints and the exported model, "
+            f"and {gib(free)} are free: make room, keep fewer checkpoints (`keep`), let "
             "fewer parameters train, or choose another workdir"
         )
-    return f"{folder} needs about {needed / _GIB:.1f} GiB of {free / _GIB:.1f} that are free"
+    return f"{folder} needs about {gib(needed)} of {gib(free)} that are free"
 
 
 def no_space(

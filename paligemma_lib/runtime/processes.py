@@ -49,7 +49,7 @@ def joined(
     coordinator: str | None = None,
     processes: int | None = None,
     process: int | None = None,
-    patience: float = 300.0,
+    timeout: float = 300.0,
 ) -> Iterator[None]:
     """Runs a block together with the other processes; its end waits for all of them.
 
@@ -62,13 +62,13 @@ def joined(
         the host. None, for all three: as JAX finds out about the cluster, or this process alone.
       processes: how many there are.
       process: which of them this is, from 0.
-      patience: seconds to wait for the others. Those who started in vain end with exit code 1.
+      timeout: seconds to wait for the others. Those who started in vain end with exit code 1.
 
     Raises:
       ValueError: the arguments do not fit together.
       ConnectionError: process 0 cannot listen there.
     """
-    mine = _join(coordinator, processes, process, patience)
+    mine = _join(coordinator, processes, process, timeout)
     if not jax.distributed.is_initialized():
         yield
         return
@@ -118,7 +118,7 @@ def gather_rows(array: np.ndarray) -> np.ndarray:
 
 
 def _join(
-    coordinator: str | None, processes: int | None, process: int | None, patience: float
+    coordinator: str | None, processes: int | None, process: int | None, timeout: float
 ) -> bool:
     """Meets the others; whether it was done here, and not before."""
     given = {"coordinator": coordinator, "processes": processes, "process": process}
@@ -126,8 +126,8 @@ def _join(
         if _is_notebook_machine():
             return False
         try:
-            with _watched("the other processes of the cluster", patience):
-                jax.distributed.initialize(initialization_timeout=2 * round(patience))
+            with _watched("the other processes of the cluster", timeout):
+                jax.distributed.initialize(initialization_timeout=2 * round(timeout))
         except (ValueError, RuntimeError) as error:
             if not any(reason in str(error) for reason in _ALONE):
                 raise
@@ -146,7 +146,7 @@ def _join(
         if process == 0:
             _check_free(host, int(port))
         with _watched(
-            f"{processes} processes, of which this is {process}, at {coordinator}", patience
+            f"{processes} processes, of which this is {process}, at {coordinator}", timeout
         ):
             jax.distributed.initialize(
                 coordinator,
@@ -154,7 +154,7 @@ def _join(
                 process,
                 cluster_detection_method="deactivate",
                 coordinator_bind_address=coordinator if host in _LOOPBACK else None,
-                initialization_timeout=2 * round(patience),
+                initialization_timeout=2 * round(timeout),
             )
     return True
 
@@ -181,7 +181,7 @@ def _is_notebook_machine() -> bool:
 
 
 @contextlib.contextmanager
-def _watched(what: str, patience: float) -> Iterator[None]:
+def _watched(what: str, timeout: float) -> Iterator[None]:
     """Says what is waited for. After its own timeout JAX would abort with a stack trace of C++."""
 
     def remind() -> None:
@@ -191,13 +191,13 @@ def _watched(what: str, patience: float) -> Iterator[None]:
         there = connected()
         come = f". Of the others, only these have come: {', '.join(there)}" if there else ""
         _tell(
-            f"waited {patience:.0f} seconds for {what}, in vain. Start all of them at about the "
+            f"waited {timeout:.0f} seconds for {what}, in vain. Start all of them at about the "
             "same time, with the same address, which must be one of process 0's machine that "
             f"the others reach (no firewall, and no proxy for it), and a free port{come}"
         )
         os._exit(1)
 
-    timers = [threading.Timer(_REMINDER, remind), threading.Timer(patience, give_up)]
+    timers = [threading.Timer(_REMINDER, remind), threading.Timer(timeout, give_up)]
     # Python would not get to them; and JAX takes SIGTERM, to tell of it by its preemption service.
     handlers = {each: signal.signal(each, signal.SIG_DFL) for each in _ENDING}
     for timer in timers:

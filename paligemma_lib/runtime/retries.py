@@ -1,6 +1,6 @@
 """Storage that fails or stalls now and then: tries again for a while, and says what is waited for.
 
-    data = patiently(lambda: read(path), path)
+    data = retry(lambda: read(path), path)
 
 What fails for a reason that may pass is tried again, at growing intervals, for about two minutes;
 a warning tells of the first failure. Whatever takes long is told too, with its name. Tenacity could
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def patiently(function: Callable[[], T], what: str, delays: Sequence[float] = DELAYS) -> T:
+def retry(function: Callable[[], T], what: str, delays: Sequence[float] = DELAYS) -> T:
     """The function's result; tries again where it fails for a reason that may pass.
 
     Args:

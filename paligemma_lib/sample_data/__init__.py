@@ -2,7 +2,7 @@
 
 folder = write_scenes("OUT", count=1500, seed=0)        # in the layout of Kaggle's Flickr8k
 scene = compose(seed=0, index=42)
-picture = draw(scene, random.Random(7))
+image = draw(scene, random.Random(7))
 """
 
 from paligemma_lib.sample_data.composing import FORMATS, compose

@@ -32,7 +32,7 @@ DETAILS = {"room": ("window", ""), "night": ("moon", "")}  # others have DAYLIGH
 DAYLIGHT = ("sun", "clouds", "")
 HORIZONS = {"sea": (0.36, 0.46), "beach": (0.34, 0.40), "room": (0.62, 0.70)}  # others have HILLS
 HILLS = (0.44, 0.56)
-SHAPES = {  # kind -> height of a middle-sized one against the picture's, width against height
+SHAPES = {  # kind -> height of a middle-sized one against the image's, width against height
     "ball": (0.24, 1.0),
     "house": (0.38, 1.1),
     "tree": (0.45, 0.72),
@@ -81,7 +81,7 @@ def _arrange(
     horizon: float,
     scale: tuple[float, float],
 ) -> tuple[Group, ...]:
-    """One try: things may still overlap or lie outside the picture."""
+    """One try: things may still overlap or lie outside the image."""
     centres = [rng.uniform(0.2, 0.3), rng.uniform(0.7, 0.8)]
     if sum(kind not in AIR for kind in kinds) == 1:
         centres = [rng.uniform(*rng.choice([(0.15, 0.34), (0.44, 0.56), (0.66, 0.85)]))]

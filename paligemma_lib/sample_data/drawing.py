@@ -1,7 +1,7 @@
 """Draws a scene: background, then objects, antialiased by drawing three times as large.
 
-    picture = draw(compose(seed=0, index=42), random.Random(7))
-    picture.save("scene.jpg", quality=92)
+    image = draw(compose(seed=0, index=42), random.Random(7))
+    image.save("scene.jpg", quality=92)
 
 `rng` decides what no caption speaks of: tints, hills, waves, which way a dog looks, noise.
 """
@@ -32,7 +32,7 @@ BELOW: dict[str, tuple[Colour, Colour]] = {  # from the horizon to the bottom
 
 
 def draw(scene: Scene, rng: random.Random) -> Image.Image:
-    """The scene as an RGB picture, or a single-channel one ("L") where it is greyscale."""
+    """The scene as an RGB image, or a single-channel one ("L") where it is greyscale."""
     canvas = Image.new("RGB", (scene.width * FACTOR, scene.height * FACTOR))
     page = Pen(canvas, (0, 0, *canvas.size), rng)
     _draw_background(page, scene)
@@ -44,8 +44,8 @@ def draw(scene: Scene, rng: random.Random) -> Image.Image:
     noise = np.random.default_rng(rng.getrandbits(64))
     grain = noise.standard_normal((scene.height, scene.width, 1), np.float32)
     pixels = np.asarray(canvas.reduce(FACTOR)) + np.float32(rng.uniform(1, 4)) * grain
-    picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    return picture.convert("L") if scene.greyscale else picture
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    return image.convert("L") if scene.greyscale else image
 
 
 def _draw_background(page: Pen, scene: Scene) -> None:

@@ -5,7 +5,7 @@
         print(label)     # "left of a house blue : balls red two small"
 
 The embedded model was pretrained on these (`configs/pretrain_nano.py`), so that fine-tuning it on
-the sentences of `scenes` has something to teach: same pictures, same words, other grammar.
+the sentences of `scenes` has something to teach: same images, same words, other grammar.
 """
 
 from __future__ import annotations

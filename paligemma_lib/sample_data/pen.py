@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from paligemma_lib.sample_data.scenes import Box
 
-FACTOR = 3  # supersampling: pixels of the canvas for one of the picture
+FACTOR = 3  # supersampling: pixels of the canvas for one of the image
 NEAREST = Image.Resampling.NEAREST
 Colour = tuple[int, ...]  # red, green, blue and perhaps alpha, 0..255
 Point = tuple[float, float]

@@ -2,10 +2,10 @@
 
     folder = write_scenes("OUT", count=1500, seed=0)
 
-    OUT/captions.txt              image,caption: five rows for each picture
+    OUT/captions.txt              image,caption: five rows for each image
     OUT/Images/scene_00000.jpg    ...
 
-Picture k depends on the seed and on k alone, so that a larger count only adds pictures.
+Image k depends on the seed and on k alone, so that a larger count only adds images.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def write_scenes(
     wording: str = "sentences",
     workers: int | None = None,
 ) -> Path:
-    """Writes `count` pictures and their captions to `folder`, or finds them there.
+    """Writes `count` images and their captions to `folder`, or finds them there.
 
     The folder appears when it is complete. One that is there already is kept if it holds these
-    captions, which tell every count and seed apart, and these pictures' names.
+    captions, which tell every count and seed apart, and these images' names.
 
     Args:
       folder: must not exist yet, or be from an earlier call with the same count and seed.
-      count: pictures, at least 1.
+      count: images, at least 1.
       seed: any integer; another seed gives other scenes.
       wording: "sentences" or "labels", see `scenes` and `labels`.
       workers: threads, by default one for each core; the result does not depend on it.
@@ -68,8 +68,8 @@ def write_scenes(
         (unfinished / "Images").mkdir(parents=True)
 
         def save(index: int) -> None:
-            picture = draw(drawn[index], random.Random(f"{seed}/{index}/drawing"))
-            picture.save(unfinished / "Images" / _name(index), quality=92, subsampling=0)
+            image = draw(drawn[index], random.Random(f"{seed}/{index}/drawing"))
+            image.save(unfinished / "Images" / _name(index), quality=92, subsampling=0)
 
         # Threads: a caller may have JAX or TensorFlow loaded, with which forking is not safe.
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
@@ -100,7 +100,7 @@ def _check_same(folder: Path, table: bytes, count: int, seed: int) -> None:
     if not captions_file.is_file() or captions_file.read_bytes() != table:
         fault = "its captions.txt is missing or differs"
     elif lacking := [n for n in map(_name, range(count)) if not (folder / "Images" / n).is_file()]:
-        fault = f"{len(lacking)} pictures are missing, the first is Images/{lacking[0]}"
+        fault = f"{len(lacking)} images are missing, the first is Images/{lacking[0]}"
     else:
         return
     raise FileExistsError(

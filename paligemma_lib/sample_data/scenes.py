@@ -5,7 +5,7 @@
         print(caption)     # "Two red balls lie on the grass to the left of a blue house ."
 
 Every word of a caption is true of its scene. The wording is `captions` and the tables above it,
-nothing else: another way of speaking of the same pictures is another such function.
+nothing else: another way of speaking of the same images is another such function.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import itertools
 import random
 from dataclasses import dataclass
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the picture
+Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the image
 AIR = ("kite", "balloon")  # kinds that fly
 WATER = ("boat", "duck")  # kinds that swim; all others stand on land
 SHORE = 0.18  # how far the sea comes down from the horizon on a beach, as a fraction of the height
@@ -47,7 +47,7 @@ class Group:
         return beside and self.bounds[2] < other.bounds[0]
 
     def is_above(self, other: Group) -> bool:
-        """In the air over it, the centres at most a tenth of the picture's width apart."""
+        """In the air over it, the centres at most a tenth of the image's width apart."""
         mine, its = self.bounds, other.bounds
         near = abs(mine[0] + mine[2] - its[0] - its[2]) < 0.2
         return self.kind in AIR and near and mine[3] < its[1]
@@ -93,7 +93,7 @@ VERBS = {  # of one, of several
     "kite": ("flies", "fly"),
     "balloon": ("floats", "float"),
 }
-AROUND = {  # true of everything in the picture
+AROUND = {  # true of everything in the image
     "meadow": ("in a meadow", "in a field"),
     "beach": ("at the beach", "by the sea"),
     "sea": ("at sea", "out at sea"),

@@ -1,12 +1,12 @@
-"""Captions for people who wait: one model for all, pictures in turn, words as they come.
+"""Captions for people who wait: one model for all, images in turn, words as they come.
 
     service = Service(lambda: pg.captioner.load("nano"), prepare=[Greedy(), Beam(4)])
-    request = service.ask([picture], prompt="caption en", sampler=Beam(4), max_new_tokens=32)
+    request = service.ask([image], prompt="caption en", sampler=Beam(4), max_new_tokens=32)
     while not (progress := request.progress()).over:
         print(progress.stage, progress.ahead, progress.answers[0].text)
         time.sleep(0.2)
 
-One thread loads the model and compiles; another writes captions. Nobody waits for all pictures of
+One thread loads the model and compiles; another writes captions. Nobody waits for all images of
 somebody else, and a request whose sampler is not compiled yet holds up nobody.
 """
 

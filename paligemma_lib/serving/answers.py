@@ -17,7 +17,7 @@ Stage = Literal["loading", "compiling", "waiting", "writing", "over"]
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What has been written about one picture.
+    """What has been written about one image.
 
     Attributes:
       text: so far, or the whole caption.
@@ -43,8 +43,8 @@ class Progress:
 
     Attributes:
       stage: "loading" and "compiling" precede "waiting" and "writing", which alternate.
-      ahead: while waiting, how many pictures of others come first.
-      answers: one for each picture.
+      ahead: while waiting, how many images of others come first.
+      answers: one for each image.
     """
 
     stage: Stage

@@ -1,8 +1,8 @@
-"""Captions one picture at a time, some tokens at a time, by programs that are compiled once.
+"""Captions one image at a time, some tokens at a time, by programs that are compiled once.
 
     writer = Writer(captioner, prompt_tokens=48, max_new_tokens=64)
     writer.compile(Beam(4))
-    for answer in writer.write(picture, "caption en", Beam(4), max_new_tokens=32):
+    for answer in writer.write(image, "caption en", Beam(4), max_new_tokens=32):
         print(answer.text)
 
 Prompts and captions have fixed room, so that there is one program for each sampler, whatever is
@@ -56,13 +56,13 @@ class Writer:
 
     def compile(self, sampler: Sampler) -> None:
         """Compiles all that `write` needs for this sampler, and TensorFlow's part."""
-        state = self._read(_blank_picture(), "", sampler, seed=0, number=0)
+        state = self._read(_blank_image(), "", sampler, seed=0, number=0)
         state = extend(self._captioner.config, self._captioner.params, state, 1)
         finished(state), jax.device_get((tokens_so_far(state), hypotheses(state)))
 
     def write(
         self,
-        picture: bytes,
+        encoded: bytes,
         prompt: str,
         sampler: Sampler,
         max_new_tokens: int,
@@ -73,15 +73,15 @@ class Writer:
         """What is written so far, again and again; at last the caption.
 
         It is the caption that `decode.generate` gives with `key=jax.random.key(seed)` for the
-        picture of this number.
+        image of this number.
 
         Raises:
-          ValueError: the bytes are no picture, or the prompt is too long.
+          ValueError: the bytes are no image, or the prompt is too long.
         """
         config, params = self._captioner.config, self._captioner.params
         tokenizer = self._captioner.tokenizer
         start = look = time.monotonic()
-        state = self._read(picture, prompt, sampler, seed, number)
+        state = self._read(encoded, prompt, sampler, seed, number)
         written = count = 1
         while written < max_new_tokens and not finished(state):
             text = tokenizer.decode(np.asarray(tokens_so_far(state))[0].tolist())
@@ -99,10 +99,10 @@ class Writer:
         (caption, *_) = captions_from(found, tokenizer)
         yield Answer(caption.text, caption, None, time.monotonic() - start)
 
-    def _read(self, picture: bytes, prompt: str, sampler: Sampler, seed: int, number: int) -> State:
-        """The state after the picture, the prompt and the first token."""
+    def _read(self, encoded: bytes, prompt: str, sampler: Sampler, seed: int, number: int) -> State:
+        """The state after the image, the prompt and the first token."""
         captioner = self._captioner
-        pixels = decode_image(picture, captioner.config.vision.image_size, apply_exif=True)
+        pixels = decode_image(encoded, captioner.config.vision.image_size, apply_exif=True)
         tokens = captioner.tokenizer.encode_prefix(prompt)
         if len(tokens) > self._prompt_tokens:
             raise ValueError(
@@ -110,7 +110,7 @@ class Writer:
                 "make it shorter."
             )
         sharding = images_sharding(pixels, captioner.params)
-        rows = num_parts(sharding)  # the same picture for each
+        rows = num_parts(sharding)  # the same image for each
         image: np.ndarray | jax.Array = np.repeat(pixels[None], rows, axis=0)
         if sharding is not None:
             image = jax.device_put(image, sharding)
@@ -128,7 +128,7 @@ class Writer:
         )
 
 
-def _blank_picture() -> bytes:
+def _blank_image() -> bytes:
     file = io.BytesIO()
     PIL.Image.new("RGB", (2, 2)).save(file, "PNG")
     return file.getvalue()

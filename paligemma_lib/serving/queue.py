@@ -1,6 +1,6 @@
-"""Who is served next: requests take turns by the picture, those without a program stand aside.
+"""Who is served next: requests take turns by the image, those without a program stand aside.
 
-    queue = Queue(prepare=[Greedy()], max_waiting=64, patience=120.0)
+    queue = Queue(prepare=[Greedy()], max_waiting=64, timeout=120.0)
     queue.put(request)
     sampler = queue.next_sampler()              # one thread compiles
     queue.compiled(sampler)
@@ -8,8 +8,8 @@
     queue.show(request, 0, Answer("a dog", ...))
     queue.end_turn(request)
 
-A picture is the unit: a request with more of them goes to the end after each, so that nobody waits
-for all pictures of somebody else. Nothing here knows of models.
+An image is the unit: a request with more of them goes to the end after each, so that nobody waits
+for all images of somebody else. Nothing here knows of models.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Busy(RuntimeError):
 
 @dataclasses.dataclass(eq=False)
 class Request:
-    """Pictures to be captioned, as `Service.ask` returns it."""
+    """Images to be captioned, as `Service.ask` returns it."""
 
     queue: Queue = dataclasses.field(repr=False)
-    pictures: tuple[bytes, ...] = dataclasses.field(repr=False)
+    images: tuple[bytes, ...] = dataclasses.field(repr=False)
     prompt: str
     sampler: Sampler
     max_new_tokens: int
@@ -44,7 +44,7 @@ class Request:
 
     def __post_init__(self) -> None:
         # The queue's, to be read and changed while holding its lock.
-        self._answers = [Answer() for _ in self.pictures]
+        self._answers = [Answer() for _ in self.images]
         self._seen = time.monotonic()
         self._cancelled = False
 
@@ -60,9 +60,9 @@ class Request:
 class Queue:
     """Requests in turn, and samplers whose programs are still to be compiled."""
 
-    def __init__(self, *, prepare: Iterable[Sampler] = (), max_waiting: int, patience: float):
+    def __init__(self, *, prepare: Iterable[Sampler] = (), max_waiting: int, timeout: float):
         """Args are those of `Service`."""
-        self._max_waiting, self._patience = max_waiting, patience
+        self._max_waiting, self._patience = max_waiting, timeout
         self._changed = threading.Condition()
         # All below is read and changed while holding it.
         self._uncompiled = deque(dict.fromkeys(prepare))
@@ -166,7 +166,7 @@ class Queue:
     # For the thread that writes.
 
     def next_request(self) -> tuple[Request, int] | None:
-        """Waits for the next one, with the number of the picture in turn; None: closed."""
+        """Waits for the next one, with the number of the image in turn; None: closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._in_turn or self._closed)
             if self._closed:
@@ -183,7 +183,7 @@ class Queue:
             return self._goes_on(request)
 
     def end_turn(self, request: Request) -> None:
-        """Sends a request that has more pictures to the end."""
+        """Sends a request that has more images to the end."""
         with self._changed:
             self._current = None
             if self._goes_on(request):
@@ -199,4 +199,4 @@ class Queue:
         return not request._cancelled and not all(answer.over for answer in request._answers)
 
     def _fail(self, request: Request, problem: str) -> None:
-        request._answers = [Answer(problem=problem)] * len(request.pictures)
+        request._answers = [Answer(problem=problem)] * len(request.images)

@@ -32,7 +32,7 @@ class Service:
         max_new_tokens: int = 64,
         look_seconds: float = 0.2,
         max_waiting: int = 64,
-        patience: float = 120.0,
+        timeout: float = 120.0,
     ):
         """Returns at once; the model is loaded in the background.
 
@@ -44,12 +44,12 @@ class Service:
           look_seconds: how often it is told what is written, and looked what was cancelled; a
             token that takes longer is not interrupted.
           max_waiting: requests that may be under way at once.
-          patience: seconds after which a request that nobody asks about is dropped.
+          timeout: seconds after which a request that nobody asks about is dropped.
         """
         self.max_new_tokens = max_new_tokens
         self.captioner: Captioner | None = None
         self.problem: str | None = None
-        self._queue = Queue(prepare=prepare, max_waiting=max_waiting, patience=patience)
+        self._queue = Queue(prepare=prepare, max_waiting=max_waiting, timeout=timeout)
         make_writer = functools.partial(
             Writer,
             prompt_tokens=prompt_tokens,
@@ -69,33 +69,33 @@ class Service:
 
     def ask(
         self,
-        pictures: Sequence[bytes],
+        images: Sequence[bytes],
         *,
         prompt: str,
         sampler: Sampler,
         max_new_tokens: int,
         seed: int = 0,
     ) -> Request:
-        """Takes pictures on, to be captioned one after another.
+        """Takes images on, to be captioned one after another.
 
         Args:
-          pictures: encoded, as `data.decode_image` takes them. EXIF turns them upright.
+          images: encoded, as `data.decode_image` takes them. EXIF turns them upright.
           prompt: for all of them.
           sampler: how words are chosen. Each one is compiled when first asked for, and kept.
           max_new_tokens: where captions stop.
-          seed: for samplers that draw at random; the pictures are numbered from 0.
+          seed: for samplers that draw at random; the images are numbered from 0.
 
         Raises:
-          ValueError: no pictures, or captions longer than there is room for.
+          ValueError: no images, or captions longer than there is room for.
           Busy: too many requests are waiting.
           RuntimeError: there is no model; `problem` says why.
         """
-        if not pictures or not 1 <= max_new_tokens <= self.max_new_tokens:
+        if not images or not 1 <= max_new_tokens <= self.max_new_tokens:
             raise ValueError(
-                f"ask: {len(pictures)} pictures and max_new_tokens={max_new_tokens}, expected at "
-                f"least one picture and 1 to {self.max_new_tokens} tokens"
+                f"ask: {len(images)} images and max_new_tokens={max_new_tokens}, expected at "
+                f"least one image and 1 to {self.max_new_tokens} tokens"
             )
-        request = Request(self._queue, tuple(pictures), prompt, sampler, max_new_tokens, seed)
+        request = Request(self._queue, tuple(images), prompt, sampler, max_new_tokens, seed)
         self._queue.put(request)
         return request
 
@@ -127,7 +127,7 @@ class Service:
             self._queue.compiled(sampler, problem)
 
     def _write_captions(self, writer: Writer) -> None:
-        """The other thread: one picture after another."""
+        """The other thread: one image after another."""
         while (turn := self._queue.next_request()) is not None:
             self._write(writer, *turn)
             self._queue.end_turn(turn[0])
@@ -136,7 +136,7 @@ class Service:
         """Writes one caption, or stops where nobody waits for it any more."""
         try:
             for answer in writer.write(
-                request.pictures[number],
+                request.images[number],
                 request.prompt,
                 request.sampler,
                 request.max_new_tokens,
@@ -145,9 +145,9 @@ class Service:
             ):
                 if not self._queue.show(request, number, answer):
                     return
-        except ValueError as error:  # of the picture or the prompt
+        except ValueError as error:  # of the image or the prompt
             self._queue.show(request, number, Answer(problem=str(error)))
         except Exception:
             logging.exception("A caption could not be written")
-            problem = "The model failed on this picture; the log of the server says why."
+            problem = "The model failed on this image; the log of the server says why."
             self._queue.show(request, number, Answer(problem=problem))

@@ -10,8 +10,8 @@ for batch in batches:
 """
 
 from paligemma_lib.train import (
+    compatibility,
     digests,
-    identity,
     loss,
     memory,
     optimizer,
@@ -36,9 +36,9 @@ __all__ = [
     "TrainState",
     "bytes_needed",
     "check_memory",
+    "compatibility",
     "digests",
     "fingerprint",
-    "identity",
     "init_state",
     "loss",
     "make_eval_step",

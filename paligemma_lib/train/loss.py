@@ -3,10 +3,19 @@
     nll, weight = token_losses(config, params, batch)       # float32[parts, M] each
     loss = jnp.sum(nll * weight) / jnp.sum(weight)
 
-Slots that are supervised are moved to the front, and logits are computed for them alone: for a few
-hundred slots and some ten thousand tokens of the vocabulary at a time, once forward and once more
-backward. The number of turns depends on how many slots are supervised, so a batch of short
-captions costs less. All of it is float32, whatever the activations are.
+Supervised positions are moved to the front, and logits are computed for them alone, in chunks: a
+few hundred positions by some ten thousand tokens of the vocabulary, once forward and once more
+backward. How many chunks are computed depends on how many positions are supervised, so a batch of
+short captions costs less. All of it is float32, whatever the activations are.
+
+For one position with logits z[v], target t, smoothing s over V tokens and z-loss weight c, the loss
+and its gradient are, with log Z = logsumexp(z) and the softmax p[v] = exp(z[v] - log Z),
+
+    loss       = log Z - (1 - s) z[t] - s mean(z) + c (log Z)**2
+    dloss/dz_v = p[v] (1 + 2 c log Z) - (1 - s) [v = t] - s / V
+
+since d log Z / dz_v = p[v]. The backward pass needs log Z and the logits; it keeps the first, one
+number a position, and computes the second again, chunk by chunk, instead of keeping [M, V].
 """
 
 import functools
@@ -16,14 +25,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from paligemma_lib.model import hidden_states, previous_slot
+from paligemma_lib.batch import source_positions
+from paligemma_lib.model import hidden_states
 from paligemma_lib.model.partitioning import num_parts, split_examples
 from paligemma_lib.model.stack import scan_layers
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.model.vocabulary import chunk_logits, num_chunks
 
-SLOTS = 256  # slots, times
-_ROWS = 32_768  # tokens of the vocabulary: logits that exist at a time, in each part
+# Logits that exist at a time in each part: 256 x 32,768 float32 are 32 MiB.
+POSITIONS = 256
+_ROWS = 32_768  # tokens of the vocabulary
 
 
 def token_losses(
@@ -45,23 +56,26 @@ def token_losses(
         2204.02311, section 5).
 
     Returns:
-      float32[parts, M] negative log-likelihoods and float32[parts, M] weights, for each of the
-      parts into which examples are split over devices its own M = B / parts * T slots, in another
-      order than in the batch; both are 0 where nothing is supervised.
+      float32[parts, M] negative log-likelihoods and float32[parts, M] weights: for each of the
+      parts into which examples are split over devices its own M = B / parts * T positions, in
+      another order than in the batch. Both are 0 where nothing is supervised.
     """
     text, weight = batch["text"], batch["loss_weight"].astype(jnp.float32)
     hidden = hidden_states(
         config, params, batch["image"], text, batch["segment"], batch["position"]
     )
-    # Within a part everything stays on its device.
+    # [B, T] becomes [parts, M]: a part is what one device holds, and everything below moves within
+    # a part, so that no hidden state crosses devices.
     rows, length = text.shape
     parts = num_parts()
     shape = (parts, rows // parts * length)
+    # Supervised positions first, in their order: False sorts before True.
     order = jnp.argsort(split_examples(weight.reshape(shape) == 0), axis=1, stable=True)
     target = jnp.take_along_axis(text.reshape(shape), order, axis=1)
     weight = jnp.take_along_axis(weight.reshape(shape), order, axis=1)
-    first_slot = (jnp.arange(rows) % (rows // parts) * length)[:, None]
-    source = (first_slot + previous_slot(batch["segment"])).reshape(shape)
+    # Each target is predicted from the hidden state of another position of its own row.
+    first_position = (jnp.arange(rows) % (rows // parts) * length)[:, None]
+    source = (first_position + source_positions(batch["segment"])).reshape(shape)
     source = jnp.take_along_axis(source, order, axis=1)
     hidden = split_examples(hidden.reshape(*shape, -1))
     hidden = jnp.take_along_axis(hidden, source[..., None], axis=1)
@@ -95,23 +109,30 @@ def negative_log_likelihood(
 
 
 def _losses(config, extra, table, hidden, target, supervised):
+    """The loss, and log Z for the backward pass; float32[parts, M] each."""
     label_smoothing, z_loss = extra
-    slots, turns = _turns(supervised)
+    count, turns = _turns(supervised)
     vocabulary = len(table)
-    padded_hidden, padded_target = _pad(hidden, slots), _pad(target, slots)
+    padded_hidden, padded_target = _pad(hidden, count), _pad(target, count)
 
+    # The vocabulary is the outer loop and positions are the inner one. A chunk of the table is then
+    # read (and on several devices gathered) once, not once for each chunk of positions, and in the
+    # backward pass its gradient is complete when the inner loop ends.
     def rows_of_vocabulary(sums, rows, first):
         def turn(k, sums):
-            top, total, at_target, mean = (_slice(each, k, slots) for each in sums)
-            logits = chunk_logits(config, rows, _slice(padded_hidden, k, slots))
+            top, total, at_target, mean = (_slice(each, k, count) for each in sums)
+            logits = chunk_logits(config, rows, _slice(padded_hidden, k, count))
+            # A running logsumexp: `total` is the sum of exp(z - top) over the chunks seen so far.
+            # When a larger logit comes, what was summed is scaled down to the new top.
             new_top = jnp.maximum(top, jnp.max(logits, axis=-1))
             total = total * jnp.exp(top - new_top)
             total += jnp.sum(jnp.exp(logits - new_top[..., None]), axis=-1)
-            is_target = _is_target(_slice(padded_target, k, slots), first, len(rows))
+            # A comparison and a sum instead of a gather: the target is in one of the chunks only.
+            is_target = _is_target(_slice(padded_target, k, count), first, len(rows))
             at_target += jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
             mean += jnp.sum(logits, axis=-1) / vocabulary
             return tuple(
-                lax.dynamic_update_slice_in_dim(whole, part, k * slots, axis=1)
+                lax.dynamic_update_slice_in_dim(whole, part, k * count, axis=1)
                 for whole, part in zip(sums, (new_top, total, at_target, mean), strict=True)
             )
 
@@ -125,14 +146,21 @@ def _losses(config, extra, table, hidden, target, supervised):
     log_total = top + jnp.log(total)
     nll = log_total - (1 - label_smoothing) * at_target - label_smoothing * mean
     nll += z_loss * jnp.square(log_total)
+    # Where no turn came, log(0) is -inf; `where` drops it, and no gradient is taken through it.
     return jnp.where(supervised, nll, 0), log_total
 
 
+# JAX would differentiate `_losses` by keeping every chunk's logits: all [M, V] of them, which is
+# what chunks are to avoid. It also refuses loops whose number of turns is known only at run time,
+# as `turns` is. So the backward pass is written by hand, by the formula at the top.
 def _forward(config, extra, table, hidden, target, supervised):
     nll, log_total = _losses(
         config, extra, table.value, hidden.value, target.value, supervised.value
     )
-    # A frozen table needs no gradient. That is known now, and kept as the form of what is saved.
+    # With symbolic zeros, JAX says of each argument whether anything is differentiated with respect
+    # to it (`perturbed`). The table's gradient is [V, D], a gigabyte for PaliGemma, and for a
+    # frozen table nobody wants it. A bool would be traced; () and None differ in the form of what
+    # is saved, which is known while the backward pass is traced.
     table_trains = () if table.perturbed else None
     saved = (table.value, hidden.value, target.value, supervised.value, log_total)
     return nll, (table_trains, *saved)
@@ -141,31 +169,33 @@ def _forward(config, extra, table, hidden, target, supervised):
 def _backward(config, extra, saved, nll_gradient):
     label_smoothing, z_loss = extra
     table_trains, table, hidden, target, supervised, log_total = saved
-    slots, turns = _turns(supervised)
+    count, turns = _turns(supervised)
     vocabulary = len(table)
     nll_gradient = jnp.where(supervised, nll_gradient, 0)
     hidden, target, log_total, nll_gradient = (
-        _pad(each, slots) for each in (hidden, target, log_total, nll_gradient)
+        _pad(each, count) for each in (hidden, target, log_total, nll_gradient)
     )
 
     def rows_of_vocabulary(hidden_gradient, rows, first):
         def turn(k, gradients):
             hidden_gradient, rows_gradient = gradients
+            # `chunk_logits` may cap and scale; its own derivative takes dloss/dz on to both factors
+            # of the product: to hidden as dz @ rows, to rows as dz.T @ hidden.
             logits, pull_back = jax.vjp(
                 lambda hidden, rows: chunk_logits(config, rows, hidden),
-                _slice(hidden, k, slots),
+                _slice(hidden, k, count),
                 rows,
             )
-            log_sum = _slice(log_total, k, slots)[..., None]
-            # d log(Z) / d logits is the softmax, and d log(Z)**2 twice log(Z) times it.
-            difference = jnp.exp(logits - log_sum) * (1 + 2 * z_loss * log_sum)
-            is_target = _is_target(_slice(target, k, slots), first, len(rows))
-            difference -= jnp.where(is_target, 1 - label_smoothing, 0)
-            difference -= label_smoothing / vocabulary
-            by_hidden, by_rows = pull_back(difference * _slice(nll_gradient, k, slots)[..., None])
-            by_hidden = _slice(hidden_gradient, k, slots) + by_hidden.astype(jnp.float32)
+            log_sum = _slice(log_total, k, count)[..., None]
+            by_logits = jnp.exp(logits - log_sum) * (1 + 2 * z_loss * log_sum)
+            is_target = _is_target(_slice(target, k, count), first, len(rows))
+            by_logits -= jnp.where(is_target, 1 - label_smoothing, 0)
+            by_logits -= label_smoothing / vocabulary
+            by_hidden, by_rows = pull_back(by_logits * _slice(nll_gradient, k, count)[..., None])
+            # Every chunk of the vocabulary adds to the gradient of the same positions.
+            by_hidden = _slice(hidden_gradient, k, count) + by_hidden.astype(jnp.float32)
             hidden_gradient = lax.dynamic_update_slice_in_dim(
-                hidden_gradient, by_hidden, k * slots, axis=1
+                hidden_gradient, by_hidden, k * count, axis=1
             )
             if rows_gradient is not None:
                 rows_gradient += by_rows.astype(jnp.float32)
@@ -187,10 +217,10 @@ negative_log_likelihood.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _turns(supervised: jax.Array) -> tuple[int, jax.Array]:
-    """How many slots to take at a time, and how often until all supervised ones were taken."""
-    slots = min(SLOTS, supervised.shape[1])
-    most = jnp.max(jnp.sum(supervised, axis=1, dtype=jnp.int32))
-    return slots, (most + slots - 1) // slots
+    """How many positions to take at a time, and how often until all supervised ones were taken."""
+    count = min(POSITIONS, supervised.shape[1])
+    most = jnp.max(jnp.sum(supervised, axis=1, dtype=jnp.int32))  # the same loop in every part
+    return count, (most + count - 1) // count
 
 
 def _chunks(table: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -209,5 +239,5 @@ def _pad(x: jax.Array, multiple: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (0, missing), *((0, 0),) * (x.ndim - 2)))
 
 
-def _slice(x: jax.Array, k: jax.Array, slots: int) -> jax.Array:
-    return lax.dynamic_slice_in_dim(x, k * slots, slots, axis=1)
+def _slice(x: jax.Array, k: jax.Array, count: int) -> jax.Array:
+    return lax.dynamic_slice_in_dim(x, k * count, count, axis=1)

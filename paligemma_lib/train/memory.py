@@ -17,13 +17,10 @@ import psutil
 
 from paligemma_lib.model import abstract_params
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime.sizes import gib
 from paligemma_lib.train.optimizer import Optimizer
 from paligemma_lib.train.state import abstract_state
-from paligemma_lib.trainable import Trainable, trained_rows
-
-STACKS = ("img/Transformer/encoderblock/", "llm/layers/")
-
-_GIB = 2**30
+from paligemma_lib.trainable import STACKS, Trainable, trained_rows
 
 
 def bytes_needed(
@@ -45,7 +42,7 @@ def bytes_needed(
       optimizer: as `make_optimizer` returns it.
       trainable: what trains at the same time.
       batch_size: examples in a step, over all devices.
-      text_len: text slots of an example.
+      text_len: text tokens of an example.
       frozen_dtype: of parameters that do not train.
       microbatches: as for `make_train_step`.
       devices: over which a batch is divided.
@@ -75,8 +72,8 @@ def check_memory(needed: int, device: jax.Device) -> None:
         return
     if needed > free:
         raise ValueError(
-            f"training needs about {needed / _GIB:.1f} GiB of memory on {device}, and "
-            f"{free / _GIB:.1f} GiB are free. What helps, the first most: more microbatches or a "
+            f"training needs about {gib(needed)} of memory on {device}, and "
+            f"{gib(free)} are free. What helps, the first most: more microbatches or a "
             "smaller batch_size, model.remat=full, model.frozen_dtype=bfloat16 or float16, fewer "
             "trainable parameters, the sgd or adafactor optimizer, more devices"
         )

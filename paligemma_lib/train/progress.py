@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from paligemma_lib.runtime.atomic import is_remote, whole_file
+from paligemma_lib.runtime.atomic import atomic_write, is_remote
 
 FILE = "metrics.jsonl"
 
@@ -68,7 +68,7 @@ class Progress:
           total_steps: of the whole run.
           steps_per_epoch: to tell the epoch.
           first_step: where this start of the run begins.
-          writer: also gets all values, and the pictures that are shown.
+          writer: also gets all values, and the images that are shown.
           silent: for all processes but the first: writes and prints nothing.
         """
         self.history = [] if silent else _records_before(folder / FILE, first_step)
@@ -156,21 +156,21 @@ class Progress:
             tqdm.write(f"step {step:,} of {self._total:,}: {text}", file=sys.stderr)
 
     def show(
-        self, step: int, image_id: str, picture: Callable[[], np.ndarray], caption: str
+        self, step: int, image_id: str, pixels: Callable[[], np.ndarray], caption: str
     ) -> None:
-        """Prints the caption of a picture; the writer gets both.
+        """Prints the caption of an image; the writer gets both.
 
         Args:
           step: number of steps done.
-          image_id: what the data set calls the picture.
-          picture: makes uint8[H, W, 3], if it is wanted.
-          caption: of the picture.
+          image_id: what the data set calls the image.
+          pixels: makes uint8[H, W, 3], if it is wanted.
+          caption: of the image.
         """
         self.say(step, f"{image_id}: {caption}")
         if self._writer is not None:
-            pixels = picture()
+            array = pixels()
             with _told():
-                self._writer.image(f"pictures/{image_id}", pixels, step)
+                self._writer.image(f"images/{image_id}", array, step)
                 self._writer.text(f"captions/{image_id}", caption, step)
 
     def flush(self) -> None:
@@ -223,7 +223,7 @@ class Progress:
                         self._writer.scalar(name, value, record["step"])
 
     def _write_all(self) -> None:
-        with whole_file(self._path) as file:  # a kill in here must not lose what is there
+        with atomic_write(self._path) as file:  # a kill in here must not lose what is there
             file.writelines(json.dumps(each).encode() + b"\n" for each in self.history)
 
 

@@ -26,9 +26,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from paligemma_lib.runtime import processes
-from paligemma_lib.runtime.retries import patiently, watched
+from paligemma_lib.runtime.retries import retry, watched
+from paligemma_lib.train.compatibility import RECORD, check_run, record_of
 from paligemma_lib.train.digests import checksum, digests, kind
-from paligemma_lib.train.identity import RECORD, check_run, record_of
 from paligemma_lib.train.retention import NewestAndBest
 from paligemma_lib.train.state import TrainState
 
@@ -91,10 +91,10 @@ class Checkpoints:
                 ),
             )
 
-    def check(self, run: Mapping[str, Any], may_differ: Collection[str] = ()) -> None:
+    def check(self, run: Mapping[str, Any], allow_changed: Collection[str] = ()) -> None:
         """Raises ValueError where `run` is not as it was when the last checkpoint was saved."""
         self._manager.wait_until_finished()
-        check_run(self._folder, run, may_differ)
+        check_run(self._folder, run, allow_changed)
 
     def restore(self, state_at: Callable[[int], TrainState]) -> TrainState:
         """Returns the state of the newest whole checkpoint; `state.step` says where it goes on.
@@ -156,7 +156,7 @@ class Checkpoints:
         if wanted:
             _check_kinds(wanted, target, f"{self._folder}, step {step}")
             try:
-                found = patiently(
+                found = retry(
                     lambda: ocp.StandardCheckpointHandler().restore(
                         path / "state", args=ocp.args.StandardRestore(target)
                     ),

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.sharding import replicated
 from paligemma_lib.train.optimizer import Optimizer
-from paligemma_lib.trainable import Pieces, Trainable, merge, split, trained_rows
+from paligemma_lib.trainable import Parts, Trainable, merge, split, trained_rows
 
 _FLOAT16_SCALE = 2.0**15
 
@@ -31,9 +31,9 @@ class TrainState:
 
     Attributes:
       step: int32[], steps taken, those that were skipped included.
-      trained: float32 pieces by name.
-      opt_state: the optimizer's state for each of these pieces.
-      frozen: pieces by name, in the types in which they were given.
+      trained: float32 parts by name.
+      opt_state: the optimizer's state for each of these parts.
+      frozen: parts by name, in the types in which they were given.
       loss_scale: float32[], what the loss is multiplied by before it is differentiated, so that
         float16 can hold the gradients (arXiv 1710.03740); 1 for other types.
       good_steps: int32[], steps since the scale changed.
@@ -42,9 +42,9 @@ class TrainState:
     """
 
     step: jax.Array
-    trained: Pieces
+    trained: Parts
     opt_state: dict[str, tuple[Any, ...]]
-    frozen: Pieces
+    frozen: Parts
     loss_scale: jax.Array
     good_steps: jax.Array
     skipped: jax.Array
@@ -87,8 +87,8 @@ def init_state(
         step=scalar(0, np.int32),
         trained=trained,
         opt_state={
-            name: tuple(_fresh(optimizer, piece) for piece in pieces)
-            for name, pieces in trained.items()
+            name: tuple(_fresh(optimizer, part) for part in parts)
+            for name, parts in trained.items()
         },
         frozen=frozen,
         loss_scale=scalar(scale, np.float32),
@@ -122,12 +122,12 @@ def abstract_state(
     frozen = jax.tree.map(lambda leaf: leaf.update(dtype=np.dtype(frozen_dtype)), frozen)
     everywhere = replicated(mesh) if mesh is not None else None
 
-    def fresh(piece: jax.ShapeDtypeStruct) -> Any:
+    def fresh(part: jax.ShapeDtypeStruct) -> Any:
         return jax.tree.map(
             lambda leaf: leaf.update(
-                sharding=piece.sharding if leaf.shape == piece.shape else everywhere
+                sharding=part.sharding if leaf.shape == part.shape else everywhere
             ),
-            jax.eval_shape(optimizer.transform.init, piece),
+            jax.eval_shape(optimizer.transform.init, part),
         )
 
     def scalar(dtype: Any) -> Any:
@@ -136,7 +136,7 @@ def abstract_state(
     return TrainState(
         step=scalar(np.int32),
         trained=trained,
-        opt_state={name: tuple(map(fresh, pieces)) for name, pieces in trained.items()},
+        opt_state={name: tuple(map(fresh, parts)) for name, parts in trained.items()},
         frozen=frozen,
         loss_scale=scalar(np.float32),
         good_steps=scalar(np.int32),
@@ -162,34 +162,34 @@ def restage(state: TrainState, optimizer: Optimizer, trainable: Trainable) -> Tr
     params = state.all_params()
     trained, frozen = split(params, trained_rows(params, trainable))
     opt_states = {}
-    for name, pieces in trained.items():
+    for name, parts in trained.items():
         old_spans = _spans(state.frozen.get(name, ()), state.trained.get(name, ()))
         old = [*zip(old_spans, state.opt_state.get(name, ()), strict=True)]
-        new_pieces, new_states = [], []
-        for span, piece in zip(_spans(frozen.get(name, ()), pieces), pieces, strict=True):
-            # A piece is cut at most, never joined: it lies in one that trained, or in none.
+        new_parts, new_states = [], []
+        for span, part in zip(_spans(frozen.get(name, ()), parts), parts, strict=True):
+            # A part is cut at most, never joined: it lies in one that trained, or in none.
             found = [
                 _rows(opt_state, old_span, span)
                 for old_span, opt_state in old
                 if old_span.start <= span.start and span.stop <= old_span.stop
             ]
-            new_pieces.append(piece if found else _trainable_copy(piece))
-            new_states.append(found[0] if found else _fresh(optimizer, new_pieces[-1]))
-        trained[name], opt_states[name] = tuple(new_pieces), tuple(new_states)
+            new_parts.append(part if found else _trainable_copy(part))
+            new_states.append(found[0] if found else _fresh(optimizer, new_parts[-1]))
+        trained[name], opt_states[name] = tuple(new_parts), tuple(new_states)
     return dataclasses.replace(state, trained=trained, opt_state=opt_states, frozen=frozen)
 
 
 def _spans(frozen: Sequence[jax.Array], trained: Sequence[jax.Array]) -> list[range]:
-    """The rows that each trained piece holds of the whole array."""
-    ends = [*itertools.accumulate(piece.shape[0] for piece in (*frozen, *trained))]
+    """The rows that each trained part holds of the whole array."""
+    ends = [*itertools.accumulate(part.shape[0] for part in (*frozen, *trained))]
     return [
-        range(end - piece.shape[0], end)
-        for end, piece in zip(ends[len(frozen) :], trained, strict=True)
+        range(end - part.shape[0], end)
+        for end, part in zip(ends[len(frozen) :], trained, strict=True)
     ]
 
 
 def _rows(opt_state: Any, old: range, new: range) -> Any:
-    """The optimizer's state for some rows of a piece."""
+    """The optimizer's state for some rows of a part."""
     if old == new:
         return opt_state
     rows = slice(new.start - old.start, new.stop - old.start)
@@ -198,17 +198,17 @@ def _rows(opt_state: Any, old: range, new: range) -> Any:
     )
 
 
-def _trainable_copy(piece: jax.Array) -> jax.Array:
+def _trainable_copy(part: jax.Array) -> jax.Array:
     """In float32 and in memory of its own, which a step may give away."""
-    return jnp.array(piece, jnp.float32, copy=True)
+    return jnp.array(part, jnp.float32, copy=True)
 
 
-def _fresh(optimizer: Optimizer, piece: jax.Array) -> Any:
-    """The optimizer's state for a piece; what has its shape lies where it lies."""
+def _fresh(optimizer: Optimizer, part: jax.Array) -> Any:
+    """The optimizer's state for a part; what has its shape lies where it lies."""
     init = optimizer.transform.init
-    everywhere = NamedSharding(cast(NamedSharding, piece.sharding).mesh, PartitionSpec())
+    everywhere = NamedSharding(cast(NamedSharding, part.sharding).mesh, PartitionSpec())
     shardings = jax.tree.map(
-        lambda leaf: piece.sharding if leaf.shape == piece.shape else everywhere,
-        jax.eval_shape(init, piece),
+        lambda leaf: part.sharding if leaf.shape == part.shape else everywhere,
+        jax.eval_shape(init, part),
     )
-    return jax.jit(init, out_shardings=shardings)(piece)
+    return jax.jit(init, out_shardings=shardings)(part)

@@ -25,7 +25,7 @@ from paligemma_lib.sharding import batch_sharding, put_batch
 from paligemma_lib.train.loss import token_losses
 from paligemma_lib.train.optimizer import Optimizer
 from paligemma_lib.train.state import TrainState
-from paligemma_lib.trainable import Pieces, merge
+from paligemma_lib.trainable import Parts, merge
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
@@ -67,12 +67,12 @@ def make_train_step(
       ValueError: (the step) a batch cannot be divided among devices and microbatches.
     """
 
-    def update(frozen: Pieces, changing: dict[str, Any], batch: Metrics) -> tuple[Any, Metrics]:
+    def update(frozen: Parts, changing: dict[str, Any], batch: Metrics) -> tuple[Any, Metrics]:
         trained, opt_state = changing["trained"], changing["opt_state"]
         scale = changing["loss_scale"]
         supervised = jnp.sum(batch["loss_weight"], dtype=jnp.float32)
 
-        def loss_of_part(trained: Pieces, part: Metrics) -> jax.Array:
+        def loss_of_part(trained: Parts, part: Metrics) -> jax.Array:
             params = merge(trained, frozen)
             nll, weight = token_losses(config, params, part, label_smoothing, z_loss)
             # A batch without any weight has loss 0.
@@ -152,7 +152,7 @@ def make_eval_step(
     def sums(params: dict[str, Any], batch: Metrics) -> tuple[jax.Array, jax.Array]:
         nll, weight = token_losses(config, params, batch)
         rows, length = batch["text"].shape
-        # `token_losses` gives each part's slots in an order of its own: sum them by example.
+        # `token_losses` gives each part's positions in an order of its own: sum them by example.
         parts = num_parts()
         supervised = batch["loss_weight"].reshape(parts, -1)
         order = jnp.argsort(supervised == 0, axis=1, stable=True)
@@ -190,18 +190,18 @@ def _parts(batch: Metrics, microbatches: int) -> Metrics:
 
 
 def _apply(
-    optimizer: Optimizer, rate: jax.Array, trained: Pieces, opt_state: Any, gradients: Pieces
-) -> tuple[Pieces, Any]:
+    optimizer: Optimizer, rate: jax.Array, trained: Parts, opt_state: Any, gradients: Parts
+) -> tuple[Parts, Any]:
     new_trained, new_opt_state = {}, {}
-    for name, pieces in trained.items():
+    for name, parts in trained.items():
         decay = 0.0 if name.endswith(("scale", "bias")) else optimizer.weight_decay
         results = []
-        for piece, piece_state, gradient in zip(
-            pieces, opt_state[name], gradients[name], strict=True
+        for part, piece_state, gradient in zip(
+            parts, opt_state[name], gradients[name], strict=True
         ):
             with jax.numpy_dtype_promotion("standard"):  # which optax relies on
-                change, piece_state = optimizer.transform.update(gradient, piece_state, piece)
-            results.append((piece - rate * (change + decay * piece), piece_state))
+                change, piece_state = optimizer.transform.update(gradient, piece_state, part)
+            results.append((part - rate * (change + decay * part), piece_state))
         new_trained[name], new_opt_state[name] = zip(*results, strict=True)
     return new_trained, new_opt_state
 

@@ -69,7 +69,7 @@ def read_config_json(path: Path) -> PaliGemmaConfig:
 
     Two of transformers' settings differ from the reference for PaliGemma 2. A soft cap on the final
     logits, 30 unless the file says otherwise, is taken over. Windows of attention in every other
-    layer are not, where the whole picture fits into one: the reference has none.
+    layer are not, where the whole image fits into one: the reference has none.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -138,7 +138,7 @@ def _check_windows(fields: "_Fields", depth: int, num_image_tokens: int) -> None
     if fields.number("sliding_window") < num_image_tokens:
         raise ValueError(
             f"text_config.sliding_window is {window}, less than the {num_image_tokens} tokens of a "
-            "picture: attention is full in every layer here"
+            "image: attention is full in every layer here"
         )
 
 

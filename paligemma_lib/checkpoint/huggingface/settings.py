@@ -40,7 +40,7 @@ _SPECIAL = {"pad": _PAD, "eos": _EOS, "bos": _BOS, "unk": _UNKNOWN}
 
 
 def files(config: PaliGemmaConfig, dtype: str) -> dict[str, dict[str, Any]]:
-    """Returns the content of each file: of the model, of generation, and of its pictures.
+    """Returns the content of each file: of the model, of generation, and of its images.
 
     Raises:
       ValueError: transformers has no such model; says which it has.

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from paligemma_lib.checkpoint.arrays import as_bytes
+from paligemma_lib.checkpoint.exporting import ExportedParameter, prepare
 from paligemma_lib.checkpoint.huggingface import settings, tensors
 from paligemma_lib.checkpoint.huggingface.folder import INDEX, WEIGHTS
 from paligemma_lib.checkpoint.huggingface.format import header_bytes
 from paligemma_lib.checkpoint.huggingface.tensors import Tensor
 from paligemma_lib.checkpoint.matching import differences, expected_shapes, mismatch
-from paligemma_lib.checkpoint.outgoing import Outgoing, prepare
 from paligemma_lib.model.variants import PaliGemmaConfig
-from paligemma_lib.runtime.atomic import whole_folder
+from paligemma_lib.runtime.atomic import atomic_folder
 
 MAX_FILE_BYTES = 5_000_000_000
 
@@ -49,7 +49,7 @@ def export(
 
     Args:
       params: nested dict with the reference's names and shapes; `jax.Array` of any sharding or
-        NumPy's; one may be given in pieces along axis 0, as a tuple (see `model.stack`).
+        NumPy's; one may be given in parts along axis 0, as a tuple (see `model.stack`).
       config: the model; what changes no results, such as `remat`, is not written.
       folder: must not exist, or be empty.
       dtype: "float32", "bfloat16" or "float16"; None: each parameter keeps its type.
@@ -75,7 +75,7 @@ def export(
     order = _in_order(config, types)
     shards = _shards(order, types)
     total = sum(_num_bytes(t, types) for shard in shards for t in shard)
-    with whole_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         free = shutil.disk_usage(partial).free
         if free < total + _OTHER_FILES_BYTES:
             raise OSError(
@@ -108,7 +108,7 @@ def _local(folder: str | os.PathLike[str]) -> Path:
 
 def _checked(
     params: dict[str, Any], config: PaliGemmaConfig, dtype: str | None
-) -> dict[str, Outgoing]:
+) -> dict[str, ExportedParameter]:
     """Returns the parameters by their names, which are those of the model."""
     found = {each.name: each for each in prepare(params, dtype)}
     lines = differences(
@@ -158,7 +158,7 @@ def _num_bytes(tensor: Tensor, types: dict[str, np.dtype]) -> int:
 
 
 def _stored_values(
-    order: list[Tensor], params: dict[str, Outgoing]
+    order: list[Tensor], params: dict[str, ExportedParameter]
 ) -> Iterator[Iterable[np.ndarray]]:
     """Gives the values of each tensor, in one block or several."""
     for parameter, group in itertools.groupby(order, key=lambda tensor: tensor.parameter):

@@ -1,4 +1,4 @@
-"""The default run: the embedded model's attention on drawn pictures, in minutes on two cores."""
+"""The default run: the embedded model's attention on drawn images, in minutes on two cores."""
 
 from ml_collections import ConfigDict
 

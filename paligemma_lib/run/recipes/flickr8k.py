@@ -1,6 +1,6 @@
 """PaliGemma 3B on Flickr8k, attention alone: the recipe for one GPU or a few.
 
-1,200 pictures to train on, 300 to validate, learning rate 5e-5, batches of 10, 10 epochs.
+1,200 images to train on, 300 to validate, learning rate 5e-5, batches of 10, 10 epochs.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
     tfds build flickr8k_tfds --manual_dir=FOLDER_OR_ZIP
     paligemma finetune --config=flickr8k_scratch
 
-It learns to name what most pictures of Flickr8k are of: dogs, water, snow, people in colours. The
+It learns to name what most images of Flickr8k are of: dogs, water, snow, people in colours. The
 scores are of the development split, which has no part in the training. The run's captions are
 greedy; `paligemma evaluate` finds better ones with --sampler=beam --length-penalty=1.
 """
@@ -19,14 +19,14 @@ def get_config() -> ConfigDict:
     config.workdir = "workdir/flickr8k_scratch"
     config.data.validation = "validation[:256]"
     config.data.test = "validation"
-    config.data.min_crop_area = 0.5  # else it learns the pictures by heart
-    config.data.mirror = True
+    config.data.min_crop_area = 0.5  # else it learns the images by heart
+    config.data.horizontal_flip = True
     config.model.name = "scratch"
     config.model.vocab_size = 2048
     config.stages = ({"from_step": 0, "trainable": ("all",), "top_layers": 0},)
     config.text_len = 96
     config.lowercase = True
-    config.truncate = True  # of one picture in nine, the end of the last caption is cut
+    config.truncate = True  # of one image in nine, the end of the last caption is cut
     config.batch_size = 16
     config.epochs = 10.0
     config.optimizer.learning_rate = 1e-3

@@ -1,4 +1,4 @@
-"""PaliGemma 3B on 90 pictures with long captions: the recipe of the fine-tuning notebook.
+"""PaliGemma 3B on 90 images with long captions: the recipe of the fine-tuning notebook.
 
 The data are JSON lines of image, prefix and suffix: gs://longcap100. SGD, cosine schedule with a
 tenth of warm-up, rate 0.03, batches of 8, 512 examples in all.

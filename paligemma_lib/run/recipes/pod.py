@@ -3,7 +3,7 @@
     paligemma finetune --config=pod --config.workdir=gs://bucket/run
 
 on every machine at once, with a workdir and a data set (`--config.data.dir`) that all of them see.
-Parameters are split over all devices of a slice; all five captions of a picture train at once.
+Parameters are split over all devices of a slice; all five captions of an image train at once.
 docs/pods.md says on which slices it fits as it is, and what fits on smaller ones.
 """
 
@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.model.dtype = "bfloat16"
     config.model.frozen_dtype = "bfloat16"
     config.lowercase = True
-    config.batch_size = 256  # pictures, so 1,280 captions: a multiple of the number of devices
+    config.batch_size = 256  # images, so 1,280 captions: a multiple of the number of devices
     config.epochs = 5.0
     config.optimizer.learning_rate = 1e-4
     config.decode_batch_size = 256

@@ -1,4 +1,4 @@
-"""How the embedded model was made: all of it, from nothing, on 19,200 drawn pictures with labels.
+"""How the embedded model was made: all of it, from nothing, on 19,200 drawn images with labels.
 
     paligemma finetune --config=pretrain_nano
     cp workdir/pretrain_nano/{nano.params.f16.npz,tokenizer.model} paligemma_lib/nano/

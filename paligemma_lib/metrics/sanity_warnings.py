@@ -1,6 +1,6 @@
 """What makes scores suspect: captions too good to be true, or broken in a way that scores hide.
 
-    find_suspicions(["a.jpg", "b.jpg"], ["", "a dog"], [[], ["a", "dog"]], references)
+    sanity_warnings(["a.jpg", "b.jpg"], ["", "a dog"], [[], ["a", "dog"]], references)
     # ("1 of 2 captions (50%) are empty: is EOS the first token of all? First: 'a.jpg'",)
 
 Beside each limit stands what people's captions of Flickr8k show, each held against the other four.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 _MANY = 0.05  # of the captions; people: 0.3 % too long, 0.002 % repeating, 0.02 % cut off
 _EXACT = 0.15  # of the captions equal a reference; people: 0.1 %
 _SAME = 0.25  # of the captions are one and the same; people: 0.02 %
-_ENOUGH = 20  # pictures before shares say anything
+_ENOUGH = 20  # images before shares say anything
 
 _REPETITION = re.compile(r"(?<!\S)(\S+(?: \S+){0,5})(?: \1){2,}(?!\S)")
 _MID_PHRASE = {"a", "an", "the", "of", "and", "with", "their", "his", "is", "are"}
@@ -27,7 +27,7 @@ _BROKEN_TEXT = re.compile(
 )
 
 
-def find_suspicions(
+def sanity_warnings(
     image_ids: Sequence[object],
     captions: Sequence[str],
     tokens: Sequence[Sequence[str]],
@@ -36,10 +36,10 @@ def find_suspicions(
     """Looks at captions and their references for signs of a fault.
 
     Args:
-      image_ids: of the pictures.
-      captions: one per picture, as they came.
+      image_ids: of the images.
+      captions: one per image, as they came.
       tokens: of the captions.
-      references: tokens of each picture's references.
+      references: tokens of each image's references.
 
     Returns:
       One line for each kind of fault: how many, where, and what to look into.
@@ -58,13 +58,13 @@ def find_suspicions(
         (
             _EXACT,
             lambda i: tokens[i] and tokens[i] in references[i],
-            "equal a reference of their picture: did references get among the predictions, or "
-            "these pictures into training?",
+            "equal a reference of their image: did references get among the predictions, or "
+            "these images into training?",
         ),
         (
             _SAME,
             lambda i: texts[i] and texts[i] == commonest,
-            f"are the same, {commonest!r:.80}: does the model see its pictures?",
+            f"are the same, {commonest!r:.80}: does the model see its images?",
         ),
         (
             _MANY,
@@ -90,5 +90,5 @@ def find_suspicions(
             share = f"{len(places)} of {total} captions ({len(places) / total:.0%})"
             found.append(f"{share} {what} First: {first}")
     if total == 1:
-        found.append("CIDEr of a single picture is 0: it compares pictures; score hundreds")
+        found.append("CIDEr of a single image is 0: it compares images; score hundreds")
     return tuple(found)

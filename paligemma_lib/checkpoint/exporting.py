@@ -1,4 +1,4 @@
-"""Parameters on their way out: whole or in pieces, cast and copied to the host block by block.
+"""Parameters on their way out: whole or in parts, cast and copied to the host block by block.
 
 for parameter in prepare(params, dtype="bfloat16"):
     parameter.name, parameter.shape, parameter.dtype
@@ -19,23 +19,23 @@ from paligemma_lib.checkpoint.placement import to_host
 
 
 @dataclasses.dataclass(frozen=True)
-class Outgoing:
+class ExportedParameter:
     """A parameter to be written.
 
     Attributes:
       name: such as `img/head/bias`.
-      pieces: what holds it, in order along axis 0.
+      parts: what holds it, in order along axis 0.
       dtype: in which it is written.
     """
 
     name: str
-    pieces: tuple[Any, ...]
+    parts: tuple[Any, ...]
     dtype: np.dtype
 
     @property
     def shape(self) -> Shape:
-        """Of the pieces together."""
-        return (sum(piece.shape[0] for piece in self.pieces), *self.pieces[0].shape[1:])
+        """Of the parts together."""
+        return (sum(part.shape[0] for part in self.parts), *self.parts[0].shape[1:])
 
     @property
     def num_bytes(self) -> int:
@@ -45,32 +45,32 @@ class Outgoing:
     @property
     def given(self) -> np.dtype:
         """Type in which it is given; of several, one that cannot be written if there is such."""
-        kinds = [np.dtype(piece.dtype) for piece in self.pieces]
+        kinds = [np.dtype(part.dtype) for part in self.parts]
         return next((kind for kind in kinds if kind not in DTYPES.values()), kinds[0])
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Gives the rows in order, cast; see `to_host` for errors."""
-        for piece in self.pieces:
-            yield from to_host(self.name, piece, self.dtype)
+        for part in self.parts:
+            yield from to_host(self.name, part, self.dtype)
 
 
-def prepare(params: Mapping[str, Any], dtype: str | None) -> list[Outgoing]:
-    """Returns the parameters of a nested dict, by name; a leaf may be a tuple of pieces.
+def prepare(params: Mapping[str, Any], dtype: str | None) -> list[ExportedParameter]:
+    """Returns the parameters of a nested dict, by name; a leaf may be a tuple of parts.
 
     Args:
       params: arrays of JAX, NumPy's, or what has `shape`, `dtype` and gives rows by a slice.
       dtype: "float32", "bfloat16" or "float16"; None: each parameter's own.
 
     Raises:
-      ValueError: unknown `dtype`, or pieces of different types and no `dtype`.
+      ValueError: unknown `dtype`, or parts of different types and no `dtype`.
     """
     target = checked_dtype(dtype)
     found = []
     leaves = flax.traverse_util.flatten_dict(dict(params), sep="/")
     for name, leaf in sorted(leaves.items()):
-        pieces = leaf if isinstance(leaf, tuple) else (leaf,)
-        kinds = {np.dtype(piece.dtype) for piece in pieces}
+        parts = leaf if isinstance(leaf, tuple) else (leaf,)
+        kinds = {np.dtype(part.dtype) for part in parts}
         if target is None and len(kinds) > 1:
-            raise ValueError(f"{name} is in pieces of different types: give the `dtype` to write")
-        found.append(Outgoing(name, pieces, target or kinds.pop()))
+            raise ValueError(f"{name} is in parts of different types: give the `dtype` to write")
+        found.append(ExportedParameter(name, parts, target or kinds.pop()))
     return found

@@ -34,9 +34,7 @@ def test_suspicious_captions_are_warned_of(faulty, share, message):
     assert all("First: 0, 1" in warning for warning in warnings)
 
 
-def test_a_single_picture_is_warned_of():
+def test_a_single_image_is_warned_of():
     scores = metrics.score({"a": ["a dog runs here"]}, {"a": "a dog runs here"})
     assert scores.corpus["CIDEr"] == 0
-    assert scores.warnings == (
-        "CIDEr of a single picture is 0: it compares pictures; score hundreds",
-    )
+    assert scores.warnings == ("CIDEr of a single image is 0: it compares images; score hundreds",)

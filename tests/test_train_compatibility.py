@@ -3,7 +3,7 @@
 import pytest
 from finetune_cases import leave_record
 
-from paligemma_lib.train.identity import check_run, record_of
+from paligemma_lib.train.compatibility import check_run, record_of
 
 RUN = {"config": {"seed": 3, "stages": (1, 2)}, "params": "5f0c"}
 
@@ -26,7 +26,7 @@ def test_what_differs_is_told(tmp_path):
         "  config.seed: was 3, is 4",
         "  params: was '5f0c', is 'aa'",
     ]
-    check_run(tmp_path, other, may_differ=["config.seed", "config.new", "params"])
+    check_run(tmp_path, other, allow_changed=["config.seed", "config.new", "params"])
 
 
 def test_an_older_record_is_given_what_it_lacks(tmp_path):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from paligemma_lib.runtime.atomic import path_of
-from paligemma_lib.runtime.retries import patiently
+from paligemma_lib.runtime.retries import retry
 from paligemma_lib.train.digests import checksum
 
 CHECKPOINTS = "checkpoints"  # their folder in that of a run
@@ -24,7 +24,7 @@ RECORD = "run/metadata"  # where Orbax puts the JSON
 def check_run(
     folder: str | os.PathLike[str],
     run: Mapping[str, Any],
-    may_differ: Collection[str] = (),
+    allow_changed: Collection[str] = (),
     completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> None:
     """Compares a run with the one that saved the newest checkpoint with a whole record.
@@ -32,7 +32,7 @@ def check_run(
     Args:
       folder: of the checkpoints, local or `gs://`; need not exist.
       run: what must be the same to go on, as JSON.
-      may_differ: names of what may be another one all the same, with dots between levels.
+      allow_changed: names of what may be another one all the same, with dots between levels.
       completed: gives a record what it lacks, since it is older than names in `run`.
 
     Raises:
@@ -48,7 +48,7 @@ def check_run(
     differing = [
         f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted({*before, *now})
-        if before.get(name) != now.get(name) and name not in may_differ
+        if before.get(name) != now.get(name) and name not in allow_changed
     ]
     if differing:
         raise ValueError(
@@ -61,7 +61,7 @@ def check_run(
 def record_of(folder: str | os.PathLike[str], step: int) -> dict[str, Any]:
     """What was saved beside the arrays. Raises some error if it is not as it was written."""
     path = path_of(folder) / str(step) / RECORD
-    record = json.loads(patiently(path.read_text, str(path)))
+    record = json.loads(retry(path.read_text, str(path)))
     if record.pop("checksum") != checksum(record):
         raise ValueError(f"{path} has changed since it was written: its checksum differs")
     return record

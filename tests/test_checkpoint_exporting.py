@@ -49,13 +49,13 @@ def test_a_full_disk_leaves_the_old_file(path):
 KILLED = """
 import sys, time
 import numpy as np
-from paligemma_lib.checkpoint import outgoing, save_params
+from paligemma_lib.checkpoint import exporting, save_params
 def slow(name, array, dtype):
     for row in np.asarray(array):
         yield row
         print("row", flush=True)
         time.sleep(0.2)
-outgoing.to_host = slow
+exporting.to_host = slow
 save_params(sys.argv[1], {"w": np.ones((1000, 100_000), np.float32)})
 """
 

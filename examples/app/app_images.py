@@ -1,6 +1,6 @@
-"""Which pictures are to be captioned: uploads that are pictures, and drawn samples.
+"""Which images are to be captioned: uploads that are images, and drawn samples.
 
-pictures = choose()             # widgets, and messages about what is refused
+images = choose()             # widgets, and messages about what is refused
 """
 
 import io
@@ -9,36 +9,36 @@ import random
 import cards
 import streamlit as st
 import uploads
-from uploads import Picture, Refused
+from uploads import Refused, Upload
 
-MAX_PICTURES = 12  # at a time
+MAX_IMAGES = 12  # at a time
 
 
-def choose() -> list[Picture]:
+def choose() -> list[Upload]:
     """The part of the page where they are chosen."""
-    st.html('<h2 class="section">Pictures</h2>')
-    pictures, messages = _uploaded()
+    st.html('<h2 class="section">Images</h2>')
+    images, messages = _uploaded()
     # Containers keep what follows in its place while the page is drawn anew.
     with st.container(gap="xsmall"):
         for message in messages:
             st.html(message)
     with st.container(horizontal=True, gap="small", key="uploaded"):
-        for picture in pictures:
-            st.image(picture.preview, width="stretch", alt=picture.name)
+        for upload in images:
+            st.image(upload.preview, width="stretch", alt=upload.name)
 
     st.html('<h3 class="label">Or drawn samples</h3>')
     with st.container(horizontal=True, gap="small", key="samples"):
-        for name, picture in drawn_samples().items():
+        for name, upload in drawn_samples().items():
             with st.container(width=104, gap="xxsmall"):
-                st.image(picture.preview, alt=f"Drawn scene: {name}")
+                st.image(upload.preview, alt=f"Drawn scene: {name}")
                 if st.checkbox(name.capitalize(), key=f"sample {name}"):
-                    pictures.append(picture)
-    return pictures[:MAX_PICTURES]
+                    images.append(upload)
+    return images[:MAX_IMAGES]
 
 
 @st.cache_resource(show_spinner=False)
-def drawn_samples() -> dict[str, Picture]:
-    """A drawn picture of each background."""
+def drawn_samples() -> dict[str, Upload]:
+    """A drawn image of each background."""
     from paligemma_lib import sample_data
 
     seed, found = 2026, {}
@@ -54,36 +54,35 @@ def drawn_samples() -> dict[str, Picture]:
     return dict(sorted(found.items()))
 
 
-def _uploaded() -> tuple[list[Picture], list[str]]:
-    """Uploads that are pictures, and messages about the others."""
+def _uploaded() -> tuple[list[Upload], list[str]]:
+    """Uploads that are images, and messages about the others."""
     files = st.file_uploader(
-        f"Your pictures, up to {MAX_PICTURES} at a time; they are not kept",
+        f"Your images, up to {MAX_IMAGES} at a time; they are not kept",
         type=[suffix for kind in uploads.SUFFIXES.values() for suffix in kind],
         accept_multiple_files=True,
         key="uploads",
     )
     before = st.session_state.get("checked", {})
-    checked: dict[str, Picture | Refused] = {}
+    checked: dict[str, Upload | Refused] = {}
     messages = []
-    for file in files[:MAX_PICTURES]:
+    for file in files[:MAX_IMAGES]:
         found = before.get(file.file_id) or _check(file.name, file.getvalue())
         checked[file.file_id] = found
         if isinstance(found, Refused):
             messages.append(cards.message(str(found), uploads.one_line(file.name), problem=True))
         elif found.note:
             messages.append(cards.message(found.note, found.name))
-    if len(files) > MAX_PICTURES:
+    if len(files) > MAX_IMAGES:
         messages.append(
             cards.message(
-                f"The first {MAX_PICTURES} of {len(files)} pictures are taken; the others can "
-                "follow."
+                f"The first {MAX_IMAGES} of {len(files)} images are taken; the others can follow."
             )
         )
     st.session_state.checked = checked  # each file is decoded once, however often this runs
-    return [each for each in checked.values() if isinstance(each, Picture)], messages
+    return [each for each in checked.values() if isinstance(each, Upload)], messages
 
 
-def _check(name: str, data: bytes) -> Picture | Refused:
+def _check(name: str, data: bytes) -> Upload | Refused:
     try:
         return uploads.check(name, data)
     except Refused as refused:
