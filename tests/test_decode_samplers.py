@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paligemma_lib.decode import BestOf, Greedy, Sample
+from paligemma_lib.decode import BestOf, Greedy, Sample, Written
 from paligemma_lib.decode.samplers import in_nucleus
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
+
+NOTHING = Written(jnp.zeros((0, 8), jnp.int32), jnp.int32(0))
 
 
 jitted_in_nucleus = jax.jit(in_nucleus)
@@ -19,9 +21,8 @@ jitted_in_nucleus = jax.jit(in_nucleus)
 def draws(sampler, logits, count=4000):
     """How often each token is drawn."""
     keys = jax.random.split(jax.random.key(0), count)
-    tokens = sampler.pick(
-        jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (count, len(logits))), keys
-    )
+    rows = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (count, len(logits)))
+    tokens = sampler.sample(rows, keys, NOTHING)
     return np.bincount(tokens, minlength=len(logits)) / count
 
 
@@ -80,8 +81,8 @@ def test_what_is_ruled_out_is_never_drawn():
 def test_a_row_draws_by_its_own_key():
     logits = jnp.zeros((3, 1000))
     keys = jax.random.split(jax.random.key(3), 3)
-    tokens = Sample().pick(logits, keys)
-    backwards = Sample().pick(logits, keys[::-1])
+    tokens = Sample().sample(logits, keys, NOTHING)
+    backwards = Sample().sample(logits, keys[::-1], NOTHING)
     np.testing.assert_array_equal(tokens, backwards[::-1])
     assert len(set(tokens.tolist())) == 3
 
@@ -89,7 +90,7 @@ def test_a_row_draws_by_its_own_key():
 def test_greedy_takes_the_first_of_equals():
     logits = jnp.array([[0.0, 2.0, 2.0], [1.0, 0.0, 1.0]])
     keys = jax.random.split(jax.random.key(0), 2)
-    assert Greedy().pick(logits, keys).tolist() == [1, 0]
+    assert Greedy().sample(logits, keys, NOTHING).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,8 @@ def test_the_mask_leaves_out_later_captions_and_padding(tokenizer):
 
 def test_tokens_and_captions_are_text_not_markup(tokenizer):
     live = views.Live(4)
-    live.scalar("loss", 1.0, 0)
-    live.image("images/<b>.jpg", np.zeros((8, 8, 3), np.uint8), 1)
-    live.text("captions/<b>.jpg", "<script>", 1)
+    live.scalars({"loss": 1.0}, 0)
+    live.caption("<b>.jpg", np.zeros((8, 8, 3), np.uint8), "<script>", 1)
     assert "<script>" not in live._repr_html_()
     assert "&lt;script&gt;" in live._repr_html_()
 
@@ -71,9 +70,8 @@ def display(monkeypatch):
 def test_the_curve_is_drawn_at_the_start_and_at_the_end(display):
     with views.Live(3) as live:
         for step in range(3):
-            live.scalar("loss", 3.0 - step, step)
-            live.scalar("captions_per_second", 50.0, step)
-        live.scalar("validation_loss", 1.5, 3)
+            live.scalars({"loss": 3.0 - step, "captions_per_second": 50.0}, step)
+        live.scalars({"validation_loss": 1.5}, 3)
     assert "compiles" in display[0]
     assert "step 3 of 3, 50 captions/s" in display[-1]
     assert count(display[-1], "polyline", "stroke line-0") == 1
@@ -83,14 +81,14 @@ def test_the_curve_is_drawn_at_the_start_and_at_the_end(display):
 def test_a_fast_run_is_not_drawn_at_every_step(display):
     with views.Live(500) as live:
         for step in range(500):
-            live.scalar("loss", 1.0, step)
+            live.scalars({"loss": 1.0}, step)
     assert len(display) < 20
 
 
 def test_captions_stay_with_their_image_and_step(display, tmp_path):
     with (
         views.Live(2) as live,
-        pg.train.Progress(tmp_path, total_steps=2, steps_per_epoch=1, writer=live) as progress,
+        pg.train.Progress(tmp_path, total_steps=2, steps_per_epoch=1, trackers=[live]) as progress,
     ):
         for step, caption in enumerate(("a dog", "a red dog")):
             progress.record(step, {"loss": 1.0, "learning_rate": 0.1}, captions=5)

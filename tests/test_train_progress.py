@@ -102,25 +102,29 @@ def test_a_silent_one_writes_and_prints_nothing(tmp_path, clock, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_writer_gets_all_values(tmp_path, clock):
+def test_trackers_get_all_values_and_are_closed(tmp_path, clock):
     seen = []
 
-    class Writer:
-        def scalar(self, tag, value, step):
-            seen.append((tag, value, step))
+    class Seeing:
+        def scalars(self, values, step):
+            seen.append((values, step))
 
-        image = text = scalar
+        def caption(self, image_id, image, caption, step):
+            seen.append((image_id, image, caption, step))
 
-    with Progress(tmp_path, total_steps=2, steps_per_epoch=1, writer=Writer()) as run:
+        def close(self):
+            seen.append("closed")
+
+    trackers = [Seeing(), Seeing()]
+    with Progress(tmp_path, total_steps=2, steps_per_epoch=1, trackers=trackers) as run:
         clock.now += 1
         run.record(0, METRICS, captions=8)
         run.show(1, "a.jpg", lambda: "pixels", "a dog")
-    assert ("loss", 2.5, 0) in seen
-    assert ("captions_per_second", 8, 0) in seen
-    assert [each for each in seen if each[2] == 1] == [
-        ("images/a.jpg", "pixels", 1),
-        ("captions/a.jpg", "a dog", 1),
-    ]
+        run.note(1, {"validation_loss": 0.5})
+    image, values, note = ("a.jpg", "pixels", "a dog", 1), seen[2], seen[4]
+    assert seen == [image, image, values, values, note, note, "closed", "closed"]
+    assert values[1] == 0 and values[0]["loss"] == 2.5 and values[0]["captions_per_second"] == 8
+    assert note == ({"validation_loss": 0.5}, 1) and type(note[0]["validation_loss"]) is float
 
 
 def test_a_full_disk_is_told_with_the_file(tmp_path):
@@ -132,19 +136,19 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
         run.note(1, {"validation_loss": 1.25})
 
 
-def test_what_a_writer_cannot_write_is_an_error_of_the_system(tmp_path):
+def test_what_a_tracker_cannot_write_is_an_error_of_the_system(tmp_path):
     class Failing:
-        def scalar(self, *_):
+        def scalars(self, *_):
             raise RuntimeError("events.out: No space left on device")
 
-        image = scalar
+        caption = close = scalars
 
-    with Progress(tmp_path, total_steps=9, steps_per_epoch=9, writer=Failing()) as run:
+    with Progress(tmp_path, total_steps=9, steps_per_epoch=9, trackers=[Failing()]) as run:
         for act in (
             lambda: run.note(1, {"validation_loss": 1.25}),
             lambda: run.show(1, "a.jpg", lambda: None, "a dog"),
         ):
-            with pytest.raises(OSError, match=r"TensorBoard could not be written: events.out: No"):
+            with pytest.raises(OSError, match=r"Failing could not write .*: events.out: No space"):
                 act()
 
 

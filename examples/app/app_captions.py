@@ -20,7 +20,7 @@ import streamlit as st
 from uploads import Upload
 
 if TYPE_CHECKING:  # these take seconds to import, and the page should be there at once
-    from paligemma_lib.decode.programs import Sampler
+    from paligemma_lib.decode.programs import Strategy
     from paligemma_lib.serving import Progress, Request, Service
 
 MAX_HISTORY = 50  # captions of a visit
@@ -46,7 +46,7 @@ def begin() -> None:
 
 
 def ask_or_stop(
-    service: Service, images: Sequence[Upload], sampler: Sampler, way: cards.Way
+    service: Service, images: Sequence[Upload], sampler: Strategy, way: cards.Way
 ) -> None:
     """The button."""
     if asked := st.session_state.asked:
@@ -149,7 +149,7 @@ def stage_of(progress: Progress, done: int) -> str:
     return number
 
 
-def _ask(service: Service, images: tuple[Upload, ...], sampler: Sampler, way: cards.Way) -> None:
+def _ask(service: Service, images: tuple[Upload, ...], sampler: Strategy, way: cards.Way) -> None:
     """Hands images over to the model."""
     from paligemma_lib.serving import Busy
 

@@ -12,7 +12,7 @@ import cards
 import streamlit as st
 
 if TYPE_CHECKING:  # takes seconds to import, and the page should be there at once
-    from paligemma_lib.decode.programs import Sampler
+    from paligemma_lib.decode.programs import Strategy
 
 GREEDY, SAMPLING, BEAM = WORDS = ("Greedy", "Sampling", "Beam search")
 BEAMS = (2, 4, 8)
@@ -21,7 +21,7 @@ USUAL_BEAMS, USUAL_VARIETY = 4, "medium"
 LENGTHS = range(8, 65, 8)  # tokens
 
 
-def sampler_of(words: str, beams: int = USUAL_BEAMS, variety: str = USUAL_VARIETY) -> Sampler:
+def sampler_of(words: str, beams: int = USUAL_BEAMS, variety: str = USUAL_VARIETY) -> Strategy:
     """One of a few, since the model is compiled for each."""
     from paligemma_lib.decode import Beam, Greedy, Sample
 
@@ -33,7 +33,7 @@ def sampler_of(words: str, beams: int = USUAL_BEAMS, variety: str = USUAL_VARIET
     return Greedy()
 
 
-def all_samplers() -> list[Sampler]:
+def all_samplers() -> list[Strategy]:
     """All that can be chosen; first what is chosen at first, then the usual ones."""
     usual = [sampler_of(words) for words in (GREEDY, BEAM, SAMPLING)]
     others = [sampler_of(BEAM, beams) for beams in BEAMS]
@@ -41,7 +41,7 @@ def all_samplers() -> list[Sampler]:
     return list(dict.fromkeys(usual + others))
 
 
-def choose() -> tuple[Sampler, cards.Way]:
+def choose() -> tuple[Strategy, cards.Way]:
     """The part of the page where it is chosen."""
     st.html('<h2 class="section">Settings</h2>')
     prompt = st.text_input("Prompt", "caption en", max_chars=200, key="prompt")

@@ -1,6 +1,6 @@
 """What a notebook shows: training as it goes, the attention mask, what fits into memory.
 
-with Live(total_steps) as live, pg.train.Progress(..., writer=live) as progress: ...
+with Live(total_steps) as live, pg.train.Progress(..., trackers=[live]) as progress: ...
 mask(batch, tokenizer)                         # as the last line of a cell
 lines(pg.batch.describe(batch, tokenizer))     # likewise
 print(what_fits({"a T4": 15 << 30}))
@@ -56,7 +56,7 @@ def lines(text: str) -> View:
 
 
 class Live:
-    """Loss and captions of a run, drawn again and again in one place; a `Progress`'s writer.
+    """Loss and captions of a run, drawn again and again in one place; a tracker.
 
     A context manager: its end draws the last state.
     """
@@ -78,16 +78,18 @@ class Live:
     def __exit__(self, *_: object) -> None:
         self._draw()
 
-    def scalar(self, tag: str, value: Any, step: int) -> None:
-        self._values.setdefault(tag, {})[step] = float(value)
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._values.setdefault(name, {})[step] = value
         if time.monotonic() - self._drawn > _BETWEEN_DRAWINGS:
             self._draw()
 
-    def image(self, tag: str, image: np.ndarray, step: int) -> None:
-        self._images.setdefault(_image_id(tag), data_uri(thumbnail(image, 224)))
+    def caption(self, image_id: str, image: np.ndarray, caption: str, step: int) -> None:
+        self._images.setdefault(image_id, data_uri(thumbnail(image, 224)))
+        self._captions.setdefault(image_id, {})[step] = caption
 
-    def text(self, tag: str, textdata: str, step: int) -> None:
-        self._captions.setdefault(_image_id(tag), {})[step] = textdata
+    def close(self) -> None:
+        self._draw()
 
     def _draw(self) -> None:
         if self._handle is not None:
@@ -189,8 +191,3 @@ def what_fits(memories: Mapping[str, int]) -> str:
 def _view(*parts: Element) -> str:
     style = Path(__file__).with_suffix(".css").read_text("utf-8")
     return to_html(element("div", {"class": "view"}, element("style", {}, style), *parts))
-
-
-def _image_id(tag: str) -> str:
-    """Of "images/1.jpg" or "captions/1.jpg"."""
-    return tag.partition("/")[2]

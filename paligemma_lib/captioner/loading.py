@@ -25,7 +25,7 @@ from paligemma_lib.captioner.streaming import Captioned, Skipped, stream
 from paligemma_lib.checkpoint import load_params, read_config
 from paligemma_lib.data.given_images import Image, from_images
 from paligemma_lib.data.sources import Source
-from paligemma_lib.decode.programs import Sampler
+from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.model import abstract_params
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.runtime.atomic import is_remote, path_of
@@ -37,7 +37,7 @@ class Options(TypedDict, total=False):
     """Of `Captioner.stream`."""
 
     prompt: str
-    sampler: Sampler
+    sampler: Strategy
     batch_size: int
     max_new_tokens: int
     seed: int

@@ -24,7 +24,7 @@ import numpy as np
 from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption, Greedy, generate
-from paligemma_lib.decode.programs import Sampler
+from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.runtime import processes
 from paligemma_lib.tokenizer import Tokenizer
@@ -70,7 +70,7 @@ def stream(
     source: Source,
     *,
     prompt: str = "caption en",
-    sampler: Sampler = Greedy(),  # noqa: B008 (frozen)
+    sampler: Strategy = Greedy(),  # noqa: B008 (frozen)
     batch_size: int = 8,
     max_new_tokens: int = 64,
     seed: int = 0,

@@ -14,7 +14,7 @@ from paligemma_lib.cli.parser import Parser
 if TYPE_CHECKING:
     from paligemma_lib.captioner import Captioned, Skipped
     from paligemma_lib.data.sources import Source
-    from paligemma_lib.decode.programs import Sampler
+    from paligemma_lib.decode.programs import Strategy
 
 _UNSEEN = 1  # seed of scenes that the packaged model has not been trained on
 
@@ -32,8 +32,7 @@ def add_captioning_options(parser: Parser) -> None:
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="(default: 64)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="(default: 8)")
     hidden = argparse.SUPPRESS
-    samplers = ("greedy", "sample", "beam")
-    parser.add_argument("--sampler", choices=samplers, default="greedy", help=hidden)
+    parser.add_argument("--sampler", default="greedy", help=hidden)
     parser.add_argument("--beams", type=int, default=4, help=hidden)
     parser.add_argument("--length-penalty", type=float, default=0.0, help=hidden)
     parser.add_argument("--temperature", type=float, default=1.0, help=hidden)
@@ -44,7 +43,7 @@ def add_captioning_options(parser: Parser) -> None:
     parser.tells(
         "how words are chosen: --sampler=greedy (default); --sampler=beam --beams=4 "
         "--length-penalty=0; --sampler=sample --temperature=1 --top-k=K --top-p=P --seed=0 "
-        "--samples=1, of which the likeliest is taken"
+        "--samples=1, of which the likeliest is taken; --sampler=package.module:name, of your own"
     )
     parser.takes_processes()
 
@@ -90,13 +89,21 @@ def take_defaults(
             setattr(args, name, value)
 
 
-def _sampler_of(args: argparse.Namespace) -> Sampler:
+def _sampler_of(args: argparse.Namespace) -> Strategy:
     from paligemma_lib.decode import Beam, BestOf, Greedy, Sample
+    from paligemma_lib.run.assembly import sampler_of
+    from paligemma_lib.run.dotted import is_dotted
 
     if args.sampler == "beam":
         return Beam(args.beams, length_penalty=args.length_penalty)
     if args.sampler == "greedy":
         return Greedy()
+    if is_dotted(args.sampler):
+        return sampler_of(args.sampler)
+    if args.sampler != "sample":
+        raise WrongUse(
+            f"--sampler={args.sampler}: expected greedy, sample, beam, or package.module:name"
+        )
     sample = Sample(args.temperature, args.top_k, args.top_p)
     return BestOf(args.samples, sample) if args.samples > 1 else sample
 

@@ -17,6 +17,7 @@ import numpy as np
 import PIL.Image
 
 from paligemma_lib.data.files import MAX_IMAGE_BYTES, read_whole
+from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.image_files import from_image_files
 from paligemma_lib.data.sources import Record, Source
 
@@ -37,6 +38,9 @@ class GivenImages(Source):
 
     def where(self, number: int) -> str:
         return self.names[number]
+
+    def fingerprint(self) -> str:
+        return fingerprint(*(record.image for record in self.read(range(len(self)))))
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return [Record(_encoded(self.images[k]), (), self.names[k]) for k in numbers]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, read_whole
+from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.sources import Record, Source
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
@@ -30,6 +31,9 @@ class ImageFiles(Source):
 
     def where(self, number: int) -> str:
         return self.paths[number]
+
+    def fingerprint(self) -> str:
+        return fingerprint(*self.names, *(os.path.getsize(path) for path in self.paths))
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return in_parallel(self._read, numbers, remote=False)

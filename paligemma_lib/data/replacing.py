@@ -14,6 +14,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from math import gcd
+from typing import Protocol, runtime_checkable
 
 from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.sources import Record, Source
@@ -25,7 +26,18 @@ _log = logging.getLogger(__name__)
 
 def replace_corrupt(source: Source) -> Replacing:
     """The same records, but for those that are damaged; a warning tells of each that is met."""
-    return Replacing(source.despite_damage())
+    if isinstance(source, MayBeCutOff):
+        source = source.despite_damage()
+    return Replacing(source)
+
+
+@runtime_checkable
+class MayBeCutOff(Protocol):
+    """A source that knows what its files should hold, and so which records a cut-off one lacks."""
+
+    def despite_damage(self) -> Source:
+        """The same, in which records that are lost raise `CorruptRecord` when they are read."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +57,9 @@ class Replacing(Source):
 
     def where(self, number: int) -> str:
         return self.source.where(number)
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         try:

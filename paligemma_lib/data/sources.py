@@ -16,12 +16,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from paligemma_lib.data.files import join
+from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.records import Records, open_records
 
 
@@ -42,11 +44,15 @@ class Record:
     prefix: str | None = None
 
 
-class Source:
-    """Records by number."""
+@runtime_checkable
+class Source(Protocol):
+    """Records by number. Whatever has these methods is a source; none has to be derived from it.
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    Threads read at the same time. Numbers must keep their records while the fingerprint stays the
+    same, for the order of training is an order of numbers.
+    """
+
+    def __len__(self) -> int: ...
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         """The records with these numbers, counted from 0.
@@ -54,18 +60,15 @@ class Source:
         Raises:
           ValueError, FileNotFoundError: a record cannot be read; the message says which.
         """
-        raise NotImplementedError
+        ...
 
     def where(self, number: int) -> str:
         """File and place of a record, for messages."""
-        raise NotImplementedError
+        ...
 
-    def despite_damage(self) -> Source:
-        """The same, usable also where files are cut off, if it is known what they should hold.
-
-        Records that are lost raise `CorruptRecord` when they are read.
-        """
-        return self
+    def fingerprint(self) -> str:
+        """Digits that change when records are added, removed or changed."""
+        ...
 
 
 def from_tfds(
@@ -137,6 +140,10 @@ class _ExampleSource(Source):
         records, chosen = self._opened
         return records.where(chosen[number])
 
+    def fingerprint(self) -> str:
+        records, chosen = self._opened
+        return fingerprint(*map(str, records.paths), *records.counts.tolist(), chosen)
+
     def _parse(self, number: int, example: bytes) -> Record:
         try:
             features = tf.train.Example.FromString(example).features.feature
@@ -170,6 +177,7 @@ class _TfdsSource(_ExampleSource):
     cut_off: bool = False  # whether files may be
 
     def despite_damage(self) -> Source:
+        """The same, usable also where files are cut off: it is known what they should hold."""
         return dataclasses.replace(self, cut_off=True)
 
     def _open(self) -> tuple[Records, np.ndarray]:

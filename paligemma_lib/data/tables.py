@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, join, read_whole
+from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.sources import Record, Source
 from paligemma_lib.runtime.atomic import is_remote
 
@@ -72,6 +73,9 @@ class _JsonlSource(Source):
 
     def where(self, number: int) -> str:
         return f"{self.path}, line {number + 1}"
+
+    def fingerprint(self) -> str:
+        return fingerprint(self._lines[0])
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return in_parallel(self._read, numbers, remote=is_remote(self.images))
@@ -133,6 +137,9 @@ class _FolderSource(Source):
 
     def where(self, number: int) -> str:
         return f"{self.table}, line {self._rows[number][2]}"
+
+    def fingerprint(self) -> str:
+        return fingerprint(repr(self._rows).encode())
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return in_parallel(self._read, numbers, remote=is_remote(self.images))

@@ -24,7 +24,7 @@ from paligemma_lib.decode.loop import (
     tokens_so_far,
 )
 from paligemma_lib.decode.prompt import pad_prompts
-from paligemma_lib.decode.samplers import BestOf, Greedy, Sample, image_keys
+from paligemma_lib.decode.samplers import BestOf, Greedy, Sample, Sampler, Written, image_keys
 
 __all__ = [
     "Beam",
@@ -32,7 +32,9 @@ __all__ = [
     "Caption",
     "Greedy",
     "Sample",
+    "Sampler",
     "State",
+    "Written",
     "captions_from",
     "extend",
     "finished",

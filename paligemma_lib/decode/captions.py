@@ -15,7 +15,7 @@ import numpy as np
 from paligemma_lib.batch import EOS
 from paligemma_lib.decode.devices import images_sharding, num_parts, place
 from paligemma_lib.decode.loop import extend, hypotheses, prefill
-from paligemma_lib.decode.programs import Sampler
+from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.decode.prompt import pad_prompts
 from paligemma_lib.decode.samplers import Greedy, image_keys
 from paligemma_lib.decode.samples import Hypotheses
@@ -55,7 +55,7 @@ def generate(
     tokenizer: Tokenizer,
     *,
     prompt: str | Sequence[str] = "caption en",
-    sampler: Sampler = Greedy(),  # noqa: B008 (frozen)
+    sampler: Strategy = Greedy(),  # noqa: B008 (frozen)
     max_new_tokens: int = 64,
     min_new_tokens: int = 0,
     banned_tokens: Iterable[int] = (),
@@ -80,7 +80,7 @@ def generate(
       images: float32[N, S, S, 3] in [-1, 1], or uint8[N, S, S, 3].
       tokenizer: the model's.
       prompt: one for all images, or one for each.
-      sampler: `Greedy`, `Sample`, `BestOf` or `Beam`.
+      sampler: `Greedy`, `Sample`, `BestOf`, `Beam`, or a `Sampler` of one's own.
       max_new_tokens: where to stop a caption that does not end, EOS counted.
       min_new_tokens: how many tokens must come before EOS may.
       banned_tokens: ids that must never come.

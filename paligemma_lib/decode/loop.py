@@ -23,8 +23,8 @@ from paligemma_lib.batch import EOS
 from paligemma_lib.decode.beam import Beam
 from paligemma_lib.decode.devices import everywhere, rows_sharding
 from paligemma_lib.decode.programs import (
-    Sampler,
     State,
+    Strategy,
     begin,
     extend_state,
     is_finished,
@@ -42,7 +42,7 @@ def prefill(
     prompt: jax.Array | np.ndarray,
     length: jax.Array | np.ndarray,
     *,
-    sampler: Sampler = Greedy(),  # noqa: B008 (frozen)
+    sampler: Strategy = Greedy(),  # noqa: B008 (frozen)
     max_new_tokens: int = 64,
     min_new_tokens: int = 0,
     banned_tokens: Iterable[int] = (),
@@ -58,7 +58,7 @@ def prefill(
         axis 0, so is all that is computed.
       prompt: int32[B, L], padded on the right; see `pad_prompts`. L is a shape: compiled for.
       length: int32[B], tokens of each prompt.
-      sampler: `Greedy`, `Sample`, `BestOf` or `Beam`.
+      sampler: `Greedy`, `Sample`, `BestOf`, `Beam`, or a `Sampler` of one's own.
       max_new_tokens: M, the most tokens, EOS included.
       min_new_tokens: how many tokens must come before EOS may.
       banned_tokens: ids that must never come. Log-probabilities are those without a ban.
@@ -122,7 +122,7 @@ def tokens_so_far(state: State) -> jax.Array:
     return everywhere(state.sharding, state.written.leading())
 
 
-def _banned(tokens: Iterable[int], vocab_size: int, sampler: Sampler) -> jax.Array | None:
+def _banned(tokens: Iterable[int], vocab_size: int, sampler: Strategy) -> jax.Array | None:
     ids = sorted(set(tokens))
     if not ids:
         return None

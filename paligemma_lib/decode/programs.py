@@ -19,13 +19,13 @@ from paligemma_lib.batch import EOS
 from paligemma_lib.decode.beam import Beam, Beams
 from paligemma_lib.decode.devices import split_rows, weight_parts
 from paligemma_lib.decode.prompt import Prompt, empty_cache, read_prompt, read_token, reorder
-from paligemma_lib.decode.samplers import BestOf, Greedy, Sample
+from paligemma_lib.decode.samplers import Sampler
 from paligemma_lib.decode.samples import Choice, Samples
 from paligemma_lib.model import vocabulary
 from paligemma_lib.model.gemma import KeyValue
 from paligemma_lib.model.variants import PaliGemmaConfig
 
-Sampler = Greedy | Sample | BestOf | Beam
+Strategy = Sampler | Beam
 
 
 @functools.partial(
@@ -83,7 +83,7 @@ def read_inputs(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def begin(
     config: PaliGemmaConfig,
-    sampler: Sampler,
+    sampler: Strategy,
     max_new_tokens: int,
     sharding: NamedSharding | None,
     params: dict[str, Any],

@@ -5,18 +5,59 @@
     BestOf(5, Sample(top_p=0.9))
     keys = image_keys(jax.random.key(0), range(8))    # what is random for each of eight images
 
-Samplers and `Beam` are small frozen objects; the token loop is compiled for one of them.
+Samplers and `Beam` are small frozen objects; the token loop is compiled for one of them. Whatever
+has the methods of `Sampler` is one: `docs/extending.md` bans repeated trigrams in twenty lines.
 
 Sources: top-k (arXiv 1805.04833), nucleus sampling (arXiv 1904.09751).
 """
 
 import dataclasses
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+class Written(NamedTuple):
+    """What has been written so far.
+
+    Attributes:
+      tokens: int32[N, M], without the prompt; PAD from `length` on.
+      length: int32[], how many tokens each row has; a traced value, so slices want `lax`.
+    """
+
+    tokens: jax.Array
+    length: jax.Array
+
+
+class Sampler(Protocol):
+    """A way to choose the next token, row by row.
+
+    It has to be hashable and equal to its equals, as a frozen dataclass is: programs are compiled
+    for it. `sample` runs under jit.
+
+    Attributes:
+      rows: captions that are written of each image; the one that the model finds likeliest wins.
+      random: whether `sample` uses its keys.
+    """
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def random(self) -> bool: ...
+
+    def sample(self, logits: jax.Array, keys: jax.Array, written: Written) -> jax.Array:
+        """Returns the next tokens, int32[N].
+
+        Args:
+          logits: float32[N, V]; -inf for tokens that must not come.
+          keys: key[N], each row's own randomness for this token.
+          written: what each row has so far.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +67,8 @@ class Greedy:
     rows: ClassVar[int] = 1
     random: ClassVar[bool] = False
 
-    def pick(self, logits: jax.Array, keys: jax.Array) -> jax.Array:
-        """Returns int32[N] from float32[N, V]; key[N] is not used."""
+    def sample(self, logits: jax.Array, keys: jax.Array, written: Written) -> jax.Array:
+        """See `Sampler`; of the three, only `logits` are used."""
         return jnp.argmax(logits, axis=-1)
 
 
@@ -57,8 +98,8 @@ class Sample:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"Sample: top_p={self.top_p}, expected 0 < top_p <= 1, or None")
 
-    def pick(self, logits: jax.Array, keys: jax.Array) -> jax.Array:
-        """Returns int32[N] from float32[N, V], row by row by the randomness of key[N]."""
+    def sample(self, logits: jax.Array, keys: jax.Array, written: Written) -> jax.Array:
+        """See `Sampler`."""
         logits, ids = logits / self.temperature, None
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits, ids = jax.lax.top_k(logits, self.top_k)
@@ -74,21 +115,21 @@ class BestOf:
 
     Attributes:
       rows: how many.
-      sample: how each of their tokens is drawn.
+      sampler: how each of their tokens is drawn.
     """
 
     random: ClassVar[bool] = True
 
     rows: int
-    sample: Sample = Sample()
+    sampler: Sampler = Sample()
 
     def __post_init__(self) -> None:
         if self.rows < 1:
             raise ValueError(f"BestOf: rows={self.rows}, expected at least 1")
 
-    def pick(self, logits: jax.Array, keys: jax.Array) -> jax.Array:
-        """As `Sample.pick`."""
-        return self.sample.pick(logits, keys)
+    def sample(self, logits: jax.Array, keys: jax.Array, written: Written) -> jax.Array:
+        """As `sampler` does."""
+        return self.sampler.sample(logits, keys, written)
 
 
 def image_keys(key: jax.Array, numbers: Iterable[int]) -> jax.Array:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from paligemma_lib.batch import EOS, PAD
-from paligemma_lib.decode.samplers import BestOf, Greedy, Sample
+from paligemma_lib.decode.samplers import Sampler, Written
 
 
 class Choice(NamedTuple):
@@ -69,13 +69,13 @@ class Samples:
       ended: bool[B, R].
     """
 
-    sampler: Greedy | Sample | BestOf
+    sampler: Sampler
     tokens: jax.Array
     logprobs: jax.Array
     ended: jax.Array
 
     @classmethod
-    def empty(cls, sampler: Greedy | Sample | BestOf, images: int, max_tokens: int) -> Self:
+    def empty(cls, sampler: Sampler, images: int, max_tokens: int) -> Self:
         """Nothing written yet, with space for `max_tokens` tokens."""
         tokens = jnp.full((images, sampler.rows, max_tokens), PAD, jnp.int32)
         ended = jnp.zeros(tokens.shape[:2], bool)
@@ -88,7 +88,9 @@ class Samples:
         keys = jax.vmap(jax.vmap(fold, (None, 0)), (0, None))(choice.keys, jnp.arange(r))
         keys = jax.vmap(fold, (0, None))(keys.reshape(-1), choice.step)
         allowed = jnp.broadcast_to(choice.allowed, (b, r, choice.allowed.shape[-1]))
-        token = self.sampler.pick(allowed.reshape(b * r, -1), keys).reshape(b, r).astype(jnp.int32)
+        written = Written(self.tokens.reshape(b * r, -1), choice.step)
+        token = self.sampler.sample(allowed.reshape(b * r, -1), keys, written)
+        token = token.reshape(b, r).astype(jnp.int32)
 
         logits = jnp.broadcast_to(choice.logits, allowed.shape)
         logprob = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]

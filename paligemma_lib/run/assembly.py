@@ -1,4 +1,4 @@
-"""The optimizer, what trains, and the step that a config names.
+"""What a config names: the optimizer, what trains, the step, and the sampler.
 
     optimizer = optimizer_of(config, total_steps=1200)
     step = train_step_of(config, model, optimizer, mesh)
@@ -11,8 +11,11 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from paligemma_lib.decode import Beam, Greedy
+from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.run.config import RunConfig, StageConfig
+from paligemma_lib.run.dotted import is_dotted, load_dotted
 from paligemma_lib.train import Optimizer, make_optimizer, make_train_step
 from paligemma_lib.trainable import Select
 
@@ -29,6 +32,14 @@ def optimizer_of(config: RunConfig, total_steps: int = 1) -> Optimizer:
         weight_decay=options.weight_decay,
         clip_norm=options.clip_norm or None,
     )
+
+
+def sampler_of(name: str) -> Strategy:
+    """The way to write captions that a config names; raises ConfigError where it is none."""
+    if not is_dotted(name):
+        return Greedy() if name == "greedy" else Beam(4)
+    found = load_dotted(name, "sampler")
+    return found() if isinstance(found, type) else found
 
 
 def trainable_of(stage: StageConfig) -> tuple[Select, ...]:

@@ -13,6 +13,7 @@ import jax
 from paligemma_lib import sharding
 from paligemma_lib.captioner import Captioned, Captioner
 from paligemma_lib.metrics import ImageId, read_predictions, write_predictions
+from paligemma_lib.run.assembly import sampler_of
 from paligemma_lib.run.prepare import Prepared
 from paligemma_lib.runtime import processes
 
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 def caption_test_images(
     prepared: Prepared, params: dict[str, Any], count: int = 0
 ) -> list[Captioned]:
-    """Captions of the first test images, greedily; 0: as many as the config says.
+    """Captions of the first test images; 0: as many as the config says.
 
     Raises ValueError for one that is damaged, unless the config says to do without.
     """
@@ -34,6 +35,7 @@ def caption_test_images(
     results = Captioner(prepared.model, params, prepared.tokenizer).stream(
         prepared.data["test"],
         prompt=config.prompt,
+        sampler=sampler_of(config.sampler),
         batch_size=config.decode_batch_size,
         max_new_tokens=config.max_new_tokens,
         count=count or config.test_images or None,

@@ -8,12 +8,13 @@ A new option is a field here and its use. The command line's help, the files of 
 of `paligemma doctor`, plans, the record by which a run goes on, and the report all follow.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, RootModel, model_validator
 
 from paligemma_lib.model.variants import Dtype, Name, Remat
 from paligemma_lib.run import options
+from paligemma_lib.run.dotted import NameOrDotted, is_dotted
 from paligemma_lib.run.options import Names
 from paligemma_lib.train import optimizer
 
@@ -31,8 +32,8 @@ FORMER = {  # fields that changed their names: files, records and command lines 
 class DataConfig:
     """Images with captions."""
 
-    kind: Literal["tfds", "jsonl", "folder", "sample"] = "tfds"
-    """TFDS data set, JSON lines, captions.txt and Images/, or drawn scenes"""
+    kind: Annotated[str, NameOrDotted("tfds", "jsonl", "folder", "sample")] = "tfds"
+    """TFDS data set, JSON lines, captions.txt and Images/, drawn scenes, or a source of your own"""
     name: str = "flickr8k_tfds"
     """of the TFDS data set; for sample, how many images"""
     wording: Literal["sentences", "labels"] = "sentences"
@@ -171,8 +172,12 @@ class RunConfig:
     """how many of them; 0: all"""
     decode_batch_size: int = Field(default=16, ge=1)
     """images captioned at a time"""
+    sampler: Annotated[str, NameOrDotted("greedy", "beam")] = "greedy"
+    """how captions are written: the likeliest token, four beams, or a sampler of your own"""
     max_new_tokens: int = Field(default=48, ge=1)
     """of a caption"""
+    trackers: Names = ("tensorboard",)
+    """what follows the run: tensorboard, and trackers of your own as package.module:name"""
     export: str = Field(default="paligemma_flickr8k.params.f16.npz", min_length=1)
     """file of the trained model, in the workdir"""
     export_dtype: Dtype = "float16"
@@ -180,6 +185,10 @@ class RunConfig:
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
+        if wrong := [
+            each for each in self.trackers if each != "tensorboard" and not is_dotted(each)
+        ]:
+            raise ValueError(f"trackers={wrong[0]!r}: expected tensorboard or package.module:name")
         steps = [stage.from_step for stage in self.stages]
         if not steps or steps[0] != 0 or sorted(set(steps)) != steps:
             raise ValueError(f"stages begin at steps {steps}: expected 0 and then rising ones")

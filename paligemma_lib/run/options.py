@@ -156,7 +156,8 @@ def _problem(detail: Any, kind: Any) -> str:
         return unknown(path, _near(detail["loc"], kind))
     told = detail["msg"].removeprefix("Value error, ")
     told = re.sub("^(Input|String) should (be|have)", "expected", told)
-    if detail["type"] == "value_error":  # of fields together, which are named there
+    of_one = told.startswith("expected")
+    if detail["type"] == "value_error" and not of_one:  # of fields together, which are named there
         return f"{path}.{told}".lstrip(".")
     return f"{path}={detail['input']!r}: {told}"
 
@@ -176,6 +177,9 @@ def _near(loc: Sequence[str | int], kind: Any) -> list[str]:
 
 
 def _expected(field: FieldInfo) -> str:
+    for each in field.metadata:
+        if hasattr(each, "expected"):
+            return str(each.expected)
     if get_origin(field.annotation) is Literal:
         return ", ".join(each or "empty" for each in get_args(field.annotation))
     bounds = [

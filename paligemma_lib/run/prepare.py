@@ -8,6 +8,7 @@ Everything that can be wrong with a config is found here, before the first step.
 
 import contextlib
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,8 +69,9 @@ def prepare(setup: Setup) -> Prepared:
         setup = dataclasses.replace(setup)
         require(setup)
     params = load_params(setup)
-    record = record_of(config, fingerprint(params))
-    check_run(workdir / CHECKPOINTS, record, allowed_changes(config), completed)
+    record = record_of(config, fingerprint(params), setup.data)
+    known = functools.partial(completed, data=record["data"])
+    check_run(workdir / CHECKPOINTS, record, allowed_changes(config), known)
     return Prepared(
         config, record, workdir, setup.mesh, setup.data, setup.tokenizer, setup.model, params
     )

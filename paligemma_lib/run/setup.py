@@ -19,6 +19,7 @@ from paligemma_lib.data.tables import from_folder, from_jsonl
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.run.config import SPLITS, DataConfig, RunConfig
+from paligemma_lib.run.dotted import is_dotted, load_dotted
 from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.sharding import make_mesh
 from paligemma_lib.tokenizer import Tokenizer
@@ -143,4 +144,6 @@ class Setup:
             return from_jsonl(name)
         if data.kind == "folder":
             return from_folder(name)
+        if is_dotted(data.kind):
+            return load_dotted(data.kind, "data.kind")(name)
         return from_tfds(self.data_set, name, data_dir=self.data_dir or None)

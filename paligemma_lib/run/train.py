@@ -20,12 +20,22 @@ from paligemma_lib.data.batches import Batches
 from paligemma_lib.report import ParameterGroup
 from paligemma_lib.run.assembly import optimizer_of, train_step_of, trainable_of
 from paligemma_lib.run.batching import train_batches_of
+from paligemma_lib.run.config import RunConfig
+from paligemma_lib.run.dotted import is_dotted, load_dotted
 from paligemma_lib.run.prepare import Prepared
-from paligemma_lib.run.tensorboard_writer import TensorBoardWriter
+from paligemma_lib.run.tensorboard_tracker import TensorBoardTracker
 from paligemma_lib.run.validate import Validation
 from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.termination import Termination
-from paligemma_lib.train import Checkpoints, Optimizer, Progress, TrainState, init_state, restage
+from paligemma_lib.train import (
+    Checkpoints,
+    Optimizer,
+    Progress,
+    Tracker,
+    TrainState,
+    init_state,
+    restage,
+)
 from paligemma_lib.train.compatibility import CHECKPOINTS
 from paligemma_lib.trainable import full_shape
 
@@ -79,7 +89,7 @@ def train(prepared: Prepared) -> Outcome:
                 total_steps=total_steps,
                 steps_per_epoch=steps_per_epoch,
                 first_step=first_step,
-                writer=TensorBoardWriter(str(prepared.workdir)) if is_main else None,
+                trackers=trackers_of(config) if is_main else (),
                 silent=not is_main,
             ) as progress,
         ):
@@ -119,6 +129,15 @@ def train(prepared: Prepared) -> Outcome:
             if termination.agreed():
                 progress.say(int(state.step), "stopped; the same command goes on from here")
             return Outcome(state, progress.history, termination.agreed())
+
+
+def trackers_of(config: RunConfig) -> list[Tracker]:
+    """What follows a run, begun; raises ConfigError where a tracker's path leads nowhere."""
+    kinds = [
+        load_dotted(name, "trackers") if is_dotted(name) else TensorBoardTracker
+        for name in dict.fromkeys(config.trackers)
+    ]
+    return [kind(config.workdir, config.to_dict()) for kind in kinds]
 
 
 def is_due(done: int, total: int, every: float) -> bool:

@@ -33,7 +33,7 @@ from paligemma_lib.decode import (
     tokens_so_far,
 )
 from paligemma_lib.decode.devices import images_sharding, num_parts
-from paligemma_lib.decode.programs import Sampler
+from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.decode.samples import Hypotheses
 from paligemma_lib.serving.answers import Answer
 
@@ -54,7 +54,7 @@ class Writer:
         self._prompt_tokens, self._max_new_tokens = prompt_tokens, max_new_tokens
         self._look_seconds = look_seconds
 
-    def compile(self, sampler: Sampler) -> None:
+    def compile(self, sampler: Strategy) -> None:
         """Compiles all that `write` needs for this sampler, and TensorFlow's part."""
         state = self._read(_blank_image(), "", sampler, seed=0, number=0)
         state = extend(self._captioner.config, self._captioner.params, state, 1)
@@ -64,7 +64,7 @@ class Writer:
         self,
         encoded: bytes,
         prompt: str,
-        sampler: Sampler,
+        sampler: Strategy,
         max_new_tokens: int,
         *,
         seed: int = 0,
@@ -99,7 +99,9 @@ class Writer:
         (caption, *_) = captions_from(found, tokenizer)
         yield Answer(caption.text, caption, None, time.monotonic() - start)
 
-    def _read(self, encoded: bytes, prompt: str, sampler: Sampler, seed: int, number: int) -> State:
+    def _read(
+        self, encoded: bytes, prompt: str, sampler: Strategy, seed: int, number: int
+    ) -> State:
         """The state after the image, the prompt and the first token."""
         captioner = self._captioner
         pixels = decode_image(encoded, captioner.config.vision.image_size, apply_exif=True)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from paligemma_lib.serving.answers import Answer, Progress, Stage
 
 if TYPE_CHECKING:
-    from paligemma_lib.decode.programs import Sampler
+    from paligemma_lib.decode.programs import Strategy
 
 
 class Busy(RuntimeError):
@@ -38,7 +38,7 @@ class Request:
     queue: Queue = dataclasses.field(repr=False)
     images: tuple[bytes, ...] = dataclasses.field(repr=False)
     prompt: str
-    sampler: Sampler
+    sampler: Strategy
     max_new_tokens: int
     seed: int
 
@@ -60,13 +60,13 @@ class Request:
 class Queue:
     """Requests in turn, and samplers whose programs are still to be compiled."""
 
-    def __init__(self, *, prepare: Iterable[Sampler] = (), max_waiting: int, timeout: float):
+    def __init__(self, *, prepare: Iterable[Strategy] = (), max_waiting: int, timeout: float):
         """Args are those of `Service`."""
         self._max_waiting, self._patience = max_waiting, timeout
         self._changed = threading.Condition()
         # All below is read and changed while holding it.
         self._uncompiled = deque(dict.fromkeys(prepare))
-        self._compiled: set[Sampler] = set()
+        self._compiled: set[Strategy] = set()
         self._aside: list[Request] = []  # waiting for a program
         self._in_turn: deque[Request] = deque()
         self._current: Request | None = None
@@ -129,19 +129,19 @@ class Queue:
         with self._changed:
             return self._loaded and not self._uncompiled
 
-    def is_compiled(self, sampler: Sampler) -> bool:
+    def is_compiled(self, sampler: Strategy) -> bool:
         """Whether requests with this sampler wait for nothing but their turn."""
         with self._changed:
             return sampler in self._compiled
 
-    def next_sampler(self) -> Sampler | None:
+    def next_sampler(self) -> Strategy | None:
         """Waits until there is something to compile, now that the model is loaded; None: closed."""
         with self._changed:
             self._loaded = True
             self._changed.wait_for(lambda: self._uncompiled or self._closed)
             return None if self._closed else self._uncompiled[0]
 
-    def compiled(self, sampler: Sampler, problem: str | None = None) -> None:
+    def compiled(self, sampler: Strategy, problem: str | None = None) -> None:
         """Lets those take turns who waited for this sampler, or tells them what is wrong."""
         with self._changed:
             self._uncompiled.remove(sampler)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from paligemma_lib.captioner import Captioner
-from paligemma_lib.decode.programs import Sampler
+from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.serving.answers import Answer
 from paligemma_lib.serving.caption_writer import Writer
 from paligemma_lib.serving.queue import Queue, Request
@@ -27,7 +27,7 @@ class Service:
         self,
         load: Callable[[], Captioner],
         *,
-        prepare: Iterable[Sampler] = (),
+        prepare: Iterable[Strategy] = (),
         prompt_tokens: int = 48,
         max_new_tokens: int = 64,
         look_seconds: float = 0.2,
@@ -63,7 +63,7 @@ class Service:
         """Whether the model is loaded and all that was asked for is compiled."""
         return self._queue.all_compiled
 
-    def compiled(self, sampler: Sampler) -> bool:
+    def compiled(self, sampler: Strategy) -> bool:
         """Whether captions of this kind can be written without compiling first."""
         return self._queue.is_compiled(sampler)
 
@@ -72,7 +72,7 @@ class Service:
         images: Sequence[bytes],
         *,
         prompt: str,
-        sampler: Sampler,
+        sampler: Strategy,
         max_new_tokens: int,
         seed: int = 0,
     ) -> Request:

@@ -28,11 +28,13 @@ from paligemma_lib.train.progress import Progress
 from paligemma_lib.train.saving import Checkpoints
 from paligemma_lib.train.state import TrainState, init_state, restage
 from paligemma_lib.train.step import make_eval_step, make_train_step
+from paligemma_lib.train.tracking import Tracker
 
 __all__ = [
     "Checkpoints",
     "Optimizer",
     "Progress",
+    "Tracker",
     "TrainState",
     "bytes_needed",
     "check_memory",

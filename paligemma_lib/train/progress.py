@@ -17,29 +17,20 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from paligemma_lib.runtime.atomic import atomic_write, is_remote
+from paligemma_lib.train.tracking import Tracker
 
 FILE = "metrics.jsonl"
 
 _SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal
 _RECENT = 20  # steps that the shown speed is of
-
-
-class Writer(Protocol):
-    """What TensorBoard's writers have, such as `run.tensorboard_writer.TensorBoardWriter`."""
-
-    def scalar(self, tag: str, value: Any, step: int) -> None: ...
-
-    def image(self, tag: str, image: np.ndarray, step: int) -> None: ...
-
-    def text(self, tag: str, textdata: str, step: int) -> None: ...
 
 
 class Progress:
@@ -56,7 +47,7 @@ class Progress:
         total_steps: int,
         steps_per_epoch: float,
         first_step: int = 0,
-        writer: Writer | None = None,
+        trackers: Sequence[Tracker] = (),
         silent: bool = False,
     ) -> None:
         """Opens `metrics.jsonl`; what it holds of `first_step` and later is done again.
@@ -68,7 +59,7 @@ class Progress:
           total_steps: of the whole run.
           steps_per_epoch: to tell the epoch.
           first_step: where this start of the run begins.
-          writer: also gets all values, and the images that are shown.
+          trackers: also get all values, and the images that are shown.
           silent: for all processes but the first: writes and prints nothing.
         """
         self.history = [] if silent else _records_before(folder / FILE, first_step)
@@ -81,7 +72,7 @@ class Progress:
             if not is_remote(folder):
                 self._file = self._path.open("a", encoding="utf-8")
         self._total, self._steps_per_epoch = total_steps, steps_per_epoch
-        self._writer = writer
+        self._trackers = trackers
         self._pending: dict[str, Any] | None = None
         self._waited = 0.0
         self._last = time.monotonic()
@@ -100,6 +91,9 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.flush()
         self._bar.close()
+        for tracker in self._trackers:
+            with contextlib.suppress(Exception):  # what it took was there when it returned
+                tracker.close()
         if self._file is not None:
             with contextlib.suppress(OSError):  # told of when it was written
                 self._file.close()
@@ -158,7 +152,7 @@ class Progress:
     def show(
         self, step: int, image_id: str, pixels: Callable[[], np.ndarray], caption: str
     ) -> None:
-        """Prints the caption of an image; the writer gets both.
+        """Prints the caption of an image; trackers get both.
 
         Args:
           step: number of steps done.
@@ -167,11 +161,11 @@ class Progress:
           caption: of the image.
         """
         self.say(step, f"{image_id}: {caption}")
-        if self._writer is not None:
+        if self._trackers:
             array = pixels()
-            with _told():
-                self._writer.image(f"images/{image_id}", array, step)
-                self._writer.text(f"captions/{image_id}", caption, step)
+            for tracker in self._trackers:
+                with _told(tracker):
+                    tracker.caption(image_id, array, caption, step)
 
     def flush(self) -> None:
         """Waits for the last step's values and writes them; to be called before a checkpoint.
@@ -216,11 +210,10 @@ class Progress:
             except OSError as error:
                 error.filename = str(self._path)  # a full disk does not say what was written
                 raise
-        if self._writer is not None:
-            with _told():
-                for name, value in record.items():
-                    if name != "step":
-                        self._writer.scalar(name, value, record["step"])
+        values = {name: float(value) for name, value in record.items() if name != "step"}
+        for tracker in self._trackers:
+            with _told(tracker):
+                tracker.scalars(values, record["step"])
 
     def _write_all(self) -> None:
         with atomic_write(self._path) as file:  # a kill in here must not lose what is there
@@ -228,12 +221,13 @@ class Progress:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Makes one kind of error of those that a writer has."""
+def _told(tracker: Tracker) -> Iterator[None]:
+    """Makes one kind of error of those that a tracker has."""
     try:
         yield
     except Exception as error:
-        raise OSError(f"events for TensorBoard could not be written: {error}") from error
+        name = type(tracker).__name__
+        raise OSError(f"{name} could not write what it was told: {error}") from error
 
 
 def _records_before(path: Path, step: int) -> list[dict[str, Any]]:
