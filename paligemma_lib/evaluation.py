@@ -24,13 +24,14 @@ from paligemma_lib.metrics import Difference, ImageId, Scores, permuted
 from paligemma_lib.report import Alternative, Example, Report, Score, write_report
 from paligemma_lib.runtime.atomic import atomic_write
 
+SCALE = 100  # scores are shown times 100, as papers print them; `metrics` has them as defined
 RANK_BY = "CIDEr"
 PACKAGES = ("paligemma_lib", "jax", "flax", "tensorflow", "numpy", "pillow")
 NOTES = {
-    "CIDEr": "agreement with people on the words that matter, 0 to 10",
-    "BLEU-4": "runs of up to four words in common, 0 to 1",
-    "ROUGE-L": "longest common subsequence, 0 to 1",
-    "BLEU-1": "words in common, 0 to 1",
+    "CIDEr": "agreement with people on the words that matter, 0 to 1,000",
+    "BLEU-4": "runs of up to four words in common, 0 to 100",
+    "ROUGE-L": "longest common subsequence, 0 to 100",
+    "BLEU-1": "words in common, 0 to 100",
 }
 
 
@@ -40,7 +41,7 @@ def score_rows(
     before: Scores | None = None,
     differences: Mapping[str, Difference] | None = None,
 ) -> list[Score]:
-    """Rows for a report, CIDEr first.
+    """Rows for a report, times 100, CIDEr first.
 
     Args:
       scores: of the captions.
@@ -53,17 +54,15 @@ def score_rows(
     for name, note in NOTES.items():
         if differences:
             change = differences[name]
-            note = (
-                f"changed by {change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f}), "
-                f"p = {change.p_value:.2g}"
-            )
+            value, low, high = (SCALE * each for each in change[:3])
+            note = f"changed by {value:+.1f} ({low:+.1f} to {high:+.1f}), p = {change.p_value:.2g}"
         rows.append(
             Score(
                 name,
-                scores.corpus[name],
-                *intervals[name],
-                before=before.corpus[name] if before else None,
-                permuted=chance.corpus[name] if chance else None,
+                SCALE * scores.corpus[name],
+                *(SCALE * bound for bound in intervals[name]),
+                before=SCALE * before.corpus[name] if before else None,
+                permuted=SCALE * chance.corpus[name] if chance else None,
                 note=note,
             )
         )
@@ -90,7 +89,8 @@ def examples_of(source: Source, done: Mapping[ImageId, Captioned], scores: Score
                 references=result.references,
                 alternatives=alternatives_of(result.caption),
                 scores={
-                    name: float(scores.per_image[name][number]) for name in (RANK_BY, "BLEU-4")
+                    name: SCALE * float(scores.per_image[name][number])
+                    for name in (RANK_BY, "BLEU-4")
                 },
             )
         )
@@ -99,21 +99,22 @@ def examples_of(source: Source, done: Mapping[ImageId, Captioned], scores: Score
 
 def sentence(row: Score, change: Difference | None = None) -> str:
     """The outcome in words."""
-    said = f"{row.name} is {row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
+    said = f"{row.name} is {row.value:.1f} ({row.low:.1f} to {row.high:.1f})"
     if change is not None:
         verb = "rose" if change.value >= 0 else "fell"
         said = (
-            f"{row.name} {verb} from {row.before:.3f} to {row.value:.3f}, by "
-            f"{abs(change.value):.3f} (p = {change.p_value:.2g})"
+            f"{row.name} {verb} from {row.before:.1f} to {row.value:.1f}, by "
+            f"{abs(SCALE * change.value):.1f} (p = {change.p_value:.2g})"
         )
     if row.permuted is not None:
-        said += f"; with the images permuted it is {row.permuted:.3f}"
+        said += f"; with the images permuted it is {row.permuted:.1f}"
     return f"{said}."
 
 
 def write_outcome(folder: Path, report: Report) -> Path:
     """Writes scores.json and report.html; returns the path of the latter."""
     outcome = {
+        "scale": SCALE,  # of all scores: a BLEU of 0.3 is 30
         "scores": {row.name: dataclasses.asdict(row) for row in report.scores},
         "warnings": list(report.warnings),
     }

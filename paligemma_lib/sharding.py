@@ -73,6 +73,8 @@ def make_mesh(fsdp: int | None = None, devices: Sequence[jax.Device] | None = No
             + "; take a divisor of that, or 1 to keep all parameters on every device"
         )
     data = len(devices) // fsdp
+    # Between slices there is only the data center's network: parameters are split within a slice
+    # and copied between slices, which then exchange gradients alone.
     if slices > 1:
         shape, between = (data // slices, fsdp), (slices, 1)
         return Mesh(mesh_utils.create_hybrid_device_mesh(shape, between, devices), AXES)

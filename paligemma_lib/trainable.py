@@ -158,5 +158,7 @@ def _cut(array: Any, row: int) -> tuple[Any, Any]:
         return array.update(shape=(row, *rest)), array.update(shape=(array.shape[0] - row, *rest))
     if not isinstance(array, jax.Array):
         return array[:row], array[row:]
+    # Jitted with the array's own sharding for both parts: sliced outside, the parts of a split
+    # array would come to lie on one device.
     cut = jax.jit(lambda array: (array[:row], array[row:]), out_shardings=(array.sharding,) * 2)
     return cut(array)

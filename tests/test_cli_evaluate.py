@@ -44,16 +44,17 @@ def test_a_checkpoint_is_scored_and_shown(captioner, folder, tmp_path, capsys):
     saved = json.loads((out / "scores.json").read_text("utf-8"))
     assert list(saved["scores"]) == ["CIDEr", "BLEU-4", "ROUGE-L", "BLEU-1"]
     for name, row in saved["scores"].items():
-        assert row["value"] == expected.corpus[name]
-        assert (row["low"], row["high"]) == expected.intervals()[name]
-        assert row["permuted"] == permuted(REFERENCES, captions, seed=0).corpus[name]
+        assert row["value"] == 100 * expected.corpus[name]
+        assert [row["low"], row["high"]] == [100 * bound for bound in expected.intervals()[name]]
+        assert row["permuted"] == 100 * permuted(REFERENCES, captions, seed=0).corpus[name]
+    assert saved["scale"] == 100
     assert saved["warnings"] == list(expected.warnings)
 
     page = Page((out / "report.html").read_text("utf-8"))
     assert len(page.all("img")) == 5
     assert set(captions.values()) | set(REFERENCES["0.png"]) <= set(page.texts)
     assert {"Before", "Training"}.isdisjoint(page.texts)
-    assert capsys.readouterr().out.startswith(f"CIDEr is {expected.corpus['CIDEr']:.3f} (")
+    assert capsys.readouterr().out.startswith(f"CIDEr is {100 * expected.corpus['CIDEr']:.1f} (")
 
 
 def test_alone_it_evaluates_the_model_of_the_library_on_drawn_images(tmp_path, monkeypatch):
@@ -79,7 +80,7 @@ def test_java_scores_are_told_if_they_are_wanted(folder, tmp_path, monkeypatch, 
     assert main(["evaluate", *given]) == 0
     assert "METEOR" not in capsys.readouterr().out
     assert main(["evaluate", *given, "--java-scores"]) == 0
-    assert "\nMETEOR is 0.250.\nSPICE needs Java.\n" in capsys.readouterr().out
+    assert "\nMETEOR is 25.0.\nSPICE needs Java.\n" in capsys.readouterr().out
 
 
 def test_damaged_images_are_not_scored_and_said_to_be_skipped(captioner, folder, tmp_path):
@@ -105,12 +106,13 @@ def test_two_files_of_predictions_are_compared_without_a_model(folder, tmp_path,
     assert main(["evaluate", *arguments, "--folder", str(folder), "--out-dir", str(out)]) == 0
     one, two = score(REFERENCES, former), score(REFERENCES, latter)
     row = json.loads((out / "scores.json").read_text())["scores"]["CIDEr"]
-    assert (row["value"], row["before"]) == (two.corpus["CIDEr"], one.corpus["CIDEr"])
+    assert row["value"] == pytest.approx(100 * two.corpus["CIDEr"])
+    assert row["before"] == pytest.approx(100 * one.corpus["CIDEr"])
     change = compare(two, one)["CIDEr"]
     assert change.value > 0
     assert capsys.readouterr().out.startswith(
-        f"CIDEr rose from {one.corpus['CIDEr']:.3f} to {two.corpus['CIDEr']:.3f}, by "
-        f"{change.value:.3f} (p = {change.p_value:.2g}); with the images permuted"
+        f"CIDEr rose from {100 * one.corpus['CIDEr']:.1f} to {100 * two.corpus['CIDEr']:.1f}, by "
+        f"{100 * change.value:.1f} (p = {change.p_value:.2g}); with the images permuted"
     )
     page = Page((out / "report.html").read_text("utf-8"))
     assert page.texts.count("a cat sleeps") == 5

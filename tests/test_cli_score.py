@@ -27,7 +27,10 @@ def test_scores_are_those_of_the_library(files, capsys):
     assert lines[0] == "3 images"
     for line, (name, value) in zip(lines[1:], scores.corpus.items(), strict=True):
         low, high = scores.intervals()[name]
-        assert line.split() == [name, f"{value:.3f}", f"{low:.3f}", "to", f"{high:.3f}"]
+        assert line.split() == [
+            name,
+            *f"{100 * value:.1f} {100 * low:.1f} to {100 * high:.1f}".split(),
+        ]
 
 
 def test_names_that_do_not_meet_are_told(files, capsys):

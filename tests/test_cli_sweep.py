@@ -13,7 +13,7 @@ def finished(workdir, losses, cider):
     workdir.mkdir(parents=True)
     records = [{"step": 1, "loss": 5.0}, *({"step": 2, "validation_loss": x} for x in losses)]
     (workdir / sweep.METRICS).write_text("".join(json.dumps(each) + "\n" for each in records))
-    scores = {"CIDEr": {"value": cider}, "BLEU-4": {"value": cider / 2}}
+    scores = {"CIDEr": {"value": 100 * cider}, "BLEU-4": {"value": 50 * cider}}
     (workdir / sweep.SCORES).write_text(json.dumps({"scores": scores}))
 
 
@@ -56,8 +56,8 @@ def test_every_value_gets_a_run_with_what_else_was_given(runs, swept, tmp_path, 
         for value in ("0.5", "0.01")
     ]  # fmt: skip
     rows = capsys.readouterr().out.splitlines()
-    assert rows[1].split() == ["0.5", "1.5000", "0.500", "0.250"]
-    assert rows[2].split() == ["0.01", "1.0100", "0.010", "0.005", "<-", "lowest", "loss"]
+    assert rows[1].split() == ["0.5", "1.5000", "50.0", "25.0"]
+    assert rows[2].split() == ["0.01", "1.0100", "1.0", "0.5", "<-", "lowest", "loss"]
     page = (tmp_path / "sweep.html").read_text()
     assert "optimizer.learning_rate=0.01 has the lowest validation loss, 1.0100." in page
     assert "log10 of optimizer.learning_rate" in page

@@ -100,6 +100,7 @@ def stream(
             numbers = range(start, min(start + rows, total))[mine.start : mine.stop]
             return [pool.submit(load, number) for number in numbers]
 
+        # While the model writes captions of one batch, threads read and decode the next.
         ahead = begin(0)
         for start in range(0, total, max(rows, 1)):
             loaded = [job.result() for job in ahead]
@@ -109,6 +110,8 @@ def stream(
             for row, (_, decoded) in zip(pixels, loaded, strict=False):
                 if decoded is not None:
                     row[...] = decoded
+            # Each process has read its own share. What is said of images goes to all as JSON,
+            # pixels as arrays, and then all compute the same batch.
             texts = processes.gather(json.dumps([told for told, _ in loaded]).encode())
             told = [each for text in texts for each in json.loads(text)]
             prompts = [each.get("prefix") or prompt for each in told]

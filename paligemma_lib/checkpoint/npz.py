@@ -151,6 +151,8 @@ class NpzReader:
             self._file.seek(member.entry.header_offset + 26)
             sizes = struct.unpack("<HH", self._file.read(4))
             return self._file, member.entry.header_offset + 30 + sum(sizes) + member.header_size
+        # One compressed array is open at a time; reading on in it needs no second start from its
+        # beginning.
         if self._current is None or self._current[0] != name:
             stream = self._stack.enter_context(self._archive.open(member.entry))
             self._current = name, cast(BinaryIO, stream)
@@ -212,15 +214,20 @@ def _read_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
     with archive.open(entry) as stream:
         head = io.BytesIO(stream.read(_MAX_HEADER))
     version = np.lib.format.read_magic(head)
+    # No pickle: versions and types that could hold objects are refused here, and `read` takes three
+    # types of floats.
     if version != (1, 0):
         raise zipfile.BadZipFile(f"{name} has a header of version {version}, expected (1, 0)")
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(head)
+    # NumPy has no bfloat16 and stores ml_dtypes' as two bytes without meaning.
     if dtype == np.dtype("V2"):
         dtype = DTYPES["bfloat16"]
     member = _Member(entry, shape, dtype, head.tell())
     if dtype in DTYPES.values():
         if fortran_order:
             raise zipfile.BadZipFile(f"{name} is in Fortran order: save np.ascontiguousarray of it")
+        # A header may claim any shape. It is held against the bytes that are there before memory is
+        # taken for it.
         size = member.header_size + math.prod(shape) * dtype.itemsize
         stored = size if member.is_compressed else entry.compress_size
         if min(shape, default=0) < 0 or not size == entry.file_size == stored:

@@ -51,12 +51,15 @@ def to_devices(
         device: _empty(tuple(last - first for first, last in box), dtype, device)
         for device, box in boxes.items()
     }
+    # The usual case on a CPU: the file's bytes go straight to where they stay.
     one = next(iter(buffers.values())) if len(buffers) == 1 else None
     in_place = isinstance(one, np.ndarray) and one.shape == shape and dtype == stored
     for block in row_blocks(shape, stored.itemsize):
         if in_place:
             read(block, cast(np.ndarray, one)[block])
             continue
+        # The rows that a device's part and this block have in common. A row may be wanted by
+        # several devices, each of which takes its own columns.
         targets = [
             (device, max(block.start, box[0][0]), min(block.stop, box[0][1]))
             for device, box in boxes.items()
@@ -105,6 +108,7 @@ def _cast(source: np.ndarray, out: np.ndarray, name: str) -> None:
     """`out[...] = source`, where no finite value may become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         out[...] = source
+    # Float16 ends at 65,504. A checkpoint with infinite weights would load and speak nonsense.
     largest = float(jnp.finfo(out.dtype).max)
     if largest < float(jnp.finfo(source.dtype).max) and np.isinf(out).any():
         lost = np.isinf(out) & np.isfinite(source)
@@ -124,6 +128,8 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype, device: jax.Device) -> Any:
     """Room for the part of a device; a CPU's is memory that `jax.device_put` takes as it is."""
     if not _is_cpu(device):
         return jnp.zeros(shape, dtype, device=device)
+    # JAX takes NumPy memory on a CPU without a copy if it is aligned to 64 bytes. `np.empty` aligns
+    # to 16, so a little more is taken and the view begins where it fits.
     size, alignment = math.prod(shape) * dtype.itemsize, 64
     memory = np.empty(size + alignment, np.uint8)
     start = -memory.ctypes.data % alignment
@@ -154,6 +160,7 @@ def _rows(array: jax.Array, first: int, count: int) -> jax.Array:
 def _host_rows(name: str, array: Any, block: slice) -> np.ndarray:
     if not isinstance(array, jax.Array):
         return array[block]
+    # Devices that hold copies have equal indices: one of them is enough.
     shards = {str(shard.index): shard for shard in array.addressable_shards}.values()
     if sum(shard.data.size for shard in shards) != array.size:
         raise ValueError(

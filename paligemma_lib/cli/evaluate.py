@@ -142,7 +142,7 @@ def _announce(folder: Path, report: Report) -> None:
     path = write_outcome(folder, report)
     print("\n".join(report.summary))
     for row in report.scores:
-        print(f"{row.name:<8} {row.value:.3f}  {row.low:.3f} to {row.high:.3f}")
+        print(f"{row.name:<8} {row.value:6.1f}  {row.low:.1f} to {row.high:.1f}")
     for warning in report.warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)
     print(f"wrote {path}")

@@ -12,6 +12,7 @@ from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.data.sources import Source
 from paligemma_lib.evaluation import (
     RANK_BY,
+    SCALE,
     environment,
     examples_of,
     image_of,
@@ -84,7 +85,7 @@ def comparison(source: Source, files: Sequence[Path], asked: Mapping[str, Any]) 
             latter[image_id],
             before=former[image_id],
             references=references[image_id],
-            scores={RANK_BY: float(after.per_image[RANK_BY][number])},
+            scores={RANK_BY: SCALE * float(after.per_image[RANK_BY][number])},
         )
         for number, image_id in enumerate(after.image_ids)
     ]
@@ -133,7 +134,9 @@ def _java_scores(
         return []
     found = {"METEOR": meteor(references, captions), "SPICE": spice(references, captions)}
     return [
-        f"{name} is {result.value:.3f}." if result.value is not None else f"{result.reason}."
+        f"{name} is {SCALE * result.value:.1f}."
+        if result.value is not None
+        else f"{result.reason}."
         for name, result in found.items()
     ]
 

@@ -28,6 +28,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the scores with intervals; returns the exit code."""
+    from paligemma_lib.evaluation import SCALE
     from paligemma_lib.metrics import read_captions, score, single
 
     captions = single(read_captions(args.predictions), args.predictions)
@@ -41,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     intervals = scores.intervals()
     print(f"{len(captions):,} images")
     for name, value in scores.corpus.items():
-        low, high = intervals[name]
-        print(f"{name:<8} {value:.3f}  {low:.3f} to {high:.3f}")
+        value, low, high = (SCALE * each for each in (value, *intervals[name]))
+        print(f"{name:<8} {value:6.1f}  {low:.1f} to {high:.1f}")
     for warning in scores.warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)
     return 0

@@ -89,7 +89,7 @@ def table(field: str, outcomes: Sequence[Outcome]) -> str:
     names = list(outcomes[0].scores)
     lines = [f"{field:<{width}}  validation loss  " + "  ".join(f"{name:>8}" for name in names)]
     for each in outcomes:
-        values = "  ".join(f"{each.scores[name]['value']:8.3f}" for name in names)
+        values = "  ".join(f"{each.scores[name]['value']:8.1f}" for name in names)
         mark = "  <- lowest loss" if each is best else ""
         lines.append(f"{each.value:<{width}}  {each.loss:15.4f}  {values}{mark}")
     return "\n".join(lines)
@@ -111,7 +111,7 @@ def page(field: str, outcomes: Sequence[Outcome]) -> Report:
         charts.append(Chart(name, [scores], x_name=x_name))
     told = [
         f"{field}={each.value}: validation loss {each.loss:.4f}, "
-        f"CIDEr {each.scores['CIDEr']['value']:.3f}"
+        f"CIDEr {each.scores['CIDEr']['value']:.1f}"
         for each in outcomes
     ]
     return Report(

@@ -20,6 +20,9 @@ from paligemma_lib.batch import Batch
 from paligemma_lib.data.examples import Examples
 from paligemma_lib.data.image import decode_image, leave_gpu_memory, to_pixels
 
+# A call from TensorFlow into Python holds the interpreter's lock and costs much the same for one
+# record as for many. So records come in chunks, and images, which take the time, are decoded one by
+# one by TensorFlow's threads.
 _CHUNK = 32  # records read by one call of Python
 _READERS = 2  # such calls at a time
 _FINISHED = 2  # batches kept ready
@@ -59,6 +62,8 @@ class Batches(Iterator[Batch]):
             try:
                 batch = next(self._iterator[0])
             except BaseException as error:
+                # A tf.data iterator that has raised goes on behind the example that failed. A new
+                # one, begun at this step, gives the batch again, with another record in its place.
                 self._iterator.clear()  # it would skip the example that failed
                 traceback.clear_frames(error.__traceback__)  # which hold it too
                 if not isinstance(error, tf.errors.OpError):
@@ -80,6 +85,8 @@ class Batches(Iterator[Batch]):
         first = self.step * examples.share
         # Records are read in chunks, so the fault may lie a little behind the step.
         indices = np.arange(first, min(first + examples.share + _CHUNK, examples.count()))
+        # TensorFlow reports what Python raised as an error of its own, with a traceback as text.
+        # Loading the same rows here raises the error itself.
         examples.load(indices)  # raises as it is what TensorFlow has wrapped
         _, numbers = examples.records(indices)
         numbers = np.unique(numbers[numbers >= 0]).tolist()
@@ -138,6 +145,8 @@ def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
     # end: TensorFlow wakes it before it says that it is over.
     options.autotune.enabled = False
     return (
+        # Which examples come is known from their numbers alone: the pipeline is a range. Every map
+        # keeps its order (`deterministic` is the default), so threads change nothing but the time.
         tf.data.Dataset.range(first, last, _CHUNK)
         .map(load_chunk, num_parallel_calls=_READERS)
         .unbatch()

@@ -95,6 +95,9 @@ class Examples:
         )
         if self.seed is None:
             return examples, np.where(examples < count, examples, -1)
+        # Records that do not decode are known once they were met (`broken`); who meets one again
+        # takes the substitute that everybody takes, as it depends on the record's number and the
+        # seed.
         numbers = order.record_numbers(examples, records=count, seed=self.seed)
         for attempt in range(_MAX_SUBSTITUTIONS):  # a substitute may be broken too
             is_broken = np.isin(numbers, list(self.broken))
@@ -125,6 +128,8 @@ class Examples:
         found = self.source.read(numbers[valid].tolist())
         for index, record in zip(np.flatnonzero(valid), found, strict=True):
             records[index] = record
+        # Texts are encoded here, in Python: SentencePiece releases no lock, and the captions of an
+        # epoch come from the cache in the next one.
         rows = [self._text(*each) for each in zip(examples, numbers, records, strict=True)]
         loaded = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         loaded["encoded"] = np.array([as_jpeg_or_png(record.image) for record in records], object)

@@ -76,11 +76,14 @@ def to_pixels(
     Returns:
       float32[S, S, 3] or uint8[S, S, 3].
     """
+    # `channels=3` has libjpeg and libpng convert grey, CMYK and palettes. `decode_image` of
+    # TensorFlow would do the same with a DCT that differs from Pillow's.
     pixels = tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
         lambda: tf.io.decode_png(encoded, channels=3),
     )
+    # In this order: what is cropped and flipped is what a viewer would see.
     if orientation is not None:
         pixels = _turn(pixels, orientation)
     if box is not None:
@@ -94,6 +97,8 @@ def to_pixels(
         lambda: tf.image.resize(pixels, (size, size), method="bilinear", antialias=True),
     )
     pixels = tf.ensure_shape(pixels, [size, size, 3])
+    # Antialiased resizing may leave [0, 255] by a little. A cast cuts off, as the reference's
+    # preprocessing does; float32 keeps all.
     if dtype == "uint8":
         return tf.cast(tf.clip_by_value(pixels, 0, 255), tf.uint8)
     return pixels * (1 / 127.5) - 1

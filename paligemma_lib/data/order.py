@@ -43,6 +43,8 @@ def example_numbers(
       int64[n].
     """
     share = batch_size // process_count
+    # Process p of P owns rows p * share to (p + 1) * share - 1 of every global batch. So the global
+    # batch is the same for every P, and each process reads nothing but its own rows.
     step, k = np.divmod(np.asarray(indices, np.int64), share)
     return step * batch_size + process_index * share + k
 
@@ -58,6 +60,8 @@ def record_numbers(examples: np.ndarray, *, records: int, seed: int) -> np.ndarr
     Returns:
       int64[n] in [0, N).
     """
+    # Epochs do not align with steps: a batch may hold the end of one epoch and the start of the
+    # next, so no record is dropped and none comes twice.
     epoch, index = np.divmod(np.asarray(examples, np.int64), records)
     return permute(index, records, _key(seed, _RECORDS, epoch))
 
@@ -65,6 +69,8 @@ def record_numbers(examples: np.ndarray, *, records: int, seed: int) -> np.ndarr
 def caption_number(record: int, epoch: int, *, captions: int, seed: int) -> int:
     """Which of a record's captions an epoch uses: all of them before any comes again."""
     cycle, index = divmod(epoch, captions)
+    # A cycle is as many epochs as there are captions. Within one, captions come in the order of
+    # random keys: each once.
     return int(np.argsort(_key(seed, _CAPTIONS, record, cycle, np.arange(captions)))[index])
 
 
@@ -91,8 +97,11 @@ def crop_boxes(examples: np.ndarray, *, min_area: float, seed: int) -> np.ndarra
       float32[n, 4]: top, left, height, width as fractions of the image.
     """
     keys = _key(seed, _CROPS, np.asarray(examples)[:, None], np.arange(4))
+    # The upper 53 bits times 2**-53: uniform in [0, 1), and exact in a double.
     area, aspect, y, x = ((keys >> np.uint64(11)) * 2.0**-53).T
     area = min_area + (1 - min_area) * area
+    # height * width = area and width / height = ratio. A side is at most 1 where area <= ratio <= 1
+    # / area, so a large area leaves less freedom to the ratio.
     ratio = np.clip(np.exp((2 * aspect - 1) * math.log(4 / 3)), area, 1 / area)  # sides up to 1
     height, width = np.sqrt(area / ratio), np.sqrt(area * ratio)
     return np.stack([y * (1 - height), x * (1 - width), height, width], axis=1).astype(np.float32)
@@ -114,13 +123,22 @@ def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
     Returns:
       int64[n] in [0, size), distinct for distinct `index` with equal keys.
     """
+    # A number below rows * columns is a pair (left, right). A Feistel round replaces one half by
+    # itself plus a hash of the other half, modulo its side. It can be undone by subtracting the
+    # same hash, so each round is a permutation of the pairs, and so are all rounds together.
     rows = math.isqrt(size - 1) + 1  # ceil(sqrt(size))
     columns = -(-size // rows)
     result, key = np.array(index, np.uint64), np.broadcast_to(key, np.shape(index))
     # Rows and columns are nearly equal, so few places fall outside and have to walk on.
+    # That permutes range(rows * columns), which is a little more than range(size). Who lands at or
+    # beyond `size` applies the permutation again until it lands below: the walk follows a cycle of
+    # the permutation, which comes back to where it began, below `size`. Two walks that ended alike
+    # would have come from one place: so this, too, is a permutation.
     outside = np.arange(len(result))
     while len(outside):
         left, right = np.divmod(result[outside], np.uint64(columns))
+        # 16 rounds: far more than statistics can tell from chance, for little time. Keys differ by
+        # round, and by epoch through `key`.
         for number, round_key in enumerate(_mix(key[outside] + _ROUND_KEYS[:, None])):
             if number % 2:
                 right = (right + _mix(left ^ round_key) % np.uint64(columns)) % np.uint64(columns)
@@ -133,6 +151,8 @@ def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
 
 def _key(seed: int, *numbers: int | np.ndarray) -> np.ndarray:
     """uint64[...]: a hash of the seed and the numbers, which broadcast against each other."""
+    # Each number is mixed in by itself. Sums of them would not do: (1, 2) and (2, 1) would be the
+    # same key.
     key = np.array([seed], np.int64).astype(np.uint64)
     for number in numbers:
         number = np.atleast_1d(np.asarray(number, np.int64)).astype(np.uint64)  # scalars would warn

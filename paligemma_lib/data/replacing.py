@@ -86,5 +86,7 @@ class Replacing(Source):
 
 def _others(number: int, count: int, tries: int) -> list[int]:
     """Numbers to try in turn, spread evenly, so that neighbours get different ones to stand in."""
+    # A stride without a common divisor with the count visits every record before any comes again;
+    # near the golden ratio, neighbours' substitutes lie far apart.
     stride = next(n for n in range(max(1, round(0.618 * count)), count + 1) if gcd(n, count) == 1)
     return [(number + k * stride) % count for k in range(tries)]

@@ -55,6 +55,7 @@ def pack(
                 f"{len(suffixes)} suffixes), text_len is {text_len}. Raise text_len, use "
                 'captions="sample" for one suffix per example, or allow truncate=True'
             )
+        # One limit for all suffixes: a rare long caption is cut, the others keep every word.
         limit = _limit(lengths, text_len - len(prefix))
         if limit < 1:
             raise ValueError(
@@ -65,10 +66,14 @@ def pack(
             suffix if len(suffix) <= limit else [*suffix[: limit - 1], EOS] for suffix in suffixes
         ]
 
+    # Segment k is part k, the prefix being part 0. Everything else follows from which part a token
+    # is of and where that part begins, so it is computed for the whole row at once.
     parts = [prefix, *suffixes]
     counts = np.array([len(part) for part in parts])
     segment = np.repeat(np.arange(len(parts)), counts)
     index = np.arange(len(segment))
+    # For the example above: counts [2, 3, 2], starts of parts [0, 2, 5], and start, for each token,
+    #     start  0  0  2  2  2  5  5
     start = (np.cumsum(counts) - counts)[segment]
     supervised = segment > 0
     return {
@@ -87,6 +92,8 @@ def _padded(values: np.ndarray, length: int, padding: int, dtype: type) -> np.nd
 
 def _limit(lengths: Sequence[int], total: int) -> int:
     """The longest that a suffix may be for all to fit into `total` tokens."""
+    # Cut from the longest down, so that short captions stay whole: the largest limit for which
+    # sum(min(length, limit)) fits. A row has few suffixes, so counting down is fast enough.
     limit = max(lengths, default=0)
     while limit > 0 and sum(min(length, limit) for length in lengths) > total:
         limit -= 1

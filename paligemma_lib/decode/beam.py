@@ -90,22 +90,30 @@ class Beams:
             return tokens, jnp.zeros(tokens.shape)
 
         nbest = sampler.nbest or sampler.size
+        # All beams begin alike. With a total of -inf for all but one, the first step takes K
+        # different tokens, not K times the same.
         total = jnp.full((images, sampler.size), -jnp.inf).at[:, 0].set(0)
         none = jnp.full((images, nbest), -jnp.inf)
         return cls(sampler, *empty(sampler.size), total, Hypotheses(*empty(nbest), none))
 
     def advance(self, choice: Choice) -> tuple[Self, jax.Array]:
         """Lets every beam end, then go on; returns int32[B, K], which beam each one continues."""
+        # One step, for K = 2 beams with totals [-1.0, -1.5] of an image and a vocabulary of EOS, a,
+        # b:
         step, normalizer, size = choice.step, choice.normalizer(), self.sampler.size
         eos = choice.allowed[..., EOS] - normalizer
         ended = self._with_ended(eos, step)
 
         # One more than K, for EOS may be among them.
         width = min(size + 1, choice.allowed.shape[-1])
+        # The K best of all K * V continuations are among the K best of each beam. So K + 1 tokens
+        # of each are looked at, not all V; where EOS is one of these, K others are left.
         logprob, token = jax.lax.top_k(choice.allowed, width)
         logprob = jnp.where(token == EOS, -jnp.inf, logprob - normalizer[..., None])
+        # At the first step the logits are those of the image, [B, 1, V], for all its beams.
         logprob, token = (jnp.broadcast_to(x, (len(x), size, width)) for x in (logprob, token))
         total, order = jax.lax.top_k(_flat(self.total[..., None] + logprob), size)
+        # [K, K + 1] was flattened: the quotient is the beam, the rest the rank of its token.
         parent = order // width
         logprob, token = (jnp.take_along_axis(_flat(x), order, axis=1) for x in (logprob, token))
         tokens, logprobs = _take((self.tokens, self.logprobs), parent)
@@ -116,6 +124,9 @@ class Beams:
     def done(self) -> jax.Array:
         """bool[B]: no live beam, however it goes on, can beat the last of the captions kept."""
         max_tokens = self.tokens.shape[2]  # with alpha >= 0, the longest caption has the best score
+        # Log-probabilities only fall as a beam grows. What it could score at best is its total now,
+        # over the length penalty of the longest caption: if that is no better than the worst
+        # finished one, no beam can change the outcome.
         best = self.sampler.score(jnp.max(self.total, axis=1), max_tokens)
         return best <= self.ended.score[:, -1]
 
@@ -136,6 +147,7 @@ class Beams:
         now = Hypotheses(
             self.tokens.at[:, :, step].set(EOS), self.logprobs.at[:, :, step].set(eos), score
         )
+        # Finished ones come first, so that of equal scores the one that ended earlier stays.
         both = [jnp.concatenate(pair, axis=1) for pair in zip(self.ended, now, strict=True)]
         score, order = jax.lax.top_k(both[2], self.ended.score.shape[1])
         return Hypotheses(*_take((both[0], both[1]), order), score)

@@ -114,6 +114,8 @@ def generate(
     banned_tokens = tuple(banned_tokens)
     captions: list[Caption] = []
     for start in range(0, count, size):
+        # Always batches of one size, which are compiled once; the last is filled up with its last
+        # image.
         rows = np.minimum(np.arange(start, start + size), count - 1)  # the last one fills up
         image = images if size == count else images[rows]
         if sharding is not None:
@@ -140,6 +142,7 @@ def captions_from(found: Hypotheses, tokenizer: Tokenizer) -> list[Caption]:
     """Of each image the best caption, which knows the others."""
     captions = []
     for image in zip(*found, strict=True):
+        # Samples of an image may be equal; each caption is listed once, with its first score.
         distinct: dict[tuple[int, ...], Caption] = {}
         for tokens, logprobs, score in zip(*(part.tolist() for part in image), strict=True):
             if score == -math.inf:

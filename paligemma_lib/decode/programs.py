@@ -123,11 +123,15 @@ def extend_state(
         token = state.written.tokens[:, :, step - 1].reshape(-1)
         hidden, cache = read_token(config, params, state.prompt, state.cache, token, step - 1)
         written, parent = _choose(config, params, state, hidden)
+        # Beams change places: each goes on with the keys and values of the beam that it continues.
+        # The prompt's are shared by all of an image's rows and need not move.
         if parent is not None:
             cache = reorder(cache, parent)
         cache = split_rows(state.sharding, cache, 1)
         return dataclasses.replace(state, written=written, cache=cache, step=step + 1)
 
+    # A `while_loop` and not a scan: it ends with the last caption, and `k` is a traced number, so
+    # that showing 4 tokens at a time and writing all 64 are one program.
     state = jax.lax.while_loop(proceed, add_token, state)
     return state.written, state.cache, state.step
 
@@ -139,6 +143,8 @@ def _choose(
     parts = weight_parts(state.sharding)
     logits = vocabulary.logits(config, params["llm"], hidden, parts=parts)
     logits = logits.reshape(len(state.keys), -1, logits.shape[-1])
+    # `logits` stay as the model gave them, for the log-probabilities that are reported; `allowed`
+    # is what may be chosen from.
     allowed = logits if state.banned is None else jnp.where(state.banned, -jnp.inf, logits)
     eos = jnp.where(state.step < state.min_new_tokens, -jnp.inf, allowed[..., EOS])
     allowed = allowed.at[..., EOS].set(eos)

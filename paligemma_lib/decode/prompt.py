@@ -93,6 +93,7 @@ def read_prompt(
         keep_cache=True,
     )
     assert cache is not None
+    # Prompts are padded on the right, so the last token is at another place in each row.
     last = jnp.take_along_axis(x, (length - 1)[:, None, None], axis=1)[:, 0]
     cache = (cache[0].astype(cache_dtype), cache[1].astype(cache_dtype))
     return Prompt(cache, length), gemma.final_norm(config, params["llm"], last)
@@ -129,10 +130,13 @@ def read_token(
       entry taken.
     """
     per_image = len(token) // len(prompt.length)
+    # Three parts of keys, in the order in which `attention` gets them: the prompt's (padding is not
+    # seen), the row's own before this token (the cache is filled up to `step`), and its own.
     seen = jnp.arange(prompt.cache[0].shape[2]) < prompt.length[:, None]
     own = jnp.broadcast_to(jnp.arange(cache[0].shape[2]) < step, (len(token), cache[0].shape[2]))
     itself = jnp.ones((len(token), 1), bool)
     mask = jnp.concatenate([jnp.repeat(seen, per_image, axis=0), own, itself], axis=1)
+    # Positions go on where this row's prompt ended, not where the longest did: as in training.
     position = jnp.repeat(prompt.length, per_image)[:, None] + step
     x = vocabulary.embed(config, params["llm"], token[:, None])
     x, new = gemma.apply_layers(
@@ -151,6 +155,8 @@ def reorder(cache: KeyValue, parent: jax.Array) -> KeyValue:
     b, r = parent.shape
 
     def gather(leaf: jax.Array) -> jax.Array:
+        # Only the new tokens' entries are copied: [depth, B, R, M - 1, K, H], small beside the
+        # prompt's.
         split = leaf.reshape(len(leaf), b, r, *leaf.shape[2:])
         rows = jax.vmap(lambda rows, parent: rows[:, parent], in_axes=(1, 0), out_axes=1)
         return rows(split, parent).reshape(leaf.shape)

@@ -100,6 +100,8 @@ class Sample:
 
     def sample(self, logits: jax.Array, keys: jax.Array, written: Written) -> jax.Array:
         """See `Sampler`."""
+        # Temperature first, as in Hugging Face transformers: it changes which tokens the nucleus
+        # holds.
         logits, ids = logits / self.temperature, None
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits, ids = jax.lax.top_k(logits, self.top_k)
@@ -167,6 +169,8 @@ def in_nucleus(logits: jax.Array, top_p: float) -> jax.Array:
         reached = mass >= top_p
         return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
 
+    # 30 halvings of 2**30 bit patterns find the exact threshold, in 30 sums over the vocabulary. A
+    # sort of 257,152 probabilities takes longer on accelerators, for every token.
     low = jnp.zeros_like(bits[..., :1])
     above_one = jax.lax.bitcast_convert_type(jnp.float32(1), jnp.int32) + 1
     lowest, _ = jax.lax.fori_loop(0, 30, halve, (low, jnp.full_like(low, above_one)))

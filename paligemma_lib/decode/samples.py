@@ -85,6 +85,8 @@ class Samples:
         """Adds a token to every row, PAD to those that have ended."""
         b, r = self.ended.shape
         fold = jax.random.fold_in
+        # The key of a token depends on its image, its row and its step: not on the batch, so a
+        # caption is the same whatever else is captioned with it.
         keys = jax.vmap(jax.vmap(fold, (None, 0)), (0, None))(choice.keys, jnp.arange(r))
         keys = jax.vmap(fold, (0, None))(keys.reshape(-1), choice.step)
         allowed = jnp.broadcast_to(choice.allowed, (b, r, choice.allowed.shape[-1]))
@@ -95,6 +97,7 @@ class Samples:
         logits = jnp.broadcast_to(choice.logits, allowed.shape)
         logprob = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
         logprob = jnp.where(self.ended, 0, logprob - choice.normalizer())
+        # A row that has ended is computed on until all have; what it chooses is dropped.
         token = jnp.where(self.ended, PAD, token)
         tokens = self.tokens.at[:, :, choice.step].set(token)
         logprobs = self.logprobs.at[:, :, choice.step].set(logprob)

@@ -48,8 +48,11 @@ def bleu_statistics(candidate: Counts, references: Sequence[Counts]) -> np.ndarr
     length = _words(candidate)
     matches = [0] * MAX_WORDS
     for run, times in candidate.items():
+        # Clipped counts: "the the the" matches "the cat" once.
         matches[len(run) - 1] += min(times, max(reference[run] for reference in references))
     runs = [max(0, length - size) for size in range(MAX_WORDS)]
+    # Tuples compare by distance first, then by length: of two references as close, the shorter one
+    # counts, as in the COCO evaluation.
     closest = min((abs(_words(r) - length), _words(r)) for r in references)[1]
     return np.array([*matches, *runs, length, closest], np.float64)
 
@@ -64,8 +67,11 @@ def bleu(statistics: np.ndarray) -> np.ndarray:
       float64[..., 4] in [0, 1].
     """
     matches, runs = statistics[..., :4], statistics[..., 4:8]
+    # The tiny numbers are those of the COCO evaluation: they keep a caption without a run of four
+    # words from 0 / 0, and are part of the published figures.
     precisions = np.cumprod((matches + _TINY) / (runs + _SMALL), axis=-1)
     ratio = (statistics[..., 8:9] + _TINY) / (statistics[..., 9:] + _SMALL)
+    # exp(1 - reference / length) for captions that are shorter than their references, else 1.
     brevity = np.exp(np.minimum(0, 1 - 1 / ratio))
     return precisions ** (1 / np.arange(1, MAX_WORDS + 1)) * brevity
 
@@ -73,7 +79,7 @@ def bleu(statistics: np.ndarray) -> np.ndarray:
 def cider(candidates: Sequence[Counts], references: Sequence[Sequence[Counts]]) -> np.ndarray:
     """CIDEr-D (Vedantam et al., 2015), times 10 as usual.
 
-    A run of words weighs the less the more images have it in their references, so the score of a
+    A run of words weighs the less the more images have it in their references, so the score of an
     image depends on all images; of a single image it is 0.
 
     Args:
@@ -90,6 +96,8 @@ def cider(candidates: Sequence[Counts], references: Sequence[Sequence[Counts]]) 
     rarity = {run: log_total - math.log(number) for run, number in images.items()}
 
     def vector(counts: Counts) -> tuple[dict[tuple[str, ...], float], list[float], int]:
+        # Term frequency times inverse document frequency: a run that no reference has is as rare as
+        # can be, log(N).
         weights = {run: times * rarity.get(run, log_total) for run, times in counts.items()}
         squares = [0.0] * MAX_WORDS
         for run, weight in weights.items():
@@ -105,8 +113,11 @@ def cider(candidates: Sequence[Counts], references: Sequence[Sequence[Counts]]) 
             for run, weight in weights.items():
                 if run in other_weights:
                     other = other_weights[run]
+                    # CIDEr-D clips the caption's weight, so that repeating a rare word earns
+                    # nothing.
                     products[len(run) - 1] += min(weight, other) * other
             cosines = (p / (a * b) for p, a, b in zip(products, norms, other_norms, strict=True))
+            # And it takes off for other lengths, with a standard deviation of six words.
             total += sum(cosines) * math.exp(-((length - other_length) ** 2) / (2 * _SIGMA**2))
         return 10 * total / MAX_WORDS / len(counts)
 

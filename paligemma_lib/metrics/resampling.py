@@ -37,6 +37,8 @@ def bootstrap(statistics: np.ndarray, value: Value, *, resamples: int, seed: int
     flat = statistics.reshape(images, -1)
     values = []
     for size in _blocks(resamples, images):
+        # Drawing N images with replacement is a vector of how often each came. Statistics add up,
+        # so a corpus's are weights @ statistics, a matrix product for a whole block of resamples.
         weights = rng.multinomial(images, chances, size=size).astype(np.float64)
         values.append(value((weights @ flat).reshape(size, *statistics.shape[1:])))
     return np.concatenate(values)
@@ -60,6 +62,8 @@ def randomized(statistics: np.ndarray, value: Value, *, resamples: int, seed: in
     change = statistics[:, 1] - statistics[:, 0]
     values = []
     for size in _blocks(resamples, len(statistics)):
+        # Exchanging an image's two captions moves its difference from one sum to the other; `value`
+        # is applied to both sums, since BLEU is no mean over images.
         swaps = rng.integers(0, 2, (size, len(statistics))).astype(np.float64) @ change
         values.append(value(total[0] + swaps) - value(total[1] - swaps))
     return np.concatenate(values)

@@ -41,6 +41,9 @@ def attention(
     for key, _ in keys_values:
         rows, s = key.shape[:2]
         r = b // rows
+        # With the R rows of a part folded into the time axis, one product serves all of them and
+        # the keys need no copies. G query heads share a key head (grouped-query attention): heads
+        # are k-major, so that query head n belongs to key head n // G.
         part = jnp.einsum(
             "bqkgh,bskh->bkqgs",
             query.reshape(rows, r * t, k, g, h),
@@ -53,7 +56,11 @@ def attention(
     if softcap is not None:
         all_logits = softcap * jnp.tanh(all_logits / softcap)
     if mask is not None:
+        # The lowest finite number, not -inf: a row that sees nothing would be NaN, and so would its
+        # gradients.
         all_logits = jnp.where(mask[:, None, :, None], all_logits, jnp.finfo(jnp.float32).min)
+    # One softmax over all parts: what belongs together is normalized together, wherever it is
+    # stored.
     weights = jax.nn.softmax(all_logits, axis=-1).astype(query.dtype)
 
     out, first = [], 0

@@ -66,9 +66,13 @@ class Attention(nn.Module):
     ) -> tuple[jax.Array, KeyValue]:
         c = self.config
         n, k, d, h = c.num_heads, c.num_kv_heads, c.width, c.head_dim
+        # Letters: b batch, t time, d width, n query heads, k key heads, h width of a head, c key or
+        # value.
         query = Einsum("btd,ndh->btnh", (n, d, h), 1, (0, 2), name="q_einsum")(x)
         key, value = Einsum("btd,ckdh->cbtkh", (2, k, d, h), 2, (0, 1, 3), name="kv_einsum")(x)
         scale = h**-0.5 if c.query_scale is None else c.query_scale
+        # Rotated in float32, for angles reach the length of the sequence; then in the type of the
+        # products.
         query = (rotate(query, position) * scale).astype(x.dtype)
         key = rotate(key, position).astype(x.dtype)
         out = attention(query, [*past, (key, value)], mask, c.attention_softcap)
@@ -107,6 +111,7 @@ class Block(nn.Module):
         residual = x.dtype.name
         y = RMSNorm(self.dtype, name="pre_attention_norm")(x)
         y, own = Attention(self.config, residual, name="attn")(y, position, mask, past)
+        # Gemma 2 normalizes what a sublayer adds, too.
         if self.config.post_norms:
             y = RMSNorm(residual, name="post_attention_norm")(y)
         x = x + y
@@ -123,6 +128,7 @@ def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:
     layers_key, embedding_key = jax.random.split(key)
     x = jnp.zeros((1, 1, language.width), config.residual_dtype)
     position, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool)
+    # All layers alike: one is initialized for each key, and the results are stacked on axis 0.
     block = Block(language, config.dtype)
     layers = jax.vmap(lambda key: block.init(key, x, position, mask)["params"])(
         jax.random.split(layers_key, language.depth)
@@ -168,6 +174,8 @@ def apply_layers(
 
     def layer(x, layer_params, layer_past):
         x, own = block.apply({"params": layer_params}, x, position, mask, layer_past)
+        # Where the layer ends, XLA is told again how activations lie; it would else follow the
+        # weights.
         return split_examples(x), own if keep_cache else None
 
     return scan_layers(layer, x, params["layers"], tuple(past), remat=config.remat)
@@ -182,14 +190,19 @@ def rms_norm(x: jax.Array, scale: jax.Array, dtype: str) -> jax.Array:
     """Returns `x / rms(x) * (1 + scale)` over the last axis, epsilon 1e-6, computed in float32."""
     x = x.astype(jnp.float32)
     x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+    # Checkpoints store scale - 1, so that zeros are the identity.
     return (x * (1 + scale.astype(jnp.float32))).astype(dtype)
 
 
 def rotate(x: jax.Array, position: jax.Array) -> jax.Array:
     """Applies RoPE to [B, T, N, H] at int32[B, T] positions; base 10,000, halves, float32."""
     half = x.shape[-1] // 2
+    # Pair j of a head turns by position / 10,000**(j / half). Pairs are (x[j], x[j + half]), as
+    # Gemma has them, not neighbours.
     frequency = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = position.astype(jnp.float32)[..., None, None] * frequency
     sin, cos = jnp.sin(angle), jnp.cos(angle)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    # A rotation of each pair: [cos -sin; sin cos]. The product of a query and a key then depends on
+    # the difference of their positions alone.
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

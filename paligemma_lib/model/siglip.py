@@ -48,6 +48,7 @@ class MultiHeadDotProductAttention(nn.Module):
         query, key, value = (
             dense((self.num_heads, head_dim), name=name)(x) for name in ("query", "key", "value")
         )
+        # No mask: every patch sees every patch.
         out = attention(query * head_dim**-0.5, [(key, value)])
         return dense(x.shape[-1], axis=(-2, -1), name="out")(out)
 
@@ -133,9 +134,12 @@ def encode(config: PaliGemmaConfig, params: dict[str, Any], image: jax.Array) ->
     )
     side = size // vision.patch_size
     x = image.reshape(-1, side, vision.patch_size, side, vision.patch_size, 3).astype(dtype)
+    # b batch; y, x place of a patch; i, j place of a pixel in its patch; c colour; d width.
     x = jnp.einsum("byixjc,ijcd->byxd", x, embedding["kernel"].astype(dtype))
     x = x + embedding["bias"].astype(dtype)
     x = x.reshape(-1, vision.num_tokens, vision.width).astype(config.residual_dtype)
+    # Learned position embeddings: a model for another image size needs its own, see
+    # `resize_position_embedding`.
     x = x + positions.astype(config.residual_dtype)
 
     block = EncoderBlock(vision, dtype)
@@ -146,6 +150,7 @@ def encode(config: PaliGemmaConfig, params: dict[str, Any], image: jax.Array) ->
         transformer["encoderblock"],
         remat=config.remat,
     )
+    # PaliGemma takes all tokens, without SigLIP's pooling head, and maps them to Gemma's width.
     norm = transformer["encoder_norm"]
     x = layer_norm(x, norm["scale"], norm["bias"], dtype)
     return x @ head["kernel"].astype(dtype) + head["bias"].astype(dtype)
@@ -184,6 +189,8 @@ def resize_position_embedding(embedding: np.ndarray, num_tokens: int) -> np.ndar
         )
     if old == new:
         return embedding
+    # Hat functions: row k of `weights` holds how much each old place gives to new place k, at most
+    # two of them not zero. Rows sum to one.
     at = np.linspace(0, old - 1, new)[:, None]
     weights = np.maximum(0, 1 - np.abs(at - np.arange(old))).astype(np.float32)  # [new, old]
     grid = embedding.reshape(old, old, width).astype(np.float32)

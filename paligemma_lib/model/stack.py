@@ -40,6 +40,15 @@ def _keep_arithmetic(primitive, *_, **__) -> bool:
     return primitive.name not in _DATA_MOVEMENT
 
 
+# What a layer keeps for its backward pass; `lax.scan` stacks it over all layers, so it counts
+# `depth` times (`train.memory` has the sizes):
+#
+#     none   every result, the attention's probabilities among them
+#     dots   results of products with weights; the attention is computed again, since its products
+#            have batch dimensions
+#     full   the layer's input; all of the layer is computed again
+#
+# The layer's weights are inputs and cost nothing under any policy, as long as no copy is kept.
 _POLICIES = {
     "none": _keep_arithmetic,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -79,6 +88,10 @@ def scan_layers(
         found = jax.tree.unflatten(tree, [leaf_ends[-1] for leaf_ends in ends])
         raise ValueError(f"scan_layers: parameters differ in their number of layers: {found}")
 
+    # A border is where some leaf passes from one of its parts to the next. With layers 0..1 frozen
+    # and 2..4 trained there is one at 2: a scan over 0..1 and another over 2..4. JAX differentiates
+    # a scan as a whole: as one scan over 0..4, the backward pass would run through layers 0 and 1
+    # as well, with gradients of zero. The price is a second compiled body.
     outputs = []
     for first, last in itertools.pairwise(sorted({0}.union(*ends))):
         stretch = []  # for every leaf, the part that holds these layers and its first layer
@@ -86,10 +99,15 @@ def scan_layers(
             k = bisect.bisect_right(leaf_ends, first)
             stretch.append((leaf[k], leaf_ends[k] - leaf[k].shape[0]))
 
+        # The scan runs over numbers of layers and reads its parameters by index, instead of
+        # scanning over slices of the parameters: parts that begin at other layers need no copy of
+        # the layers in between, and `take` decides how a layer is read.
         def body(x, i, stretch=stretch):
             layer_params = jax.tree.unflatten(tree, [take(a, i - start) for a, start in stretch])
             return layer(x, gathered(layer_params), jax.tree.map(lambda a: take(a, i), inputs))
 
+        # `prevent_cse=False`: within a scan XLA cannot merge the second computation with the first,
+        # so the barriers that would keep it from that are not needed.
         body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=False)
         x, output = lax.scan(body, x, jnp.arange(first, last))
         outputs.append(output)

@@ -23,7 +23,9 @@ _CHUNK = 16_384  # rows of the table that are cast at a time
 def embed(config: PaliGemmaConfig, params: dict[str, Any], tokens: jax.Array) -> jax.Array:
     """Embeds int32[B, T] tokens as dtype[B, T, D]; an id beyond the vocabulary becomes NaN."""
     table = params["embedder"]["input_embedding"]
+    # `mode="fill"` makes an id beyond the vocabulary visible, as NaN.
     x = split_examples(jnp.take(table, tokens, axis=0, mode="fill")).astype(jnp.float32)
+    # Gemma's table is used for both ends; its entries are small for the logits, and scaled up here.
     return (x * config.language.width**0.5).astype(config.residual_dtype)
 
 
@@ -45,6 +47,9 @@ def logits(
     table = params["embedder"]["input_embedding"]
     whole = functools.partial(chunk_logits, config)
     by_chunks = functools.partial(_logits_by_chunks, config, parts)
+    # Three cases. Another type: casting the whole table would take V * D again, so chunks are cast.
+    # Float32: one product. 16 bits: an accelerator multiplies them as they are; XLA's CPU compiler
+    # would widen the whole table first.
     if table.dtype != hidden.dtype:
         return by_chunks(table, hidden)
     if table.dtype == jnp.float32:
@@ -58,14 +63,19 @@ def _logits_by_chunks(
     rows, width = table.shape
     parts = parts if rows % parts == 0 else 1
     chunks = num_chunks(rows // parts, _CHUNK // parts)
+    # With the table split over `parts` devices along axis 0, chunk i is a part of each device's
+    # rows: [parts, V / parts / chunks, D]. So no rows cross devices, and all work on every chunk.
     view = table.reshape(parts, chunks, -1, width)
 
+    # Or the backward pass would keep every chunk's cast.
     @jax.checkpoint
     def of_chunk(i: jax.Array) -> jax.Array:
         chunk = gathered(take(view, i, axis=1))
         return chunk_logits(config, chunk.reshape(-1, width), hidden)
 
     out = jax.lax.map(of_chunk, jnp.arange(chunks))
+    # [chunks, ..., parts, V / parts / chunks] to [..., parts, chunks, ...], whose order is the
+    # table's.
     out = out.reshape(chunks, *hidden.shape[:-1], parts, -1)
     return jnp.moveaxis(out, 0, -2).reshape(*hidden.shape[:-1], rows)
 

@@ -59,6 +59,8 @@ class Collective:
         inside = self.group // self.slices
         if self.kind == "collective-permute":
             return (0.0, float(self.bytes)) if self.slices > 1 else (float(self.bytes), 0.0)
+        # In a ring of n, each device hears (n - 1) / n of the array, once to gather or to scatter,
+        # twice to reduce for all (reduce-scatter, then all-gather).
         share = _SHARES[self.kind] * self.bytes
         return share * (inside - 1) / inside, share / inside * (self.slices - 1) / self.slices
 
@@ -81,6 +83,8 @@ def read_collectives(
         for line in lines
         for name in line.called.get("calls", ())
     }
+    # The same message may stand in several computations: where it is started, where it is waited
+    # for, and in a fusion with what runs meanwhile. All of these name its channel.
     found: dict[tuple[str, ...], Collective] = {}
     for name, lines in program.computations.items():
         for each in lines:

@@ -38,6 +38,8 @@ class Point:
 
 def thinned(line: Line) -> list[Point]:
     """At most POINTS points of equally many values each, without those that are not finite."""
+    # A chart of 352 units cannot show more than a point for each four; the band keeps the extremes
+    # that a mean hides.
     size = max(1, math.ceil(len(line.x) / POINTS))
     points = []
     for first in range(0, len(line.x), size):

@@ -136,6 +136,8 @@ def _run(file: str) -> ConfigDict:
 
 def _changed(config: ConfigDict, change: str) -> bool:
     """Makes one change; returns whether ml_collections takes it."""
+    # ml_collections changes a config through absl's flags; flags of its own, so that those of a
+    # program around are not touched.
     values, argv = flags.FlagValues(), ["config", change]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)

@@ -13,6 +13,7 @@ from paligemma_lib.checkpoint.gathering import whole
 from paligemma_lib.data.replacing import Replacing
 from paligemma_lib.evaluation import (
     RANK_BY,
+    SCALE,
     environment,
     image_of,
     permuted_scores,
@@ -95,7 +96,7 @@ def report_of(
                 each.caption.text,
                 before=before[each.image_id] if before else None,
                 references=each.references,
-                scores={RANK_BY: float(scores.per_image[RANK_BY][number])},
+                scores={RANK_BY: SCALE * float(scores.per_image[RANK_BY][number])},
             )
             for number, each in enumerate(found)
         ],
@@ -116,8 +117,8 @@ def tell(report: Report) -> None:
     """Prints the summary, the scores and the first captions."""
     print("\n".join(report.summary))
     for row in report.scores:
-        before = "" if row.before is None else f"{row.before:.3f} -> "
-        print(f"{row.name:<8} {before}{row.value:.3f} ({row.low:.3f} to {row.high:.3f})")
+        before = "" if row.before is None else f"{row.before:.1f} -> "
+        print(f"{row.name:<8} {before}{row.value:.1f} ({row.low:.1f} to {row.high:.1f})")
     for each in report.examples[:_SHOWN]:
         print(f"\n{each.image_id}")
         if each.before is not None:

@@ -80,6 +80,7 @@ def _within(seconds: float, check: Callable[[Setup], str], setup: Setup) -> str:
         except BaseException as error:
             outcome.set_exception(error)
 
+    # A thread cannot be stopped. As a daemon it does not keep the program from ending.
     Thread(target=run, daemon=True).start()
     try:
         return outcome.result(seconds)

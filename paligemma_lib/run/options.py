@@ -96,6 +96,8 @@ def parse(kind: type[T], values: Mapping[str, Any], source: str = "the config") 
       ConfigError: fields are unknown, or values are not what they should be; tells of all.
     """
     try:
+        # By way of JSON, for which pydantic's strict mode takes a list for a tuple, and nothing
+        # else for anything else.
         return TypeAdapter(kind).validate_json(json.dumps(values, default=_no_json))
     except ValidationError as error:
         raise ConfigError(_problems(error, kind), source) from None

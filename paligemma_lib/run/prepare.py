@@ -65,6 +65,7 @@ def prepare(setup: Setup) -> Prepared:
             _make_tokenizer(setup)
         if setup.local_checkpoint is None:
             hub.fetch(config.model.checkpoint)
+    # A new setup: the old one has kept what it found, or did not find, before.
     if not whole:  # what has come can be checked now
         setup = dataclasses.replace(setup)
         require(setup)
@@ -84,6 +85,8 @@ def load_params(setup: Setup) -> dict[str, Any]:
     if not config.model.checkpoint:
         init = jax.jit(lambda key: model.init(setup.model, key), out_shardings=shardings)
         return init(jax.random.key(config.seed))
+    # What trains in any stage is loaded in float32 from the start, so that a stage that begins
+    # later finds weights that were never rounded.
     trains: set[str] = set()
     for stage in config.stages:
         trains |= set(trained_rows(abstract, trainable_of(stage)))

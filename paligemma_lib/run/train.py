@@ -67,6 +67,8 @@ def train(prepared: Prepared) -> Outcome:
             prepared.model, prepared.params, optimizer, trainable=trainable_of(first), mesh=mesh
         )
         prepared.params.clear()  # the state has them
+        # The state of step 0 stands for the structure of any later one: `_staged` makes it that of
+        # the step that is restored.
         state = checkpoints.restore(functools.partial(_staged, start, later, optimizer))
         del start
         first_step = int(state.step)
@@ -119,6 +121,7 @@ def train(prepared: Prepared) -> Outcome:
                 validation_loss = None
                 if not termination.agreed() and is_due(done, total_steps, validate_every):
                     validation_loss = validation.run(state, done)
+                # All processes must stop after the same step: `agreed` is the same answer in all.
                 stop = termination.agreed()
                 save_every = config.save_every * steps_per_epoch
                 if stop or done == total_steps or is_due(done, total_steps, save_every):

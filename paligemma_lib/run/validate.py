@@ -43,6 +43,7 @@ class Validation:
         sums = np.zeros(2)
         with progress.paused():
             for batch in batches:
+                # A validation may take minutes; SIGTERM is not to wait for its end.
                 if self._termination.agreed():
                     return None
                 losses, weights = self._eval_step(params, batch)

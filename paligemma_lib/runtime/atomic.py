@@ -72,6 +72,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        # A rename within a folder is atomic; the content is on the disk before the name is.
         os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)

@@ -45,6 +45,8 @@ def check_run(
     else:
         return
     now = _flat(json.loads(json.dumps(run)))
+    # Every field that differs is named with both values: who resumes by mistake sees what the
+    # mistake was.
     differing = [
         f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted({*before, *now})

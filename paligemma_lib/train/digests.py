@@ -51,6 +51,8 @@ def _sums_of_bits(arrays: Sequence[jax.Array]) -> list[jax.Array]:
 
 def _sum_of_bits(array: jax.Array) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(array, f"uint{8 * array.dtype.itemsize}")
+    # Bits alone would not tell a permutation of equal values apart: each is mixed with its place.
+    # The sum of the mixed values is the same in any order, so each device can sum its own part.
     place = jnp.uint32(0)
     for axis in range(array.ndim):
         weight = jnp.uint32(pow(_SPREAD, axis + 1, 1 << 32))

@@ -52,6 +52,7 @@ def bytes_needed(
     state = abstract_state(abstract, optimizer, trainable=trainable, frozen_dtype=frozen_dtype)
     stored = bytes_of(vars(state)) + bytes_of(state.trained)  # with gradients
     rows = trained_rows(abstract, trainable)
+    # Stored arrays are divided by the FSDP axis; activations by all devices, as examples are.
     examples = max(1, batch_size // (devices * microbatches))
     return stored // fsdp + examples * _activations(config, rows, text_len)
 
@@ -98,6 +99,8 @@ def _activations(config: PaliGemmaConfig, rows: Mapping[str, int], text_len: int
     kept, at_work = 0, 0
     for depth, (tokens, width, heads_width, inner, heads) in zip(depths, towers, strict=True):
         block_input = tokens * width * wide
+        # Under `dots`: the block's input, what attention and MLP give back, queries, keys, values,
+        # and both inner values of the gated MLP.
         products = 3 * block_input + tokens * (heads_width + inner) * narrow
         attention = 3 * heads * tokens * tokens * 4
         everything = 2 * products + tokens * inner * narrow + attention

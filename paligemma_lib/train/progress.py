@@ -194,6 +194,7 @@ class Progress:
         )
         self._bar.set_postfix_str(shown, refresh=False)
         self._bar.update(step + 1 - self._bar.n)
+        # Without a terminal, a line now and then: a log of a line a step would be read by nobody.
         if self._bar.disable and (self._last > self._line_due or step + 1 == self._total):
             self._line_due = self._last + _SECONDS_BETWEEN_LINES
             self.say(step + 1, f"{shown}, {seconds * (self._total - step - 1):,.0f} s left")

@@ -47,6 +47,8 @@ class Checkpoints:
         path = os.fspath(folder)
         self._folder = path if "://" in path else os.path.abspath(path)
         self._policy = NewestAndBest(keep)
+        # Orbax writes to a temporary folder in the background and renames it when all is written.
+        # What a killed process left is removed at the next start.
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy, cleanup_tmp_directories=True
         )
@@ -80,6 +82,8 @@ class Checkpoints:
           OSError: this checkpoint, or the one before, could not be written. It is not there then.
         """
         step, changing = int(state.step), _changing(state)
+        # The record has a digest of every array: Orbax checks that files are there, not that their
+        # bits are the ones that were written.
         record = {"run": dict(run), "validation_loss": validation_loss, "state": digests(changing)}
         self._policy.losses[step] = validation_loss
         with self._told():
@@ -136,6 +140,7 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         """Newest first; all processes go by what the first one sees."""
         self._manager.wait_until_finished()
+        # A shared file system may show a new folder to one process a little later than to another.
         seen = sorted(self._manager.all_steps(), reverse=True)
         return json.loads(processes.gather(json.dumps(seen).encode())[0])
 
@@ -164,6 +169,8 @@ class Checkpoints:
                 )
             except Exception as error:
                 problem = f"{path / 'state'} is damaged ({_brief(error)})"
+        # One process may see a damaged file where another does not. All must go on from the same
+        # checkpoint, so one that is bad for anybody is bad for all.
         for told in processes.gather(problem.encode()):  # waits for all
             if told:
                 return None, told.decode()

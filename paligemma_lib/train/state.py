@@ -77,6 +77,7 @@ def init_state(
       ValueError: `trainable` selects nothing.
     """
     trained, frozen = split(params, trained_rows(params, trainable))
+    # Float32 for what changes: in bfloat16, an update of 1/256 of a weight would be rounded away.
     trained = jax.tree.map(_trainable_copy, trained)
     scale = _FLOAT16_SCALE if config.dtype == "float16" else 1.0
 

@@ -70,6 +70,9 @@ def make_train_step(
     def update(frozen: Parts, changing: dict[str, Any], batch: Metrics) -> tuple[Any, Metrics]:
         trained, opt_state = changing["trained"], changing["opt_state"]
         scale = changing["loss_scale"]
+        # The sum over the global batch, taken before it is divided. Each microbatch's loss is
+        # divided by it, so their sum is the loss of the batch, and so are gradients: not a mean of
+        # means, which would weigh captions by what shares their microbatch.
         supervised = jnp.sum(batch["loss_weight"], dtype=jnp.float32)
 
         def loss_of_part(trained: Parts, part: Metrics) -> jax.Array:
@@ -83,14 +86,19 @@ def make_train_step(
                 jnp.add, sums, jax.value_and_grad(loss_of_part)(trained, part)
             ), None
 
+        # A scan of one turn would keep a second copy of the gradients.
         if microbatches == 1:
             loss, gradients = jax.value_and_grad(loss_of_part)(trained, batch)
         else:
             zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained)
             (loss, gradients), _ = lax.scan(add_part, zeros, _parts(batch, microbatches))
+        # Gradients of float16 activations below 6e-8 would vanish; those of a loss that is
+        # multiplied by a large number do not. It is divided away before anything looks at them.
         loss, gradients = jax.tree.map(lambda x: x / scale, (loss, gradients))
 
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradients)))
+        # Any value that is not finite makes the norm so. The step is then without effect, on all
+        # devices alike, since all see the same sum.
         good = jnp.isfinite(norm) & jnp.isfinite(loss)
         if optimizer.clip_norm is not None:
             clip = jnp.minimum(1.0, optimizer.clip_norm / jnp.maximum(norm, 1e-16))
@@ -98,6 +106,7 @@ def make_train_step(
         rate = jnp.asarray(optimizer.schedule(changing["step"]), jnp.float32)
         new_trained, new_opt_state = _apply(optimizer, rate, trained, opt_state, gradients)
 
+        # `where` and not `cond`: both are there already, and donated memory is written in place.
         def keep(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
 
@@ -119,6 +128,8 @@ def make_train_step(
         }
         return changed, metrics
 
+    # What changes is donated: the new state takes the old one's memory. Frozen parameters are an
+    # argument of their own, as they must outlive the step.
     jitted = jax.jit(update, donate_argnums=1)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -182,6 +193,9 @@ def _parts(batch: Metrics, microbatches: int) -> Metrics:
     """[B, ...] -> [microbatches, B / microbatches, ...], each with a share of every device."""
 
     def divide(x: jax.Array) -> jax.Array:
+        # Devices hold consecutive rows. A plain split into microbatches would give each of them to
+        # one device alone, and move rows between devices; this takes a share of every device's
+        # rows.
         x = x.reshape(num_parts(), microbatches, -1, *x.shape[1:])
         x = x.swapaxes(0, 1)
         return x.reshape(microbatches, -1, *x.shape[3:])

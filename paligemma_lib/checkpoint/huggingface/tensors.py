@@ -30,6 +30,8 @@ VOCABULARY_PADDING = 64
 _VISION = "vision_tower.vision_model."
 _LANGUAGE = "language_model.model."
 
+# A transposition reads along one axis and writes along the other; done in blocks that fit the
+# cache, both ends move whole cache lines.
 _ROWS = 256  # long enough runs at both ends of a transposition
 _BLOCK_BYTES = 1 << 20  # bytes, of what stays in a processor's cache
 _CACHE_LINE = 64
@@ -136,6 +138,8 @@ class Tensor:
 
     def from_stored(self, values: np.ndarray) -> np.ndarray:
         """Returns values of `stored_shape`, contiguous, as a view of `shape`."""
+        # For [N * H, D] of a parameter [D, N, H], axes ((1, 2), (0,)): unfold to [N, H, D], then
+        # undo the order [1, 2, 0]. No value is copied.
         order = [axis for group in self.axes for axis in group]
         return values.reshape([self.shape[axis] for axis in order]).transpose(np.argsort(order))
 
