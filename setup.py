@@ -58,6 +58,8 @@ EXTRAS = {
     "browser": ["playwright>=1.50"],
     # To run the notebook as its test does.
     "notebook": ["nbclient>=0.10", "ipykernel>=6.29"],
+    # Material for MkDocs ends in 2027; Zensical, which succeeds it, reads the same mkdocs.yml.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.30"],
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda12]>=0.10"],
 }

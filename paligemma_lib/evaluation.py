@@ -60,7 +60,8 @@ def score_rows(
             Score(
                 name,
                 SCALE * scores.corpus[name],
-                *(SCALE * bound for bound in intervals[name]),
+                SCALE * intervals[name].low,
+                SCALE * intervals[name].high,
                 before=SCALE * before.corpus[name] if before else None,
                 permuted=SCALE * chance.corpus[name] if chance else None,
                 note=note,

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TROUBLES = ROOT / "docs" / "troubleshooting.md"
 
-_PROGRAMS = r"(?:paligemma|python|pip|pytest|tfds|streamlit|gcloud|pre-commit|jupyter) "
+_PROGRAMS = r"(?:paligemma|python|pip|pytest|tfds|streamlit|gcloud|pre-commit|mkdocs) "
 _GAP = "…"  # for what differs from case to case
 
 
@@ -69,10 +70,8 @@ def anchors(page: Path) -> set[str]:
 
 
 def quoted_messages() -> list[str]:
-    """The first column of README's table of troubles that holds code."""
-    text = PAGES[0].read_text("utf-8")
-    section = text.partition("## When something goes wrong\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\|[^|]*\| (`+)(.*?)\1 \|", section, re.M)
+    """The first column of the table of troubles that holds code."""
+    rows = re.findall(r"^\|[^|]*\| (`+)(.*?)\1 \|", TROUBLES.read_text("utf-8"), re.M)
     return [message.strip() for _, message in rows]
 
 

@@ -14,6 +14,7 @@ from paligemma_lib.checkpoint.configuration import MODELS
 from paligemma_lib.model import variants
 from paligemma_lib.run import ConfigError, RunConfig, StageConfig
 from paligemma_lib.run.config import SPLITS, DataConfig, ModelConfig, OptimizerConfig
+from paligemma_lib.run.dotted import NameOrDotted
 from paligemma_lib.run.options import options_of, parse
 from paligemma_lib.train import optimizer
 
@@ -63,6 +64,11 @@ def values_for(name: str, field: FieldInfo) -> st.SearchStrategy:
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     if get_origin(field.annotation) is Literal:
         return st.sampled_from(get_args(field.annotation))
+    for each in field.metadata:
+        if isinstance(each, NameOrDotted):
+            return st.sampled_from([*each.names, "mine.parts:Part"])
+    if name == "trackers":
+        return st.lists(st.sampled_from(["tensorboard", "mine.parts:Part"])).map(tuple)
     if field.annotation is bool:
         return st.booleans()
     if field.annotation is int:

@@ -47,7 +47,11 @@ def test_a_run_leaves_everything_it_should(finished, config):
     report = (finished / "report.html").read_text()
     for told in ("validation", "captions/s", "llm/layers/attn", "3.png", "optimizer.name"):
         assert told in report
-    assert set(json.loads((finished / "scores.json").read_text())) == {"scores", "warnings"}
+    assert set(json.loads((finished / "scores.json").read_text())) == {
+        "scale",
+        "scores",
+        "warnings",
+    }
     assert len(json.loads((finished / "predictions.json").read_text())) == 4
 
 
@@ -133,7 +137,7 @@ def test_gradients_that_stay_infinite_end_the_run(config, tmp_path):
         ({"batch_size": 5, "microbatches": 2}, "batch_size=5: expected a multiple of microbatches"),
         ({"text_len": 8}, "image .*png .*text_len is 8"),
         ({"model.checkpoint": "nowhere.npz"}, "nowhere.npz"),
-        ({"data.kind": "zip"}, "data.kind='zip': expected 'tfds'"),
+        ({"data.kind": "zip"}, "data.kind='zip': expected tfds, jsonl"),
         ({"data.train": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"stages": ({"from_step": 3, "trainable": ("all",)},)}, r"begin at steps \[3\]"),
         ({"stages": ({"from_step": 0, "trainable": ("lora",)},)}, "selects none of the parameters"),

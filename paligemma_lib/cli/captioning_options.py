@@ -41,9 +41,9 @@ def add_captioning_options(parser: Parser) -> None:
     parser.add_argument("--samples", type=int, default=1, help=hidden)
     parser.add_argument("--seed", type=int, default=0, help=hidden)
     parser.tells(
-        "how words are chosen: --sampler=greedy (default); --sampler=beam --beams=4 "
-        "--length-penalty=0; --sampler=sample --temperature=1 --top-k=K --top-p=P --seed=0 "
-        "--samples=1, of which the likeliest is taken; --sampler=package.module:name, of your own"
+        "how words are chosen: --sampler=greedy (default), --sampler=beam --beams=4 "
+        "--length-penalty=0, --sampler=sample --temperature=1 --top-k=K --top-p=P --seed=0 "
+        "--samples=1 (the likeliest of so many), --sampler=package.module:name"
     )
     parser.takes_processes()
 
