@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from paligemma_lib.checkpoint import conversion, huggingface, load_params, save_params
-from paligemma_lib.checkpoint.conversion import certificate, convert
+from paligemma_lib.checkpoint.conversion import compare_checkpoints, convert
 from paligemma_lib.checkpoint.huggingface.folder import WEIGHTS
 
 CONFIG = cases.tiny_config(2)
@@ -45,7 +45,7 @@ def test_golden_files_convert_with_a_certificate(tmp_path, shared, version):
     convert(source, tmp_path / "model")
     convert(tmp_path / "model", tmp_path / "back.npz")
     for target in ("model", "back.npz"):
-        found = certificate(source, tmp_path / target)
+        found = compare_checkpoints(source, tmp_path / target)
         assert (
             found.equal == found.parameters == sum(v.size for v in cases.flatten(params).values())
         )
@@ -57,7 +57,7 @@ def test_a_cast_is_a_cast(npz, tmp_path):
     found = load_params(tmp_path / "model", CONFIG)
     for name, value in cases.flatten(PARAMS).items():
         np.testing.assert_array_equal(cases.flatten(found)[name], value.astype("bfloat16"))
-    result = certificate(npz, tmp_path / "model")
+    result = compare_checkpoints(npz, tmp_path / "model")
     assert 0 < result.equal < 0.2 * result.parameters
     assert 0.01 < result.difference < result.largest
 
@@ -66,7 +66,7 @@ def test_one_changed_value_shows_in_the_certificate(npz, tmp_path):
     params = cases.unflatten({k: v.copy() for k, v in cases.flatten(PARAMS).items()})
     params["img"]["head"]["kernel"][5, 7] += 1
     save_params(tmp_path / "b.npz", params)
-    result = certificate(npz, tmp_path / "b.npz")
+    result = compare_checkpoints(npz, tmp_path / "b.npz")
     assert result.equal == result.parameters - 1
     assert result.difference > 1e-4
 
@@ -76,7 +76,7 @@ def test_settings_that_an_npz_cannot_say_are_named(tmp_path):
     config = dataclasses.replace(CONFIG, language=language)
     folder = huggingface.export(PARAMS, config, tmp_path / "model")
     convert(folder, tmp_path / "b.npz")
-    result = certificate(folder, tmp_path / "b.npz")
+    result = compare_checkpoints(folder, tmp_path / "b.npz")
     assert result.settings == {"language.final_softcap": None}
     assert result.difference == 0 and result.largest <= 5
     assert str(result).endswith("\nbut language.final_softcap is None in the result")
@@ -136,5 +136,5 @@ def test_a_certificate_holds_one_checkpoint_at_a_time(npz, folder, monkeypatch):
         return load(path, config)
 
     monkeypatch.setattr(conversion, "load_params", counted)
-    certificate(npz, folder)
+    compare_checkpoints(npz, folder)
     assert alive[1] - alive[0] < 10_000  # of 195,376 parameters

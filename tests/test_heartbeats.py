@@ -128,8 +128,8 @@ def test_who_ends_is_followed_with_its_code_and_words(watch, monkeypatch, capsys
     monkeypatch.setattr(heartbeats.os, "_exit", codes.append)
     watch.follow()
     assert codes == []  # nobody has ended
-    watch.farewell(1, "a disk is full")
-    watch.farewell(143, "SystemExit")  # too late
+    watch.announce_end(1, "a disk is full")
+    watch.announce_end(143, "SystemExit")  # too late
     watch.follow()
     assert codes == []  # it is its own
     monkeypatch.setattr(jax, "process_index", lambda: 1)

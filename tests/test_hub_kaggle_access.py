@@ -71,9 +71,9 @@ def test_a_model_without_one_file_of_weights_or_without_room(server):
 
 
 def test_a_model_that_is_not_here_is_known_by_its_name(monkeypatch):
-    monkeypatch.setattr(kaggle_access, "kept", lambda handle: None)
+    monkeypatch.setattr(kaggle_access, "cached_path", lambda handle: None)
     away = naming(HANDLE)
-    assert away.to_come
+    assert away.pending
     assert away.model.language == pg.model.variants.paligemma_3b().language
     assert "to be downloaded" in checks.checkpoint(away)
     two = published("google/paligemma-2/jax/paligemma2-10b-ft-docci-448/2")
@@ -84,12 +84,12 @@ def test_a_model_that_is_not_here_is_known_by_its_name(monkeypatch):
 
 def test_what_kagglehub_has_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
-    assert kaggle_access.kept(HANDLE) is None
+    assert kaggle_access.cached_path(HANDLE) is None
     versions = tmp_path / "models" / HANDLE
     for version in ("2", "10"):
         (versions / version).mkdir(parents=True)
         (versions / f"{version}.complete").touch()
     (versions / "11").mkdir()  # not whole
-    assert kaggle_access.kept(HANDLE) == versions / "10"
-    assert kaggle_access.kept(f"{HANDLE}/2") == versions / "2"
-    assert kaggle_access.kept(f"{HANDLE}/3") is None
+    assert kaggle_access.cached_path(HANDLE) == versions / "10"
+    assert kaggle_access.cached_path(f"{HANDLE}/2") == versions / "2"
+    assert kaggle_access.cached_path(f"{HANDLE}/3") is None

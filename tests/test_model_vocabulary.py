@@ -38,7 +38,7 @@ def test_logits_in_chunks_are_logits(parts):
     llm = {"embedder": {"input_embedding": table}}
     hidden = np.random.default_rng(1).normal(size=(2, 3, 64)).astype(np.float32)
     expected = hidden @ table.astype(np.float32).T
-    got = vocabulary.logits(CONFIG, llm, hidden, parts=parts)
+    got = vocabulary.logits(CONFIG, llm, hidden, shards=parts)
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 

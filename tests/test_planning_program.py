@@ -15,7 +15,7 @@ from paligemma_lib.planning import Decoding, Job, Training
 from paligemma_lib.planning.flops import matmul_flops
 from paligemma_lib.planning.program import (
     abstract_batch,
-    loss_turns,
+    loss_iterations,
     resident_bytes,
     state_of,
     trace_decoding,
@@ -108,7 +108,7 @@ def flops_by_formula(config, run, remat):
     # A block's last product is not needed to differentiate it.
     again = {"none": 0, "full": forward - 2 * tokens * c.width * c.mlp_dim}[remat]
 
-    slots = loss_turns(Training(run), 1) * min(256, b * t)
+    slots = loss_iterations(Training(run), 1) * min(256, b * t)
     loss = 3 * 2 * slots * c.width * c.vocab_size
     return vision + c.depth * (forward + backward + again) + loss
 
@@ -119,7 +119,7 @@ def test_flops_of_training_attention(remat, microbatches):
     config = dataclasses.replace(CONFIG, remat=remat, dtype="bfloat16")
     run = dataclasses.replace(RUN, batch_size=16, microbatches=microbatches)
     traced = trace_training(config, Training(run), MESH)
-    counted = matmul_flops(traced.jaxpr.jaxpr, loss_turns(Training(run), 1))
+    counted = matmul_flops(traced.jaxpr.jaxpr, loss_iterations(Training(run), 1))
     one = dataclasses.replace(run, batch_size=16 // microbatches, microbatches=1)
     assert counted == pytest.approx(microbatches * flops_by_formula(config, one, remat), rel=1e-9)
 

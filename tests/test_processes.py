@@ -18,13 +18,13 @@ from paligemma_lib.runtime import launch, processes
 
 
 def test_alone_there_is_nothing_to_wait_for():
-    with processes.joined(), processes.first_alone():
+    with processes.joined(), processes.main_process_first():
         assert not jax.distributed.is_initialized()
     assert processes.gather(b"mine") == [b"mine"]
     rows = np.ones((2, 3))
     assert processes.gather_rows(rows) is rows
     params = {"a": jax.numpy.ones(3), "b": (np.ones(2), jax.numpy.zeros(2))}
-    leaves = jax.tree.leaves(gathering.whole(params))
+    leaves = jax.tree.leaves(gathering.gather_params(params))
     assert all(a is b for a, b in zip(leaves, jax.tree.leaves(params), strict=True))
 
 
@@ -95,7 +95,7 @@ TOGETHER = """
             ears = psutil.Process().net_connections("tcp")
             mine = [each for each in ears if each.laddr.port == port and not each.raddr]
             assert {each.laddr.ip.removeprefix("::ffff:") for each in mine} == {"127.0.0.1"}
-        with processes.first_alone():
+        with processes.main_process_first():
             if not (folder / "made").exists():
                 time.sleep(0.3)
                 (folder / "made").write_text(str(number))
@@ -106,7 +106,7 @@ TOGETHER = """
         values = np.arange(24.0, dtype=np.float32).reshape(2, 12)
         split = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
         array = jax.make_array_from_callback(values.shape, split, lambda index: values[index])
-        found = gathering.whole({"a": (array,)})["a"][0]
+        found = gathering.gather_params({"a": (array,)})["a"][0]
         assert number > 0 or np.array_equal(found, values)
 
         with Termination(mesh) as termination:
@@ -160,7 +160,7 @@ def test_the_first_may_take_its_time(script):
         from paligemma_lib.runtime import processes
 
         host, count, number = (argument.split("=")[1] for argument in sys.argv[-3:])
-        with processes.joined(host, int(count), int(number)), processes.first_alone():
+        with processes.joined(host, int(count), int(number)), processes.main_process_first():
             time.sleep(35 if number == "0" else 0)
     """)
     result = launched(2, [path])

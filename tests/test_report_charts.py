@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from report_cases import Page
 
 from paligemma_lib.report import Chart, Line, Report, Score, render
-from paligemma_lib.report.charts import POINTS, bar, interval_chart, line_chart, thinned
+from paligemma_lib.report.charts import POINTS, bar, downsampled, interval_chart, line_chart
 from paligemma_lib.report.numbers import fixed, percent, short, ticks
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -16,7 +16,7 @@ finite = st.floats(-1e9, 1e9, allow_subnormal=False)
 
 
 def drawn(chart: Chart) -> ElementTree.Element:
-    return line_chart(chart, [thinned(line) for line in chart.lines])
+    return line_chart(chart, [downsampled(line) for line in chart.lines])
 
 
 def by_class(node: ElementTree.Element, name: str) -> list[ElementTree.Element]:
@@ -82,8 +82,8 @@ def test_axes_have_enough_ticks():
 
 
 @given(st.lists(finite, max_size=400))
-def test_thinning_keeps_range_ends_and_order(values):
-    points = thinned(Line("loss", list(range(len(values))), values))
+def test_downsampling_keeps_range_ends_and_order(values):
+    points = downsampled(Line("loss", list(range(len(values))), values))
     assert len(points) <= POINTS
     if values:
         assert min(p.low for p in points) == min(values)
@@ -94,13 +94,13 @@ def test_thinning_keeps_range_ends_and_order(values):
 
 
 def test_a_short_line_is_not_averaged():
-    points = thinned(Line("loss", [1, 2, 5], [3.0, 2.0, 1.0]))
+    points = downsampled(Line("loss", [1, 2, 5], [3.0, 2.0, 1.0]))
     assert [(p.x, p.low, p.y, p.high) for p in points] == [(1, 3, 3, 3), (2, 2, 2, 2), (5, 1, 1, 1)]
 
 
 def test_values_that_are_not_finite_are_left_out_and_counted():
     line = Line("loss", [1, 2, 3, 4], [3.0, math.nan, math.inf, 1.0])
-    assert [p.x for p in thinned(line)] == [1, 4]
+    assert [p.x for p in downsampled(line)] == [1, 4]
     page = Page(render(Report("", charts=[Chart("Loss", [line])])))
     assert "2 of 4 values of loss are not finite." in page.texts
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from paligemma_lib.runtime import retries
-from paligemma_lib.runtime.retries import may_pass, retry
+from paligemma_lib.runtime.retries import is_transient, retry
 
 PASSING = [
     OSError(errno.EIO, "input/output error"),
@@ -84,11 +84,11 @@ def test_nobody_waits_once_the_process_has_been_asked_to_end():
         while not calls:
             time.sleep(0.01)
         assert not read.done()
-        retries.hurry(True)
+        retries.skip_delays(True)
         try:
             assert isinstance(read.exception(timeout=30), OSError)
         finally:
-            retries.hurry(False)
+            retries.skip_delays(False)
     assert len(calls) == 3
 
 
@@ -104,6 +104,6 @@ def test_a_stall_is_told_with_what_is_waited_for(monkeypatch, caplog):
 
 
 def test_kinds_are_told_apart():
-    assert all(map(may_pass, PASSING))
-    assert not any(map(may_pass, LASTING))
-    assert not may_pass(KeyError("x"))
+    assert all(map(is_transient, PASSING))
+    assert not any(map(is_transient, LASTING))
+    assert not is_transient(KeyError("x"))

@@ -62,7 +62,7 @@ def test_what_a_run_makes_is_checked_when_it_is_there(config, tmp_path):
     drawn.model.checkpoint = drawn.model.tokenizer = ""
     drawn.model.vocab_size, drawn.text_len = 300, 16
     before = setup_of(drawn)
-    assert before.data_to_come and before.tokenizer_to_come
+    assert before.data_pending and before.tokenizer_pending
     require(before)
     with pytest.raises(ValueError, match=r"image scene_.* text_len is 16"):
         prepare.prepare(setup_of(drawn))
@@ -70,4 +70,4 @@ def test_what_a_run_makes_is_checked_when_it_is_there(config, tmp_path):
     run = prepare.prepare(setup_of(drawn))
     assert run.tokenizer.vocab_size == run.model.language.vocab_size == 300
     assert sum(map(len, run.data.values())) == 30
-    assert not setup_of(drawn).to_come
+    assert not setup_of(drawn).pending

@@ -30,7 +30,7 @@ def setup(tiny, tmp_path):
 
 def test_nothing_is_opened_before_it_is_asked_for_and_then_once(setup):
     wrong = setup(model={"checkpoint": "nowhere.npz"}, data={"train": "nowhere"})
-    assert not wrong.to_come
+    assert not wrong.pending
     with pytest.raises(FileNotFoundError, match="nowhere.npz is not there"):
         _ = wrong.model
     right = setup()
@@ -53,7 +53,7 @@ def test_a_folder_and_json_lines(setup, tiny, tmp_path):
     found = setup(data={"kind": "jsonl", **named})
     assert [len(found.data[split]) for split in SPLITS] == [1, 2, 3]
     assert found.data["test"].read([2])[0].captions == ("a dog",)
-    assert (found.data_set, found.data_dir, found.data_to_come) == ("", "", False)
+    assert (found.data_set, found.data_dir, found.data_pending) == ("", "", False)
 
 
 def test_data_sets_of_tfds_and_drawn_scenes(setup, tmp_path, monkeypatch):
@@ -84,7 +84,7 @@ def test_sources_of_ones_own_count_instead_of_what_the_config_names(setup, tiny)
     given = sources_of(tiny)
     found = setup(given=given, data={"kind": "sample", "name": "40"})
     assert found.data == given
-    assert (found.data_set, found.data_to_come, found.to_come) == ("", False, False)
+    assert (found.data_set, found.data_pending, found.pending) == ("", False, False)
 
 
 # --- What is to come
@@ -96,7 +96,7 @@ def test_what_a_killed_build_has_left_is_no_data(setup, tmp_path):
         folder = tmp_path / "run" / "tfds-40" / "flickr8k_tfds" / "original" / version
         folder.mkdir(parents=True)
         (folder / "dataset_info.json").touch()
-        assert found.data_to_come is found.to_come is to_come
+        assert found.data_pending is found.pending is to_come
 
 
 def test_a_tokenizer_that_the_run_makes(setup, tmp_path):
@@ -104,18 +104,18 @@ def test_a_tokenizer_that_the_run_makes(setup, tmp_path):
     found = setup(model=new)
     path = tmp_path / "run" / "tokenizer.model"
     assert found.made_tokenizer == str(path)
-    assert found.tokenizer_to_come and found.to_come
+    assert found.tokenizer_pending and found.pending
     assert found.model.language.vocab_size == 300
     path.parent.mkdir()
     path.write_bytes(pg.tokenizer.train(pg.testing.tiny_captions(), 290))
     made = setup(model=new)  # by an earlier start of the run
-    assert not made.tokenizer_to_come and not made.to_come
+    assert not made.tokenizer_pending and not made.pending
     assert made.tokenizer.vocab_size == made.model.language.vocab_size == 290
 
 
 def test_a_tokenizer_that_is_named_is_not_made(setup, tiny):
     found = setup(model={"checkpoint": "", "vocab_size": 300})
-    assert (found.made_tokenizer, found.tokenizer_to_come) == ("", False)
+    assert (found.made_tokenizer, found.tokenizer_pending) == ("", False)
     assert found.tokenizer.name == tiny.model.tokenizer
     assert found.model.language.vocab_size == found.tokenizer.vocab_size
 
@@ -131,11 +131,11 @@ def test_the_tokenizer_is_the_checkpoints_own_or_paligemmas(setup, tiny, monkeyp
 def test_a_model_on_kaggle_is_to_come_until_it_is_here(setup, tmp_path, monkeypatch):
     monkeypatch.setattr(kaggle_access, "kept", lambda handle: None)
     away = setup(model={"checkpoint": HANDLE, "image_size": 448})
-    assert away.local_checkpoint is None and away.to_come
+    assert away.local_checkpoint is None and away.pending
     assert away.model.vision.image_size == 448
     monkeypatch.setattr(kaggle_access, "kept", lambda handle: tmp_path)
     assert setup(model={"checkpoint": HANDLE}).local_checkpoint == str(tmp_path)
-    assert not setup(model={"checkpoint": HANDLE}).to_come
+    assert not setup(model={"checkpoint": HANDLE}).pending
 
 
 # --- The model

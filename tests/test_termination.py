@@ -53,7 +53,7 @@ def test_sigterm_after_the_last_question_is_passed_on(handled):
 
 def test_between_sigterm_and_the_agreement_no_read_waits(handled, monkeypatch):
     hurried = []
-    monkeypatch.setattr(termination, "hurry", hurried.append)
+    monkeypatch.setattr(termination, "skip_delays", hurried.append)
     with Termination(MESH) as asked:
         os.kill(os.getpid(), signal.SIGTERM)
         assert hurried == [True]

@@ -251,7 +251,7 @@ TOGETHER = """
         with Checkpoints(folder) as checkpoints:
             for step in (1, 2):
                 checkpoints.save(state_at(step), {})
-        with processes.first_alone():
+        with processes.main_process_first():
             if number == "0":  # the second half of the array, which the other process reads
                 files = (folder / "2").rglob("*")
                 largest = max(files, key=lambda path: (path.stat().st_size, str(path)))

@@ -2,9 +2,9 @@
 
     convert("paligemma-3b-pt-224.f16.npz", "paligemma-3b", tokenizer="tokenizer.model")
     convert("my-captioner", "my-captioner.npz", dtype="bfloat16")
-    print(certificate("paligemma-3b-pt-224.f16.npz", "paligemma-3b"))
+    print(compare_checkpoints("paligemma-3b-pt-224.f16.npz", "paligemma-3b"))
 
-Values are read and written a block at a time, so a conversion takes little memory; a certificate
+Values are read and written a block at a time, so a conversion takes little memory; a comparison
 holds the parameters of one of the two at a time.
 """
 
@@ -33,7 +33,7 @@ _TEXT = 16  # tokens of the made-up batch, the first half of them prefix
 
 
 @dataclasses.dataclass(frozen=True)
-class Certificate:
+class Comparison:
     """What a checkpoint and its conversion have in common.
 
     Attributes:
@@ -100,7 +100,9 @@ def convert(
             export(params, config, path, dtype=dtype, tokenizer=tokenizer)
 
 
-def certificate(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Certificate:
+def compare_checkpoints(
+    source: str | os.PathLike[str], target: str | os.PathLike[str]
+) -> Comparison:
     """Compares two checkpoints: all their values, and logits in float32 for a made-up batch.
 
     Raises:
@@ -117,7 +119,7 @@ def certificate(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
                 equal += int(np.count_nonzero(one == other))
             parameters += math.prod(array.shape)
     one, other = (_made_up_logits(path, config) for path in (source, target))
-    return Certificate(
+    return Comparison(
         parameters=parameters,
         equal=equal,
         difference=float(np.abs(one - other).max()),

@@ -1,6 +1,6 @@
 """Parameters that lie partly with other processes, brought to the first one to be saved.
 
-params = whole(state.all_params())                  # all processes
+params = gather_params(state.all_params())                  # all processes
 if jax.process_index() == 0:
     save_params("captioner.npz", params)
 """
@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from paligemma_lib.checkpoint.placement import row_blocks
 
 
-def whole(params: Any) -> Any:
+def gather_params(params: Any) -> Any:
     """Makes parameters of any sharding readable for process 0.
 
     They come a block at a time, so that devices and other processes hold no more than that.

@@ -27,10 +27,10 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts and compares; returns the exit code."""
-    from paligemma_lib.checkpoint.conversion import certificate, convert
+    from paligemma_lib.checkpoint.conversion import compare_checkpoints, convert
 
     convert(args.source, args.target, args.dtype, args.tokenizer)
-    result = certificate(args.source, args.target)
+    result = compare_checkpoints(args.source, args.target)
     print(f"{args.source} -> {args.target}\n{result}")
     if args.dtype is None and result.equal < result.parameters:
         print("Nothing was to be cast, so all should be equal: do not use it", file=sys.stderr)

@@ -85,7 +85,7 @@ def plan(
             if compiled.fits:
                 details.append(f"{name}:\n{planning.messages(compiled)}")
             else:
-                problems.append(f"{name} {compiled.problem}. {cure(job, compiled)}")
+                problems.append(f"{name} {compiled.problem}. {suggestion(job, compiled)}")
         fits &= found
     parts = [title(config, model, decode), planning.plan_table(plans), planning.NOTE]
     print(*parts, *problems, "The largest messages of a step:", *details, sep="\n\n")
@@ -126,7 +126,7 @@ def title(config: RunConfig, model: PaliGemmaConfig, decode: bool) -> str:
     )
 
 
-def cure(job: Job, compiled: Compiled) -> str:
+def suggestion(job: Job, compiled: Compiled) -> str:
     """What to try where a job does not fit."""
     from paligemma_lib.planning import Decoding
 

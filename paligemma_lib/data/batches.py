@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from paligemma_lib.batch import Batch
 from paligemma_lib.data.examples import Examples
-from paligemma_lib.data.image import decode_image, leave_gpu_memory, to_pixels
+from paligemma_lib.data.image import allow_memory_growth, decode_image, to_pixels
 
 # A call from TensorFlow into Python holds the interpreter's lock and costs much the same for one
 # record as for many. So records come in chunks, and images, which take the time, are decoded one by
@@ -108,7 +108,7 @@ class Batches(Iterator[Batch]):
 
 
 def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
-    leave_gpu_memory()
+    allow_memory_growth()
     spec = _spec(examples)
     first, last = first_step * examples.share, examples.count()
     size, dtype = examples.image_size, examples.image_dtype

@@ -43,7 +43,7 @@ def decode_image(
     Raises:
       ValueError: the bytes are no image, or a damaged one.
     """
-    leave_gpu_memory()
+    allow_memory_growth()
     orientation = exif_orientation(encoded) if apply_exif else 1
     try:
         return _decode(size, dtype)(as_jpeg_or_png(encoded), orientation).numpy()
@@ -105,7 +105,7 @@ def to_pixels(
 
 
 @functools.cache
-def leave_gpu_memory() -> None:
+def allow_memory_growth() -> None:
     """Keeps TensorFlow, which needs no GPU here, from taking all memory of all GPUs."""
     for gpu in tf.config.list_physical_devices("GPU"):
         with contextlib.suppress(RuntimeError):  # TensorFlow is in use, and has what it took

@@ -1,19 +1,21 @@
-"""Prefix and suffixes of one image to the text arrays of the batch contract; packing.
+"""Packs the prefix and the suffixes of one image into the text arrays of the batch contract.
 
     row = pack(tokenizer.encode_prefix("caption en"),
                [tokenizer.encode_suffix(caption) for caption in captions], text_len=128)
     row["text"], row["segment"], row["position"], row["loss_weight"]     # each [T]
 
 Packing puts all suffixes of an image behind one prefix. With the prefix `p q` and the suffixes
-`a b` and `c`, EOS written `.`, six tokens and EOS twice fill eight of T = 10 positions:
+`a b .` and `c .`, where `.` is EOS, seven tokens fill seven of T = 10 positions:
 
     text         p  q   a   b   .   c   .   _  _  _
     segment      0  0   1   1   1   2   2  -1 -1 -1
     position     0  1   2   3   4   2   3   0  0  0
     loss_weight  0  0  1/3 1/3 1/3 1/2 1/2  0  0  0
 
-A suffix's weights sum to one, so sum(weight x loss) / sum(weight) is the mean over captions of
-each caption's mean loss, as in the reference implementation.
+By `segment` and `position` a suffix attends to the image, the prefix and its own past, and not to
+other suffixes: see `batch.attention_mask`. A suffix's weights sum to one, so that
+sum(weight * loss) / sum(weight) is the mean over captions of each caption's mean loss, as in
+big_vision.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def pack(
 
     Args:
       prefix: token ids, BOS to newline.
-      suffixes: token ids of each suffix, ending in EOS. None at all gives the prompt alone.
+      suffixes: token ids of each suffix, ending in EOS. An empty list gives the prefix alone.
       text_len: T, how many tokens an example holds.
       truncate: cut the longest suffixes where they do not all fit; each keeps its EOS.
 
@@ -44,7 +46,7 @@ def pack(
       `text`, `segment`, `position`: int32[T], `loss_weight`: float32[T].
 
     Raises:
-      ValueError: the text needs more than T tokens and may not, or cannot, be truncated.
+      ValueError: the text needs more than T tokens, and may not be truncated, or not so far.
     """
     lengths = [len(suffix) for suffix in suffixes]
     needed = len(prefix) + sum(lengths)
@@ -55,29 +57,30 @@ def pack(
                 f"{len(suffixes)} suffixes), text_len is {text_len}. Raise text_len, use "
                 'captions="sample" for one suffix per example, or allow truncate=True'
             )
-        # One limit for all suffixes: a rare long caption is cut, the others keep every word.
+        # One limit for all suffixes: longer ones are cut to it, shorter ones keep every word.
         limit = _limit(lengths, text_len - len(prefix))
-        if limit < 1:
+        if limit < min(2, max(lengths, default=0)):  # a caption of EOS alone teaches to say nothing
             raise ValueError(
-                f"{len(prefix)} tokens of prefix and one for each of {len(suffixes)} suffixes do "
+                f"{len(prefix)} tokens of prefix and two for each of {len(suffixes)} suffixes do "
                 f"not fit into text_len {text_len} even when truncated: raise text_len"
             )
         suffixes = [
             suffix if len(suffix) <= limit else [*suffix[: limit - 1], EOS] for suffix in suffixes
         ]
 
-    # Segment k is part k, the prefix being part 0. Everything else follows from which part a token
-    # is of and where that part begins, so it is computed for the whole row at once.
-    parts = [prefix, *suffixes]
-    counts = np.array([len(part) for part in parts])
-    segment = np.repeat(np.arange(len(parts)), counts)
+    # Segment 0 is the prefix, segment k the k-th suffix. All else follows from which segment a
+    # token is in and where that segment begins, so it is computed for the whole row at once.
+    segments = [prefix, *suffixes]
+    counts = np.array([len(tokens) for tokens in segments])
+    segment = np.repeat(np.arange(len(segments)), counts)
     index = np.arange(len(segment))
-    # For the example above: counts [2, 3, 2], starts of parts [0, 2, 5], and start, for each token,
+    # For the example above: counts [2, 3, 2], starts of segments [0, 2, 5], and for each token
     #     start  0  0  2  2  2  5  5
     start = (np.cumsum(counts) - counts)[segment]
     supervised = segment > 0
+    # A suffix's positions go on from the prefix's end, whatever suffixes lie between.
     return {
-        "text": _padded(np.concatenate(parts), text_len, 0, np.int32),
+        "text": _padded(np.concatenate(segments), text_len, 0, np.int32),
         "segment": _padded(segment, text_len, -1, np.int32),
         "position": _padded(index - start + supervised * counts[0], text_len, 0, np.int32),
         "loss_weight": _padded(supervised / counts[segment], text_len, 0, np.float32),
@@ -92,8 +95,8 @@ def _padded(values: np.ndarray, length: int, padding: int, dtype: type) -> np.nd
 
 def _limit(lengths: Sequence[int], total: int) -> int:
     """The longest that a suffix may be for all to fit into `total` tokens."""
-    # Cut from the longest down, so that short captions stay whole: the largest limit for which
-    # sum(min(length, limit)) fits. A row has few suffixes, so counting down is fast enough.
+    # The largest limit for which sum(min(length, limit)) fits. A row has few suffixes, so counting
+    # down is fast enough.
     limit = max(lengths, default=0)
     while limit > 0 and sum(min(length, limit) for length in lengths) > total:
         limit -= 1

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from paligemma_lib.batch import EOS
-from paligemma_lib.decode.devices import images_sharding, num_parts, place
+from paligemma_lib.decode.devices import images_sharding, num_shards, place
 from paligemma_lib.decode.loop import extend, hypotheses, prefill
 from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.decode.prompt import pad_prompts
@@ -109,7 +109,7 @@ def generate(
 
     text, length = pad_prompts([tokenizer.encode_prefix(each) for each in prompt])
     sharding = images_sharding(images, params)
-    shards = num_parts(sharding)
+    shards = num_shards(sharding)
     size = -(-min(batch_size or count, count) // shards) * shards
     banned_tokens = tuple(banned_tokens)
     captions: list[Caption] = []

@@ -39,16 +39,16 @@ def place(images: np.ndarray | jax.Array, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(images.shape, sharding, lambda index: images[index])
 
 
-def num_parts(sharding: NamedSharding | None) -> int:
+def num_shards(sharding: NamedSharding | None) -> int:
     """Into how many parts axis 0 is split."""
     if sharding is None:
         return 1
     return math.prod(sharding.mesh.shape[axis] for axis in _axes(sharding.spec[:1]))
 
 
-def weight_parts(sharding: NamedSharding | None) -> int:
+def weight_shards(sharding: NamedSharding | None) -> int:
     """Over how many devices weights may be split while axis 0 is split so."""
-    return 1 if sharding is None else sharding.mesh.size // num_parts(sharding)
+    return 1 if sharding is None else sharding.mesh.size // num_shards(sharding)
 
 
 def rows_sharding(image: jax.Array | np.ndarray) -> NamedSharding | None:
@@ -67,7 +67,7 @@ def split_rows(sharding: NamedSharding | None, tree: Any, axis: int = 0) -> Any:
     return jax.lax.with_sharding_constraint(tree, NamedSharding(sharding.mesh, spec))
 
 
-def everywhere(sharding: NamedSharding | None, tree: Any) -> Any:
+def replicate(sharding: NamedSharding | None, tree: Any) -> Any:
     """The whole on every device, so that every process can read it."""
     if sharding is None:
         return tree

@@ -1,4 +1,4 @@
-"""The token loop: a state after the prompt, and at most k tokens more, as one compiled loop.
+"""The token loop: `prefill` reads images and prompts, `extend` adds at most k tokens to captions.
 
     state = prefill(config, params, image, prompt, length, sampler=Beam(4))
     while not finished(state):
@@ -6,9 +6,14 @@
         show(tokens_so_far(state))
     best = hypotheses(state)
 
-Images and prompts are read by a program compiled once for each config and set of shapes; choosing
-tokens and going on is compiled for each sampler too. JAX keeps them: a call with other images,
-keys, banned tokens or k traces nothing anew. A state is never changed, so it may be extended twice.
+Every image has R rows: sequences that are written at the same time, such as beams or samples. All
+rows of an image share the keys and values of its image and prompt.
+
+What is compiled, and for what: reading images and prompts, once for each config, batch size, prompt
+length and type of the cache; choosing tokens, also for each sampler, each `max_new_tokens`, and
+with or without banned tokens. Other images, keys, sets of banned tokens, `min_new_tokens` and k use
+the same programs. A state is never changed: two calls of `extend` may go on from the same one. (So
+its memory is not reused, and an old state should not be held longer than needed.)
 """
 
 import dataclasses
@@ -21,7 +26,7 @@ import numpy as np
 
 from paligemma_lib.batch import EOS
 from paligemma_lib.decode.beam import Beam
-from paligemma_lib.decode.devices import everywhere, rows_sharding
+from paligemma_lib.decode.devices import replicate, rows_sharding
 from paligemma_lib.decode.programs import (
     State,
     Strategy,
@@ -54,16 +59,17 @@ def prefill(
     Args:
       config: the model.
       params: its parameters, see `model.init`; on one device or many, split in any way.
-      image: float32[B, S, S, 3] in [-1, 1] or uint8[B, S, S, 3]. If it is split over devices along
-        axis 0, so is all that is computed.
-      prompt: int32[B, L], padded on the right; see `pad_prompts`. L is a shape: compiled for.
-      length: int32[B], tokens of each prompt.
+      image: float32[B, S, S, 3] in [-1, 1] or uint8[B, S, S, 3]. Where axis 0 is sharded over
+        devices, all that has B is sharded in the same way.
+      prompt: int32[B, L], padded on the right; see `pad_prompts`.
+      length: int32[B], tokens of each prompt, 1 to L.
       sampler: `Greedy`, `Sample`, `BestOf`, `Beam`, or a `Sampler` of one's own.
       max_new_tokens: M, the most tokens, EOS included.
       min_new_tokens: how many tokens must come before EOS may.
-      banned_tokens: ids that must never come. Log-probabilities are those without a ban.
-      keys: key[B], needed by samplers that draw; see `image_keys`.
-      cache_dtype: type of keys and values kept; None: `config.dtype`.
+      banned_tokens: ids that are never chosen. The log-probabilities that are reported are the
+        model's own, as if nothing were banned.
+      keys: key[B], random keys, which samplers that draw need; see `image_keys`.
+      cache_dtype: type of the attention's key/value cache; None: `config.dtype`.
 
     Raises:
       ValueError: an argument does not fit.
@@ -100,7 +106,10 @@ def prefill(
 
 
 def extend(config: PaliGemmaConfig, params: dict[str, Any], state: State, k: int) -> State:
-    """Adds at most k tokens to every row; stops as soon as all images are done."""
+    """Adds at most k tokens to every row, with the config and parameters of `prefill`.
+
+    It stops as soon as all rows have ended, by EOS, or are full.
+    """
     written, cache, step = extend_state(config, params, state, k)
     return dataclasses.replace(state, written=written, cache=cache, step=step)
 
@@ -112,14 +121,14 @@ def finished(state: State) -> bool:
 
 @jax.jit
 def hypotheses(state: State) -> Hypotheses:
-    """Captions of each image, best first; `Beam` knows only those that have ended."""
-    return everywhere(state.sharding, state.written.hypotheses())
+    """Captions of each image, best first; of `Beam`, those that have ended (score -inf: none)."""
+    return replicate(state.sharding, state.written.hypotheses())
 
 
 @jax.jit
 def tokens_so_far(state: State) -> jax.Array:
-    """int32[B, M]: of each image the row to show, PAD where nothing is written yet."""
-    return everywhere(state.sharding, state.written.leading())
+    """int32[B, M]: the best row of each image so far, PAD where nothing is written yet."""
+    return replicate(state.sharding, state.written.leading())
 
 
 def _banned(tokens: Iterable[int], vocab_size: int, sampler: Strategy) -> jax.Array | None:

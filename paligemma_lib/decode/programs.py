@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding
 
 from paligemma_lib.batch import EOS
 from paligemma_lib.decode.beam import Beam, Beams
-from paligemma_lib.decode.devices import split_rows, weight_parts
+from paligemma_lib.decode.devices import split_rows, weight_shards
 from paligemma_lib.decode.prompt import Prompt, empty_cache, read_prompt, read_token, reorder
 from paligemma_lib.decode.samplers import Sampler
 from paligemma_lib.decode.samples import Choice, Samples
@@ -140,8 +140,8 @@ def _choose(
     config: PaliGemmaConfig, params: dict[str, Any], state: State, hidden: jax.Array
 ) -> tuple[Samples | Beams, jax.Array | None]:
     """Adds a token to every row, chosen from the logits of what it read last."""
-    parts = weight_parts(state.sharding)
-    logits = vocabulary.logits(config, params["llm"], hidden, parts=parts)
+    shards = weight_shards(state.sharding)
+    logits = vocabulary.logits(config, params["llm"], hidden, shards=shards)
     logits = logits.reshape(len(state.keys), -1, logits.shape[-1])
     # `logits` stay as the model gave them, for the log-probabilities that are reported; `allowed`
     # is what may be chosen from.

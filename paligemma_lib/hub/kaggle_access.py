@@ -1,6 +1,6 @@
 """A model on Kaggle: whether it is on this machine, and else whether this account may have it.
 
-if is_kaggle(handle) and kept(handle) is None:
+if is_kaggle(handle) and cached_path(handle) is None:
     print(access(handle))              # PermissionError: accept the licence at https://...
 """
 
@@ -16,7 +16,7 @@ from paligemma_lib.runtime.sizes import gib
 _SECRETS = ("kaggle.json", "access_token")
 
 
-def kept(handle: str) -> Path | None:
+def cached_path(handle: str) -> Path | None:
     """The newest version that is whole in kagglehub's cache, or the one that the handle names."""
     from kagglehub.cache import get_cached_path
     from kagglehub.handle import parse_model_handle

@@ -73,8 +73,8 @@ class Attention(nn.Module):
         scale = h**-0.5 if c.query_scale is None else c.query_scale
         # Rotated in float32, for angles reach the length of the sequence; then in the type of the
         # products.
-        query = (rotate(query, position) * scale).astype(x.dtype)
-        key = rotate(key, position).astype(x.dtype)
+        query = (apply_rope(query, position) * scale).astype(x.dtype)
+        key = apply_rope(key, position).astype(x.dtype)
         out = attention(query, [*past, (key, value)], mask, c.attention_softcap)
         project = Einsum("btnh,nhd->btd", (n, h, d), (0, 1), 2, name="attn_vec_einsum")
         return project(out, self.residual_dtype), (key, value)
@@ -194,7 +194,7 @@ def rms_norm(x: jax.Array, scale: jax.Array, dtype: str) -> jax.Array:
     return (x * (1 + scale.astype(jnp.float32))).astype(dtype)
 
 
-def rotate(x: jax.Array, position: jax.Array) -> jax.Array:
+def apply_rope(x: jax.Array, position: jax.Array) -> jax.Array:
     """Applies RoPE to [B, T, N, H] at int32[B, T] positions; base 10,000, halves, float32."""
     half = x.shape[-1] // 2
     # Pair j of a head turns by position / 10,000**(j / half). Pairs are (x[j], x[j + half]), as

@@ -26,7 +26,7 @@ def split_examples(x: Any) -> Any:
     return _constrain(x, PartitionSpec(jax.sharding.get_abstract_mesh().axis_names))
 
 
-def num_parts() -> int:
+def num_shards() -> int:
     """Into how many parts examples are split."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else mesh.size

@@ -6,10 +6,13 @@
     x, _ = scan_layers(layer, x, {"kernel": kernel})              # float32[depth, D, D]
     x, _ = scan_layers(layer, x, {"kernel": (frozen, trained)})   # [lo, D, D], [depth - lo, D, D]
 
-A leaf may be given in parts, as a tuple: layers 0..lo-1 in the first array, the others in the
-second. Each stretch of layers between two borders is a scan of its own. So, when only the top
-layers train, the lower scan depends on nothing that is differentiated and has no backward pass,
-while the leaves that stay whole are read in place.
+The third argument of `layer` is the layer's share of `inputs`, such as a key/value cache.
+
+A leaf may be split along its layers, as a tuple: layers 0..lo-1 in the first array, the others in
+the second. The layers between two split points are a scan of their own. So, when only the top
+layers train, and nothing below them does, the lower scan depends on nothing that is differentiated
+and has no backward pass. Leaves that are not split serve both scans as they are: they are not
+copied.
 """
 
 import bisect
@@ -23,7 +26,8 @@ from jax import lax
 
 from paligemma_lib.model.partitioning import gathered
 
-# Cheap to do again, and keeping it would keep a second copy of a layer's weights.
+# Results of these are copies of their operands. Saving one could save a second copy of a layer's
+# weights for every layer; computing it again costs little arithmetic.
 _DATA_MOVEMENT = {
     "broadcast_in_dim",
     "convert_element_type",
@@ -40,15 +44,15 @@ def _keep_arithmetic(primitive, *_, **__) -> bool:
     return primitive.name not in _DATA_MOVEMENT
 
 
-# What a layer keeps for its backward pass; `lax.scan` stacks it over all layers, so it counts
-# `depth` times (`train.memory` has the sizes):
+# Rematerialization by its name in the config: what a layer saves for its backward pass. `lax.scan`
+# stacks what is saved over all layers, so it counts `depth` times (`train.memory` has the sizes):
 #
-#     none   every result, the attention's probabilities among them
-#     dots   results of products with weights; the attention is computed again, since its products
-#            have batch dimensions
-#     full   the layer's input; all of the layer is computed again
+#     none   nothing is computed again: every result is saved but those of data movement
+#     dots   results of matrix products with weights are saved; the attention is computed again,
+#            since its products have batch dimensions
+#     full   the layer's input is saved; all of the layer is computed again
 #
-# The layer's weights are inputs and cost nothing under any policy, as long as no copy is kept.
+# The layer's weights are inputs and cost nothing under any policy, as long as no copy is saved.
 _POLICIES = {
     "none": _keep_arithmetic,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -69,10 +73,10 @@ def scan_layers(
     Args:
       layer: the block; its `x` keeps shapes and dtypes.
       x: what flows through the layers.
-      params: nested dict of arrays [depth, ...], or tuples of arrays that make up such an array
-        when laid one after the other along axis 0.
-      inputs: other arrays [depth, ...] to read layer by layer, such as a key/value cache.
-      remat: what to keep for the backward pass, see `PaliGemmaConfig`.
+      params: an array [depth, ...] or a nested dict of these; each may be a tuple of arrays that
+        make up such an array when they are concatenated along axis 0.
+      inputs: other arrays [depth, ...], not split, to read layer by layer.
+      remat: what to save for the backward pass: "none", "dots" or "full", see above.
 
     Returns:
       The last `x` and the outputs, stacked to [depth, ...].
@@ -88,20 +92,19 @@ def scan_layers(
         found = jax.tree.unflatten(tree, [leaf_ends[-1] for leaf_ends in ends])
         raise ValueError(f"scan_layers: parameters differ in their number of layers: {found}")
 
-    # A border is where some leaf passes from one of its parts to the next. With layers 0..1 frozen
-    # and 2..4 trained there is one at 2: a scan over 0..1 and another over 2..4. JAX differentiates
-    # a scan as a whole: as one scan over 0..4, the backward pass would run through layers 0 and 1
-    # as well, with gradients of zero. The price is a second compiled body.
+    # A split point is where some leaf passes from one of its arrays to the next. With layers 0..1
+    # frozen and 2..4 trained there is one, at 2: a scan over 0..1 and another over 2..4. JAX
+    # differentiates a scan as a whole. As one scan over 0..4, the backward pass would run through
+    # layers 0 and 1 as well, for gradients that nobody uses. The price is a second compiled body.
     outputs = []
     for first, last in itertools.pairwise(sorted({0}.union(*ends))):
-        stretch = []  # for every leaf, the part that holds these layers and its first layer
+        stretch = []  # for every leaf, the array that holds these layers, and its first layer
         for leaf, leaf_ends in zip(parts, ends, strict=True):
             k = bisect.bisect_right(leaf_ends, first)
             stretch.append((leaf[k], leaf_ends[k] - leaf[k].shape[0]))
 
-        # The scan runs over numbers of layers and reads its parameters by index, instead of
-        # scanning over slices of the parameters: parts that begin at other layers need no copy of
-        # the layers in between, and `take` decides how a layer is read.
+        # The scan runs over layer indices, and its body reads parameters by dynamic index. To scan
+        # over the parameters themselves, an unsplit leaf would have to be cut in two: a copy.
         def body(x, i, stretch=stretch):
             layer_params = jax.tree.unflatten(tree, [take(a, i - start) for a, start in stretch])
             return layer(x, gathered(layer_params), jax.tree.map(lambda a: take(a, i), inputs))
@@ -119,10 +122,11 @@ def scan_layers(
 def take(stack: jax.Array, i: jax.Array, axis: int = 0) -> jax.Array:
     """Returns `stack[i]` of an axis, without a float32 copy of the whole of a bfloat16 stack.
 
-    XLA's CPU compiler has no bfloat16 slice: it widens the stack and slices that, and since the
-    widening is the same in every turn, it moves it out of the loop. It moves nothing out of a
-    branch. So there the slice is taken in one, under a condition that always holds, and only the
-    layer that is read gets widened.
+    XLA's CPU compiler has no bfloat16 slice: it upcasts the stack and slices that. The upcast is
+    the same in every iteration, so the compiler hoists it out of the loop: a float32 copy of all
+    layers. It hoists nothing out of a branch of `cond`. So on a CPU the slice is taken in a branch
+    whose condition always holds (a literal True would be folded away), and one layer alone is
+    upcast.
     """
 
     def slice_(stack: jax.Array, i: jax.Array) -> jax.Array:

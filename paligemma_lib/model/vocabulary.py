@@ -30,7 +30,7 @@ def embed(config: PaliGemmaConfig, params: dict[str, Any], tokens: jax.Array) ->
 
 
 def logits(
-    config: PaliGemmaConfig, params: dict[str, Any], hidden: jax.Array, *, parts: int = 1
+    config: PaliGemmaConfig, params: dict[str, Any], hidden: jax.Array, *, shards: int = 1
 ) -> jax.Array:
     """Returns float32[..., V] logits of `hidden` dtype[..., D], as `final_norm` returns it.
 
@@ -41,12 +41,12 @@ def logits(
       config: the model.
       params: as `init` returns.
       hidden: dtype[..., D].
-      parts: into how many parts the table's rows may be split over devices. Each chunk takes rows
-        of all parts, so that none need be sent.
+      shards: into how many shards the table's rows may be split over devices. Each chunk takes rows
+        of all shards, so that none need be sent.
     """
     table = params["embedder"]["input_embedding"]
     whole = functools.partial(chunk_logits, config)
-    by_chunks = functools.partial(_logits_by_chunks, config, parts)
+    by_chunks = functools.partial(_logits_by_chunks, config, shards)
     # Three cases. Another type: casting the whole table would take V * D again, so chunks are cast.
     # Float32: one product. 16 bits: an accelerator multiplies them as they are; XLA's CPU compiler
     # would widen the whole table first.
@@ -58,14 +58,14 @@ def logits(
 
 
 def _logits_by_chunks(
-    config: PaliGemmaConfig, parts: int, table: jax.Array, hidden: jax.Array
+    config: PaliGemmaConfig, shards: int, table: jax.Array, hidden: jax.Array
 ) -> jax.Array:
     rows, width = table.shape
-    parts = parts if rows % parts == 0 else 1
-    chunks = num_chunks(rows // parts, _CHUNK // parts)
-    # With the table split over `parts` devices along axis 0, chunk i is a part of each device's
-    # rows: [parts, V / parts / chunks, D]. So no rows cross devices, and all work on every chunk.
-    view = table.reshape(parts, chunks, -1, width)
+    shards = shards if rows % shards == 0 else 1
+    chunks = num_chunks(rows // shards, _CHUNK // shards)
+    # With the table split over `shards` devices along axis 0, chunk i is a part of each device's
+    # rows: [shards, V / shards / chunks, D]. So no rows cross devices, and all work on every chunk.
+    view = table.reshape(shards, chunks, -1, width)
 
     # Or the backward pass would keep every chunk's cast.
     @jax.checkpoint
@@ -74,9 +74,9 @@ def _logits_by_chunks(
         return chunk_logits(config, chunk.reshape(-1, width), hidden)
 
     out = jax.lax.map(of_chunk, jnp.arange(chunks))
-    # [chunks, ..., parts, V / parts / chunks] to [..., parts, chunks, ...], whose order is the
+    # [chunks, ..., shards, V / shards / chunks] to [..., shards, chunks, ...], whose order is the
     # table's.
-    out = out.reshape(chunks, *hidden.shape[:-1], parts, -1)
+    out = out.reshape(chunks, *hidden.shape[:-1], shards, -1)
     return jnp.moveaxis(out, 0, -2).reshape(*hidden.shape[:-1], rows)
 
 

@@ -27,7 +27,7 @@ from paligemma_lib.planning import hlo
 from paligemma_lib.planning.collectives import Collective, read_collectives
 from paligemma_lib.planning.flops import matmul_flops
 from paligemma_lib.planning.program import (
-    loss_turns,
+    loss_iterations,
     resident_bytes,
     trace_decoding,
     trace_training,
@@ -160,7 +160,7 @@ def _compile(job: Job) -> Compiled:
         programs: Sequence[Any] = [trace_training(job.model, work, mesh)]
         plain = dataclasses.replace(job.model, remat="none")
         wanted: Sequence[Any] = [trace_training(plain, work, mesh)]
-        turns = loss_turns(work, mesh.size)
+        turns = loss_iterations(work, mesh.size)
     else:
         programs = wanted = trace_decoding(job.model, work, mesh)
         turns = work.config.max_new_tokens - 1

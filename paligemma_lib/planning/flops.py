@@ -1,7 +1,7 @@
 """Floating-point operations of a program, counted from the shapes of its matrix products.
 
     jaxpr = jitted.trace(*shapes).jaxpr
-    print(matmul_flops(jaxpr.jaxpr, while_turns=3))
+    print(matmul_flops(jaxpr.jaxpr, while_iterations=3))
 
 The count is of what JAX asks for, before it is split over devices: a scan as often as it turns,
 what a rematerialized block does again, and no gradient that nobody uses. (XLA's own count takes
@@ -13,12 +13,12 @@ import math
 from jax.extend.core import Jaxpr, JaxprEqn, Var, jaxprs_in_params
 
 
-def matmul_flops(jaxpr: Jaxpr, while_turns: float = 1) -> float:
+def matmul_flops(jaxpr: Jaxpr, while_iterations: float = 1) -> float:
     """Returns two operations for each multiplication with its addition.
 
     Args:
       jaxpr: the program.
-      while_turns: turns of loops whose number is known only when they run.
+      while_iterations: turns of loops whose number is known only when they run.
     """
     total = 0.0
     # Backwards from the outputs: what nobody uses, such as the gradient of a frozen input, is left
@@ -32,11 +32,11 @@ def matmul_flops(jaxpr: Jaxpr, while_turns: float = 1) -> float:
         if name == "dot_general":
             total += _product(equation)
             continue
-        inner = [matmul_flops(each, while_turns) for each in jaxprs_in_params(equation.params)]
+        inner = [matmul_flops(each, while_iterations) for each in jaxprs_in_params(equation.params)]
         if name == "scan":
             total += equation.params["length"] * sum(inner)
         elif name == "while":
-            total += while_turns * sum(inner)
+            total += while_iterations * sum(inner)
         elif name == "cond":
             total += max(inner)
         else:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from paligemma_lib import model, train
 from paligemma_lib.decode import programs
-from paligemma_lib.decode.devices import images_sharding, num_parts
+from paligemma_lib.decode.devices import images_sharding, num_shards
 from paligemma_lib.decode.prompt import Prompt
 from paligemma_lib.decode.samplers import Greedy, image_keys
 from paligemma_lib.model.variants import PaliGemmaConfig
@@ -97,7 +97,7 @@ def abstract_batch(
     }
 
 
-def loss_turns(work: Training, devices: int) -> int:
+def loss_iterations(work: Training, devices: int) -> int:
     """Turns of the loss's inner loop when `SUPERVISED` of the positions have a target."""
     run = work.config
     positions = run.batch_size // (devices * run.microbatches) * run.text_len
@@ -116,8 +116,8 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
     if work.layout == "fsdp":  # as a training run does
         place = batch_sharding(mesh)
     assert place is not None
-    if rows % num_parts(place):
-        raise ValueError(f"batch_size={rows} cannot be divided among {num_parts(place)} devices")
+    if rows % num_shards(place):
+        raise ValueError(f"batch_size={rows} cannot be divided among {num_shards(place)} devices")
     image = ShapeDtypeStruct((rows, side, side, 3), jnp.float32, sharding=place)
     text = ShapeDtypeStruct((rows, work.prompt_len), jnp.int32)
     length = ShapeDtypeStruct((rows,), jnp.int32)

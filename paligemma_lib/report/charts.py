@@ -36,7 +36,7 @@ class Point:
     high: float
 
 
-def thinned(line: Line) -> list[Point]:
+def downsampled(line: Line) -> list[Point]:
     """At most POINTS points of equally many values each, without those that are not finite."""
     # A chart of 352 units cannot show more than a point for each four; the band keeps the extremes
     # that a mean hides.
@@ -98,11 +98,11 @@ def interval_chart(score: Score) -> Element:
 
 
 def line_chart(chart: Chart, lines: Sequence[Sequence[Point]]) -> Element:
-    """The chart's lines, thinned, with a band from lowest to highest where values were averaged.
+    """The chart's lines, with a band from lowest to highest where values were averaged.
 
     Args:
       chart: what it is of.
-      lines: for each of its lines what `thinned` made of it; one of them may not be empty.
+      lines: for each of its lines what `downsampled` made of it; one of them may not be empty.
     """
     plot = _Plot.around(chart, lines)
     parts = [*plot.axes(chart.x_name)]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
-from paligemma_lib.report.charts import Point, bar, line_chart, swatch, thinned
+from paligemma_lib.report.charts import Point, bar, downsampled, line_chart, swatch
 from paligemma_lib.report.content import Chart, ParameterGroup
 from paligemma_lib.report.markup import element
 from paligemma_lib.report.numbers import percent, short
@@ -18,7 +18,7 @@ from paligemma_lib.report.numbers import percent, short
 
 def charts_section(charts: Sequence[Chart]) -> list[Element]:
     """All charts side by side, and below them what goes for all."""
-    lines = [[thinned(line) for line in chart.lines] for chart in charts]
+    lines = [[downsampled(line) for line in chart.lines] for chart in charts]
     figures = [_figure(chart, drawn) for chart, drawn in zip(charts, lines, strict=True)]
     note = "The figure beside a name is the last one drawn."
     if any(point.low < point.high for each in lines for points in each for point in points):

@@ -24,7 +24,7 @@ from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model import abstract_params
 from paligemma_lib.run.assembly import optimizer_of, trainable_of
 from paligemma_lib.run.config import SPLITS
-from paligemma_lib.run.data_checks import fitting, verified
+from paligemma_lib.run.data_checks import check_texts, verified
 from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
@@ -110,7 +110,7 @@ def trainable(setup: Setup) -> str:
 
 def tokenizer(setup: Setup) -> str:
     """Conventions, size and hash of the tokenizer."""
-    if setup.tokenizer_to_come:
+    if setup.tokenizer_pending:
         return f"{setup.config.model.vocab_size:,} pieces, to be made of the training captions"
     found = setup.tokenizer
     found.check_fits(setup.model.language.vocab_size)
@@ -121,7 +121,7 @@ def tokenizer(setup: Setup) -> str:
 
 def data(setup: Setup) -> str:
     """Sources are there, not empty, and as they were built."""
-    if setup.data_to_come:
+    if setup.data_pending:
         return f"{setup.config.data.drawn:,} images, to be drawn"
     if missing := [split for split in SPLITS if split not in setup.data]:
         raise ValueError(f"there is no source for {', '.join(missing)}")
@@ -139,14 +139,14 @@ def data(setup: Setup) -> str:
 def texts(setup: Setup) -> str:
     """Captions fit `text_len`; reading them compares the checksums of records too."""
     config = setup.config
-    if setup.data_to_come or setup.tokenizer_to_come:
+    if setup.data_pending or setup.tokenizer_pending:
         return "not there yet"
     if config.truncate:
         return f"cut to {config.text_len} tokens, as `truncate` says"
     seen = 0
     for split in ("train", "validation"):
         if split in setup.data:
-            seen += fitting(
+            seen += check_texts(
                 setup.data[split],
                 setup.tokenizer,
                 text_len=config.text_len,

@@ -1,11 +1,13 @@
-"""ONE config of a run: the only place where an option has its type, default, meaning and bounds.
+"""The config of a run: here alone an option has its default, meaning, type and bounds.
 
     config = RunConfig(batch_size=16, data=DataConfig(train="train[:1200]"))
     config = dataclasses.replace(config, epochs=3.0)
     config = parse(RunConfig, {"batch_size": 16, "data": {"train": "train[:1200]"}})
 
-A new option is a field here and its use. The command line's help, the files of configs, the checks
-of `paligemma doctor`, plans, the record by which a run goes on, and the report all follow.
+To add an option, add a field here, and use it. Config files, the command line and its help, the
+checks of `paligemma doctor`, `paligemma plan`, the record that a resumed run is compared with, and
+the report all read these classes. The string below a field is its help. `options.config` makes
+frozen dataclasses that check themselves, and refuse names that they do not know.
 """
 
 from typing import Annotated, Any, Literal
@@ -20,7 +22,9 @@ from paligemma_lib.train import optimizer
 
 SPLITS = ("train", "validation", "test")
 
-FORMER = {  # fields that changed their names: files, records and command lines may still have these
+# Fields that were renamed, in 2026. Files, records and command lines may still have the former
+# names.
+FORMER = {
     "data.damaged": "data.on_corrupt_image",
     "data.mirror": "data.horizontal_flip",
     "may_differ": "allow_changed",
@@ -33,25 +37,25 @@ class DataConfig:
     """Images with captions."""
 
     kind: Annotated[str, NameOrDotted("tfds", "jsonl", "folder", "sample")] = "tfds"
-    """TFDS data set, JSON lines, captions.txt and Images/, drawn scenes, or a source of your own"""
+    """a TFDS data set, JSON lines, a folder with captions.txt, or drawn scenes (sample)"""
     name: str = "flickr8k_tfds"
-    """of the TFDS data set; for sample, how many images"""
+    """name of the TFDS data set; for sample, the number of images"""
     wording: Literal["sentences", "labels"] = "sentences"
-    """of a sample's captions"""
+    """caption style of sample: sentences, or labels that name things"""
     dir: str = ""
-    """where TFDS keeps the data set, if not in its usual place"""
+    """TFDS data_dir, if not the usual one"""
     on_corrupt_image: Literal["raise", "replace"] = "raise"
-    """on a damaged record or image: stop, or take another one"""
+    """what to do with a damaged record or image: stop, or take another one"""
     train: str = "train"
-    """a split of TFDS; else the path of a file or folder"""
+    """training images: a TFDS split, or the path of a file or folder"""
     validation: str = "validation"
-    """likewise, for the loss while training goes on"""
+    """images for the validation loss, named like train"""
     test: str = "test"
-    """likewise, for captions and scores at the end"""
+    """images to caption and score at the end, named like train"""
     min_crop_area: float = Field(default=1.0, gt=0, le=1)
-    """train on random parts of images, of at least this share"""
+    """random crops for training, of at least this share of the area; 1: none"""
     horizontal_flip: bool = False
-    """train on half of the images with left and right exchanged"""
+    """flip half of the training images left to right, at random"""
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
@@ -70,21 +74,21 @@ class ModelConfig:
     """The model, and how it is stored and computed."""
 
     checkpoint: str = ""
-    """.npz, safetensors, gs://, Kaggle, nano; empty: a new model"""
+    """weights: .npz, safetensors, gs://, Kaggle, nano; empty: a new model"""
     name: Name = "nano"
-    """size of a new model"""
+    """size of a new model, where there is no checkpoint"""
     tokenizer: str = ""
-    """a .model file; empty: the checkpoint's, or PaliGemma's"""
+    """SentencePiece file; empty: the checkpoint's, or PaliGemma's"""
     vocab_size: int = Field(default=0, ge=0)
-    """pieces of a tokenizer that a new model makes of the captions"""
+    """train a tokenizer of so many pieces on the captions, for a new model; 0: none"""
     image_size: int = Field(default=0, ge=0)
-    """pixels; 0: the checkpoint's"""
+    """side in pixels; 0: the checkpoint's"""
     dtype: Dtype = "float32"
-    """of activations"""
+    """type of activations"""
     frozen_dtype: Literal["", Dtype] = ""
-    """of parameters that never train; empty: as they are stored"""
+    """type of parameters that never train; empty: as they are stored"""
     remat: Remat = "dots"
-    """results kept for the backward pass: all, of products, of blocks"""
+    """rematerialization: save all results (none), matrix products (dots), block inputs (full)"""
 
 
 @options.config
@@ -92,7 +96,7 @@ class StageConfig:
     """What trains from a step on."""
 
     from_step: int = Field(default=0, ge=0)
-    """where it begins"""
+    """first step of the stage"""
     trainable: Names = ("attention",)
     """attention, llm, vision, projector, all, or regular expressions for names"""
     top_layers: int = Field(default=0, ge=0)
@@ -104,17 +108,17 @@ class OptimizerConfig:
     """How gradients become updates."""
 
     name: optimizer.Name = "adamw"
-    """the rule of updates"""
+    """optimizer"""
     learning_rate: float = Field(default=5e-5, gt=0)
-    """the highest of the schedule"""
+    """peak learning rate"""
     schedule: optimizer.Schedule = "cosine"
-    """how the rate falls"""
+    """how the rate falls after the warm-up"""
     warmup: float = Field(default=0.05, ge=0, le=1)
-    """share of all steps in which the rate rises"""
+    """share of all steps in which the rate rises linearly from 0"""
     weight_decay: float = Field(default=0.0, ge=0)
-    """share of a weight, times the rate, that a step takes off"""
+    """decoupled weight decay: a step takes off rate * weight_decay * weight"""
     clip_norm: float = Field(default=1.0, ge=0)
-    """largest norm of all gradients together; 0: any"""
+    """clip gradients to this global norm; 0: do not clip"""
 
 
 @options.config
@@ -124,64 +128,64 @@ class RunConfig:
     workdir: str = Field(default="workdir", min_length=1)
     """folder of checkpoints, metrics and results; may be on gs://"""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """of the order of images, and of new parameters"""
+    """seed of the order of images, captions, crops, flips, and of new parameters"""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
 
     prompt: str = "caption en"
-    """what comes before each caption"""
+    """prefix of each caption"""
     text_len: int = Field(default=128, ge=4)
-    """text positions of an image: prompt and captions"""
+    """text tokens of an example: prompt and captions together"""
     captions: Literal["packed", "sample"] = "packed"
-    """all captions of an image behind it, or one at a time"""
+    """packed: all captions behind one copy of their image; sample: one caption in each epoch"""
     lowercase: bool = False
-    """captions in lower case"""
+    """lower-case the captions"""
     truncate: bool = False
-    """cut text that is too long, instead of an error"""
+    """cut text that is too long, instead of stopping"""
 
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     """what trains: from_step, trainable and top_layers of each"""
     batch_size: int = Field(default=32, ge=1)
-    """images in a step, over all devices"""
+    """images in a step, over all devices and microbatches"""
     microbatches: int = Field(default=1, ge=1)
-    """parts of a batch, computed one after the other"""
+    """gradient accumulation: parts of a batch that are computed one after the other"""
     epochs: float = Field(default=10.0, gt=0)
     """passes over the training images"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """share of the target that all tokens get alike"""
+    """share of the target distribution that is spread over all tokens"""
     z_loss: float = Field(default=0.0, ge=0)
     """weight of log(Z)**2, which keeps logits from drifting; 1e-4 is usual"""
     optimizer: OptimizerConfig = OptimizerConfig()
     max_skipped: int = Field(default=20, ge=1)
-    """steps in a row without finite gradients that end a run"""
+    """stop after so many steps in a row whose gradients are not finite"""
 
     fsdp: int = Field(default=0, ge=0)
-    """devices over which parameters are split; 0: all"""
+    """devices over which parameters are sharded; 0: all, 1: none"""
     validate_every: float = Field(default=0.5, ge=0)
-    """epochs; 0: never"""
+    """epochs between validations; 0: never"""
     save_every: float = Field(default=0.5, ge=0)
-    """epochs; 0: at the end alone"""
+    """epochs between checkpoints; 0: at the end only"""
     keep: int = Field(default=2, ge=1)
-    """checkpoints, beside the best"""
+    """newest checkpoints to keep, beside the best"""
     allow_changed: Names = ()
-    """fields that may have changed when a run goes on"""
+    """fields that may differ when a run resumes"""
 
     evaluate_before: bool = True
-    """caption the test images before training too"""
+    """caption and score the test images before training, too"""
     test_images: int = Field(default=0, ge=0)
-    """how many of them; 0: all"""
+    """number of test images; 0: all"""
     decode_batch_size: int = Field(default=16, ge=1)
-    """images captioned at a time"""
+    """images captioned at a time, over all devices"""
     sampler: Annotated[str, NameOrDotted("greedy", "beam")] = "greedy"
-    """how captions are written: the likeliest token, four beams, or a sampler of your own"""
+    """decoding: greedy, beam search of width 4, or a sampler of your own"""
     max_new_tokens: int = Field(default=48, ge=1)
-    """of a caption"""
+    """longest caption, in tokens"""
     trackers: Names = ("tensorboard",)
-    """what follows the run: tensorboard, and trackers of your own as package.module:name"""
+    """experiment trackers: tensorboard, or your own as package.module:name"""
     export: str = Field(default="paligemma_flickr8k.params.f16.npz", min_length=1)
-    """file of the trained model, in the workdir"""
+    """file name of the trained model, in the workdir"""
     export_dtype: Dtype = "float16"
-    """of its parameters"""
+    """type of its parameters"""
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":

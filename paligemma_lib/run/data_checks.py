@@ -1,7 +1,7 @@
 """Data of a run before it starts: records are there and whole, captions fit `text_len`.
 
 print(verified("flickr8k_tfds", data_dir=""))
-print(fitting(source, tokenizer, text_len=128, prompt="caption en"))
+print(check_texts(source, tokenizer, text_len=128, prompt="caption en"))
 """
 
 import json
@@ -59,7 +59,7 @@ def verified(name: str, data_dir: str) -> str:
     return _told(path, {name: split.num_examples for name, split in builder.info.splits.items()})
 
 
-def fitting(
+def check_texts(
     source: Source,
     tokenizer: Tokenizer,
     *,

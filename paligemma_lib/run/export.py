@@ -9,7 +9,7 @@ import jax
 
 from paligemma_lib.captioner import Captioned
 from paligemma_lib.checkpoint import save_params
-from paligemma_lib.checkpoint.gathering import whole
+from paligemma_lib.checkpoint.gathering import gather_params
 from paligemma_lib.data.replacing import Replacing
 from paligemma_lib.evaluation import (
     RANK_BY,
@@ -45,7 +45,7 @@ def export(prepared: Prepared, outcome: Outcome, before: Mapping[ImageId, str] |
     config, workdir = prepared.config, prepared.workdir
     found = caption_test_images(prepared, outcome.state.all_params())
     damaged = damaged_records(prepared)
-    params = whole(outcome.state.all_params())
+    params = gather_params(outcome.state.all_params())
     if jax.process_index() > 0:
         return
     model = workdir / config.export

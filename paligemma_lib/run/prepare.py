@@ -56,12 +56,12 @@ def prepare(setup: Setup) -> Prepared:
     """Checks, makes and loads. Raises ChecksFailed, ValueError or OSError where it cannot start."""
     config, workdir = setup.config, path_of(setup.config.workdir)
     require(setup)
-    whole = not setup.to_come
-    with processes.first_alone():  # it makes the files that are not there
+    whole = not setup.pending
+    with processes.main_process_first():  # it makes the files that are not there
         _make_workdir(workdir)
         if config.data.drawn and setup.given is None:
             _draw(setup)
-        if setup.tokenizer_to_come:
+        if setup.tokenizer_pending:
             _make_tokenizer(setup)
         if setup.local_checkpoint is None:
             hub.fetch(config.model.checkpoint)
@@ -125,7 +125,7 @@ def _folder_of_scenes(setup: Setup) -> Iterator[Path | None]:
     name = f"scenes-{setup.config.data.drawn}"
     if not is_remote(setup.config.workdir):
         yield Path(setup.config.workdir) / name
-    elif setup.data_to_come:
+    elif setup.data_pending:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / name
     else:

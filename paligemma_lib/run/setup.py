@@ -77,11 +77,11 @@ class Setup:
         name = self.config.model.checkpoint
         if not hub.is_kaggle(name):
             return name
-        folder = kaggle_access.kept(name)
+        folder = kaggle_access.cached_path(name)
         return None if folder is None else str(folder)
 
     @property
-    def data_to_come(self) -> bool:
+    def data_pending(self) -> bool:
         """Whether the run draws the data."""
         if not self.config.data.drawn or self.given is not None:
             return False
@@ -98,14 +98,14 @@ class Setup:
         return str(path_of(self.config.workdir) / "tokenizer.model")
 
     @property
-    def tokenizer_to_come(self) -> bool:
+    def tokenizer_pending(self) -> bool:
         """Whether the run makes the tokenizer, of the training captions."""
         return bool(self.made_tokenizer) and not path_of(self.made_tokenizer).exists()
 
     @property
-    def to_come(self) -> bool:
+    def pending(self) -> bool:
         """Whether anything has to be made or downloaded first, and can be checked only then."""
-        return self.data_to_come or self.tokenizer_to_come or self.local_checkpoint is None
+        return self.data_pending or self.tokenizer_pending or self.local_checkpoint is None
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -126,7 +126,7 @@ class Setup:
         given = self.config.model
         if not given.checkpoint:
             model = MODELS[given.name]()
-            pieces = given.vocab_size if self.tokenizer_to_come else self.tokenizer.vocab_size
+            pieces = given.vocab_size if self.tokenizer_pending else self.tokenizer.vocab_size
             language = dataclasses.replace(model.language, vocab_size=pieces)
             model = dataclasses.replace(model, language=language)
         elif self.local_checkpoint is None:

@@ -74,7 +74,7 @@ def train(prepared: Prepared) -> Outcome:
         first_step = int(state.step)
         is_main = jax.process_index() == 0
         if is_main:
-            print(what_trains(state))
+            print(trainable_summary(state))
 
         train_step = train_step_of(config, prepared.model, optimizer, mesh)
         batches = train_batches_of(
@@ -168,7 +168,7 @@ def parameter_groups(state: TrainState) -> list[ParameterGroup]:
     return groups
 
 
-def what_trains(state: TrainState) -> str:
+def trainable_summary(state: TrainState) -> str:
     """What trains and what does not, in 80 columns."""
     groups = parameter_groups(state)
     width = max(len(each.name) for each in groups)

@@ -3,7 +3,7 @@
     with Heartbeats() as heartbeats:
         work()                          # ends the program when another process falls silent
         heartbeats.missing()            # ["process 1 of 4 (on host-1, pid 817)"]
-        heartbeats.farewell(1, "a disk is full")               # ends the others too
+        heartbeats.announce_end(1, "a disk is full")               # ends the others too
 
 Each process counts up a number at the coordinator that JAX runs in process 0, which looks whose
 numbers stand still; the others look whether it answers. Threads do this, so neither compiling nor
@@ -80,7 +80,7 @@ class Heartbeats:
         """Has this thread alone end the process; if another one does so already, waits for it."""
         self._speaking.acquire()
 
-    def farewell(self, code: int, why: str) -> None:
+    def announce_end(self, code: int, why: str) -> None:
         """Has the others end too, within seconds, with this exit code and these words.
 
         The first one counts. Process 0 stays until the others have heard: without its coordinator
@@ -165,7 +165,7 @@ class Heartbeats:
             "stands still, or cannot be reached; what it said last may tell. Ending too; the same "
             "command, in all processes, goes on"
         )
-        self.farewell(1, f"{who} is missing")
+        self.announce_end(1, f"{who} is missing")
         os._exit(1)
 
     def _say(self, words: str) -> None:

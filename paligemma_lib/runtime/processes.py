@@ -1,7 +1,7 @@
 """Several processes that run one program together: how they meet, and what they tell each other.
 
     with joined("10.0.0.1:8476", processes=4, process=0):    # or joined(): as the cluster says
-        with first_alone():
+        with main_process_first():
             prepare(files)                                   # once; the others find them
         texts = gather(b"of this process")                   # of all, in their order
 
@@ -89,7 +89,7 @@ def joined(
 
 
 @contextlib.contextmanager
-def first_alone() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """Process 0 runs the block while the others wait, then they run it, and find what it made."""
     if jax.process_index() > 0:
         sync_global_devices("the first is done")
@@ -241,7 +241,7 @@ def _end(error: BaseException, heartbeats: Heartbeats) -> None:
         _tell(f"{me}: {code}")
         code = 1
     sys.stdout.flush()
-    heartbeats.farewell(code, why)
+    heartbeats.announce_end(code, why)
     os._exit(code)
 
 

@@ -32,7 +32,7 @@ _LASTING = {
 _PASSING_CODES = (2, 4, 10, 14)  # of TensorFlow: unknown, deadline exceeded, aborted, unavailable
 _PASSING_NAMES = re.compile(r"\b(DEADLINE_EXCEEDED|ABORTED|UNAVAILABLE):")  # in TensorStore's words
 
-_hurried = False  # whether the process has been asked to end, see `hurry`
+_skipping = False  # whether the process has been asked to end, see `skip_delays`
 _running: dict[int, tuple[float, str]] = {}  # what goes on: since when, and its name
 _start_lock = threading.Lock()
 _reminder: threading.Thread | None = None
@@ -57,7 +57,7 @@ def retry(function: Callable[[], T], what: str, delays: Sequence[float] = DELAYS
             with watched(what):
                 return function()
         except Exception as error:
-            if not may_pass(error):
+            if not is_transient(error):
                 raise
             if number == 0:
                 _log.warning("%s: %s; trying again for %.0f s", what, error, sum(delays))
@@ -66,17 +66,17 @@ def retry(function: Callable[[], T], what: str, delays: Sequence[float] = DELAYS
         return function()
 
 
-def hurry(asked: bool) -> None:
+def skip_delays(asked: bool) -> None:
     """Has all threads try without delays, because the process has been asked to end; or not.
 
     A reader in another thread would have the end wait for two minutes. A signal handler may call
     this: nothing is locked, as a `threading.Event` would be.
     """
-    global _hurried
-    _hurried = asked
+    global _skipping
+    _skipping = asked
 
 
-def may_pass(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether an error is of a kind that trying again may mend."""
     if isinstance(error, OSError):
         return error.errno is not None and error.errno not in _LASTING
@@ -87,7 +87,7 @@ def may_pass(error: Exception) -> bool:
 
 def _sleep(seconds: float) -> None:
     end = time.monotonic() + seconds
-    while not _hurried and (left := end - time.monotonic()) > 0:
+    while not _skipping and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, _LOOK))
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from paligemma_lib.runtime.retries import hurry
+from paligemma_lib.runtime.retries import skip_delays
 from paligemma_lib.sharding import batch_sharding, replicated
 
 EXIT_CODE = 128 + signal.SIGTERM  # after SIGTERM, as shells have it
@@ -35,7 +35,7 @@ def exit_on_sigterm() -> None:
 
     def leave(number: int, _: object) -> None:
         _early.append(number)
-        hurry(True)
+        skip_delays(True)
         sys.exit(EXIT_CODE)
 
     signal.signal(signal.SIGTERM, leave)
@@ -49,8 +49,8 @@ class Termination:
     from Python, so that what is no step does not end by it, and is of no use to one process.) A
     SIGTERM that came after the last of the calls is passed on, at the end of the
     block, to whatever handled it before; once they have agreed, it is ignored from there on.
-    Until then nothing waits for storage that fails: see `retries.hurry`. If a step fails of it, the
-    block ends by that error, and the SIGTERM is passed on.
+    Until then nothing waits for storage that fails: see `retries.skip_delays`. If a step fails of
+    it, the block ends by that error, and the SIGTERM is passed on.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -67,7 +67,7 @@ class Termination:
     def __exit__(self, *_: object) -> None:
         # Having agreed to end, it is not to be cut off while it saves.
         signal.signal(signal.SIGTERM, signal.SIG_IGN if self._told else self._before)
-        hurry(False)
+        skip_delays(False)
         if self._asked and not self._told:
             signal.raise_signal(signal.SIGTERM)
 
@@ -76,7 +76,7 @@ class Termination:
         if not self._told:
             self._told = self._count_asked()
             if self._told:
-                hurry(False)  # what is saved now may take its time
+                skip_delays(False)  # what is saved now may take its time
         return self._told
 
     def _count_asked(self) -> bool:
@@ -89,4 +89,4 @@ class Termination:
 
     def _note(self, *_: object) -> None:
         self._asked = True
-        hurry(True)
+        skip_delays(True)

@@ -32,7 +32,7 @@ from paligemma_lib.decode import (
     prefill,
     tokens_so_far,
 )
-from paligemma_lib.decode.devices import images_sharding, num_parts
+from paligemma_lib.decode.devices import images_sharding, num_shards
 from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.decode.samples import Hypotheses
 from paligemma_lib.serving.answers import Answer
@@ -112,7 +112,7 @@ class Writer:
                 "make it shorter."
             )
         sharding = images_sharding(pixels, captioner.params)
-        rows = num_parts(sharding)  # the same image for each
+        rows = num_shards(sharding)  # the same image for each
         image: np.ndarray | jax.Array = np.repeat(pixels[None], rows, axis=0)
         if sharding is not None:
             image = jax.device_put(image, sharding)

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from paligemma_lib.model.partitioning import num_parts
+from paligemma_lib.model.partitioning import num_shards
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.sharding import batch_sharding, put_batch
 from paligemma_lib.train.loss import token_losses
@@ -164,7 +164,7 @@ def make_eval_step(
         nll, weight = token_losses(config, params, batch)
         rows, length = batch["text"].shape
         # `token_losses` gives each part's positions in an order of its own: sum them by example.
-        parts = num_parts()
+        parts = num_shards()
         supervised = batch["loss_weight"].reshape(parts, -1)
         order = jnp.argsort(supervised == 0, axis=1, stable=True)
         example = order // length
@@ -196,7 +196,7 @@ def _parts(batch: Metrics, microbatches: int) -> Metrics:
         # Devices hold consecutive rows. A plain split into microbatches would give each of them to
         # one device alone, and move rows between devices; this takes a share of every device's
         # rows.
-        x = x.reshape(num_parts(), microbatches, -1, *x.shape[1:])
+        x = x.reshape(num_shards(), microbatches, -1, *x.shape[1:])
         x = x.swapaxes(0, 1)
         return x.reshape(microbatches, -1, *x.shape[3:])
 
