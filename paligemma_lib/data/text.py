@@ -59,7 +59,7 @@ def pack(
             )
         # One limit for all suffixes: longer ones are cut to it, shorter ones keep every word.
         limit = _limit(lengths, text_len - len(prefix))
-        if limit < min(2, max(lengths, default=0)):  # a caption of EOS alone teaches to say nothing
+        if limit < min(2, max(lengths, default=1)):  # a caption of EOS alone teaches to say nothing
             raise ValueError(
                 f"{len(prefix)} tokens of prefix and two for each of {len(suffixes)} suffixes do "
                 f"not fit into text_len {text_len} even when truncated: raise text_len"
