@@ -30,6 +30,8 @@ INSTALL = [
     "ml_collections>=1.0",
     # Options of a run: types, bounds and all errors at once.
     "pydantic>=2.7",
+    # Parquet and Arrow, as the Hugging Face Hub has data.
+    "pyarrow>=15",
     "numpy>=2.0",
     "pillow>=11.0",
 ]

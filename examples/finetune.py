@@ -4,11 +4,11 @@
     python examples/finetune.py --config=flickr8k --config.batch_size=16
     python -m paligemma_lib.runtime.launch --count 2 examples/finetune.py --cpu
 
-Checkpoints, metrics, TensorBoard's events, the exported model and the report lie in the config's
-workdir. The same command goes on where it was stopped (by SIGTERM, with exit code 143) or killed,
-also in another number of processes. On several machines, start it on each, with a workdir that all
-of them see: where JAX knows the cluster (a TPU pod, SLURM, Open MPI) as it is, elsewhere with
---coordinator, --processes and --process.
+Checkpoints, metrics, TensorBoard events, the exported model and the report are written to the
+config's workdir. After a stop (by SIGTERM, with exit code 143) or a kill, the same command resumes
+the run, also with another number of processes. On several machines, start the command on each of
+them with a workdir that all of them can access. Where JAX recognizes the cluster (a TPU pod, SLURM,
+Open MPI), it needs no further options; elsewhere, add --coordinator, --processes and --process.
 """
 
 import sys

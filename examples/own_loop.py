@@ -1,9 +1,9 @@
-"""A training loop of one's own, from the parts of the library: batches, steps, captions.
+"""Trains with a loop of your own, built from parts of the library: batches, steps, captions.
 
     python examples/own_loop.py                     # drawn scenes, the nano model, a minute
     python examples/own_loop.py FOLDER --steps 200  # captions.txt and Images/
 
-Nothing here is special to the library but what is imported: any part can be another one.
+Only the imported parts belong to the library, and you can replace any of them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def train(source: Source, checkpoint: str, steps: int) -> None:
-    """Trains the attention layers, and captions an image before and after."""
+    """Trains the attention layers, and captions one image before and after."""
     captioner = pg.load(checkpoint)
     config, image = captioner.config, source.read([0])[0].image
     print("before:", captioner.caption(image))

@@ -1,10 +1,10 @@
-"""Caption tables: the forms that Flickr8k's captions come in, read into rows, and what was wrong.
+"""Parses caption tables in the two forms of Flickr8k, and lists the rows that it leaves out.
 
     table = parse_csv(data, where="captions.txt")      # Kaggle:  image,caption
     table = parse_tokens(data, where="Flickr8k.token.txt")  # UIUC:  image#0<TAB>caption
     table.captions["1000268201_693b08cb0e.jpg"]         # all captions, in their order
 
-Nothing is guessed: a row that is not whole is left out and listed in `table.defects`.
+Nothing is guessed: an incomplete row is left out and listed in `table.defects`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 
 from flickr8k_tfds.trees import DatasetError, is_escape
 
-# A byte that is no UTF-8 is decoded to U+DC80..U+DCFF and then read as Latin-1.
+# "surrogateescape" decodes a byte that is not UTF-8, 0x80..0xFF, to U+DC80..U+DCFF. Latin-1 is the
+# code point less 0xDC00: byte 0xE9 becomes U+DCE9 and then U+00E9, "é".
 _SURROGATES = re.compile("[\udc80-\udcff]")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")  # splitlines() also splits at U+0085
 _MAX_LINE_CHARACTERS = 10_000
@@ -25,7 +26,7 @@ _MAX_DEFECTS = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Defect:
-    """Something left out of the data set: where it stood, what it was, why it was left out."""
+    """A row or image left out of the data set: where it is, what it is, why it is left out."""
 
     where: str
     what: str
@@ -34,12 +35,12 @@ class Defect:
 
 @dataclasses.dataclass
 class Table:
-    """What a caption table says.
+    """Contents of a caption table.
 
     Attributes:
       captions: image file name -> its captions in the order of their rows.
       lines: image file name -> the line numbers (from 1) of these captions.
-      defects: the rows left out.
+      defects: rows that are left out.
       latin1_rows: line numbers (from 1) of rows with bytes that are not UTF-8, read as Latin-1.
     """
 
@@ -54,14 +55,14 @@ class _BadRow(Exception):
 
 
 def parse_csv(data: bytes, where: str) -> Table:
-    """Reads Kaggle's table: CSV with the header `image,caption`, a row per caption.
+    """Reads Kaggle's table: CSV with the header `image,caption`, one row per caption.
 
     Args:
-      data: the file's bytes; a UTF-8 byte order mark and any line ends are fine.
-      where: the file's name for messages.
+      data: bytes of the file. A UTF-8 byte order mark and any line ends are accepted.
+      where: name of the file, for messages.
 
     Raises:
-      DatasetError: the header is not there, a name points outside the folder of images, or
+      DatasetError: the header is missing, a name points outside the folder of images, or
         more than 100,000 rows are bad.
     """
     table = Table()
@@ -78,11 +79,11 @@ def parse_csv(data: bytes, where: str) -> Table:
 
 
 def parse_tokens(data: bytes, where: str) -> Table:
-    """Reads the original UIUC table: `image#number<TAB>caption`, a row per caption.
+    """Reads the original UIUC table: `image#number<TAB>caption`, one row per caption.
 
     Args:
-      data: the file's bytes; a UTF-8 byte order mark and any line ends are fine.
-      where: the file's name for messages.
+      data: bytes of the file. A UTF-8 byte order mark and any line ends are accepted.
+      where: name of the file, for messages.
 
     Raises:
       DatasetError: a name points outside the folder of images, or more than 100,000 rows are
@@ -95,7 +96,7 @@ def parse_tokens(data: bytes, where: str) -> Table:
 
 
 def _lines(data: bytes, table: Table) -> Iterator[tuple[int, str]]:
-    """Yields (number from 1, text) of each line."""
+    """Yields (number, text) of each line, with numbers from 1."""
     text = data.decode("utf-8-sig", "surrogateescape")
     for number, match in enumerate(_LINE.finditer(text), start=1):
         line = match[0].rstrip("\r\n")
@@ -143,7 +144,7 @@ def _add_row(
 
 
 def _split_csv(line: str) -> tuple[str, str]:
-    # Line by line: with a quote left open, csv would swallow the rows that follow.
+    # One line at a time: given the whole file, csv would read an open quote across all rows below.
     try:
         fields = next(csv.reader([line], strict=True))
     except csv.Error as error:

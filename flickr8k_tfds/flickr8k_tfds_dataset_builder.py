@@ -1,4 +1,4 @@
-"""The TFDS builder of Flickr8k, and of any images with captions in the same layout.
+"""Defines the TFDS builder of Flickr8k, and of any images with captions in the same layout.
 
 tfds build flickr8k_tfds --manual_dir=FOLDER_OR_ZIP
 
@@ -42,15 +42,15 @@ Example = dict[str, Any]
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-    """How images are stored and split.
+    """Configuration of the builder: how images are stored and split.
 
     On the command line: `--config='{"name": "mine", "fractions": {"train": 0.8, "test": 0.2}}'`.
 
     Attributes:
-      side: None keeps each file's bytes unchanged; a number resizes once to side x side pixels
-        and keeps a PNG.
-      fractions: split -> share, for images that are not Flickr8k's (those have official splits).
-      strict: stop at the first row or image that would be left out.
+      side: None stores the bytes of each file unchanged; a number resizes each image once to
+        side x side pixels and stores a PNG.
+      fractions: split -> share of the images. Flickr8k's own images have official splits instead.
+      strict: whether the build stops at the first row or image that it would leave out.
     """
 
     side: int | None = None
@@ -72,7 +72,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release."}
-    # `tfds build` makes every config of this list unless one is named; the squares are on request.
+    # `tfds build` builds every config of BUILDER_CONFIGS unless one is named. The square configs
+    # are in `builder_configs` only, so that they are built on request.
     BUILDER_CONFIGS = [Config(name="original", description="The image files as they are.")]
     DEFAULT_BUILDER_CONFIG_NAME = "original"
     builder_configs = {
@@ -89,12 +90,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     _report: Verification | None = None
 
     def download_and_prepare(self, *, download_config=None, **kwargs) -> None:
-        """As in TFDS, except that the manual folder may be a zip, be empty or not be given."""
+        """Builds as TFDS does, but the manual folder may be a zip, be empty, or not be given."""
         given = download_config.manual_dir if download_config else None
         self._manual_dir = os.fspath(given) if given else None
         super().download_and_prepare(download_config=download_config, **kwargs)
         if self._report:
-            # Only now that the data is safe: a terminal may not print every name.
+            # After the data is written, since printing may fail: a terminal's encoding may lack
+            # characters of file names. These are escaped.
             encoding = sys.stdout.encoding or "ascii"
             print(self._report.text().encode(encoding, "backslashreplace").decode(encoding))
 
@@ -124,7 +126,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for split in SPLITS:
             examples = self._generate_examples(split, names[split], layout, report)
             first = next(examples, None)
-            if first is not None:  # TFDS refuses a split without examples
+            # TFDS refuses a split without examples, so the first one is taken off, and put back.
+            if first is not None:
                 generators[split] = itertools.chain([first], examples)
         if not generators:
             raise DatasetError(
@@ -167,7 +170,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         super()._download_and_prepare(dl_manager, download_config)
         if self._report:  # TFDS generates nothing for --max_examples_per_split=0
-            # Into the folder that TFDS renames when all is done.
+            # This is the temporary folder that TFDS renames at the end, so data and report appear
+            # together.
             (self.data_path / REPORT_FILE).write_text(self._report.json())
 
     def _locate(self, dl_manager) -> Layout:
@@ -175,7 +179,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if given and not is_empty(given):
             return locate(given)
         if not given:
-            # The default place may not exist, for which TFDS asserts, or hold other data sets.
+            # TFDS asserts that its default manual folder exists. It may also hold other data sets.
             try:
                 return locate(Path(dl_manager.manual_dir))
             except AssertionError:
@@ -185,7 +189,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return locate(fetch_from_kaggle())
 
     def _names_by_split(self, layout: Layout, report: Verification) -> dict[str, list[str]]:
-        """The images with captions, by split; notes those without a partner."""
+        """Returns the names of images with captions by split; reports those without a partner."""
         images, captions = layout.images, report.table.captions
         for name in sorted(images.keys() - captions.keys()):
             report.leave_out(Defect(images[name].name, name, "image without caption"))
@@ -205,7 +209,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             try:
                 data = images[name].read(MAX_IMAGE_BYTES)
             except UnreadableFile:
-                data = b""  # left out, with its reason, when it is its turn
+                data = b""  # `_generate_examples` leaves it out and reports why
             return hashed_split(sha256(data), self.builder_config.fractions)
 
         for name, split in zip(present, map_ahead(split_of, present), strict=True):

@@ -1,7 +1,7 @@
-"""One image: verified by decoding it, and resized to a square PNG.
+"""Verifies an image by decoding it, describes it, and resizes it to a square PNG.
 
 image = decode(data)                              # raises BadImage for what is not whole
-image = describe(image, data, "a.jpg")
+facts = describe(image, data, "a.jpg")            # sides, digest, remarks
 png = square_png(image, side=224)
 """
 
@@ -16,26 +16,26 @@ import numpy as np
 from PIL import ExifTags, Image
 
 MAX_PIXELS = 64_000_000
-# What every reader of the data set decodes to height x width x 3. Phones write MPO: a JPEG file
-# with more images behind the first.
+# Formats that every reader of the data set decodes to height x width x 3. Phones write MPO: a JPEG
+# file with further images after the first.
 _FORMATS = ("JPEG", "PNG", "MPO")
-# What Pillow's plugins raise for damaged files.
+# Errors that Pillow's plugins raise for damaged files.
 _PILLOW_ERRORS = (OSError, ValueError, TypeError, KeyError, SyntaxError, MemoryError, struct.error)
 _SUFFIXES = {"PNG": ("png",), "JPEG": ("jpg", "jpeg"), "MPO": ("jpg", "jpeg", "mpo")}
 
 
 class BadImage(Exception):
-    """The bytes are not a whole image that can be used; the message says why."""
+    """The bytes are not a complete and usable image; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFacts:
-    """What is known of an image that decodes.
+    """Facts of an image that decodes.
 
     Attributes:
-      height, width: in pixels as stored, before any EXIF rotation.
-      sha256: of the file's bytes.
-      remarks: what is unusual but usable, such as "greyscale".
+      height, width: size in pixels as stored, before any EXIF rotation.
+      sha256: hash of the file's bytes.
+      remarks: properties that are unusual but usable, such as "greyscale".
     """
 
     height: int
@@ -45,18 +45,19 @@ class ImageFacts:
 
 
 def sha256(data: bytes) -> str:
-    """The content hash that splits and duplicates go by: 64 hexadecimal digits."""
+    """Returns the hash that splits and duplicates are based on: 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decodes an image whole.
+    """Decodes a complete image.
 
     Args:
-      data: the bytes of a JPEG or PNG file.
+      data: bytes of a JPEG or PNG file.
 
     Raises:
-      BadImage: empty, of another format, truncated, damaged, or of more than MAX_PIXELS.
+      BadImage: the file is empty, of another format, truncated or damaged, or the image has more
+        than MAX_PIXELS pixels.
     """
     if not data:
         raise BadImage("empty file")
@@ -68,7 +69,7 @@ def decode(data: bytes) -> Image.Image:
             raise BadImage(
                 f"{image.width} x {image.height} pixels, more than the limit of {MAX_PIXELS:,}"
             )
-        if image.format == "PNG":  # checksums, which Pillow's decoding passes over
+        if image.format == "PNG":  # verifies the checksums, which `load` ignores
             Image.open(io.BytesIO(data)).verify()
         image.load()
     except Image.UnidentifiedImageError as error:
@@ -81,12 +82,12 @@ def decode(data: bytes) -> Image.Image:
 
 
 def describe(image: Image.Image, data: bytes, name: str) -> ImageFacts:
-    """What is known of an image.
+    """Returns the facts of a decoded image.
 
     Args:
       image: the decoded image.
-      data: the bytes of its file.
-      name: its file name, whose suffix is held against the content.
+      data: bytes of its file.
+      name: file name, whose suffix is compared with the format of the content.
     """
     remarks = []
     suffix = name.rpartition(".")[2].lower()
@@ -106,25 +107,26 @@ def describe(image: Image.Image, data: bytes, name: str) -> ImageFacts:
 def square_png(image: Image.Image, side: int) -> bytes:
     """Resizes an image to a square, as training would, and encodes it as PNG.
 
-    Bilinear with antialiasing, without keeping the aspect ratio, alpha dropped, EXIF ignored:
-    the resize of the PaliGemma report (arXiv 2407.07726), rounded to whole levels once.
+    The resize is that of the PaliGemma report (arXiv 2407.07726): bilinear with antialiasing, and
+    without keeping the aspect ratio. Alpha is dropped, EXIF is ignored, and values are rounded to
+    whole levels once.
 
     Args:
       image: the decoded image.
       side: height and width of the result in pixels.
 
     Returns:
-      The bytes of an RGB PNG of uint8[side, side, 3].
+      Bytes of an RGB PNG of uint8[side, side, 3].
     """
     square = _to_rgb(image).resize((side, side), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
-    # Not compressed: 1.6 times larger than at level 1, and decoded 2.4 times faster, which is what
-    # this form is for.
+    # Not compressed: the file is 1.6 times larger than at level 1, but decodes 2.4 times faster,
+    # and fast decoding is the purpose of the square configs.
     square.save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits: keep the high byte, where Pillow would clip
+    if image.mode.startswith("I"):  # 16 bits: take the high byte, where Pillow would clip
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy a large one
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` copies even RGB

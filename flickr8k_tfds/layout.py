@@ -1,11 +1,11 @@
-"""Finds the data set in what a user has: which files hold captions and which are the images.
+"""Locates the caption table and the images of a data set in a user's folder or zip.
 
     layout = locate(Path("~/Downloads/flickr8k").expanduser())    # a folder or a zip
     layout = locate(fetch_from_kaggle())
 
-Known forms: Kaggle's (`captions.txt` and `Images/`, in the folder or one level down, or in a zip)
-and the original one of the University of Illinois (`Flickr8k.token.txt`, split lists,
-`Flicker8k_Dataset/`; in folders or in two zips).
+There are two known forms: Kaggle's (`captions.txt` and `Images/`, in the folder, one level below
+it, or in a zip), and the original one of the University of Illinois, UIUC (`Flickr8k.token.txt`,
+split lists and `Flicker8k_Dataset/`, in folders or in two zips).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _UIUC_IMAGE = re.compile(r"(?:[^/]+/)?Flick(?:e)?r8k_Dataset/(.+)")
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file in a tree."""
+    """A file in a folder or zip."""
 
     tree: Tree
     name: str
@@ -59,19 +59,19 @@ class File:
         return f"{self.tree}/{self.name}"
 
     def read(self, limit: int) -> bytes:
-        """The file's bytes. Raises UnreadableFile, also for more than `limit` bytes."""
+        """Returns the file's bytes. Raises UnreadableFile, also for more than `limit` bytes."""
         return self.tree.read(self.name, limit)
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A data set as found.
+    """A located data set.
 
     Attributes:
       form: "Kaggle" or "UIUC".
-      table: the file of captions.
+      table: the file with the captions.
       images: file name without folders -> file.
-      defects: files that look like images of the data set and are not taken.
+      defects: files that look like images of the data set but are not used.
     """
 
     form: str
@@ -80,7 +80,7 @@ class Layout:
     defects: tuple[Defect, ...] = ()
 
     def read_table(self) -> Table:
-        """The captions. Raises DatasetError when the table is unusable."""
+        """Returns the captions. Raises DatasetError when the table is unusable."""
         try:
             data = self.table.read(MAX_TABLE_BYTES)
         except UnreadableFile as error:
@@ -90,11 +90,11 @@ class Layout:
 
 
 class NothingFoundError(DatasetError):
-    """The place holds no data set of a known form."""
+    """The folder or zip holds no data set of a known form."""
 
 
 def is_empty(path: Path) -> bool:
-    """Whether this is a folder without anything in it."""
+    """Whether the path is an empty folder."""
     try:
         return path.is_dir() and not any(path.iterdir())
     except OSError:
@@ -105,7 +105,7 @@ def locate(path: Path) -> Layout:
     """Finds the data set in a folder or a zip.
 
     Raises:
-      NothingFoundError: there is no data set of a known form.
+      NothingFoundError: the path holds no data set of a known form.
       DatasetError: the path does not exist, cannot be read, or holds several data sets.
     """
     root = open_tree(path)
@@ -119,7 +119,7 @@ def locate(path: Path) -> Layout:
                 try:
                     tree = Zip(path / name)
                 except DatasetError as error:
-                    bad_zips.append(error)  # of no concern when the data set is elsewhere
+                    bad_zips.append(error)  # raised below only if there is no data set elsewhere
                 else:
                     inside.append([File(tree, member) for member in tree.names()])
         layouts = [found for members in inside for found in _kaggle_layouts(members)]
@@ -150,13 +150,13 @@ def fetch_from_kaggle() -> Path:
     """Downloads Flickr8k through kagglehub and returns the folder.
 
     Raises:
-      DatasetError: whatever the cause, with every other way to get the data.
+      DatasetError: the download failed, for any reason. The message lists all other ways.
     """
     try:
         import kagglehub
 
         return Path(kagglehub.dataset_download(KAGGLE_HANDLE))
-    except Exception as error:  # kagglehub passes on what its HTTP stack and the file system raise
+    except Exception as error:  # kagglehub passes on errors of its HTTP stack and the disk
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         raise DatasetError(
             f"There is no data set here, and Kaggle's {KAGGLE_HANDLE} could not be fetched "
@@ -165,7 +165,7 @@ def fetch_from_kaggle() -> Path:
 
 
 def _kaggle_layouts(files: list[File]) -> list[Layout]:
-    tables = {}  # a zip may hold a name twice: the last counts, as in unpacking
+    tables = {}  # a zip may hold a name twice: the last file counts, as in unpacking
     for file in files:
         if match := _KAGGLE_TABLE.fullmatch(file.name):
             tables[match[1]] = file
@@ -177,7 +177,7 @@ def _kaggle_layouts(files: list[File]) -> list[Layout]:
 
 
 def _uiuc_layouts(files: list[File]) -> list[Layout]:
-    # Unpacked files stand before those in zips, and hold the same.
+    # [:1]: `files` lists unpacked files before those in zips, and both hold the same captions.
     tables = [file for file in files if _TOKENS.fullmatch(file.name)][:1]
     found = [_layout("UIUC", table, files, _UIUC_IMAGE) for table in tables]
     return [layout for layout in found if layout.images]
@@ -193,6 +193,7 @@ def _layout(form: str, table: File, files: list[File], image: re.Pattern[str]) -
                 defects.append(Defect(str(file), name, "in a folder below that of the images"))
             elif name not in images:
                 images[name] = file
+            # The same name in another tree is the same image, once unpacked and once in a zip.
             elif images[name].tree is file.tree:
                 defects.append(Defect(str(file), name, "another image of this name is taken"))
     return Layout(form, table, images, tuple(defects))

@@ -1,4 +1,4 @@
-"""Maps a function over items on all cores, a bounded number of results ahead of the reader.
+"""Maps a function over items in threads, with a bounded number of results ahead of the reader.
 
 for name, image in zip(names, map_ahead(load, names)):
     ...
@@ -14,22 +14,22 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-# More would decode faster than TFDS can write, and each may hold a large image.
+# More threads would decode faster than TFDS can write, and each may hold a large image in memory.
 _MAX_WORKERS = 8
 
 
 def map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Yields function(item) in the order of the items, computed by threads.
 
-    Once the first result was taken, at most four results per thread wait for the reader. The
-    function should spend its time outside Python, as decoding and hashing do. What it raises is
-    raised here, at its turn.
+    Only the first result is computed before the reader asks for more; from then on at most four
+    results per thread are computed ahead. The function should release the GIL most of the time, as
+    decoding and hashing do. An exception that it raises is raised here in place of the result.
     """
     workers = min(os.cpu_count() or 1, _MAX_WORKERS)
     pool = concurrent.futures.ThreadPoolExecutor(workers)
     items = iter(items)
     pending: collections.deque[concurrent.futures.Future[R]] = collections.deque()
-    ahead = 1  # whoever looks at the first result only should not hold many
+    ahead = 1  # a reader that takes the first result only should not make memory hold many
     try:
         while True:
             wanted = itertools.islice(items, ahead - len(pending))

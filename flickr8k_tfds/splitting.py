@@ -1,4 +1,4 @@
-"""Which split an image belongs to: Flickr8k's official lists, for other images their content.
+"""Assigns images to splits: by Flickr8k's official lists, other images by a hash of their content.
 
 official_splits()["1000268201_693b08cb0e.jpg"]             # "train"
 hashed_split(sha256, {"train": 0.8, "validation": 0.2})    # the same for the same content
@@ -16,9 +16,10 @@ SPLITS = ("train", "validation", "test", "unused")
 
 @functools.cache
 def official_splits() -> dict[str, str]:
-    """Flickr8k's 8,091 image names -> split: 6,000 / 1,000 / 1,000, and 91 `unused` in no list.
+    """Returns image name -> split for Flickr8k's 8,091 images.
 
-    Source: the split lists of Hodosh, Young and Hockenmaier (2013).
+    There are 6,000 for train, 1,000 for validation and 1,000 for test; 91 are in no official list
+    and are `unused`. Source: the split lists of Hodosh, Young and Hockenmaier (2013).
     """
     folder = resources.files("flickr8k_tfds") / "splits"
     return {
@@ -29,24 +30,24 @@ def official_splits() -> dict[str, str]:
 
 
 def hashed_split(sha256: str, fractions: Mapping[str, float]) -> str:
-    """The split of an image by its content, whatever other images there are.
+    """Returns the split of an image. It depends only on the image's content and on the fractions.
 
     Args:
       sha256: hexadecimal digest of the image's file.
       fractions: split -> share of the images, checked by `check_fractions`.
     """
-    position = int(sha256[:13], 16) / 16**13  # 52 bits: exact in a float, below 1
+    position = int(sha256[:13], 16) / 16**13  # in [0, 1): 52 bits, exact in a float
     edge = 0.0
     shares = [(split, fractions[split]) for split in SPLITS if fractions.get(split)]
     for split, fraction in shares:
         edge += fraction
         if position < edge:
             return split
-    return shares[-1][0]  # the fractions add up to a hair below 1
+    return shares[-1][0]  # rounding may leave the sum of fractions slightly below 1
 
 
 def check_fractions(fractions: Mapping[str, float]) -> None:
-    """Raises ValueError unless these are shares of known splits that add up to 1."""
+    """Raises ValueError unless the keys are known splits and the shares add up to 1."""
     if not isinstance(fractions, Mapping):
         raise ValueError(f"fractions are {fractions!r}, expected a share for each split")
     unknown = set(fractions) - set(SPLITS)

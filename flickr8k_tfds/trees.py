@@ -1,4 +1,4 @@
-"""Read-only trees of untrusted files: a folder, or a zip read in place.
+"""Reads trees of untrusted files: folders, and zips without unpacking them.
 
 Both list relative names and read one file at a time, never more than `limit` bytes of it:
 
@@ -23,15 +23,15 @@ MAX_TABLE_BYTES = 64 << 20
 
 
 class DatasetError(ValueError):
-    """The data set cannot be built from what was found; the message says why and the cure."""
+    """The data set cannot be built from the given files; the message says why and what to do."""
 
 
 class UnreadableFile(Exception):
-    """One file cannot be read; the message says why. The others may be fine."""
+    """One file cannot be read; the message says why. Other files may be readable."""
 
 
 def is_escape(name: str) -> bool:
-    """Whether a name taken from a table or a zip points outside its own folder."""
+    """Whether a name from a table or a zip points outside its own folder."""
     parts = name.replace("\\", "/").split("/")
     drive = re.match(r"[A-Za-z]:[\\/]", name)
     return name.startswith(("/", "\\")) or ".." in parts or drive is not None
@@ -41,7 +41,7 @@ class Folder:
     """The files of a folder, down to three levels: `x`, `a/x`, `a/b/x`.
 
     Attributes:
-      closed: folders that `names` found and may not list.
+      closed: folders that `names` found but could not list.
     """
 
     def __init__(self, root: Path):
@@ -52,7 +52,7 @@ class Folder:
         return str(self.root)
 
     def names(self) -> Iterator[str]:
-        """Relative names with forward slashes, without hidden files."""
+        """Yields relative names with forward slashes, without hidden files."""
         yield from self._walk("", levels=3)
 
     def _walk(self, prefix: str, levels: int) -> Iterator[str]:
@@ -71,13 +71,13 @@ class Folder:
                 yield from self._walk(f"{prefix}{entry.name}/", levels - 1)
 
     def read(self, name: str, limit: int) -> bytes:
-        """The file's bytes. Raises UnreadableFile, also for more than `limit` bytes."""
+        """Returns the file's bytes. Raises UnreadableFile, also for more than `limit` bytes."""
         try:
-            # Opening a named pipe would wait for ever.
+            # Opening a named pipe would block forever.
             if not stat.S_ISREG(os.stat(self.root / name).st_mode):
                 raise UnreadableFile("not a regular file")
             with open(self.root / name, "rb") as file:
-                data = file.read(limit + 1)
+                data = file.read(limit + 1)  # one more byte tells that the file is too large
         except OSError as error:
             raise UnreadableFile(f"cannot be read: {error.strerror}") from error
         if len(data) > limit:
@@ -86,7 +86,7 @@ class Folder:
 
 
 class Zip:
-    """The members of a zip, read in place; nothing is unpacked to disk."""
+    """The members of a zip, read directly from it; nothing is unpacked to disk."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -110,7 +110,7 @@ class Zip:
         return str(self.path)
 
     def names(self) -> Iterator[str]:
-        """Relative names with forward slashes, without folders and macOS's side files."""
+        """Yields relative names with forward slashes, without folders, hidden and macOS files."""
         for member in self._zip.infolist():
             path = PurePosixPath(member.filename)
             hidden = path.name.startswith(".") or path.parts[:1] == ("__MACOSX",)
@@ -118,14 +118,14 @@ class Zip:
                 yield member.filename
 
     def read(self, name: str, limit: int) -> bytes:
-        """The member's bytes. Raises UnreadableFile, also for more than `limit` bytes."""
+        """Returns the member's bytes. Raises UnreadableFile, also for more than `limit` bytes."""
         if self._zip.getinfo(name).file_size > limit:
             raise UnreadableFile(_too_large(limit))
         try:
-            return self._zip.read(name)  # zipfile inflates no more than the declared size
+            return self._zip.read(name)  # zipfile inflates at most the declared size
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise UnreadableFile(f"damaged in the zip: {error}") from error
-        except (NotImplementedError, RuntimeError) as error:  # compression method, password
+        except (NotImplementedError, RuntimeError) as error:  # unknown compression method, password
             raise UnreadableFile(f"cannot be unpacked: {error}") from error
 
 
@@ -133,7 +133,7 @@ Tree = Folder | Zip
 
 
 def open_tree(path: Path) -> Tree:
-    """A folder or a zip as a tree. Raises DatasetError for anything else."""
+    """Opens a folder or a zip as a tree. Raises DatasetError for anything else."""
     try:
         if path.is_dir():
             return Folder(path)
@@ -148,7 +148,7 @@ def open_tree(path: Path) -> Tree:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link in a circle, or into a closed folder
+    except OSError:  # a circular link, or one into a folder without permission
         return False
 
 

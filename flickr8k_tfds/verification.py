@@ -1,4 +1,4 @@
-"""The verification report: what a build kept, what it left out and why, what is worth knowing.
+"""Reports on a build: the images in each split, what is left out and why, and other findings.
 
 report = Verification(source="...", table=table)
 report.keep("train", "a.jpg", image)
@@ -26,14 +26,14 @@ _EXAMPLES_SHOWN = 3
 
 @dataclasses.dataclass
 class Verification:
-    """Collects what a build finds; `summary` computes the report from it.
+    """Collects the findings of a build; `summary` computes the report from them.
 
     Attributes:
-      source: where the captions came from.
-      table: the captions as read.
+      source: name of the file with the captions.
+      table: the parsed captions.
       strict: whether the first defect stops the build.
-      planned: names of all images that have captions; those not kept or left out by the end
-        were not read, as with `--max_examples_per_split`.
+      planned: names of all images that have captions. Images that are neither kept nor left out at
+        the end were not read, for instance because of `--max_examples_per_split`.
     """
 
     source: str
@@ -49,7 +49,7 @@ class Verification:
             self.leave_out(defect)
 
     def leave_out(self, defect: Defect) -> None:
-        """Notes something left out. Raises DatasetError when strict."""
+        """Records a row or an image that is left out. Raises DatasetError when strict."""
         if self.strict:
             raise DatasetError(
                 f"{defect.where}: {defect.why} ({defect.what!r}). The build is strict: mend or "
@@ -58,16 +58,17 @@ class Verification:
         self._left_out.append(defect)
 
     def keep(self, split: str, name: str, image: ImageFacts) -> None:
-        """Notes an image that was written to a split."""
+        """Records an image that is written to a split."""
         self._images[name] = image
         self._split[name] = split
 
     def summary(self) -> dict[str, Any]:
-        """The report as plain data for JSON."""
+        """Returns the report as plain data for JSON."""
         captions = {name: self.table.captions[name] for name in self._images}
         return {
             "source": self.source,
             "splits": self._splits(captions),
+            # The defect of an image has the image's name as `what`.
             "not_read": len(
                 set(self.planned) - captions.keys() - {defect.what for defect in self._left_out}
             ),
@@ -88,11 +89,11 @@ class Verification:
         }
 
     def json(self) -> str:
-        """The report as indented JSON."""
+        """Returns the report as indented JSON."""
         return json.dumps(self.summary(), indent=1) + "\n"
 
     def text(self) -> str:
-        """The report for a person, in some ten lines."""
+        """Returns the report as text for people, about ten lines."""
         summary = self.summary()
         lines = [f"Verified {self.source}"]
         for split, counts in summary["splits"].items():
@@ -139,6 +140,8 @@ class Verification:
         return counts
 
     def _identical_images(self) -> list[dict[str, Any]]:
+        # Files with the same bytes under several names. In several splits, they leak test images
+        # into training.
         groups = _group((image.sha256, name) for name, image in self._images.items())
         return [
             {
@@ -162,7 +165,7 @@ class Verification:
         ]
 
     def _completeness(self, captions: dict[str, list[str]]) -> dict[str, Any] | None:
-        """How much of Flickr8k is there; None when the images are not Flickr8k's."""
+        """Returns how complete Flickr8k is; None if no image is one of Flickr8k."""
         official = official_splits()
         here = {name: len(texts) for name, texts in captions.items() if name in official}
         if not here:

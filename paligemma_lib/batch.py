@@ -1,23 +1,25 @@
-"""The contract between data and model: what a batch of images and text holds, and its rules.
+"""Defines and checks the batch contract: the arrays that data yields and the model takes.
 
     check(batch)                             # ValueError that lists every breach
     print(describe(batch, tokenizer))        # the tokens of one example, for a person
 
-`B` examples, `T` text positions, `S` image side. A batch is a dict of NumPy arrays:
+A batch is a dict of NumPy arrays. `B` is the number of examples, `T` the number of text positions,
+`S` the side of an image in pixels:
 
-    image        float32[B, S, S, 3] in [-1, 1], or uint8[B, S, S, 3] to be scaled on the device
-    text         int32[B, T]    prefix, then one suffix or several, then padding
-    segment      int32[B, T]    0 prefix, 1..K the K-th suffix of this image, -1 padding
-    position     int32[B, T]    every suffix starts again where the prefix ended; 0 in padding
-    loss_weight  float32[B, T]  weight of predicting this token; 0 on prefix and padding
+    image        float32[B, S, S, 3] in [-1, 1], or uint8[B, S, S, 3], which the device scales
+    text         int32[B, T]    prefix, then one or more suffixes, then padding
+    segment      int32[B, T]    0 for the prefix, k for the k-th of K suffixes, -1 for padding
+    position     int32[B, T]    each suffix continues from the prefix; 0 in padding
+    loss_weight  float32[B, T]  weight of the loss of this token; 0 on prefix and padding
 
 An evaluation batch also has
 
     image_id     str[B]
-    valid        bool[B]        False for the examples that only fill up the last batch
+    valid        bool[B]        False for examples that only fill up the last batch
 
-A prefix is BOS, tokens, newline; a suffix is tokens, EOS. A token is predicted from the
-position before it, the first token of every suffix from the last position of the prefix.
+A prefix consists of BOS, tokens and a newline. A suffix consists of tokens and EOS. The output at
+each position predicts the next token of the same suffix. The last position of the prefix predicts
+the first token of every suffix.
 """
 
 from __future__ import annotations
@@ -35,10 +37,11 @@ if TYPE_CHECKING:
 Batch = Mapping[str, np.ndarray]
 A = TypeVar("A", bound=Any)  # np.ndarray or jax.Array
 
-# Token ids that PaliGemma fixes. `NEWLINE` is its piece for "\n"; other tokenizers differ.
+# Token ids of PaliGemma's tokenizer. Every `Tokenizer` has the first three; the id of the piece for
+# "\n" may differ.
 PAD, EOS, BOS, NEWLINE = 0, 1, 2, 108
 
-_FORMS = {  # key -> dtypes, shape
+_FORMS = {  # key -> allowed dtypes, name of each axis; axes of the same name have the same size
     "image": (("float32", "uint8"), "BSSC"),
     "text": (("int32",), "BT"),
     "segment": (("int32",), "BT"),
@@ -51,11 +54,13 @@ _OPTIONAL = {"image_id", "valid"}
 
 
 def attention_mask(segment: A, position: A, num_image_tokens: int = 0) -> A:
-    """Which position attends to which: bool[..., P + T, P + T], where [i, j] says that i sees j.
+    """Returns the attention mask, bool[..., P + T, P + T]: [i, j] is true where i attends to j.
 
-    All see the image and the prefix, so these see each other both ways. A token of a suffix also
-    sees its own suffix up to itself. Nobody sees padding; padding itself sees image and prefix, so
-    that no softmax is over nothing. One image token, a prefix of two, suffixes of two and of one:
+    Every position attends to the image and the prefix, so image and prefix attend to each other in
+    both directions. A token of a suffix also attends to its own suffix up to and including itself.
+    No position attends to padding. Padding attends to image and prefix, so that no softmax has an
+    empty row. An example with one image token, a prefix of two tokens, and suffixes of two and of
+    one:
 
         segment  [0 0 1 1 2 -1]       image  [1 1 1 0 0 0 0]
         position [0 1 2 3 2  0]       prefix [1 1 1 0 0 0 0]
@@ -66,12 +71,13 @@ def attention_mask(segment: A, position: A, num_image_tokens: int = 0) -> A:
                                      padding [1 1 1 0 0 0 0]
 
     Args:
-      segment: int32[..., T], of NumPy or JAX: 0 prefix, 1..K suffixes, -1 padding.
-      position: int32[..., T], rising within each suffix.
-      num_image_tokens: P, before the text.
+      segment: int32[..., T], a NumPy or JAX array: 0 prefix, 1..K suffixes, -1 padding.
+      position: int32[..., T], which increases within each suffix.
+      num_image_tokens: P, the number of image tokens before the text.
     """
     xp = _namespace(segment)
-    # Image tokens are like the prefix: segment 0, seen by all.
+    # Image tokens are treated as part of the prefix: padding in front with zeros gives them segment
+    # 0, which all positions attend to. Their position does not matter.
     front = (*((0, 0),) * (segment.ndim - 1), (num_image_tokens, 0))
     segment, position = xp.pad(segment, front), xp.pad(position, front)
     looking, seen = segment[..., :, None], segment[..., None, :]
@@ -80,18 +86,19 @@ def attention_mask(segment: A, position: A, num_image_tokens: int = 0) -> A:
 
 
 def source_positions(segment: A) -> A:
-    """int32[..., T]: the position whose output predicts the token at each position.
+    """Returns int32[..., T]: for each token, the position whose output predicts it.
 
-    It is the one before; for the first token of every suffix, the last of the prefix:
+    This is the previous position. For the first token of a suffix, it is the last position of the
+    prefix:
 
         segment           [0 0 1 1 2 -1]
         source_positions  [0 0 1 2 1  4]
 
-    Where nothing is predicted (position 0, padding) it is some position, so that it can be
-    gathered from.
+    Tokens that nothing predicts (position 0, padding) also get a valid position, so that the result
+    can be used to gather.
 
     Args:
-      segment: int32[..., T], of NumPy or JAX.
+      segment: int32[..., T], a NumPy or JAX array.
     """
     xp = _namespace(segment)
     before = xp.arange(segment.shape[-1], dtype=segment.dtype) - 1
@@ -103,19 +110,21 @@ def check(batch: Batch, *, newline: int = NEWLINE) -> None:
     """Checks a batch against the contract.
 
     Args:
-      batch: arrays by key.
-      newline: the tokenizer's id of the newline.
+      batch: dict of NumPy arrays.
+      newline: token id of the newline in the tokenizer.
 
     Raises:
-      ValueError: every breach, each with the first place where it was seen.
+      ValueError: the batch breaks the contract. The message lists every breach, each with its first
+        example and position.
     """
+    # The rules for the content index the arrays, so they need arrays of the right shapes.
     breaches = list(_breaches_of_form(batch)) or list(_breaches_of_content(batch, newline))
     if breaches:
         raise ValueError("the batch breaks the contract:\n- " + "\n- ".join(breaches))
 
 
 def describe(batch: Batch, tokenizer: Tokenizer, example: int = 0) -> str:
-    """What each position of an example holds: token, role, segment, weight, what it sees."""
+    """Returns a text table of one example: token, role, segment, weight and mask per position."""
     keys = ("text", "segment", "position", "loss_weight")
     text, segment, position, weight = (np.asarray(batch[key])[example] for key in keys)
     sees, source = attention_mask(segment, position), source_positions(segment)
@@ -163,18 +172,24 @@ def _breaches_of_content(batch: Batch, newline: int) -> Iterator[str]:
     )
     if image.dtype == np.float32:
         peak = np.max(np.abs(image), axis=(1, 2, 3))
-        # Resizing rounds, so a little slack; comparing this way round also finds NaN.
+        # The tolerance allows for rounding in resizing. NaN <= 1.001 is false, so the negated
+        # comparison also finds NaN.
         yield from _found("image values outside [-1, 1]", ~(peak <= 1.001))
 
+    # A segment continues the one before it, or is the next suffix, or is padding. Nothing follows
+    # padding. `previous` of position 0 is 0, so the first position must belong to the prefix.
     index = np.broadcast_to(np.arange(text.shape[1]), text.shape)
     previous = np.pad(segment, ((0, 0), (1, 0)), constant_values=0)[:, :-1]
     follows = (segment == -1) | ((segment == previous + 1) & (previous >= 0))
     contiguous = (segment == previous) | (follows & (index > 0))
     yield from _found("segments are not 0, 1, 2, ... in order and then -1 only", ~contiguous)
-    whole = np.all(contiguous, axis=1, keepdims=True)  # the other rules need whole segments
+    whole = np.all(contiguous, axis=1, keepdims=True)  # the rules below assume this
 
     prefix, suffix, padding = segment == 0, segment > 0, segment == -1
     ends = np.pad(segment, ((0, 0), (0, 1)), constant_values=-1)[:, 1:] != segment
+    # The index where the suffix of each position begins:
+    #     segment  [0 0 1 1 2 -1]
+    #     start    [0 0 2 2 4  4]
     start = np.maximum.accumulate(np.where(_starts(segment), index, 0), axis=1)
     prefix_len = np.sum(prefix, axis=1, keepdims=True)
     expected_position = np.where(suffix, prefix_len + index - start, np.where(prefix, index, 0))
@@ -198,16 +213,17 @@ def _breaches_of_content(batch: Batch, newline: int) -> Iterator[str]:
     if "valid" in batch:
         valid = np.asarray(batch["valid"])
         yield from _found("weight in an example that is not valid", ~valid[:, None] & (weight != 0))
-        yield from _found("a valid example after one that is not", valid[1:] & ~valid[:-1])
+        after = np.concatenate([[False], valid[1:] & ~valid[:-1]])
+        yield from _found("a valid example after one that is not", after)
 
 
 def _namespace(array: Any) -> Any:
-    """NumPy or jax.numpy, whichever an array is of: the same rules hold on both sides."""
+    """Returns numpy or jax.numpy, by the type of the array, so that one function serves both."""
     return array.__array_namespace__()
 
 
 def _starts(segment: Any) -> Any:
-    """bool[..., T]: the first position of every suffix."""
+    """Returns bool[..., T], true at the first position of every suffix."""
     xp = _namespace(segment)
     previous = xp.concatenate([segment[..., :1], segment[..., :-1]], axis=-1)
     return (segment > 0) & (segment != previous)
@@ -222,7 +238,7 @@ def _found(rule: str, broken: np.ndarray) -> Iterator[str]:
 
 
 def _ranges(numbers: np.ndarray) -> str:
-    """[0, 1, 2, 5] -> "0-2 5"."""
+    """Formats sorted numbers as ranges: [0, 1, 2, 5] -> "0-2 5"."""
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return " ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs if len(r))
 

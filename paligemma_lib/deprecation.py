@@ -1,4 +1,4 @@
-"""Names that changed and keep working for one release, with a DeprecationWarning.
+"""Keeps renamed functions and arguments working for one release, with a DeprecationWarning.
 
 __getattr__ = former_names(__name__, relaid="resharded")        # at the end of a module
 
@@ -19,9 +19,13 @@ T = TypeVar("T")
 def former_names(
     module: str, otherwise: Callable[[str], Any] | None = None, /, **now: str
 ) -> Callable[[str], Any]:
-    """The `__getattr__` of a module, of which `now` gives names by what they were called before.
+    """Returns a `__getattr__` for a module that also finds attributes by their former names.
 
-    `otherwise` is asked for all other names: the `__getattr__` that a lazy package has already.
+    Args:
+      module: name of the module.
+      otherwise: looks up all other names, such as the `__getattr__` that a lazily imported package
+        already has. None raises AttributeError for them.
+      now: present name of each attribute, by its former name.
     """
 
     def getattr_(name: str) -> Any:
@@ -29,6 +33,7 @@ def former_names(
             if otherwise is not None:
                 return otherwise(name)
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        # Python calls a module's `__getattr__` only for names that the module does not define.
         warn(f"{module}.{name}", now[name])
         return getattr(sys.modules[module], now[name])
 
@@ -36,7 +41,10 @@ def former_names(
 
 
 def former_arguments(**now: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Has a function take keyword arguments also by the names that they had before."""
+    """Returns a decorator for a function that also accepts former names of keyword arguments.
+
+    `now` gives the present name of each argument, by its former name.
+    """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
@@ -52,5 +60,6 @@ def former_arguments(**now: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def warn(before: str, now: str) -> None:
-    """Tells the caller of the caller what a name is now."""
+    """Warns that a name has changed; the warning points at the code that used the former name."""
+    # Level 1 is this line, 2 the wrapper that called `warn`, 3 the code that used the name.
     warnings.warn(f"{before} is called {now} now", DeprecationWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""From captions to a report: rows of scores, examples, a sentence, and the files.
+"""Turns captions and their scores into a report: score rows, examples, a summary, and files.
 
 done = {"1.jpg": Captioned(...), ...}
 rows = score_rows(score(references, captions), permuted_scores(references, captions))
@@ -24,7 +24,7 @@ from paligemma_lib.metrics import Difference, ImageId, Scores, permuted
 from paligemma_lib.report import Alternative, Example, Report, Score, write_report
 from paligemma_lib.runtime.atomic import atomic_write
 
-SCALE = 100  # scores are shown times 100, as papers print them; `metrics` has them as defined
+SCALE = 100  # reports show scores times 100, as papers do; `metrics` returns them unscaled
 RANK_BY = "CIDEr"
 PACKAGES = ("paligemma_lib", "jax", "flax", "tensorflow", "numpy", "pillow")
 NOTES = {
@@ -41,13 +41,13 @@ def score_rows(
     before: Scores | None = None,
     differences: Mapping[str, Difference] | None = None,
 ) -> list[Score]:
-    """Rows for a report, times 100, CIDEr first.
+    """Returns the score rows of a report, scaled by 100, CIDEr first.
 
     Args:
-      scores: of the captions.
-      chance: of the same captions, given to other images.
-      before: of other captions of the same images.
-      differences: from these, as `pg.metrics.compare` tells them.
+      scores: scores of the captions.
+      chance: scores of the same captions, each assigned to another image.
+      before: scores of other captions of the same images, to compare with.
+      differences: differences between `scores` and `before`, as `pg.metrics.compare` returns them.
     """
     intervals = scores.intervals()
     rows = []
@@ -73,12 +73,12 @@ def score_rows(
 def permuted_scores(
     references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]
 ) -> Scores | None:
-    """The scores of captions given to other images; None where there is no other one."""
+    """Returns the scores of captions assigned to other images; None if there is one image only."""
     return permuted(references, captions, seed=0) if len(captions) > 1 else None
 
 
 def examples_of(source: Source, done: Mapping[ImageId, Captioned], scores: Scores) -> list[Example]:
-    """Images for a report, with their own scores."""
+    """Returns the example images of a report, with captions, references and scores of each."""
     examples = []
     for number, image_id in enumerate(scores.image_ids):
         result = done[image_id]
@@ -99,7 +99,7 @@ def examples_of(source: Source, done: Mapping[ImageId, Captioned], scores: Score
 
 
 def sentence(row: Score, change: Difference | None = None) -> str:
-    """The outcome in words."""
+    """Returns one sentence that states a score, and its change if there is one."""
     said = f"{row.name} is {row.value:.1f} ({row.low:.1f} to {row.high:.1f})"
     if change is not None:
         verb = "rose" if change.value >= 0 else "fell"
@@ -113,9 +113,9 @@ def sentence(row: Score, change: Difference | None = None) -> str:
 
 
 def write_outcome(folder: Path, report: Report) -> Path:
-    """Writes scores.json and report.html; returns the path of the latter."""
+    """Writes scores.json and report.html, and returns the path of the report."""
     outcome = {
-        "scale": SCALE,  # of all scores: a BLEU of 0.3 is 30
+        "scale": SCALE,  # factor of all scores below: a BLEU of 0.3 is stored as 30
         "scores": {row.name: dataclasses.asdict(row) for row in report.scores},
         "warnings": list(report.warnings),
     }
@@ -125,21 +125,22 @@ def write_outcome(folder: Path, report: Report) -> Path:
 
 
 def alternatives_of(caption: Caption) -> list[Alternative]:
-    """The caption and the others that were found, with the probability of each; none if alone."""
+    """Returns the caption and its alternatives with their probabilities; [] if it has none."""
     found = (caption, *caption.alternatives) if caption.alternatives else ()
+    # Rounding may give a probability just above 1.
     return [Alternative(each.text, min(each.probability, 1.0)) for each in found]
 
 
 def image_of(source: Source, number: int) -> Callable[[], bytes]:
-    """The image for a report, which reads it again if it shows it."""
+    """Returns a function that reads the image again, so that only images shown are in memory."""
     return lambda: source.read([number])[0].image
 
 
 def environment() -> dict[str, str]:
-    """Versions and devices, for reports."""
+    """Returns the versions of packages and the devices in use, for reports."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a checkout
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # not installed
             versions[name] = importlib.metadata.version(name)
     kinds = [device.device_kind for device in jax.devices()]
     devices = ", ".join(f"{kinds.count(kind)} x {kind}" for kind in sorted(set(kinds)))

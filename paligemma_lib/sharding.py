@@ -1,14 +1,14 @@
-"""Where arrays lie on many devices: a mesh, rules for parameters, batches on their way.
+"""Distributes arrays over devices: makes the mesh, shards parameters, and transfers batches.
 
     mesh = make_mesh()                                          # axes data x fsdp
     shardings = param_shardings(mesh, pg.model.abstract_params(config))
     params = pg.checkpoint.load_params(path, config, sharding=shardings)
     batch = put_batch(mesh, batch)                              # each process its own rows
 
-Examples are split over both axes. Under "fsdp", parameters are split over the second axis, so that
-each device of that axis stores a part and gathers one layer at a time while it computes
-(arXiv 2004.13336, arXiv 1910.02054); copies of all of them lie along the first. Under "tensor",
-for decoding, each device of the second axis keeps its part of every product (arXiv 1909.08053).
+Examples are split over both axes of the mesh. The layout "fsdp" splits parameters over the second
+axis: each device stores one shard of every parameter and all-gathers one layer at a time while it
+computes (arXiv 2004.13336, arXiv 1910.02054). Along the first axis parameters are replicated. The
+layout "tensor", for decoding, splits every matrix product over the second axis (arXiv 1909.08053).
 """
 
 import re
@@ -26,9 +26,15 @@ AXES = ("data", "fsdp")
 
 Layout = Literal["fsdp", "tensor", "replicated"]
 
-# Parameter name -> axis to split under "fsdp" and under "tensor". Axis 0 of a stack is its layers,
-# which are read one by one and so stay together. Under "tensor" a product's output is split, and
-# the input of the product that follows it: only the second one's sums must cross devices.
+# Parameter name -> axis to split under "fsdp" and under "tensor". Axis 0 of a stack is the layer,
+# which is never split, since all devices work on the same layer. Under "fsdp" the split axis is the
+# width of the model, D. Under "tensor" a product splits its output (heads, or inner values of the
+# MLP) and the product that follows splits its input, so that only the result of the second one
+# needs an all-reduce. The stacks have these shapes (L layers, N heads, K key heads, H width of a
+# head, F inner values):
+#
+#     query kernel [L, D, N, H]    out kernel [L, N, H, D]         Dense_0 [L, D, F]
+#     q_einsum     [L, N, D, H]    kv_einsum  [L, 2, K, D, H]      gating_einsum [L, 2, D, F]
 _RULES: tuple[tuple[str, int | None, int | None], ...] = (
     (r"img/embedding/kernel", 3, None),
     (r"img/pos_embedding", 2, None),
@@ -39,7 +45,7 @@ _RULES: tuple[tuple[str, int | None, int | None], ...] = (
     (r"img/.*/Dense_1/kernel", 2, 1),
     (r"img/.*/(query|key|value)/bias", None, 1),
     (r"img/.*/Dense_0/bias", None, 1),
-    # Small vectors: not worth a message each.
+    # Small vectors, which are replicated: to gather them would cost more than to store them.
     (r"img/(.*/(out|Dense_1)|embedding|head)/bias", None, None),
     (r"img/.*[nN]orm.*/(scale|bias)", None, None),
     (r"llm/embedder/input_embedding", 1, 0),
@@ -53,15 +59,15 @@ _RULES: tuple[tuple[str, int | None, int | None], ...] = (
 
 
 def make_mesh(fsdp: int | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Lays devices out as data x fsdp.
+    """Returns a mesh of the devices with the axes data x fsdp.
 
     Args:
-      fsdp: over how many devices parameters are split; None: over all that are joined by fast
-        links, which are all of them but in a TPU job of several slices.
-      devices: which; None: those of all processes.
+      fsdp: over how many devices parameters are split. None splits them over all devices that are
+        connected by fast links: those of one slice in a TPU job of several slices, else all.
+      devices: devices of the mesh; None stands for the devices of all processes.
 
     Raises:
-      ValueError: the devices cannot be divided so.
+      ValueError: `fsdp` does not divide the number of devices of a slice.
     """
     devices = list(jax.devices() if devices is None else devices)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
@@ -73,8 +79,8 @@ def make_mesh(fsdp: int | None = None, devices: Sequence[jax.Device] | None = No
             + "; take a divisor of that, or 1 to keep all parameters on every device"
         )
     data = len(devices) // fsdp
-    # Between slices there is only the data center's network: parameters are split within a slice
-    # and copied between slices, which then exchange gradients alone.
+    # Slices are connected by the data center's network only. So parameters are split within a slice
+    # and replicated between slices, which then exchange nothing but gradients.
     if slices > 1:
         shape, between = (data // slices, fsdp), (slices, 1)
         return Mesh(mesh_utils.create_hybrid_device_mesh(shape, between, devices), AXES)
@@ -82,19 +88,19 @@ def make_mesh(fsdp: int | None = None, devices: Sequence[jax.Device] | None = No
 
 
 def param_shardings(mesh: Mesh, params: Mapping[str, Any], layout: Layout = "fsdp") -> Any:
-    """Says where each parameter lies.
+    """Returns the sharding of each parameter.
 
     Args:
       mesh: as `make_mesh` returns it.
-      params: nested dict of arrays or of what has their shapes, with the reference's names.
-      layout: "fsdp", "tensor" or "replicated". A parameter whose axis the mesh does not divide
-        lies on every device as a whole.
+      params: nested dict of arrays, or of objects with a shape, named as in the checkpoints.
+      layout: "fsdp", "tensor" or "replicated". A parameter is replicated if the mesh does not
+        evenly divide the axis that would be split.
 
     Returns:
-      The same nested dict of `NamedSharding`.
+      The same nested dict with a `NamedSharding` for each parameter.
 
     Raises:
-      ValueError: a parameter that no rule covers.
+      ValueError: no rule covers a parameter.
     """
 
     def sharding(path: Any, leaf: Any) -> NamedSharding:
@@ -105,7 +111,7 @@ def param_shardings(mesh: Mesh, params: Mapping[str, Any], layout: Layout = "fsd
 
 
 def param_spec(name: str, shape: Sequence[int], parts: int, layout: Layout) -> PartitionSpec:
-    """Which axis of a parameter is split into `parts`, see `param_shardings`."""
+    """Returns the spec that splits a parameter into `parts`, as `param_shardings` describes."""
     matching = [rule for rule in _RULES if re.fullmatch(rule[0], name)]
     if len(matching) != 1:
         raise ValueError(f"param_spec: {len(matching)} rules for the parameter {name}, expected 1")
@@ -117,14 +123,15 @@ def param_spec(name: str, shape: Sequence[int], parts: int, layout: Layout) -> P
 
 
 def resharded(params: Mapping[str, Any], layout: Layout) -> Any:
-    """Moves parameters to another layout of the mesh that they lie on.
+    """Copies parameters to another layout on the same mesh.
 
-    Under "fsdp" each decoded token would have all weights gathered again. This is done once, and
-    takes each device's share of the memory a second time.
+    Decoding under "fsdp" would all-gather all weights again for each token. Resharding moves them
+    once, before decoding. Until the old arrays are freed, it takes their memory a second time on
+    each device.
 
     Args:
-      params: nested dict of arrays, or of tuples of arrays that are parts of one. Those that lie
-        on no mesh stay where they are.
+      params: nested dict of arrays; a leaf may be a tuple of arrays, the parts of one array. Arrays
+        without a mesh stay where they are.
       layout: as for `param_shardings`.
     """
 
@@ -142,30 +149,32 @@ def resharded(params: Mapping[str, Any], layout: Layout) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Examples, along axis 0, split over all devices."""
+    """Returns the sharding that splits examples (axis 0) over all devices."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole on every device."""
+    """Returns the sharding that replicates an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Sends the rows that this process has read to its devices.
+    """Transfers the examples that this process has read to its devices.
 
     Args:
       mesh: as `make_mesh` returns it.
-      batch: arrays of this process's share of the examples; text, such as `image_id`, stays behind.
+      batch: arrays with this process's share of the examples. Arrays of strings, such as
+        `image_id`, are left out.
 
     Returns:
-      Arrays of the global batch, split over all devices.
+      Arrays of the global batch, whose examples are split over all devices.
 
     Raises:
-      ValueError: the examples cannot be divided among the devices of this process.
+      ValueError: the examples cannot be divided evenly among the devices of this process.
     """
     sharding = batch_sharding(mesh)
     local = len(mesh.local_devices)
+    # NumPy kinds S, U and O are bytes, str and objects, which devices cannot hold.
     arrays = {key: array for key, array in batch.items() if array.dtype.kind not in "SUO"}
     for key, array in arrays.items():
         if len(array) % local:

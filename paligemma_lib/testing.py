@@ -1,4 +1,4 @@
-"""Small stand-ins for tests: a tokenizer with PaliGemma's conventions, and batches.
+"""Provides a small tokenizer with PaliGemma's conventions, and small batches, for tests.
 
 tokenizer = tiny_tokenizer()                                  # 512 pieces, trained in a moment
 batch = tiny_batch(tokenizer, batch_size=2, image_size=32, text_len=48, captions=3)
@@ -22,14 +22,14 @@ _WHERE = "on the beach|in the snow|through green grass|by a river|near tall rock
 
 
 def tiny_captions() -> list[str]:
-    """Captions in the manner of Flickr8k, 384 of them."""
+    """Returns 384 captions in the style of Flickr8k."""
     parts = (words.split("|") for words in (_WHO, _DOES, _WHERE))
     return [f"{' '.join(each).capitalize()} ." for each in itertools.product(*parts)]
 
 
 @functools.cache
 def tiny_tokenizer() -> Tokenizer:
-    """A tokenizer of 512 pieces that encodes any text; the newline has an id of its own."""
+    """Returns a tokenizer of 512 pieces, trained on `tiny_captions`, that encodes any text."""
     model = train(tiny_captions(), TINY_VOCAB)
     return Tokenizer(model, "the tiny tokenizer", TINY_VOCAB)
 
@@ -43,7 +43,7 @@ def tiny_batch(
     captions: int = 1,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """A training batch of noise with captions; see `paligemma_lib.batch` for its keys."""
+    """Returns a training batch of noise images with captions; see `paligemma_lib.batch`."""
     random = np.random.default_rng(seed)
     rows = []
     for _ in range(batch_size):

@@ -1,12 +1,12 @@
-"""SentencePiece text for PaliGemma: prefix and suffix to token ids, and back.
+"""Encodes prefixes and suffixes to token ids with SentencePiece, and decodes them again.
 
     tokenizer = load("paligemma_tokenizer.model", model_vocab=257_152)
     tokenizer.encode_prefix("caption en")          # [2, 21209, 659, 108]: BOS, text, newline
     tokenizer.encode_suffix("a dog runs .")        # [..., 1]: text, EOS
     tokenizer.decode(ids)                          # text up to the first EOS
 
-The sequence is that of the PaliGemma report (arXiv 2407.07726, section 3.2.2): the newline that
-ends a prefix is tokenized on its own.
+The token sequence follows the PaliGemma report (arXiv 2407.07726, section 3.2.2). The newline that
+ends a prefix is tokenized on its own, so it never merges with the text before it.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ _MAX_FILE_BYTES = 64 << 20
 
 
 class Tokenizer:
-    """A SentencePiece model that keeps PaliGemma's conventions.
+    """A SentencePiece tokenizer with PaliGemma's conventions.
 
     Attributes:
       vocab_size: number of pieces.
-      newline: id of the piece for a newline.
+      newline: token id of the piece for a newline.
     """
 
     def __init__(self, model: bytes, name: str = "tokenizer", model_vocab: int | None = None):
-        """Checks the conventions.
+        """Loads a serialized model and checks that it follows the conventions.
 
         Args:
           model: a serialized SentencePiece model.
-          name: what error messages call it.
-          model_vocab: rows of the model's token embedding, if known.
+          name: name of the tokenizer in error messages.
+          model_vocab: number of rows of the model's token embedding, if known.
 
         Raises:
-          ValueError: not a SentencePiece model, special ids other than PaliGemma's, text changed
-            on the way to pieces, or more pieces than the model has rows.
+          ValueError: `model` is not a SentencePiece model, its special ids are not PaliGemma's, it
+            normalizes text, a newline is not one piece, or its number of pieces is not
+            `model_vocab`.
         """
         self.name = name
         self._pieces = sentencepiece.SentencePieceProcessor()
@@ -63,11 +64,11 @@ class Tokenizer:
         return f"Tokenizer({self.name!r}, vocab_size={self.vocab_size})"
 
     def serialized(self) -> bytes:
-        """The SentencePiece model, as a file holds it."""
+        """Returns the SentencePiece model as the bytes of a `.model` file."""
         return self._pieces.serialized_model_proto()
 
     def check_fits(self, model_vocab: int) -> None:
-        """Raises ValueError unless every token id has a row among the model's `model_vocab`."""
+        """Raises ValueError unless the number of pieces equals `model_vocab`."""
         if self.vocab_size != model_vocab:
             raise ValueError(
                 f"{self.name} has {self.vocab_size} pieces, the model's vocabulary has "
@@ -76,15 +77,15 @@ class Tokenizer:
             )
 
     def encode_prefix(self, text: str) -> list[int]:
-        """BOS, the tokens of `text`, newline."""
+        """Returns the token ids of a prefix: BOS, the tokens of `text`, newline."""
         return [BOS, *self._pieces.encode(text), self.newline]
 
     def encode_suffix(self, text: str) -> list[int]:
-        """The tokens of `text`, EOS."""
+        """Returns the token ids of a suffix: the tokens of `text`, EOS."""
         return [*self._pieces.encode(text), EOS]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids` up to the first EOS, without padding and BOS."""
+        """Returns the text of `ids` up to the first EOS, without padding and BOS."""
         kept = []
         for token in map(int, ids):
             if token == EOS:
@@ -94,7 +95,7 @@ class Tokenizer:
         return self._pieces.decode(kept)
 
     def piece(self, token: int) -> str:
-        """The piece with this id, as a person reads it."""
+        """Returns the piece of a token id, with a newline shown as `\\n`."""
         return self._pieces.id_to_piece(token).replace("\n", "\\n")
 
     def _check_conventions(self) -> None:
@@ -105,13 +106,16 @@ class Tokenizer:
                 f"{name} has the ids pad, eos, bos, unk = {found}, expected "
                 f"{(PAD, EOS, BOS, UNKNOWN)}: it is not a PaliGemma or Gemma tokenizer"
             )
-        # Case, compatibility forms and repeated spaces must all survive, and nothing be added.
+        # SentencePiece's defaults would replace the fullwidth letter by "c" (NFKC), merge the two
+        # spaces, and put a space in front. With PaliGemma's settings the text stays as it is, but
+        # for each space, which becomes U+2581.
         sample = "A  b\N{FULLWIDTH LATIN SMALL LETTER C}"
         if pieces.normalize(sample) != sample.replace(" ", "\N{LOWER ONE EIGHTH BLOCK}"):
             raise ValueError(
                 f"{name} changes text: {sample!r} becomes {pieces.normalize(sample)!r}; expected "
                 "identity normalization, no dummy prefix and no removal of extra whitespaces"
             )
+        # Encoding the newline on its own must give one id, which ends every prefix.
         newline = pieces.encode("\n")
         if len(newline) != 1 or newline[0] == UNKNOWN:
             raise ValueError(
@@ -121,17 +125,19 @@ class Tokenizer:
 
 
 def train(texts: Iterable[str], vocab_size: int) -> bytes:
-    """Trains a tokenizer with PaliGemma's conventions, for a small model of one's own.
+    """Trains a tokenizer with PaliGemma's conventions, for a small model of your own.
 
     Args:
-      texts: what the model will read and write. Other text is encoded too, byte by byte.
-      vocab_size: number of pieces, of which 260 are special or single bytes.
+      texts: texts such as the model will read and write. Text with other characters can be encoded
+        too: those become bytes.
+      vocab_size: number of pieces, of which 260 are special pieces or single bytes.
 
     Returns:
-      A SentencePiece model, for `Tokenizer` or a file. The same texts give the same one.
+      A serialized SentencePiece model, for `Tokenizer` or a file. The same texts give the same
+      model.
 
     Raises:
-      ValueError: the texts do not hold as many pieces.
+      ValueError: the texts are too small for `vocab_size` pieces, or `vocab_size` is too small.
     """
     model = io.BytesIO()
     try:
@@ -140,17 +146,19 @@ def train(texts: Iterable[str], vocab_size: int) -> bytes:
             model_writer=model,
             vocab_size=vocab_size,
             model_type="bpe",
+            # SentencePiece's own defaults are unk 0, bos 1, eos 2 and no padding.
             pad_id=PAD,
             eos_id=EOS,
             bos_id=BOS,
             unk_id=UNKNOWN,
             user_defined_symbols=["\n"],
             byte_fallback=True,
+            # The settings that `Tokenizer` checks: text is encoded as it is.
             normalization_rule_name="identity",
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
             num_threads=1,
-            minloglevel=2,
+            minloglevel=2,  # errors only
         )
     except RuntimeError as error:
         raise ValueError(
@@ -164,12 +172,14 @@ def load(path: str | os.PathLike[str], model_vocab: int | None = None) -> Tokeni
     """Loads a SentencePiece `.model` file.
 
     Args:
-      path: a local file, or one on `gs://`.
-      model_vocab: rows of the model's token embedding, to check that the two belong together.
+      path: a local path, or one on `gs://`.
+      model_vocab: number of rows of the model's token embedding, to check that tokenizer and model
+        belong together.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is no SentencePiece model with PaliGemma's conventions; see `Tokenizer`.
+      FileNotFoundError: the file does not exist.
+      ValueError: the file is too large for a tokenizer, or not a SentencePiece model with
+        PaliGemma's conventions; see `Tokenizer`.
     """
     path = path_of(path)
     if not path.is_file():
@@ -177,6 +187,8 @@ def load(path: str | os.PathLike[str], model_vocab: int | None = None) -> Tokeni
             f"{path} is not a file; expected a SentencePiece model. PaliGemma's comes with its "
             "weights on Kaggle, or from gs://big_vision/paligemma_tokenizer.model"
         )
+    # One byte more than allowed shows that a file is too large, without reading all of a checkpoint
+    # that was given by mistake.
     with path.open("rb") as file:
         model = file.read(_MAX_FILE_BYTES + 1)
     if len(model) > _MAX_FILE_BYTES:

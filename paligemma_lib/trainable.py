@@ -1,14 +1,15 @@
-"""Which parameters train: choose them by name, split them from the others, put them together.
+"""Selects the parameters that train, splits them from the frozen ones, and merges both again.
 
     rows = trained_rows(abstract_params(config), "attention")
     rows = trained_rows(abstract_params(config), [Select("llm", top_layers=4), "projector"])
     trained, frozen = split(params, rows)
     params = merge(trained, frozen)                          # for the model, decoding, saving
 
-Only the trained ones are differentiated and have optimizer state. Both trees are flat: name ->
-parts of the array, laid one after the other along axis 0. Most have one part. Where only the top
-layers of a stack train, its lower layers are one array and the upper ones another, so that nothing
-is sliced while training and no backward pass runs below (see `model.stack`).
+Only trained parameters are differentiated and have optimizer state. `trained` and `frozen` are flat
+dicts: name -> tuple of parts, which make up the whole array when they are concatenated along axis
+0. Most parameters have one part. Where only the top layers of a stack train, the lower layers are
+one array and the upper layers another. So no step slices a stack, and no backward pass runs through
+the lower layers (see `model.stack`).
 """
 
 import dataclasses
@@ -27,7 +28,8 @@ PRESETS = {
     "all": r".*",
 }
 
-# Parameters stacked by layer, and what lies below them: it would need a backward pass through all.
+# Name prefixes of the parameters that are stacked by layer, and of those below the stacks. To train
+# one of the latter, the backward pass would have to run through all layers.
 STACKS = ("img/Transformer/encoderblock/", "llm/layers/")
 _BELOW = ("llm/embedder/", "img/embedding/", "img/pos_embedding")
 
@@ -36,12 +38,13 @@ Parts = dict[str, tuple[Any, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Select:
-    """Parameters by name.
+    """Selects parameters by name.
 
     Attributes:
-      pattern: a key of PRESETS or a regular expression for whole names.
-      top_layers: of the stacked layers among them only the last so many, and nothing that lies
-        below these, such as the token embedding; None: all.
+      pattern: a key of PRESETS, or a regular expression that matches whole names.
+      top_layers: how many layers of each stack to select, counted from the top. Parameters below
+        the stacks, such as the token embedding, are then left out. None selects everything that
+        matches.
     """
 
     pattern: str
@@ -52,14 +55,16 @@ Trainable = str | Select | Sequence[str | Select]
 
 
 def trained_rows(params: Mapping[str, Any], trainable: Trainable) -> dict[str, int]:
-    """Returns the first row (layer, for stacks) that trains of each parameter that does.
+    """Returns the first row that trains of each parameter that trains, by name.
+
+    A row is an index along axis 0, which is a layer in a stack. That row and all later ones train.
 
     Args:
-      params: nested dict of arrays or of what has their shapes.
-      trainable: a preset, a regular expression, a `Select`, or several of them.
+      params: nested dict of arrays, or of objects with a shape such as `jax.ShapeDtypeStruct`.
+      trainable: a preset, a regular expression, a `Select`, or a sequence of these.
 
     Raises:
-      ValueError: something selects no parameter, or more layers than there are.
+      ValueError: a selection matches no parameter, or asks for more layers than a stack has.
     """
     if isinstance(trainable, str | Select):
         trainable = [trainable]
@@ -74,6 +79,7 @@ def trained_rows(params: Mapping[str, Any], trainable: Trainable) -> dict[str, i
                 f"{', '.join(PRESETS)} or a regular expression for names such as {min(shapes)}"
             )
         for name, row in chosen.items():
+            # Selections are united: of two that overlap, the one with more layers wins.
             rows[name] = min(row, rows.get(name, row))
     if not rows:
         raise ValueError("trained_rows: nothing is selected, so there is nothing to train")
@@ -88,6 +94,8 @@ def _rows_of(select: Select, shapes: Mapping[str, Sequence[int]]) -> dict[str, i
     names = [name for name in shapes if pattern.fullmatch(name)]
     if select.top_layers is None:
         return dict.fromkeys(names, 0)
+    # With 18 layers and top_layers=4, rows 14..17 of a stack train. Parameters above the stacks,
+    # such as the final norm, train as a whole.
     depths = [shapes[name][0] for name in names if name.startswith(STACKS)]
     if not 0 < select.top_layers <= min(depths, default=0):
         found = f"stacks of {sorted(set(depths))} layers" if depths else "no stacked layers"
@@ -100,20 +108,23 @@ def _rows_of(select: Select, shapes: Mapping[str, Sequence[int]]) -> dict[str, i
 
 
 def split(params: Mapping[str, Any], rows: Mapping[str, int]) -> tuple[Parts, Parts]:
-    """Splits parameters into trained and frozen ones.
+    """Splits parameters into trained and frozen parts.
 
     Args:
-      params: nested dict of arrays or `jax.ShapeDtypeStruct`s, or of tuples of these that are
-        parts of one.
+      params: nested dict of arrays or `jax.ShapeDtypeStruct`s; a leaf may be a tuple of these, the
+        parts of one array.
       rows: as `trained_rows` returns it.
 
     Returns:
-      Trained and frozen parts by name. Arrays that need not be cut are not copied.
+      Trained and frozen parts by name. An array is copied only if it has to be cut.
     """
     trained: Parts = {}
     frozen: Parts = {}
     for name, leaf in _flat(params).items():
         parts = leaf if isinstance(leaf, tuple) else (leaf,)
+        # `border` counts rows from the start of the current part: rows before it are frozen. With
+        # parts of 2 and 3 rows and rows[name] = 3, it is 3 and then 1, so the second part is cut.
+        # A parameter that does not train has its border behind the last row.
         border = rows.get(name, sum(part.shape[0] for part in parts))
         below, above = [], []
         for part in parts:
@@ -133,7 +144,7 @@ def split(params: Mapping[str, Any], rows: Mapping[str, int]) -> tuple[Parts, Pa
 
 
 def merge(trained: Mapping[str, tuple], frozen: Mapping[str, tuple]) -> dict[str, Any]:
-    """Returns the nested dict of all parameters; those in several parts are tuples."""
+    """Returns the nested dict of all parameters; a leaf with several parts is a tuple of them."""
     parts = {name: frozen.get(name, ()) + trained.get(name, ()) for name in {**frozen, **trained}}
     return flax.traverse_util.unflatten_dict(
         {name: each[0] if len(each) == 1 else each for name, each in sorted(parts.items())},
@@ -142,7 +153,7 @@ def merge(trained: Mapping[str, tuple], frozen: Mapping[str, tuple]) -> dict[str
 
 
 def full_shape(leaf: Any) -> tuple[int, ...]:
-    """The shape of a whole array that may be given in parts."""
+    """Returns the shape of a whole array, given as an array or as a tuple of parts."""
     if not isinstance(leaf, tuple):
         return tuple(leaf.shape)
     return (sum(part.shape[0] for part in leaf), *leaf[0].shape[1:])
@@ -158,7 +169,7 @@ def _cut(array: Any, row: int) -> tuple[Any, Any]:
         return array.update(shape=(row, *rest)), array.update(shape=(array.shape[0] - row, *rest))
     if not isinstance(array, jax.Array):
         return array[:row], array[row:]
-    # Jitted with the array's own sharding for both parts: sliced outside, the parts of a split
-    # array would come to lie on one device.
+    # Slicing outside of jit would put the parts of a sharded array on one device. `out_shardings`
+    # gives both parts the sharding of the array.
     cut = jax.jit(lambda array: (array[:row], array[row:]), out_shardings=(array.sharding,) * 2)
     return cut(array)

@@ -6,7 +6,7 @@ from typing import Any
 
 import captioning_cases as cases
 
-from paligemma_lib.data.tables import from_folder
+from paligemma_lib.data.sources import from_folder
 from paligemma_lib.run import RunConfig, Setup
 from paligemma_lib.run.config import SPLITS
 from paligemma_lib.run.options import parse

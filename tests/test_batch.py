@@ -176,7 +176,7 @@ def fill_up_in_front(b):
         (weigh_infinitely, "a negative or infinite weight: example 0, position 12"),
         (leave_out_eos, "EOS is not supervised: example 0"),
         (supervise_what_is_not_valid, "weight in an example that is not valid: example 1"),
-        (fill_up_in_front, "a valid example after one that is not: example 0"),
+        (fill_up_in_front, "a valid example after one that is not: example 1"),
     ],
 )
 def test_a_breach_of_content_is_found_and_only_that_one(batch, tokenizer, damage, message):

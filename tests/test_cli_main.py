@@ -73,9 +73,7 @@ def test_help_lists_all_options_of_a_run(name, capsys):
 def test_help_tells_of_fields(capsys):
     assert main(["finetune", "--help", "optimizer.learning_rate"]) == 0
     out = capsys.readouterr().out
-    assert out == (
-        "--config.optimizer.learning_rate=5e-05\n    the highest of the schedule (> 0)\n"
-    )
+    assert out == ("--config.optimizer.learning_rate=5e-05\n    peak learning rate (> 0)\n")
     main(["finetune", "--help", "all"])
     out = capsys.readouterr().out
     assert all(f"--config.{option.name}=" in out for option in options_of(RunConfig))

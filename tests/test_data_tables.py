@@ -5,6 +5,7 @@ import tensorflow as tf
 from data_cases import captions_of, photo
 
 from paligemma_lib.data import from_folder, from_jsonl
+from paligemma_lib.data.records import CorruptRecord
 
 
 def write(folder, names, table: str, name="captions.txt"):
@@ -53,9 +54,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
         ("image,caption\n\na.png,A dog .\n", "line 2: .* is not one image and one caption"),
         ('image,caption\na.png,"A dog .\na.png,Two .\n', "line 2: unexpected end of data"),
         ('image,caption\na.png,"A dog" red\n', "line 2: ',' expected after"),
-        ("image,caption\na.png,A dog .\nc.png,Two .\n", "line 3: there is no image 'c.png' in"),
-        ("image,caption\n../x.png,A dog .\n", "line 2: there is no image '../x.png' in"),
-        ("image,caption\na.png,caf\udce9 .\n", "captions.txt, line 2: 'utf-8' codec"),
+        ("image,caption\na.png,caf\udce9 .\n", "captions.txt, line 2 is not UTF-8"),
     ],
 )
 def test_a_broken_table_raises_with_the_line(tmp_path, table, message):
@@ -101,42 +100,72 @@ def test_json_lines_with_images_beside_them_or_elsewhere(tmp_path, where):
     ("line", "message"),
     [
         ("{", "train.jsonl, line 2 is not JSON"),
-        ("", "train.jsonl, line 2 is not JSON"),
-        ("[1]", "train.jsonl, line 2 has no image"),
+        ("[1]", "train.jsonl, line 2 is no object"),
         ('{"suffix": "x"}', "train.jsonl, line 2 has no image"),
         ('{"image": 7}', "train.jsonl, line 2 has no image"),
-        ('{"image": "a.png", "suffix": 7}', "line 2: prefix and suffix have to be text"),
-        ('{"image": "a.png", "prefix": ["x"]}', "line 2: prefix and suffix have to be text"),
-        ('{"image": "../secret.png"}', "line 2: the image '../secret.png' would lie outside"),
-        ('{"image": "/etc/hostname"}', "line 2: the image '/etc/hostname' would lie outside"),
-        ('{"image": "..\\\\secret.png"}', "would lie outside"),
-        ('{"image": "C:\\\\secret.png"}', "would lie outside"),
-        ('{"image": "gs://other/a.png"}', "would lie outside"),
-        ('{"image": "x/../../secret.png"}', "would lie outside"),
-        ('{"image": ""}', "would lie outside"),
-        ('{"image": "a.png\\u0000.txt"}', "would lie outside"),
+        ('{"image": " "}', "train.jsonl, line 2 has no image"),
+        ('{"image": "a.png", "suffix": 7}', "line 2: '7' is no text, expected a caption"),
+        ('{"image": "a.png", "suffix": ["x", " "]}', "line 2: the caption is empty"),
+        ('{"image": "a.png", "prefix": ["x"]}', "line 2: the prefix has to be text"),
     ],
 )
 def test_a_broken_line_raises_with_its_number(tmp_path, line, message):
-    (tmp_path / "secret.png").write_bytes(photo(0))
     good = lines({"image": "a.png", "suffix": "x"})
     folder = write(tmp_path / "data", ["a.png"], good + line + "\n" + good, "train.jsonl")
-    source = from_jsonl(f"{folder}/train.jsonl", images=f"{folder}/Images")
-    assert source.read([0, 2])
     with pytest.raises(ValueError, match=message):
+        len(from_jsonl(f"{folder}/train.jsonl", images=f"{folder}/Images"))
+
+
+def test_captions_of_an_image_are_one_record_wherever_they_stand(tmp_path):
+    """A line for each caption, as many tools write it, must not lose all but the last."""
+    table = lines(
+        {"image": "a.png", "suffix": "one"},
+        {"image": "b.png", "suffix": "two"},
+        {"image": "a.png", "suffix": "three"},
+        {"image": "a.png", "prefix": "how many?", "suffix": "four"},
+    )
+    folder = write(tmp_path, ["a.png", "b.png"], table + "\n\n", "train.jsonl")
+    source = from_jsonl(f"{folder}/train.jsonl", images=f"{folder}/Images")
+    assert [(r.image_id, r.prefix, r.captions) for r in source.read(range(3))] == [
+        ("a.png", None, ("one", "three")),
+        ("b.png", None, ("two",)),
+        ("a.png", "how many?", ("four",)),
+    ]
+    assert source.where(2).endswith("train.jsonl, line 4")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.png", "/etc/hostname", "..\\secret.png", "x/../../secret.png", "a.png\0.txt"],
+)
+def test_no_name_leads_out_of_the_folder(tmp_path, name):
+    (tmp_path / "secret.png").write_bytes(photo(0))
+    table = lines({"image": "a.png"}, {"image": name})
+    folder = write(tmp_path / "data", ["a.png"], table, "train.jsonl")
+    source = from_jsonl(f"{folder}/train.jsonl", images=f"{folder}/Images")
+    with pytest.raises(CorruptRecord, match="line 2: there is no image .* in .*Images"):
         source.read([1])
 
 
-def test_a_image_that_is_missing_or_huge_raises_with_line_and_name(tmp_path):
-    table = lines({"image": "none.png"}, {"image": "huge.png"})
-    folder = write(tmp_path, [], table, "train.jsonl")
+def test_an_image_that_is_missing_or_huge_raises_with_line_and_name(tmp_path):
+    table = lines({"image": "none.png"}, {"image": "huge.png"}, {"image": "a.png"})
+    folder = write(tmp_path, ["a.png"], table, "train.jsonl")
     with open(f"{folder}/Images/huge.png", "wb") as file:
         file.truncate(65 << 20)
     source = from_jsonl(f"{folder}/train.jsonl", images=f"{folder}/Images")
-    with pytest.raises(FileNotFoundError, match="line 1: there is no image none.png in"):
+    with pytest.raises(CorruptRecord, match="line 1: there is no image 'none.png' in"):
         source.read([0])
-    with pytest.raises(ValueError, match="line 2: .*huge.png is larger than the limit of 64 MiB"):
+    with pytest.raises(ValueError, match="huge.png is larger than the limit of 64 MiB"):
         source.read([1])
+    (tmp_path / "Images" / "a.png").unlink()
+    with pytest.raises(CorruptRecord, match="line 3: there is no image 'a.png' in"):
+        source.read([2])
+
+
+def test_a_folder_without_any_of_the_images_is_told_at_once(tmp_path):
+    folder = write(tmp_path, ["other.png"], lines({"image": "a.png"}), "train.jsonl")
+    with pytest.raises(ValueError, match="none of its 1 images is in .*It names 'a.png'; the fold"):
+        len(from_jsonl(f"{folder}/train.jsonl", images=f"{folder}/Images"))
 
 
 def test_a_table_that_is_missing_raises(tmp_path):
@@ -146,7 +175,7 @@ def test_a_table_that_is_missing_raises(tmp_path):
         len(from_jsonl(str(tmp_path / "x.jsonl")))
 
 
-def test_all_records_of_a_image_keep_their_captions_in_the_tables_order(tmp_path):
+def test_all_records_of_an_image_keep_their_captions_in_the_tables_order(tmp_path):
     rows = [("a.png", caption) for caption in captions_of(4)]
     table = "image,caption\n" + "".join(f"{name},{caption}\n" for name, caption in rows)
     (record,) = from_folder(write(tmp_path, ["a.png"], table)).read([0])

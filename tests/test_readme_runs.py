@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,13 @@ RUN = [c for c in commands() if c.words[0] not in ELSEWHERE and str(c) not in NO
 RUN = [c for c in RUN if "--config=pod" not in c.words]  # large models
 
 SCENES = 40
+EXTENSIONS = dict(  # docs/extending.md, by the names that its commands use
+    re.findall(
+        r"<!-- file: (\w+\.py) -->\n```python\n(.*?)```",
+        (ROOT / "docs" / "extending.md").read_text("utf-8"),
+        re.DOTALL,
+    )
+)
 STANDS_FOR = {"FOLDER_OR_ZIP": "scenes", "FOLDER": "scenes", "CHECKPOINT": "nano"}
 SHORT = ["--config.epochs=0.5", "--config.test_images=3", "--config.max_new_tokens=8"]
 SMALL = {  # config -> what makes it small
@@ -57,6 +65,14 @@ def desk(tmp_path_factory) -> Path:
     for name in ("train", "validation", "test"):
         (desk / "mine" / name).symlink_to(scenes)
     (desk / "Images").symlink_to(scenes / "Images")
+    for name, code in EXTENSIONS.items():
+        (desk / name).write_text(code)
+    rows = list(csv.reader((scenes / "captions.txt").open(encoding="utf-8")))[1:]
+    with sqlite3.connect(desk / "photos.db") as database:
+        for split in ("train", "validation", "test"):
+            database.execute(f"CREATE TABLE {split} (path TEXT, caption TEXT)")
+            paths = [(str(scenes / "Images" / image), caption) for image, caption in rows]
+            database.executemany(f"INSERT INTO {split} VALUES (?, ?)", paths)
     run(["tfds", "build", "flickr8k_tfds", "--manual_dir=scenes"], desk)
     return desk
 
@@ -81,6 +97,8 @@ def made_small(words: tuple[str, ...]) -> list[str]:
     given = [*programs.get(words[0], words[:1]), *words[1:]]
     for placeholder, value in STANDS_FOR.items():
         given = [word.replace(placeholder, value) for word in given]
+    if "data" in words[:2]:
+        return given
     if any(word.endswith(("finetune", "finetune.py", "sweep", "doctor")) for word in words[:4]):
         configs = [w.removeprefix("--config=") for w in words if w.startswith("--config=")]
         has_data = any(word.startswith("--config.data.kind") for word in words)

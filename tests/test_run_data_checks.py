@@ -9,7 +9,7 @@ from data_cases import photo
 from run_cases import setup_of, sources_of, write_run
 
 import flickr8k_tfds
-from paligemma_lib.data.tables import from_jsonl
+from paligemma_lib.data.sources import from_jsonl
 from paligemma_lib.run import checks
 from paligemma_lib.run.config import SPLITS
 

@@ -46,14 +46,29 @@ def test_a_folder_and_json_lines(setup, tiny, tmp_path):
         SPLITS, 12
     )
     (tmp_path / "x.png").write_bytes(photo(0))
-    line = json.dumps({"image": "x.png", "suffix": "a dog"})
     for number, split in enumerate(SPLITS):
-        (tmp_path / f"{split}.jsonl").write_text(f"{line}\n" * (number + 1))
+        rows = [{"image": "x.png", "prefix": f"{k}", "suffix": "a dog"} for k in range(number + 1)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     named = {split: str(tmp_path / f"{split}.jsonl") for split in SPLITS}
     found = setup(data={"kind": "jsonl", **named})
     assert [len(found.data[split]) for split in SPLITS] == [1, 2, 3]
     assert found.data["test"].read([2])[0].captions == ("a dog",)
     assert (found.data_set, found.data_dir, found.data_pending) == ("", "", False)
+
+
+def test_a_path_alone_says_all_of_the_data(setup, tiny, tmp_path):
+    """The form by its content; validation and test by the data's own splits, or by a hash."""
+    whole = setup().config.data.train
+    data = {"kind": "auto", "train": whole, "validation": "validation", "test": "test"}
+    found = setup(data=data).data
+    assert sum(len(source) for source in found.values()) == 12
+    assert setup(data=data).data_set == ""
+    parts = {split: len(source) for split, source in found.items()}
+    apart = setup(data={**data, "validation": whole, "test": f"{whole}#test"}).data
+    assert {split: len(source) for split, source in apart.items()} == {
+        "train": 12, "validation": 12, "test": parts["test"],
+    }  # fmt: skip
+    assert setup(data={"kind": "auto", "train": "train[:9]"}).data_set == "flickr8k_tfds"
 
 
 def test_data_sets_of_tfds_and_drawn_scenes(setup, tmp_path, monkeypatch):
@@ -129,11 +144,11 @@ def test_the_tokenizer_is_the_checkpoints_own_or_paligemmas(setup, tiny, monkeyp
 
 
 def test_a_model_on_kaggle_is_to_come_until_it_is_here(setup, tmp_path, monkeypatch):
-    monkeypatch.setattr(kaggle_access, "kept", lambda handle: None)
+    monkeypatch.setattr(kaggle_access, "cached_path", lambda handle: None)
     away = setup(model={"checkpoint": HANDLE, "image_size": 448})
     assert away.local_checkpoint is None and away.pending
     assert away.model.vision.image_size == 448
-    monkeypatch.setattr(kaggle_access, "kept", lambda handle: tmp_path)
+    monkeypatch.setattr(kaggle_access, "cached_path", lambda handle: tmp_path)
     assert setup(model={"checkpoint": HANDLE}).local_checkpoint == str(tmp_path)
     assert not setup(model={"checkpoint": HANDLE}).pending
 

@@ -1,12 +1,12 @@
-"""A web page that captions images; needs `pip install -e ".[app]"`.
+"""Serves a web page that captions images; needs `pip install -e ".[app]"`.
 
     streamlit run examples/app/app.py
     streamlit run examples/app/app.py -- --checkpoint paligemma-3b-pt-224.f16.npz --dtype bfloat16
     PALIGEMMA_CHECKPOINT=google/paligemma/jax/paligemma-3b-mix-224 streamlit run examples/app/app.py
 
-This script runs anew for every click of every visitor. What lasts is elsewhere: the model, its
-compiled programs and the queue in `paligemma_lib.serving`, once for the process; a visitor's
-images and captions in `st.session_state`, until the visit ends. Nothing is written to disk.
+Streamlit reruns this script for every click of every visitor. State is kept elsewhere: the model,
+its compiled programs and the queue in `paligemma_lib.serving`, once per process; the images and
+captions of a visitor in `st.session_state`, until the visit ends. Nothing is written to disk.
 
 The parts of the page are `app_images`, `app_settings` and `app_captions`; `uploads` checks files,
 `cards` makes HTML. Settings of the server and the theme are in `.streamlit/config.toml`.
@@ -27,14 +27,14 @@ import app_settings
 import cards
 import streamlit as st
 
-if TYPE_CHECKING:  # takes seconds to import, and the page should be there at once
+if TYPE_CHECKING:  # takes seconds to import, and the page should appear at once
     from paligemma_lib.serving import Service
 
 EMBEDDED = "nano"
 
 
 def main() -> None:
-    """The page, from top to bottom."""
+    """Draws the page, from top to bottom."""
     st.set_page_config("PaliGemma captions", "🖼️", layout="wide")
     st.html(Path(__file__).with_name("app.css"))
     args = arguments()
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """What stands after `--` on the command line."""
+    """Parses the arguments after `--` on the command line."""
     parser = argparse.ArgumentParser(
         prog="streamlit run examples/app/app.py --", allow_abbrev=False
     )
@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
     try:
         return parser.parse_args()
-    except SystemExit:  # it has said why, in the terminal
+    except SystemExit:  # argparse has printed the reason in the terminal
         told = "The command line was not understood; the terminal says why."
         st.html(cards.message(told, problem=True))
         st.stop()
@@ -75,9 +75,10 @@ def arguments() -> argparse.Namespace:
 
 @st.cache_resource(show_spinner="Starting …")
 def start(checkpoint: str, tokenizer: str | None, dtype: str | None) -> Service:
-    """The model of this process, which all visitors and all runs of this script share."""
-    # Nobody needs Keras, which TensorFlow would bring; and where it is, Streamlit has it look for
-    # garbage in all of TensorFlow and JAX (0.3 s) and forget kernels after each run of this script.
+    """Starts the model of this process, which all visitors and all runs of the script share."""
+    # Keeps TensorFlow from importing Keras, which nothing here needs. Where Keras is imported,
+    # Streamlit clears its session after each run of this script: that collects garbage in all of
+    # TensorFlow and JAX (0.3 s) and drops kernels.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     import paligemma_lib as pg
     from paligemma_lib.serving import Service
@@ -89,14 +90,14 @@ def start(checkpoint: str, tokenizer: str | None, dtype: str | None) -> Service:
 
 
 def can_write(service: Service) -> bool:
-    """Whether a caption with the first settings would not have to wait for compiling."""
+    """Whether a caption with the default settings can be written without compiling first."""
     return service.ready or service.compiled(app_settings.sampler_of(app_settings.GREEDY))
 
 
 def masthead(service: Service, checkpoint: str, waiting: bool) -> None:
-    """Which model answers, and whether it can."""
+    """Shows the name and the status of the model."""
     if waiting and (can_write(service) or service.problem):
-        st.rerun()  # the whole page, which then looks no more
+        st.rerun()  # reruns the whole page, which then stops polling
     if service.problem:
         light, status = "failed", "is not available"
     elif service.captioner is None:
@@ -120,7 +121,7 @@ def masthead(service: Service, checkpoint: str, waiting: bool) -> None:
 
 
 def number_of_parameters(params: Mapping[str, Any]) -> int:
-    """Of a nested dict of arrays."""
+    """Returns the number of parameters in a nested dict of arrays."""
     return sum(
         number_of_parameters(each) if isinstance(each, Mapping) else each.size
         for each in params.values()

@@ -1,12 +1,12 @@
-"""What this visitor asked for and got: the button, captions as they are written, the history.
+"""Draws the button, captions while they are written, and the history of this visitor.
 
     ask_or_stop(service, images, sampler, way)
     heading(model)
     newest()                        # in a fragment that runs every POLL seconds while `asked`
     earlier()
 
-`st.session_state` holds `asked`, `results` (newest first), `batch` (how many of them came together
-last) and `problem`.
+`st.session_state` holds `asked` (the pending request), `results` (newest first), `batch` (how many
+of them the last request gave) and `problem` (a message).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import cards
 import streamlit as st
 from uploads import Upload
 
-if TYPE_CHECKING:  # these take seconds to import, and the page should be there at once
+if TYPE_CHECKING:  # these take seconds to import, and the page should appear at once
     from paligemma_lib.decode.programs import Strategy
     from paligemma_lib.serving import Progress, Request, Service
 
-MAX_HISTORY = 50  # captions of a visit
-POLL = 0.5  # seconds between looks at a caption in the making
+MAX_HISTORY = 50  # captions of a visit that stay
+POLL = 0.5  # seconds between updates of a caption that is being written
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What this visitor is waiting for."""
+    """The pending request of this visitor, its images, and its settings."""
 
     request: Request
     images: tuple[Upload, ...]
@@ -37,7 +37,7 @@ class Asked:
 
 
 def begin() -> None:
-    """A visit in which nothing was asked yet."""
+    """Initializes the session state at the start of a visit."""
     state = st.session_state
     state.setdefault("asked", None)  # Asked | None
     state.setdefault("results", [])  # list[cards.Result]
@@ -48,13 +48,14 @@ def begin() -> None:
 def ask_or_stop(
     service: Service, images: Sequence[Upload], sampler: Strategy, way: cards.Way
 ) -> None:
-    """The button."""
+    """Draws the button, which starts a request, or stops the pending one."""
     if asked := st.session_state.asked:
         st.button("Stop", on_click=asked.request.cancel, width="stretch", key="stop")
         return
     number = len(images)
     label = f"Caption {number} images" if number > 1 else "Caption the image"
-    # No callback: it would get what was chosen when the button was drawn, not what is chosen now.
+    # No callback: its arguments would be the images and settings from when the button was drawn,
+    # not the present ones.
     if st.button(
         label if number else "Choose an image first",
         type="primary",
@@ -69,7 +70,7 @@ def ask_or_stop(
 
 
 def heading(model: str) -> None:
-    """Of the captions, with what can be done with all of them; or why there are none."""
+    """Draws the heading and the buttons for all captions, or a hint if there are none."""
     state = st.session_state
     if not state.results and not state.asked:
         st.html(cards.nothing_yet())
@@ -99,7 +100,7 @@ def heading(model: str) -> None:
 
 
 def newest() -> None:
-    """What is being written for this visitor, or was written last: it stays where it is."""
+    """Draws the captions that are being written, or those of the last request, in one place."""
     state = st.session_state
     bar = st.empty()
     asked: Asked | None = state.asked
@@ -113,6 +114,7 @@ def newest() -> None:
         for upload, answer in zip(asked.images, progress.answers, strict=True)
     ]
     if progress.over:
+        # The encoded images are dropped: the history shows only previews.
         kept = [
             dataclasses.replace(each, image=dataclasses.replace(each.image, encoded=b""))
             for each in results
@@ -130,14 +132,14 @@ def newest() -> None:
 
 
 def earlier() -> None:
-    """What was written before that."""
+    """Draws the captions of earlier requests."""
     state = st.session_state
     for number, result in enumerate(state.results[0 if state.asked else state.batch :]):
         _card(f"old {number}", result, cards.answer(result))
 
 
 def stage_of(progress: Progress, done: int) -> str:
-    """For people."""
+    """Returns a line for the visitor on the progress of the request."""
     number = f"Image {done + 1} of {len(progress.answers)}"
     if progress.stage == "loading":
         return f"{number}: the model is being loaded"
@@ -150,7 +152,7 @@ def stage_of(progress: Progress, done: int) -> str:
 
 
 def _ask(service: Service, images: tuple[Upload, ...], sampler: Strategy, way: cards.Way) -> None:
-    """Hands images over to the model."""
+    """Sends images to the model."""
     from paligemma_lib.serving import Busy
 
     state = st.session_state
@@ -165,14 +167,14 @@ def _ask(service: Service, images: tuple[Upload, ...], sampler: Strategy, way: c
         )
     except Busy:
         state.problem = "Too many people are waiting just now. Try again in a minute."
-    except RuntimeError:  # there is no model, as the head of the page says from now on
+    except RuntimeError:  # the model has failed; the head of the page shows the reason
         pass
     else:
         state.asked = Asked(request, images, way)
 
 
 def _card(place: str, result: cards.Result, body: str) -> None:
-    """An image with what is said of it."""
+    """Draws an image and its caption side by side."""
     with st.container(border=True, key=f"card {place}"):
         column, words = st.columns([2, 3])
         column.image(result.image.preview, width="stretch", alt=result.description)

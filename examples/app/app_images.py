@@ -1,4 +1,4 @@
-"""Which images are to be captioned: uploads that are images, and drawn samples.
+"""Lets the visitor choose the images to caption: uploads and drawn samples.
 
 images = choose()             # widgets, and messages about what is refused
 """
@@ -15,10 +15,10 @@ MAX_IMAGES = 12  # at a time
 
 
 def choose() -> list[Upload]:
-    """The part of the page where they are chosen."""
+    """Draws this part of the page and returns the chosen images."""
     st.html('<h2 class="section">Images</h2>')
     images, messages = _uploaded()
-    # Containers keep what follows in its place while the page is drawn anew.
+    # Containers keep the elements below in their places while the page is redrawn.
     with st.container(gap="xsmall"):
         for message in messages:
             st.html(message)
@@ -38,7 +38,7 @@ def choose() -> list[Upload]:
 
 @st.cache_resource(show_spinner=False)
 def drawn_samples() -> dict[str, Upload]:
-    """A drawn image of each background."""
+    """Returns one drawn image for each background."""
     from paligemma_lib import sample_data
 
     seed, found = 2026, {}
@@ -55,7 +55,7 @@ def drawn_samples() -> dict[str, Upload]:
 
 
 def _uploaded() -> tuple[list[Upload], list[str]]:
-    """Uploads that are images, and messages about the others."""
+    """Returns the accepted uploads, and messages about refused, misnamed and surplus files."""
     files = st.file_uploader(
         f"Your images, up to {MAX_IMAGES} at a time; they are not kept",
         type=[suffix for kind in uploads.SUFFIXES.values() for suffix in kind],
@@ -78,7 +78,7 @@ def _uploaded() -> tuple[list[Upload], list[str]]:
                 f"The first {MAX_IMAGES} of {len(files)} images are taken; the others can follow."
             )
         )
-    st.session_state.checked = checked  # each file is decoded once, however often this runs
+    st.session_state.checked = checked  # a cache: reruns do not decode a file again
     return [each for each in checked.values() if isinstance(each, Upload)], messages
 
 

@@ -1,4 +1,4 @@
-"""How captions shall be written: the page's choices, and the samplers that they stand for.
+"""Lets the visitor choose how captions are written, and maps the choices to samplers.
 
 sampler, way = choose()         # widgets; `way` is what is told of it later
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import cards
 import streamlit as st
 
-if TYPE_CHECKING:  # takes seconds to import, and the page should be there at once
+if TYPE_CHECKING:  # takes seconds to import, and the page should appear at once
     from paligemma_lib.decode.programs import Strategy
 
 GREEDY, SAMPLING, BEAM = WORDS = ("Greedy", "Sampling", "Beam search")
@@ -22,7 +22,7 @@ LENGTHS = range(8, 65, 8)  # tokens
 
 
 def sampler_of(words: str, beams: int = USUAL_BEAMS, variety: str = USUAL_VARIETY) -> Strategy:
-    """One of a few, since the model is compiled for each."""
+    """Returns the sampler for these choices. There are only a few: each one is compiled."""
     from paligemma_lib.decode import Beam, Greedy, Sample
 
     if words == BEAM:
@@ -34,7 +34,7 @@ def sampler_of(words: str, beams: int = USUAL_BEAMS, variety: str = USUAL_VARIET
 
 
 def all_samplers() -> list[Strategy]:
-    """All that can be chosen; first what is chosen at first, then the usual ones."""
+    """Returns all samplers that can be chosen: the default first, then the usual ones."""
     usual = [sampler_of(words) for words in (GREEDY, BEAM, SAMPLING)]
     others = [sampler_of(BEAM, beams) for beams in BEAMS]
     others += [sampler_of(SAMPLING, variety=variety) for variety in VARIETY]
@@ -42,7 +42,7 @@ def all_samplers() -> list[Strategy]:
 
 
 def choose() -> tuple[Strategy, cards.Way]:
-    """The part of the page where it is chosen."""
+    """Draws this part of the page; returns the chosen sampler and the settings to show."""
     st.html('<h2 class="section">Settings</h2>')
     prompt = st.text_input("Prompt", "caption en", max_chars=200, key="prompt")
     words = st.radio(

@@ -1,9 +1,9 @@
-"""What the web app says, as HTML with everything escaped, and as files to take home.
+"""Formats results of the web app as HTML, with all text escaped, and as CSV and JSON files.
 
     st.html(answer(result))
     st.download_button("CSV", table(results))
 
-Nothing here knows of Streamlit.
+Nothing here depends on Streamlit.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How captions were asked for.
+    """Settings of a request.
 
     Attributes:
-      prompt: what the model was told.
-      words: how words were chosen, for people, such as "beam search, 4 beams".
-      length: where captions stop, in tokens.
-      seed: of what is random.
+      prompt: prompt for the model.
+      words: how words are chosen, for people, such as "beam search, 4 beams".
+      length: maximal length of a caption in tokens.
+      seed: seed of the random numbers.
     """
 
     prompt: str
@@ -41,7 +41,7 @@ class Way:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """An image, and what came of it: a caption or a problem."""
+    """An image with its settings, and the caption or the reason why there is none."""
 
     image: Upload
     way: Way
@@ -51,14 +51,14 @@ class Result:
 
     @property
     def description(self) -> str:
-        """For those who do not see the image."""
+        """Alternative text of the image, for people who cannot see it."""
         if self.caption is None:
             return self.image.name
         return f"{self.image.name}: {self.caption.text}"
 
 
 def masthead(model: str, light: str, status: str) -> str:
-    """The head of the page; `light` is "busy", "failed" or ""."""
+    """Returns the head of the page; `light` is "busy", "failed" or ""."""
     return (
         '<header class="masthead"><h1>Captions for images</h1><p role="status">'
         f'<span class="light {light}" aria-hidden="true"></span>'
@@ -67,7 +67,7 @@ def masthead(model: str, light: str, status: str) -> str:
 
 
 def message(text: str, about: str = "", problem: bool = False, command: str = "") -> str:
-    """A sentence that stands out, what it is about, and what to type."""
+    """Returns a highlighted message, with its subject before it and a command after it."""
     kind, role = ("problem", "alert") if problem else ("note", "status")
     about = f"<strong>{html.escape(about)}</strong>: " if about else ""
     command = f" <code>{html.escape(command)}</code>" if command else ""
@@ -75,7 +75,7 @@ def message(text: str, about: str = "", problem: bool = False, command: str = ""
 
 
 def nothing_yet() -> str:
-    """Where captions will be."""
+    """Returns the placeholder that stands where captions will appear."""
     return (
         '<div class="empty"><p class="first">No captions yet</p><p>Upload an image or take a '
         "drawn sample, then press the button. Captions appear here as they are written.</p></div>"
@@ -83,7 +83,7 @@ def nothing_yet() -> str:
 
 
 def answer(result: Result) -> str:
-    """The caption with its figures, and beam search's alternatives."""
+    """Returns the caption with its figures, and the alternatives of beam search."""
     if result.caption is None:
         return _frame(result.image.name, message(result.problem or "Stopped.", problem=True))
     caption, way = result.caption, result.way
@@ -102,12 +102,12 @@ def answer(result: Result) -> str:
 
 
 def writing(name: str, text: str) -> str:
-    """A caption in the making."""
+    """Returns a caption that is still being written."""
     return _frame(name, f'<p class="caption">{html.escape(text)}<span class="caret"></span></p>')
 
 
 def table(results: Sequence[Result]) -> str:
-    """CSV, one line for each caption."""
+    """Returns the captions as CSV, one row for each."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["image", "caption", "probability", "prompt", "words", "length", "seed"])
@@ -120,7 +120,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def document(results: Sequence[Result], model: str) -> str:
-    """JSON, with alternatives and log-probabilities in nats."""
+    """Returns the captions as JSON, with alternatives and log-probabilities in nats."""
     captions = [
         {
             "image": result.image.name,
@@ -136,7 +136,8 @@ def document(results: Sequence[Result], model: str) -> str:
 
 
 def percent(probability: float) -> str:
-    """For people: "12 %", "4.0 %", "0.34 %", "1 in 52,000"."""
+    """Returns a probability for people: "12 %", "4.0 %", "0.34 %", "1 in 52,000"."""
+    # Two digits. The thresholds are those at which rounding makes a digit more: 9.95 % is "10 %".
     if probability >= 0.001:
         return f"{100 * probability:.{(probability < 0.0995) + (probability < 0.00995)}f} %"
     if probability < 1e-12:
@@ -146,7 +147,7 @@ def percent(probability: float) -> str:
 
 
 def _beams(captions: Sequence[Caption]) -> str:
-    """The likeliest has the longest bar."""
+    """Returns a list of captions with bars; the most probable one has the full width."""
     longest = max(caption.probability for caption in captions) or 1.0
     rows = "".join(
         f'<li><span class="words">{_shown(each.text)}</span>'
@@ -171,5 +172,5 @@ def _weighed(caption: Caption) -> dict[str, object]:
 
 
 def _no_formula(cell: str) -> str:
-    """Spreadsheets would run what begins like this."""
+    """Returns the cell, with a quote before what a spreadsheet would take for a formula."""
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

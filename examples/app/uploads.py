@@ -1,14 +1,15 @@
-"""Images from strangers: checked in memory, before anything else sees them.
+"""Checks untrusted images in memory, before any other code reads them.
 
     image = check("beach.jpg", data)        # or raises Refused, with a sentence for the visitor
 
-What is accepted is what the library decodes: JPEG, PNG, GIF, BMP and WebP; what moves is not. It
-is decoded here once, by Pillow, so that the model's worker is only given whole images.
+Accepted are the formats that the library decodes: JPEG, PNG, GIF, BMP and WebP. Animated images are
+refused. Pillow decodes each image once here, so that the model's worker receives only complete
+images.
 
-Telephones store photographs lying on their side, and say so in EXIF. Training and `paligemma
-caption` take images as they are stored, as the reference does, and data sets are mostly upright
-already. Here people see the image upright, so the preview is turned, and `paligemma_lib.serving`
-turns what the model sees in the same way.
+Phones store photographs sideways, and record the rotation in EXIF. Training and `paligemma caption`
+use images as they are stored, as the reference does, and most data sets are upright already. In the
+app people see the image upright: the preview is rotated, and `paligemma_lib.serving` rotates the
+image for the model in the same way.
 """
 
 import dataclasses
@@ -21,11 +22,11 @@ from paligemma_lib.data.encoded import exif_orientation
 
 MAX_BYTES = 20 << 20
 MAX_PIXELS = 50_000_000
-MAX_SCANS = 100  # of a progressive JPEG: each takes as long as a whole image, in a few bytes
+MAX_SCANS = 100  # of a progressive JPEG: a scan of a few bytes takes as long as a whole image
 MAX_NAME = 60  # characters
 PREVIEW_SIDE = 640  # pixels
 
-# Format -> the ends that names of such files have.
+# Format -> suffixes of file names.
 SUFFIXES = {
     "JPEG": ("jpg", "jpeg"),
     "PNG": ("png",),
@@ -33,7 +34,7 @@ SUFFIXES = {
     "BMP": ("bmp",),
     "WEBP": ("webp",),
 }
-_BEGINNINGS = (  # where it stands, what it is, and what that means
+_BEGINNINGS = (  # offset, bytes there, what the file is; the first match counts
     (0, b"%PDF", "a PDF document"),
     (0, b"PK\x03\x04", "an archive or an office document"),
     (0, b"II*\x00", "a TIFF image"),
@@ -43,7 +44,7 @@ _BEGINNINGS = (  # where it stands, what it is, and what that means
     (4, b"ftypmif1", "a HEIC image"),
     (4, b"ftyp", "a video"),
 )
-_UPRIGHT = {  # EXIF orientation -> how the image is turned
+_UPRIGHT = {  # EXIF orientation -> operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -52,11 +53,11 @@ _UPRIGHT = {  # EXIF orientation -> how the image is turned
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_one_at_a_time = threading.Lock()  # a large image takes hundreds of megabytes while decoded
+_one_at_a_time = threading.Lock()  # decoding a large image takes hundreds of MB
 
 
 class Refused(ValueError):
-    """A file that is not taken; the message is for the visitor."""
+    """A file is not accepted; the message is for the visitor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +65,11 @@ class Upload:
     """An image that can be decoded.
 
     Attributes:
-      name: what the visitor called it, on one line; not escaped.
-      encoded: the file.
+      name: file name from the visitor, on one line; not escaped.
+      encoded: bytes of the file.
       preview: a JPEG of at most 640 x 640 pixels, upright, without metadata.
-      width, height: in pixels, upright.
-      note: what the visitor should know about it, or "".
+      width, height: size in pixels, upright.
+      note: a hint for the visitor, or "".
     """
 
     name: str
@@ -83,7 +84,7 @@ def check(name: str, data: bytes) -> Upload:
     """Decodes a file once, within limits.
 
     Raises:
-      Refused: it is too large, moves, is damaged, or is no image.
+      Refused: the file is too large, animated, damaged, or not an image.
     """
     if not data:
         raise Refused("The file is empty.")
@@ -98,12 +99,14 @@ def check(name: str, data: bytes) -> Upload:
             f"This is {_kind(data)}. What can be captioned are JPEG, PNG, GIF, BMP and WebP images."
         ) from error
     with image:
-        # MPO is JPEG with more images behind the first, as telephones write it.
+        # MPO, which phones write, is a JPEG with further images after the first. These count as
+        # frames, but it is not animated.
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         if (pixels := image.width * image.height) > MAX_PIXELS:
             raise _too_large(f"{pixels / 1e6:,.0f} million")
         try:
             moves = image.format != "MPO" and getattr(image, "is_animated", False)
+            # FF DA is the marker at the start of a scan.
             if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
                 raise ValueError("it would keep the decoder busy for hours")
             if not moves:
@@ -121,7 +124,7 @@ def check(name: str, data: bytes) -> Upload:
 
 
 def one_line(name: str) -> str:
-    """A file's name without folders, and without what does not print."""
+    """Returns a file name without folders and without characters that do not print."""
     name = name.replace("\\", "/").rpartition("/")[2]
     name = "".join(character if character.isprintable() else "?" for character in name)
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}…{name[-8:]}"
@@ -130,13 +133,13 @@ def one_line(name: str) -> str:
 def _decode(image: Image.Image, name: str, data: bytes) -> Upload:
     width, height = image.size
     orientation = exif_orientation(data)
-    if orientation >= 5:
+    if orientation >= 5:  # 5 to 8 swap width and height
         width, height = height, width
     image.draft("RGB", (2 * PREVIEW_SIDE, 2 * PREVIEW_SIDE))  # takes less memory for a JPEG
-    if image.mode.startswith("I"):  # 16 bits
+    if image.mode.startswith("I"):  # 16 bits, which `convert` would clip at 255
         image = image.point(lambda value: value / 256)
     small = image.convert("RGB")
-    small.info = {}  # comments would be saved too
+    small.info = {}  # or `save` would write its comments too
     small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     if orientation in _UPRIGHT:
         small = small.transpose(_UPRIGHT[orientation])
@@ -161,6 +164,6 @@ def _kind(data: bytes) -> str:
     try:
         data[:4096].decode()
     except UnicodeDecodeError as error:
-        if error.start < min(len(data), 4096) - 3:  # or else a character was cut in two
+        if error.start < min(len(data), 4096) - 3:  # the slice may cut the last character
             return "not an image, or a damaged one"
     return "a text file" if b"\0" not in data[:4096] else "not an image, or a damaged one"

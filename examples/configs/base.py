@@ -1,4 +1,4 @@
-"""Every field of a run at its default; `paligemma finetune --help` says what each means."""
+"""Provides the config with all defaults; `paligemma finetune --help` explains every field."""
 
 from paligemma_lib.run import base_config as get_config
 

@@ -1,4 +1,4 @@
-"""`--config=demo`, under the path that it had before it came with the library."""
+"""Provides `--config=demo` under its former path; it is now part of the library."""
 
 from paligemma_lib.run.recipes.demo import get_config
 

@@ -1,4 +1,4 @@
-"""`--config=flickr8k`, under the path that it had before it came with the library."""
+"""Provides `--config=flickr8k` under its former path; it is now part of the library."""
 
 from paligemma_lib.run.recipes.flickr8k import get_config
 

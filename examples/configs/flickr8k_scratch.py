@@ -1,4 +1,4 @@
-"""`--config=flickr8k_scratch`, under the path that it had before it came with the library."""
+"""Provides `--config=flickr8k_scratch` under its former path; it is now part of the library."""
 
 from paligemma_lib.run.recipes.flickr8k_scratch import get_config
 

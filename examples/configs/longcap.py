@@ -1,4 +1,4 @@
-"""`--config=longcap`, under the path that it had before it came with the library."""
+"""Provides `--config=longcap` under its former path; it is now part of the library."""
 
 from paligemma_lib.run.recipes.longcap import get_config
 

@@ -1,4 +1,4 @@
-"""`--config=paligemma2`, under the path that it had before it came with the library."""
+"""Provides `--config=paligemma2` under its former path; it is now part of the library."""
 
 from paligemma_lib.run.recipes.paligemma2 import get_config
 

@@ -1,4 +1,4 @@
-"""`--config=pod`, under the path that it had before it came with the library."""
+"""Provides `--config=pod` under its former path; it is now part of the library."""
 
 from paligemma_lib.run.recipes.pod import get_config
 

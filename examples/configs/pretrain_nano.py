@@ -1,4 +1,4 @@
-"""`--config=pretrain_nano`, under the path that it had before it came with the library."""
+"""Provides `--config=pretrain_nano` under its former path; it is now part of the library."""
 
 from paligemma_lib.run.recipes.pretrain_nano import get_config
 

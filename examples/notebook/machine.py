@@ -1,11 +1,11 @@
-"""Where a notebook runs, and what has to be set there before JAX and TensorFlow load.
+"""Detects where a notebook runs, and prepares it before JAX and TensorFlow are imported.
 
     here = machine.look()        # Colab, Kaggle or elsewhere; a GPU, a TPU or neither
-    machine.install()            # nothing, where all is installed already
+    machine.install(here)        # nothing, where all is installed already
     machine.prepare(here)        # memory, credentials, TensorFlow off the accelerator
     print(here)                  # Colab with a Tesla T4 of 15.0 GiB, computing in float16
 
-The standard library is enough to import this, since it comes before the installation.
+This module imports only the standard library, since it runs before the installation.
 """
 
 import dataclasses
@@ -22,23 +22,23 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 NEEDED = ("paligemma_lib", "flax", "ml_collections", "sentencepiece", "tensorflow_datasets")
-REPLACED = ("numpy", "jax", "tensorflow")  # what an installation may put in another version
-TOKEN = "KAGGLE_API_TOKEN"  # the secret, and the environment variable that kagglehub reads
+REPLACED = ("numpy", "jax", "tensorflow")  # packages that an installation may replace
+TOKEN = "KAGGLE_API_TOKEN"  # name of the secret, and of the variable that kagglehub reads
 
 _ASK_GPUS = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader")
-_BFLOAT16_SINCE = 8.0  # compute capability of the first GPUs with units for it
+_BFLOAT16_SINCE = 8.0  # compute capability of the first GPUs that support it in hardware
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What a notebook runs on.
+    """The machine that a notebook runs on.
 
     Attributes:
       place: "Colab", "Kaggle" or "this machine".
-      kind: "gpu", "tpu" or "cpu", of which extra requirements follow.
-      device: what it calls itself, such as "Tesla T4".
-      memory: bytes of one device; 0 where it is not known before JAX runs.
-      dtype: the type of activations that suits it.
+      kind: "gpu", "tpu" or "cpu"; it decides which extra requirements are installed.
+      device: name of the device, such as "Tesla T4".
+      memory: bytes of memory of one device; 0 where it is not known before JAX runs.
+      dtype: dtype for activations that suits the device.
     """
 
     place: str
@@ -53,9 +53,9 @@ class Machine:
 
 
 def look() -> Machine:
-    """Finds out without JAX, which must not load before `prepare`."""
+    """Detects the machine without JAX, which must not be imported before `prepare`."""
     place = "this machine"
-    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:  # before Colab, whose variables Kaggle has too
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:  # first, since Kaggle sets Colab's variables too
         place = "Kaggle"
     elif "google.colab" in sys.modules:
         place = "Colab"
@@ -71,7 +71,7 @@ def look() -> Machine:
 
 
 def install(here: Machine) -> None:
-    """Installs the library from this checkout, with JAX for the accelerator, if it is not there."""
+    """Installs the library from this checkout, with JAX for the accelerator, if it is missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if not missing:
         print("everything is installed")
@@ -80,39 +80,40 @@ def install(here: Machine) -> None:
     print(f"installing {', '.join(missing)}: some minutes")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}{extra}"]
     subprocess.run(pip, check=True)
-    sys.path.insert(0, str(ROOT))  # a running Python does not notice what became editable
+    sys.path.insert(0, str(ROOT))  # a running Python does not see new editable installs
     importlib.invalidate_caches()
     if old := _outdated():
         print(f"{', '.join(old)} was loaded before: restart the session, then run all cells again")
 
 
 def prepare(here: Machine) -> None:
-    """Sets what JAX, TensorFlow and kagglehub read when they load, where it is not set."""
+    """Sets the variables that JAX, TensorFlow and kagglehub read on import, unless they are set."""
     settings(here, os.environ)
     if here.place == "Kaggle" and TOKEN not in os.environ and (token := _kaggle_secret()):
         os.environ[TOKEN] = token
-    from paligemma_lib.cli.console import load_tensorflow  # there since `install`
+    from paligemma_lib.cli.console import load_tensorflow  # available after `install`
 
     load_tensorflow()
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    for kind in ("GPU", "TPU"):  # it reads images; the accelerator's memory is JAX's
+    for kind in ("GPU", "TPU"):  # TensorFlow only reads images; JAX needs the memory
         tf.config.set_visible_devices([], kind)
     tfds.disable_progress_bar()
 
 
 def settings(here: Machine, environment: MutableMapping[str, Any]) -> None:
-    """Sets environment variables that are not set."""
+    """Sets those environment variables that are not set yet."""
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    environment.setdefault("GCS_READ_CACHE_DISABLED", "1")  # it would read 64 MiB at a time
-    # JAX takes three quarters of a GPU's memory otherwise; it refuses the old and the new name.
+    environment.setdefault("GCS_READ_CACHE_DISABLED", "1")  # the cache reads 64 MiB at a time
+    # The default is three quarters of a GPU's memory. JAX refuses to start if both the old and the
+    # new name of this variable are set.
     if here.kind == "gpu" and "XLA_PYTHON_CLIENT_MEM_FRACTION" not in environment:
         environment.setdefault("XLA_CLIENT_MEM_FRACTION", "0.94")
 
 
 def _gpus() -> list[tuple[str, int, float]]:
-    """Name, bytes and compute capability of each NVIDIA GPU."""
+    """Returns name, bytes of memory and compute capability of each NVIDIA GPU."""
     try:
         asked = subprocess.run(_ASK_GPUS, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -125,17 +126,17 @@ def _gpus() -> list[tuple[str, int, float]]:
 
 
 def _kaggle_secret() -> str | None:
-    """The token among the secrets of a Kaggle notebook. (kagglehub looks at Colab's itself.)"""
+    """Returns the token from a Kaggle notebook's secrets. (kagglehub reads Colab's by itself.)"""
     try:
         from kaggle_secrets import UserSecretsClient
 
         return UserSecretsClient().get_secret(TOKEN)
-    except Exception:  # there is none, or the notebook may not read it
+    except Exception:  # the secret is missing, or the notebook lacks access to it
         return None
 
 
 def _outdated() -> list[str]:
-    """Packages that run in another version than the one that is installed now."""
+    """Returns the packages that are imported in another version than the one now installed."""
     loaded = {name: sys.modules[name] for name in REPLACED if name in sys.modules}
     return [
         name

@@ -1,4 +1,4 @@
-"""What a notebook shows: training as it goes, the attention mask, what fits into memory.
+"""Shows training progress, the attention mask, and what fits into memory, in a notebook.
 
 with Live(total_steps) as live, pg.train.Progress(..., trackers=[live]) as progress: ...
 mask(batch, tokenizer)                         # as the last line of a cell
@@ -26,14 +26,14 @@ from paligemma_lib.report.training import charts_section
 from paligemma_lib.runtime.sizes import gib
 from paligemma_lib.tokenizer import Tokenizer
 
-JOBS = (  # model, pixels, what trains
+JOBS = (  # model, pixels, trained parts
     ("paligemma_3b", 224, "attention"),
     ("paligemma_3b", 448, "attention"),
     ("paligemma2_3b", 224, "attention"),
     ("paligemma_3b", 224, "llm"),
 )
-AT_A_TIME = (1, 10)  # images
-USABLE = 0.94  # of a device's memory, see machine.py
+AT_A_TIME = (1, 10)  # batch sizes
+USABLE = 0.94  # usable share of a device's memory, see machine.py
 
 _BETWEEN_DRAWINGS = 2.0  # seconds
 _CELL = 13  # pixels
@@ -42,7 +42,7 @@ _MARGIN = 96  # pixels, for tokens
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """HTML that a notebook shows where it is the value of a cell."""
+    """HTML that a notebook shows as the value of a cell."""
 
     html: str
 
@@ -51,14 +51,14 @@ class View:
 
 
 def lines(text: str) -> View:
-    """Text whose lines are not wrapped, in a box that scrolls."""
+    """Returns a view of text in a scrolling box, without wrapping its lines."""
     return View(_view(element("pre", {"tabindex": 0}, text)))
 
 
 class Live:
-    """Loss and captions of a run, drawn again and again in one place; a tracker.
+    """Tracker that draws the loss and the captions of a run, and updates them in place.
 
-    A context manager: its end draws the last state.
+    As a context manager, it draws the final state on exit.
     """
 
     def __init__(self, total_steps: int) -> None:
@@ -70,7 +70,7 @@ class Live:
         self._drawn = 0.0
 
     def __enter__(self) -> Live:
-        from IPython.display import display  # a notebook has it; tests may not
+        from IPython.display import display  # notebooks have IPython; tests may not
 
         self._handle = display(self, display_id=True)
         return self
@@ -130,9 +130,15 @@ class Live:
 
 
 def mask(batch: Batch, tokenizer: Tokenizer, example: int = 0, suffixes: int = 2) -> View:
-    """Which position sees which, for the first captions of an example: rows look at columns.
+    """Returns a view of the attention mask of an example: each row attends to the marked columns.
 
-    All positions of the image are one row and one column here, as they all see the same.
+    All positions of the image share one row and one column, since their attention is the same.
+
+    Args:
+      batch: a batch as `paligemma_lib.batch` defines it.
+      tokenizer: tokenizer of the batch.
+      example: index of the example.
+      suffixes: number of captions to show.
     """
     text, segment, position = (batch[key][example] for key in ("text", "segment", "position"))
     positions = np.flatnonzero((segment >= 0) & (segment <= suffixes))
@@ -157,13 +163,13 @@ def mask(batch: Batch, tokenizer: Tokenizer, example: int = 0, suffixes: int = 2
 
 
 def what_fits(memories: Mapping[str, int]) -> str:
-    """A table: which parts of large models can be trained in so much memory.
+    """Returns a table of the parts of large models that can be trained in the given memory.
 
-    Frozen parameters and activations are in float16, blocks are computed again in the backward
-    pass, the optimizer is AdamW, and a text has 128 positions: see `pg.train.bytes_needed`.
+    Frozen parameters and activations are in float16, the backward pass recomputes blocks, the
+    optimizer is AdamW, and a text has 128 positions: see `pg.train.bytes_needed`.
 
     Args:
-      memories: name of a device -> its bytes.
+      memories: name of a device -> bytes of its memory.
     """
     optimizer = pg.train.make_optimizer("adamw", learning_rate=5e-5, total_steps=1)
     rows = [f"{'model':<22}{'trains':<10}{'at a time':>10}{'needed':>10}"]

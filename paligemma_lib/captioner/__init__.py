@@ -1,4 +1,4 @@
-"""A model at hand: captions for an image, a list, a folder or a source.
+"""Loads a model and captions an image, a list of images, a folder or a source.
 
 captioner = pg.load("nano")
 print(captioner.caption("dog.jpg"))

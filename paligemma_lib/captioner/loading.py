@@ -1,4 +1,4 @@
-"""A model with all that it takes to caption images: from a checkpoint, for any image.
+"""Loads a model and its tokenizer from a checkpoint, and captions images in any form.
 
 captioner = load("paligemma-3b-pt-224.f16.npz")
 print(captioner.caption("dog.jpg"))                        # or bytes, an array, a list, ...
@@ -34,7 +34,7 @@ from paligemma_lib.tokenizer import Tokenizer
 
 
 class Options(TypedDict, total=False):
-    """Of `Captioner.stream`."""
+    """Keyword arguments that `Captioner.caption` and `Captioner.stream` share."""
 
     prompt: str
     sampler: Strategy
@@ -45,7 +45,13 @@ class Options(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class Captioner:
-    """A model with all that it takes to write captions."""
+    """A model that captions images.
+
+    Attributes:
+      config: the architecture and dtype of the model.
+      params: its parameters, with the names of `model.init`.
+      tokenizer: its tokenizer.
+    """
 
     config: PaliGemmaConfig
     params: dict[str, Any]
@@ -72,21 +78,22 @@ class Captioner:
         progress: bool | None = None,
         **options: Unpack[Options],
     ) -> Captioned | list[Captioned]:
-        """Captions an image, or many.
+        """Captions one image or several.
 
         Args:
-          images: a path, the bytes of an image file, an image of Pillow's or an array uint8[H, W,
-            3]; a list of any of these; a source; or the path of a folder, which makes a list, too
-            (type checkers know that of a folder within a list alone).
-          progress: whether to show a bar; None: in a terminal, for more than a batch.
-          options: as for `stream`.
+          images: a path, the bytes of an image file, a Pillow image or an array uint8[H, W, 3]; a
+            list of any of these; a source; or the path of a folder. For a folder the result is a
+            list. (Type checkers infer a list only for a folder inside a list.)
+          progress: whether to show a progress bar; None: only in a terminal, and only for more
+            images than one batch.
+          options: the same as for `stream`.
 
         Returns:
-          One caption for one image, a list in their order for many.
+          A `Captioned` for one image; a list of them, in the order of the images, for several.
 
         Raises:
-          FileNotFoundError, TypeError, ValueError: something is no image, or cannot be read. With
-            `stream` one can go on without it.
+          FileNotFoundError, TypeError, ValueError: an image cannot be read or decoded, or an
+            argument is not an image. `stream` skips images that cannot be read or decoded.
         """
         if isinstance(images, Source):
             source, many = images, True
@@ -108,13 +115,16 @@ class Captioner:
     def stream(
         self, source: Source, *, count: int | None = None, **options: Unpack[Options]
     ) -> Iterator[Captioned | Skipped]:
-        """Captions all images of a source, one after the other; says which it had to skip.
+        """Yields a result for each image of a source: its caption, or why it was skipped.
 
         Args:
-          source: see `pg.data`; a record's own prefix counts instead of `prompt`.
-          count: only the first so many images; None: all.
+          source: see `pg.data`; where a record has a prefix, it replaces `prompt`.
+          count: number of images to caption, from the first; None: all.
           options: `prompt` ("caption en"), `sampler` (greedy), `batch_size` (8), `max_new_tokens`
             (64) and `seed` (0), as for `streaming.stream`.
+
+        Yields:
+          `Captioned` or `Skipped`, in the order of the source.
         """
         model = self.config, self.params, self.tokenizer
         return stream(*model, source, count=count, **options)
@@ -127,20 +137,22 @@ def load(
 ) -> Captioner:
     """Loads a model and its tokenizer.
 
-    Parameters are split over the devices of a process, and whole in each process: of the models
-    that there are, even the largest fits on the devices of one machine, and no weights or
-    activations have to pass between machines for every token. Where they don't, place them
-    otherwise and make a `Captioner`: it works with any placement, as a run of fine-tuning does.
+    Parameters are split over the devices of each process and replicated between processes. Even
+    the largest PaliGemma fits on the devices of one machine, and this layout sends no weights or
+    activations between machines for every token. If a model does not fit, load its parameters with
+    another sharding and construct a `Captioner` from them: it accepts any sharding, including the
+    one of a fine-tuning run.
 
     Args:
       checkpoint: as for `checkpoint.load_params`; "nano" is the small model of the library.
-      tokenizer_path: a SentencePiece file; None: the one in the checkpoint's folder, or
-        PaliGemma's.
-      dtype: of parameters and activations, "float32", "bfloat16" or "float16"; None: parameters as
-        they are stored, activations in float32.
+      tokenizer_path: a SentencePiece file; None: `tokenizer.model` in the checkpoint's folder, or
+        else PaliGemma's tokenizer.
+      dtype: dtype of parameters and activations, "float32", "bfloat16" or "float16"; None:
+        parameters keep the dtype of the file, activations are float32.
 
     Raises:
-      FileNotFoundError, ValueError: a file is missing or damaged, or they don't belong together.
+      FileNotFoundError, ValueError: a file is missing or damaged, or the checkpoint and the
+        tokenizer do not belong together.
     """
     checkpoint = os.fspath(checkpoint)
     config = read_config(checkpoint)
@@ -150,6 +162,8 @@ def load(
     parts = tokenizer.load(path, config.language.vocab_size)
     sharding = None
     if jax.device_count() > 1:
+        # Axis 0 of the mesh ("data") has one row for each process. The layout "tensor" splits
+        # parameters over axis 1 ("fsdp") only, so every process has a whole copy.
         mesh = Mesh(np.reshape(jax.devices(), (jax.process_count(), -1)), AXES)
         sharding = param_shardings(mesh, abstract_params(config), "tensor")
     params = load_params(checkpoint, config, sharding=sharding, dtype=dtype)
@@ -157,7 +171,7 @@ def load(
 
 
 def tokenizer_of(checkpoint: str) -> Path:
-    """The tokenizer beside a checkpoint or in its folder, or else PaliGemma's, which is fetched."""
+    """Returns `tokenizer.model` in or beside a checkpoint, or else PaliGemma's, downloaded."""
     place = path_of(checkpoint if is_remote(checkpoint) else hub.fetch(checkpoint))
     beside = (place if place.is_dir() else place.parent) / "tokenizer.model"
     return beside if beside.is_file() else hub.fetch_tokenizer()

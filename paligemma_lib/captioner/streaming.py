@@ -1,11 +1,11 @@
-"""Captions of all images of a source, some at a time.
+"""Captions all images of a source, batch by batch.
 
     for result in stream(config, params, tokenizer, source, batch_size=8):
         print(result.image_id, result)
 
-Images are read and decoded as in training, a batch ahead of the model; no more than two batches
-are in memory. With several processes, each reads its own share of a batch, then they exchange what
-they have read, write captions together, and all get all of them.
+Images are read and decoded as in training, one batch ahead of the model, so at most two batches are
+in memory. With several processes, each process reads its own share of a batch. Then the processes
+all-gather what they have read and compute the batch together, and each of them gets all captions.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Captioned:
     """An image with its caption.
 
     Attributes:
-      number: of the record in its source.
-      image_id: what the source calls the image.
-      references: captions by people, if the source has any.
-      caption: the generated one.
+      number: index of the record in its source.
+      image_id: name of the image in its source.
+      references: human captions of the image; empty if the source has none.
+      caption: the generated caption.
     """
 
     number: int
@@ -48,7 +48,7 @@ class Captioned:
 
     @property
     def text(self) -> str:
-        """Of the caption."""
+        """Text of the generated caption."""
         return self.caption.text
 
     def __str__(self) -> str:
@@ -57,7 +57,12 @@ class Captioned:
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """An image that could not be read or decoded: where it lies, and why."""
+    """An image that could not be read or decoded.
+
+    Attributes:
+      where: file and place of the record.
+      problem: message of the error.
+    """
 
     where: str
     problem: str
@@ -76,22 +81,30 @@ def stream(
     seed: int = 0,
     count: int | None = None,
 ) -> Iterator[Captioned | Skipped]:
-    """Captions all images, in the order of the source.
+    """Yields a result for each image, in the order of the source.
 
-    Images that cannot be read or decoded are skipped, and said to be.
+    An image that cannot be read or decoded does not end the stream: it yields a `Skipped`.
 
     Args:
       config, params, tokenizer: the model.
-      source: a record's own prefix counts instead of `prompt`.
+      source: images; where a record has a prefix, it replaces `prompt`.
       prompt, sampler, max_new_tokens: as for `pg.decode.generate`.
-      batch_size: images at a time, over all processes.
-      seed: for samplers that draw at random.
-      count: only the first so many images; None: all.
+      batch_size: images in a batch, over all processes.
+      seed: seed of samplers that draw at random.
+      count: number of images to caption, from the first; None: all.
+
+    Yields:
+      `Captioned` or `Skipped`.
     """
+    if batch_size < 1:
+        raise ValueError(f"stream: batch_size={batch_size}, expected at least 1")
     size = config.vision.image_size
     total = len(source) if count is None else min(count, len(source))
     rows = min(batch_size, total)
-    share = -(-rows // jax.process_count())  # the last processes may have less, or nothing
+    # Each process reads a contiguous share of a batch, rounded up; the last processes may have
+    # fewer rows or none. 8 rows over 3 processes: [0 1 2] [3 4 5] [6 7]. Every gap is at the end,
+    # so the shares joined in process order are the batch, then padding.
+    share = -(-rows // jax.process_count())
     mine = range(share * jax.process_index(), share * (jax.process_index() + 1))
     load = functools.partial(_load, source, size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -100,18 +113,19 @@ def stream(
             numbers = range(start, min(start + rows, total))[mine.start : mine.stop]
             return [pool.submit(load, number) for number in numbers]
 
-        # While the model writes captions of one batch, threads read and decode the next.
+        # Threads read and decode the next batch while the model captions the current one.
         ahead = begin(0)
         for start in range(0, total, max(rows, 1)):
             loaded = [job.result() for job in ahead]
             ahead = begin(start + rows)
-            # Always as many rows, so that the model is compiled once.
+            # Every batch has the same shape, also the last, so that the model is compiled once.
+            # Rows without a readable image stay zero, and their captions are not used.
             pixels = np.zeros((share, size, size, 3), np.float32)
             for row, (_, decoded) in zip(pixels, loaded, strict=False):
                 if decoded is not None:
                     row[...] = decoded
-            # Each process has read its own share. What is said of images goes to all as JSON,
-            # pixels as arrays, and then all compute the same batch.
+            # Each process has read its own share only. The records' text is gathered as JSON and
+            # the pixels as arrays; then all processes compute the same batch.
             texts = processes.gather(json.dumps([told for told, _ in loaded]).encode())
             told = [each for text in texts for each in json.loads(text)]
             prompts = [each.get("prefix") or prompt for each in told]
@@ -135,7 +149,10 @@ def stream(
 
 
 def _load(source: Source, size: int, number: int) -> tuple[dict[str, Any], np.ndarray | None]:
-    """What is said of an image, which all processes get to know, and float32[S, S, 3] of it."""
+    """Returns what JSON can hold of a record, or of its error, and its float32[S, S, 3] pixels.
+
+    The first is gathered to all processes. The pixels are None after an error.
+    """
     try:
         (record,) = source.read([number])
         told = {

@@ -1,4 +1,4 @@
-"""Checkpoints: parameters in and out, straight to and from their devices.
+"""Loads and saves checkpoints, and moves parameters straight between files and devices.
 
 import paligemma_lib as pg
 
@@ -10,8 +10,8 @@ pg.checkpoint.huggingface.export(params, config, "my-captioner", tokenizer="toke
 paligemma show CHECKPOINT                     # what it is, or what is wrong
 paligemma convert SOURCE TARGET               # .npz to a folder, or back
 
-Files may be the reference's `.npz` or Hugging Face's folders of safetensors: `load_params` and
-`read_config` take both.
+A checkpoint is an `.npz` file of the reference (big_vision) or a Hugging Face folder of
+safetensors. `load_params` and `read_config` take both.
 """
 
 from paligemma_lib.checkpoint import (

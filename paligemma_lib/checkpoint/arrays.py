@@ -1,9 +1,9 @@
-"""Arrays as the bytes of a file: their types, and reading them to where they are wanted.
+"""Names the dtypes of parameters and reads bytes of a file straight into arrays.
 
     with open_binary("params.npz") as file, ThreadPoolExecutor(THREADS) as threads:
         read_at(file, start, out, threads)
 
-Files are local, or URLs that fsspec opens.
+A file is local, or a URL that fsspec opens.
 """
 
 import functools
@@ -16,13 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 DTYPES = {name: jnp.dtype(name) for name in ("float32", "bfloat16", "float16")}
-THREADS = 2  # the first touch of new memory takes about as long as reading into it
+# The first touch of new memory (page faults) takes about as long as the read into it, so two
+# threads overlap them.
+THREADS = 2
 
-_PIECE = 8 << 20  # bytes that a thread reads at a time
+_PIECE = 8 << 20  # bytes that one thread reads at a time
 
 
 def checked_dtype(name: str | None) -> np.dtype | None:
-    """Returns the type of that name; None for None.
+    """Returns the dtype of that name, or None for None.
 
     Raises:
       ValueError: the name is not in DTYPES.
@@ -33,28 +35,29 @@ def checked_dtype(name: str | None) -> np.dtype | None:
 
 
 def row_range(rows: slice | None, count: int) -> tuple[int, int]:
-    """The first row of a slice without a step and the one after its last, of `count` rows."""
+    """Returns `(start, stop)` of a slice without a step, resolved for `count` rows."""
     first, last, _ = (rows or slice(None)).indices(count)
     return first, max(first, last)
 
 
 def as_bytes(array: np.ndarray) -> memoryview:
-    """The bytes of a contiguous array, in place."""
+    """Returns the memory of a contiguous array as bytes, without a copy."""
+    # bfloat16 has no code in Python's buffer protocol, so `memoryview(array)` fails. uint8 has one.
     return memoryview(cast(Any, array.reshape(-1).view(np.uint8)))
 
 
 def open_binary(path: str) -> BinaryIO:
-    """Opens a local file or a URL to read.
+    """Opens a local file or a URL for reading.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ImportError: fsspec lacks what the URL needs.
-      OSError: it cannot be opened for another reason.
+      FileNotFoundError: the file does not exist.
+      ImportError: fsspec, or a package that it needs for this kind of URL, is not installed.
+      OSError: the file cannot be opened for another reason.
     """
     if "://" not in path:
         file = open(path, "rb", buffering=0)  # noqa: SIM115, the caller closes it
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)  # reads further ahead
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)  # more read-ahead
         return cast(BinaryIO, file)
     try:
         import fsspec
@@ -67,7 +70,7 @@ def open_binary(path: str) -> BinaryIO:
         ) from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is not there") from error
-    except Exception as error:  # each of fsspec's file systems has exceptions of its own
+    except Exception as error:  # each file system of fsspec raises exceptions of its own
         raise OSError(
             f"{path} cannot be opened ({type(error).__name__}: {error}). A private bucket needs "
             "credentials: gcloud auth application-default login"
@@ -75,11 +78,13 @@ def open_binary(path: str) -> BinaryIO:
 
 
 def read_at(file: BinaryIO, start: int, out: np.ndarray, threads: Executor) -> None:
-    """Fills `out`, contiguous, with the file's bytes from `start` on.
+    """Fills `out`, which must be contiguous, with the file's bytes from offset `start` on.
 
     Raises:
-      EOFError: the file ends before.
+      EOFError: the file ends before `out` is full.
     """
+    # `preadv` takes an offset, so threads share a local file without moving its position. Other
+    # files have one position and are read in this thread.
     left = as_bytes(out)
     if isinstance(file, io.FileIO):
         pieces = range(0, len(left), _PIECE)
@@ -90,22 +95,22 @@ def read_at(file: BinaryIO, start: int, out: np.ndarray, threads: Executor) -> N
 
 
 def read_next(file: Any, left: memoryview) -> None:
-    """Fills `left` with the file's next bytes.
+    """Fills `left` with the next bytes of the file.
 
     Raises:
-      EOFError: the file ends before.
+      EOFError: the file ends before `left` is full.
     """
     while left:
         left = left[_positive(file.readinto(left)) :]
 
 
 def read_here(file: io.FileIO, start: int, left: memoryview) -> None:
-    """Fills `left` with a local file's bytes from `start` on, in the calling thread.
+    """Fills `left` with a local file's bytes from offset `start` on, in the calling thread.
 
     Raises:
-      EOFError: the file ends before.
+      EOFError: the file ends before `left` is full.
     """
-    while left:
+    while left:  # one call may read less than asked: Linux stops just below 2 GiB
         count = _positive(os.preadv(file.fileno(), [left], start))
         left, start = left[count:], start + count
 

@@ -1,4 +1,4 @@
-"""The configuration of a model, read off the names and shapes of its parameters.
+"""Derives the configuration of a model from the names and shapes of its parameters.
 
 config = config_of_shapes(file.shapes)
 published_name(config)                              # "paligemma2_3b"; None: not published
@@ -25,7 +25,7 @@ MODELS = {
     )
 }
 
-# Fields that change what is computed from parameters, and not the parameters themselves.
+# Fields that change the computation but not the parameters, so shapes do not determine them.
 SETTINGS = {f"language.{name}" for name in ("query_scale", "attention_softcap", "final_softcap")}
 
 _BLOCK = "img/Transformer/encoderblock/"
@@ -36,17 +36,18 @@ Shape = tuple[int, ...]
 
 
 def config_of_shapes(shapes: Mapping[str, Shape]) -> PaliGemmaConfig:
-    """Returns the model that has parameters of these names and shapes.
+    """Returns the configuration of the model whose parameters have these names and shapes.
 
-    What shapes do not tell is taken from the published models: with Gemma 2's norms, attention
-    logits have its soft cap of 50, and final logits none; queries are scaled by `head_dim**-0.5`,
-    except in the 28B model.
+    Settings that shapes do not determine are those of the published models. With Gemma 2's post
+    norms, attention logits have a soft cap of 50, and final logits have none. Queries are scaled by
+    `head_dim**-0.5`, except in the 28B model.
 
     Args:
-      shapes: name -> shape; those arrays are looked at that sizes are read from, and no others.
+      shapes: parameter name -> shape. Only the arrays that determine a size are examined.
 
     Raises:
-      ValueError: an array that tells a size is not there, or has another number of axes.
+      ValueError: an array that determines a size is missing or has another number of axes, or the
+        position embedding is not of a square grid.
     """
 
     def sizes(name: str, axes: str) -> Shape:
@@ -82,6 +83,8 @@ def config_of_shapes(shapes: Mapping[str, Shape]) -> PaliGemmaConfig:
         attention_softcap=_GEMMA2_SOFTCAP if post_norms else None,
         post_norms=post_norms,
     )
+    # Shapes do not tell the query scale. It is taken from the published model that agrees in all
+    # other fields, which matters for 28B only.
     for make in MODELS.values():
         published = make().language
         if dataclasses.replace(published, query_scale=None) == language:
@@ -90,7 +93,7 @@ def config_of_shapes(shapes: Mapping[str, Shape]) -> PaliGemmaConfig:
 
 
 def published_name(config: PaliGemmaConfig) -> str | None:
-    """Returns the key in MODELS of a model; None: it is another."""
+    """Returns the name in MODELS of a published model at any image size, or None for another."""
     for name, make in MODELS.items():
         published = make()
         if config.vision.patch_size != published.vision.patch_size:
@@ -102,9 +105,9 @@ def published_name(config: PaliGemmaConfig) -> str | None:
 
 
 def differing_fields(config: PaliGemmaConfig, other: PaliGemmaConfig) -> dict[str, object]:
-    """Returns in what another model differs: names such as `language.width`, and its values there.
+    """Returns the fields in which `other` differs, such as `language.width` -> its value there.
 
-    Not counted is what a user may choose: the image size, the type of activations and `remat`.
+    Fields that a user may choose are ignored: the image size, the activations' dtype and `remat`.
     """
     found: dict[str, object] = {}
     for part in ("vision", "language"):
@@ -114,7 +117,7 @@ def differing_fields(config: PaliGemmaConfig, other: PaliGemmaConfig) -> dict[st
 
 
 def side_of_grid(shape: Shape) -> int | None:
-    """Patches along one side, where this is a position embedding of a square image."""
+    """Returns the number of patches along a side; None: not an embedding of a square grid."""
     if len(shape) != 3 or shape[0] != 1 or shape[1] < 1:
         return None
     side = math.isqrt(shape[1])
@@ -124,13 +127,21 @@ def side_of_grid(shape: Shape) -> int | None:
 def _fields(config: SiglipConfig | GemmaConfig) -> dict[str, object]:
     fields = dataclasses.asdict(config)
     fields.pop("image_size", None)
+    # None and an explicit default are the same scale and must compare equal.
     if isinstance(config, GemmaConfig) and config.query_scale is None:
         fields["query_scale"] = config.head_dim**-0.5
     return fields
 
 
 def published(handle: str) -> PaliGemmaConfig:
-    """The configuration of a published model, by its name. Raises ValueError for another one."""
+    """Returns the configuration of a published model by its handle.
+
+    Args:
+      handle: such as `google/paligemma/jax/paligemma-3b-pt-224`.
+
+    Raises:
+      ValueError: the handle is not of a published model.
+    """
     match = _PUBLISHED.fullmatch(handle)
     if match is None or f"{match[1]}_{match[2]}" not in MODELS:
         raise ValueError(

@@ -1,11 +1,11 @@
-"""Convert a checkpoint between the reference's `.npz` and Hugging Face's folders, and prove it.
+"""Converts checkpoints between `.npz` files and Hugging Face folders, and compares the results.
 
     convert("paligemma-3b-pt-224.f16.npz", "paligemma-3b", tokenizer="tokenizer.model")
     convert("my-captioner", "my-captioner.npz", dtype="bfloat16")
     print(compare_checkpoints("paligemma-3b-pt-224.f16.npz", "paligemma-3b"))
 
-Values are read and written a block at a time, so a conversion takes little memory; a comparison
-holds the parameters of one of the two at a time.
+A conversion reads and writes one block of rows at a time, so it takes little memory. A comparison
+holds the parameters of one of the two checkpoints at a time.
 """
 
 import dataclasses
@@ -28,21 +28,22 @@ from paligemma_lib.checkpoint.placement import row_blocks
 from paligemma_lib.checkpoint.stored import open_params, read_config
 from paligemma_lib.model.variants import PaliGemmaConfig
 
+# Endings of file formats: a target with one of these is a mistake, not the name of a folder.
 _FILES = (".safetensors", ".bin", ".pt", ".pth", ".npy", ".zip", ".json", ".msgpack")
-_TEXT = 16  # tokens of the made-up batch, the first half of them prefix
+_TEXT = 16  # tokens of the made-up batch; the first half is the prefix
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What a checkpoint and its conversion have in common.
+    """Result of the comparison of a checkpoint with its conversion.
 
     Attributes:
-      parameters: how many there are.
-      equal: how many of them have the same value in both, bit for bit in float32.
-      difference: largest absolute difference of logits, both with the settings of the first.
-      largest: largest absolute logit.
-      settings: those that the second has otherwise, such as a soft cap on the final logits, which
-        an `.npz` file cannot say; name -> its value there.
+      parameters: number of values in all parameters.
+      equal: number of values that are equal in both checkpoints, bit for bit in float32.
+      difference: largest absolute difference of logits, both with the first one's settings.
+      largest: largest absolute logit of the first checkpoint.
+      settings: name -> value of each setting that differs in the second checkpoint, such as a soft
+        cap on the final logits, which an `.npz` file cannot store.
     """
 
     parameters: int
@@ -67,19 +68,19 @@ def convert(
     dtype: str | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Writes a checkpoint anew: as `.npz` where `target` ends so, else as Hugging Face's folder.
+    """Writes a checkpoint as `.npz` if `target` ends in `.npz`, otherwise as a Hugging Face folder.
 
     Args:
-      source: as in `load_params`; its configuration is that of `read_config`.
-      target: must not be there yet, except as an empty folder.
-      dtype: "float32", "bfloat16" or "float16"; None: each parameter's own.
-      tokenizer: the `.model` file to put into a folder.
+      source: as in `load_params`. `read_config` determines its configuration.
+      target: a local path that does not exist yet, or an empty folder.
+      dtype: "float32", "bfloat16" or "float16"; None: the dtype of each parameter.
+      tokenizer: the `.model` file to copy into a folder.
 
     Raises:
-      FileExistsError: `target` is there.
-      ValueError: `target` ends as no checkpoint does, a tokenizer is given for an `.npz` file, or
-        as `load_params`, `save_params` and `huggingface.export` do.
-      OSError: as these do.
+      FileExistsError: `target` exists.
+      ValueError: `target` is a URL or has the ending of another kind of file, or a tokenizer is
+        given for an `.npz` file; also as in `load_params`, `save_params` and `huggingface.export`.
+      OSError: as in these functions.
     """
     if "://" in os.fspath(target):
         raise ValueError(f"{target} is not on this machine: convert to a local place, then copy it")
@@ -103,15 +104,17 @@ def convert(
 def compare_checkpoints(
     source: str | os.PathLike[str], target: str | os.PathLike[str]
 ) -> Comparison:
-    """Compares two checkpoints: all their values, and logits in float32 for a made-up batch.
+    """Compares all values of two checkpoints, and their logits in float32 for a made-up batch.
 
     Raises:
-      ValueError: they are not of the same model; or as `load_params` does.
+      ValueError: the checkpoints are not of the same model; also as in `load_params`.
     """
     config = read_config(source)
     parameters = equal = 0
     with open_params(source, config) as ours, open_params(target, config) as theirs:
         for name, array in ours.items():
+            # Bits are compared, so NaN equals itself and 0.0 differs from -0.0. float32 holds all
+            # values of the three dtypes exactly.
             for rows in row_blocks(array.shape, array.dtype.itemsize):
                 one, other = (
                     each[name][rows].astype(np.float32).view(np.uint32) for each in (ours, theirs)
@@ -129,7 +132,7 @@ def compare_checkpoints(
 
 
 def _made_up_logits(path: str | os.PathLike[str], config: PaliGemmaConfig) -> np.ndarray:
-    """float32[1, T, V] of parameters that are freed afterwards."""
+    """Returns logits float32[1, T, V]; the parameters are freed before it returns."""
     config = dataclasses.replace(config, dtype="float32", remat="none")
     rng = np.random.default_rng(0)
     size, vocab_size = config.vision.image_size, config.language.vocab_size

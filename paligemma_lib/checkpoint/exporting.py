@@ -1,4 +1,4 @@
-"""Parameters on their way out: whole or in parts, cast and copied to the host block by block.
+"""Prepares parameters, whole or in parts, to be cast and copied to the host block by block.
 
 for parameter in prepare(params, dtype="bfloat16"):
     parameter.name, parameter.shape, parameter.dtype
@@ -23,9 +23,9 @@ class ExportedParameter:
     """A parameter to be written.
 
     Attributes:
-      name: such as `img/head/bias`.
-      parts: what holds it, in order along axis 0.
-      dtype: in which it is written.
+      name: name of the parameter, such as `img/head/bias`.
+      parts: arrays that form the parameter when they are concatenated along axis 0.
+      dtype: dtype in which the parameter is written.
     """
 
     name: str
@@ -34,35 +34,36 @@ class ExportedParameter:
 
     @property
     def shape(self) -> Shape:
-        """Of the parts together."""
+        """Shape of the whole parameter, all parts together."""
         return (sum(part.shape[0] for part in self.parts), *self.parts[0].shape[1:])
 
     @property
     def num_bytes(self) -> int:
-        """Size when written."""
+        """Number of bytes of the parameter when it is written."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def given(self) -> np.dtype:
-        """Type in which it is given; of several, one that cannot be written if there is such."""
+        """Dtype of the parts; if they differ, the first that cannot be written, if any."""
         kinds = [np.dtype(part.dtype) for part in self.parts]
         return next((kind for kind in kinds if kind not in DTYPES.values()), kinds[0])
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Gives the rows in order, cast; see `to_host` for errors."""
+        """Yields the rows in order, cast to `dtype`; raises the errors of `to_host`."""
         for part in self.parts:
             yield from to_host(self.name, part, self.dtype)
 
 
 def prepare(params: Mapping[str, Any], dtype: str | None) -> list[ExportedParameter]:
-    """Returns the parameters of a nested dict, by name; a leaf may be a tuple of parts.
+    """Returns the parameters of a nested dict, sorted by name.
 
     Args:
-      params: arrays of JAX, NumPy's, or what has `shape`, `dtype` and gives rows by a slice.
-      dtype: "float32", "bfloat16" or "float16"; None: each parameter's own.
+      params: nested dict of JAX arrays, NumPy arrays, or objects with `shape`, `dtype` and rows by
+        a slice. A leaf may be a tuple of such parts.
+      dtype: "float32", "bfloat16" or "float16"; None: the dtype of each parameter.
 
     Raises:
-      ValueError: unknown `dtype`, or parts of different types and no `dtype`.
+      ValueError: `dtype` is unknown, or is None for a parameter whose parts differ in dtype.
     """
     target = checked_dtype(dtype)
     found = []

@@ -1,4 +1,4 @@
-"""Parameters that lie partly with other processes, brought to the first one to be saved.
+"""Gathers parameters that are sharded over several processes to process 0, to be saved there.
 
 params = gather_params(state.all_params())                  # all processes
 if jax.process_index() == 0:
@@ -16,15 +16,17 @@ from paligemma_lib.checkpoint.placement import row_blocks
 
 
 def gather_params(params: Any) -> Any:
-    """Makes parameters of any sharding readable for process 0.
+    """Makes parameters of any sharding readable in process 0.
 
-    They come a block at a time, so that devices and other processes hold no more than that.
+    Blocks of rows are gathered one at a time, so devices and other processes need extra memory for
+    one block only. All processes must call this function, at the same point of the program.
 
     Args:
-      params: nested dict of arrays. All processes call this, at the same place.
+      params: nested dict of arrays.
 
     Returns:
-      The same, in process 0 with NumPy arrays in the place of what lies partly with others.
+      The same nested dict. In process 0, NumPy arrays replace arrays that have shards in other
+      processes; in other processes, all arrays are returned as they are.
     """
     return jax.tree.map(_whole, params)
 
@@ -33,6 +35,8 @@ def _whole(array: Any) -> Any:
     sharding = getattr(array, "sharding", None)
     if sharding is None or array.is_fully_addressable or array.is_fully_replicated:
         return array
+    # Every process must run `_rows`, whose all-gather waits for all of them. Only process 0 copies
+    # the replicated rows to its host.
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     out = np.empty(array.shape, array.dtype) if jax.process_index() == 0 else None
     for block in row_blocks(array.shape, array.dtype.itemsize):

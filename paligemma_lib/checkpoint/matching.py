@@ -1,4 +1,4 @@
-"""Does a checkpoint hold the parameters of a model?
+"""Checks whether a checkpoint holds the parameters of a model.
 
 check_params(file.shapes, file.dtypes, config)      # an error that names every difference
 """
@@ -29,7 +29,7 @@ def expected_shapes(config: PaliGemmaConfig, parts: Sequence[str] = PARTS) -> di
     """Returns the shape of every parameter by its name, such as `img/head/bias`.
 
     Raises:
-      ValueError: `parts` are not one or more of PARTS.
+      ValueError: `parts` is not a sequence of one or more of PARTS.
     """
     if isinstance(parts, str) or not parts or not set(parts) <= set(PARTS):
         raise ValueError(f"parts={parts!r}, expected a tuple of one or more of {PARTS}")
@@ -44,20 +44,20 @@ def check_params(
     parts: Sequence[str] = PARTS,
     source: str = "the checkpoint",
 ) -> None:
-    """Compares names, shapes and types with those of a model.
+    """Compares the names, shapes and dtypes in a checkpoint with those of a model.
 
-    A position embedding may be that of another image size.
+    The position embedding may have the shape of another image size.
 
     Args:
-      shapes: name -> shape of what the checkpoint holds.
-      dtypes: name -> dtype of it.
+      shapes: parameter name -> shape in the checkpoint.
+      dtypes: parameter name -> dtype in the checkpoint.
       config: the model.
-      parts: the parts of the model that are wanted; the checkpoint need not hold the others.
-      source: what the error calls the checkpoint.
+      parts: the parts of the model that are wanted. The checkpoint need not hold the others.
+      source: name of the checkpoint in the error.
 
     Raises:
-      ValueError: lists all that is missing, unexpected, or of another shape or type, and says
-        which model it seems to be.
+      ValueError: a parameter is missing, unexpected, or of another shape or dtype. The message
+        lists all of them, and names the model of the checkpoint where it is recognized.
     """
     expected = {name: [shape] for name, shape in expected_shapes(config, parts).items()}
     positions = shapes.get(POSITION_EMBEDDING)
@@ -73,7 +73,7 @@ def check_params(
     try:
         likely = config_of_shapes(shapes)
     except ValueError:
-        likely = None  # there is no knowing
+        likely = None  # the arrays are of no known kind of model
     known = likely and expected_shapes(likely) == dict(shapes)
     if likely and known and (likely.vision, likely.language) != (config.vision, config.language):
         lines.append(f"  It is {describe_model(likely)}.")
@@ -88,12 +88,12 @@ def differences(
     shapes: Mapping[str, Shape],
     dtypes: Mapping[str, np.dtype | str],
 ) -> list[str]:
-    """Returns what a checkpoint has otherwise than a model, a line for each kind of difference.
+    """Returns the differences between a checkpoint and a model, one line for each kind.
 
     Args:
-      expected: name -> the shapes that it may have.
-      shapes: name -> shape of what the checkpoint holds.
-      dtypes: name -> dtype of it, or what the file calls a type that NumPy does not have.
+      expected: array name -> its allowed shapes.
+      shapes: array name -> shape in the checkpoint.
+      dtypes: array name -> dtype in the checkpoint, or the file's name of an unsupported dtype.
     """
     common = [name for name in expected if name in shapes]
     problems = {
@@ -117,18 +117,18 @@ def differences(
 
 
 def mismatch(source: str, lines: Sequence[str]) -> ValueError:
-    """The error that says how a checkpoint and a model differ."""
+    """Returns the error for a checkpoint that differs from a model as `lines` say."""
     return ValueError("\n".join([f"{source} does not hold the parameters of this model.", *lines]))
 
 
 def listed(items: Sequence[object]) -> str:
-    """The items; of many, the first and how many more."""
+    """Returns the items as text: the first eight, and the number of the others."""
     more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
     return "; ".join(map(str, items[:_LISTED])) + more
 
 
 def describe_model(config: PaliGemmaConfig) -> str:
-    """Says in a few words which model this is, and how to get its configuration."""
+    """Returns a phrase that names the model and says how to get its configuration."""
     name, size = published_name(config), config.vision.image_size
     if name is None:
         return f"another model at {size} pixels: take checkpoint.read_config of it"

@@ -1,13 +1,13 @@
-"""The `.npz` format of the reference: a zip file of `.npy` arrays, one for each parameter.
+"""Reads and writes the reference's `.npz` files: zip files with one `.npy` array per parameter.
 
     with NpzReader("paligemma-3b-pt-224.f16.npz") as file:
         file.shapes["img/head/bias"], file.dtypes["img/head/bias"]
         rows = file.read("llm/layers/mlp/linear", slice(0, 1))
 
-Members are named `params/img/head/bias.npy` and so on (the `params/` may be absent); bfloat16 is a
-void type of 2 bytes. Nothing is unpickled, and every size must agree with the file before anything
-is allocated. Arrays stored as they are, the usual case, are read at their place in the file and
-their checksums left to `verify`, which takes longer; those of compressed ones are compared.
+Members have names such as `params/img/head/bias.npy` (`params/` may be absent). bfloat16 is stored
+as a void type of 2 bytes. Nothing is unpickled. Every size must match the file before memory
+is allocated. Uncompressed arrays, the usual case, are read at their offset; only `verify`, which
+takes longer, compares their checksums. A compressed array's is compared when its last row is read.
 """
 
 from __future__ import annotations
@@ -56,24 +56,24 @@ class _Member:
 
 
 class NpzReader:
-    """An open file; a context manager.
+    """An open `.npz` file, used as a context manager.
 
     Attributes:
       shapes: parameter name -> shape.
-      dtypes: parameter name -> NumPy dtype; only those in DTYPES can be read.
-      is_compressed: whether any array is.
+      dtypes: parameter name -> NumPy dtype; only arrays with a dtype in DTYPES can be read.
+      is_compressed: whether any array is compressed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Opens the file and reads what its arrays are.
+        """Opens the file and reads the headers of its arrays.
 
         Args:
           path: a local file, or a URL that fsspec opens, such as `gs://bucket/file`.
 
         Raises:
-          FileNotFoundError: there is no such file.
-          ValueError: it is no whole `.npz` file.
-          ImportError: fsspec lacks what the URL needs.
+          FileNotFoundError: the file does not exist.
+          ValueError: the file is not a complete `.npz` file.
+          ImportError: fsspec, or a package that it needs for this kind of URL, is not installed.
         """
         self.path = os.fspath(path)
         self._current: tuple[str, BinaryIO] | None = None  # the compressed array being read
@@ -97,15 +97,15 @@ class NpzReader:
     def read(
         self, name: str, rows: slice | None = None, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """Returns `parameter[rows]`, reading no more; a compressed array is best read in order.
+        """Returns `parameter[rows]` and reads no other rows, if the array is not compressed.
 
         Args:
           name: a name in `shapes`.
-          rows: a slice of axis 0, without a step; None: all.
-          out: where to read to, contiguous; None: new memory.
+          rows: a slice of axis 0, without a step; None: all rows. Read compressed rows in order.
+          out: a contiguous array to read into; None: a new array.
 
         Raises:
-          ValueError: the file is damaged, or the type is not in DTYPES.
+          ValueError: the file is damaged, or the dtype is not in DTYPES.
         """
         member = self._members[name]
         if member.dtype not in DTYPES.values():
@@ -126,14 +126,14 @@ class NpzReader:
             stream.seek(start)
             read_next(stream, as_bytes(out))
             if last == member.shape[0]:
-                stream.read(1)  # at the end, the checksum is compared
+                stream.read(1)  # zipfile compares the checksum at the end of a member
         return out
 
     def verify(self) -> str:
-        """Compares the checksums of all arrays; says so.
+        """Compares the checksums of all arrays and returns a sentence that says so.
 
         Raises:
-          ValueError: one is wrong.
+          ValueError: a checksum is wrong.
         """
         for name, member in self._members.items():
             with _damage_reported(f"{self.path}, {name}"):
@@ -144,15 +144,15 @@ class NpzReader:
         return f"{len(self.shapes)} {kind}, all checksums are right"
 
     def _data(self, name: str) -> tuple[BinaryIO, int]:
-        """A file and where in it the array's values begin."""
+        """Returns an open file and the offset in it of the array's first value."""
         member = self._members[name]
         if not member.is_compressed:
-            # Behind the member's own header: 30 bytes, of which the last 4 are two sizes.
+            # The values follow the member's local header: 30 bytes, whose last 4 are the lengths of
+            # a name and an extra field; then these two fields; then the `.npy` header.
             self._file.seek(member.entry.header_offset + 26)
             sizes = struct.unpack("<HH", self._file.read(4))
             return self._file, member.entry.header_offset + 30 + sum(sizes) + member.header_size
-        # One compressed array is open at a time; reading on in it needs no second start from its
-        # beginning.
+        # Keep the last compressed stream: later rows then need no second pass from its start.
         if self._current is None or self._current[0] != name:
             stream = self._stack.enter_context(self._archive.open(member.entry))
             self._current = name, cast(BinaryIO, stream)
@@ -166,11 +166,12 @@ def write_npz(
     """Writes arrays one after the other, uncompressed, as the reference does.
 
     Args:
-      file: where to.
+      file: the open file to write to.
       arrays: name, shape, dtype, and the values in order, in blocks of any number of rows.
     """
     with zipfile.ZipFile(file, "w") as archive:
         for name, shape, dtype, blocks in arrays:
+            # zipfile learns the size at the end, and without zip64 refuses members above 2 GiB.
             entry = zipfile.ZipInfo(f"{_PREFIX}{name}.npy")
             with archive.open(entry, "w", force_zip64=True) as out:
                 descr = np.lib.format.dtype_to_descr(dtype)
@@ -214,20 +215,19 @@ def _read_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
     with archive.open(entry) as stream:
         head = io.BytesIO(stream.read(_MAX_HEADER))
     version = np.lib.format.read_magic(head)
-    # No pickle: versions and types that could hold objects are refused here, and `read` takes three
-    # types of floats.
+    # This only parses a header and unpickles nothing. `read` accepts only the dtypes in DTYPES.
     if version != (1, 0):
         raise zipfile.BadZipFile(f"{name} has a header of version {version}, expected (1, 0)")
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(head)
-    # NumPy has no bfloat16 and stores ml_dtypes' as two bytes without meaning.
+    # NumPy has no bfloat16: it stores that of ml_dtypes as an opaque type of 2 bytes, "<V2".
     if dtype == np.dtype("V2"):
         dtype = DTYPES["bfloat16"]
     member = _Member(entry, shape, dtype, head.tell())
     if dtype in DTYPES.values():
         if fortran_order:
             raise zipfile.BadZipFile(f"{name} is in Fortran order: save np.ascontiguousarray of it")
-        # A header may claim any shape. It is held against the bytes that are there before memory is
-        # taken for it.
+        # An untrusted header may claim any shape, so it must match the number of bytes in the file
+        # before memory is allocated for it.
         size = member.header_size + math.prod(shape) * dtype.itemsize
         stored = size if member.is_compressed else entry.compress_size
         if min(shape, default=0) < 0 or not size == entry.file_size == stored:
@@ -243,7 +243,7 @@ def _damage_reported(source: str) -> Iterator[None]:
         yield
     except (*_OF_ZIP_FILES, OverflowError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise  # of the disk or the network; EINVAL is of a place outside the file
+            raise  # a fault of the disk or network; EINVAL means an offset outside the file
         raise ValueError(
             f"{source}: not a whole .npz file of arrays ({error}). If its download broke off, "
             "fetch it again"

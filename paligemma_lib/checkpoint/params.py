@@ -1,4 +1,4 @@
-"""Load and save the parameters of a model.
+"""Loads and saves the parameters of a model.
 
 params = load_params("paligemma-3b-pt-224.f16.npz", config, dtype="bfloat16")
 save_params("paligemma_flickr8k.params.f16.npz", params, dtype="float16")
@@ -35,32 +35,32 @@ def load_params(
     dtype: str | Callable[[str], str | None] | None = None,
     parts: Sequence[str] = PARTS,
 ) -> dict[str, Any]:
-    """Reads a checkpoint, each block of it straight to the devices that it belongs to.
+    """Loads a checkpoint and sends each block of rows straight to the devices that hold it.
 
     Args:
       path: a local `.npz` file or `gs://bucket/file`; a Hugging Face folder of safetensors; or a
         Kaggle model such as `google/paligemma/jax/paligemma-3b-pt-224` (see `hub.fetch`).
       config: the model. A position embedding of another image size is interpolated.
-      sharding: a `jax.sharding.Sharding` for all parameters, or a nested dict of them with the
-        parameters' names, as `sharding.param_shardings` makes it; None: the default device.
-      dtype: "float32", "bfloat16" or "float16"; None: each parameter's own in the file; or a
-        function of a parameter's name that says which of these, as when what trains shall be
-        float32 and the rest not.
-      parts: the parts of the model to load: "img" (vision), "llm" (language), or both; the file
-        need not hold the others.
+      sharding: one `jax.sharding.Sharding` for all parameters, or a nested dict of shardings with
+        the parameters' names, as `sharding.param_shardings` returns it; None: the default device.
+      dtype: "float32", "bfloat16" or "float16"; None: the dtype of each parameter in the file; or
+        a function that maps a parameter's name to one of these values, for example to load only
+        the trainable parameters in float32.
+      parts: the parts of the model to load: "img" (vision), "llm" (language), or both. The file
+        need not hold the other part.
 
     Returns:
       Nested dict of `jax.Array`, with the names and shapes of `model.init`.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is damaged, does not hold the parameters of this model (all that is
-        missing, unexpected or otherwise than expected is listed), or holds values too large for
-        `dtype`; a config.json beside it is of another model.
+      FileNotFoundError: the file does not exist.
+      ValueError: the file is damaged, does not hold the parameters of this model (the error lists
+        every parameter that is missing, unexpected, or of another shape or dtype), or holds values
+        too large for `dtype`; or config.json in the folder describes another model.
 
     Warns:
-      UserWarning: config.json has other soft caps or another scale of queries than `config`, which
-        counts.
+      UserWarning: config.json has other soft caps or another query scale than `config`. The values
+        of `config` apply.
     """
     dtype_of = dtype if callable(dtype) else lambda name: dtype
     shardings = _sharding_of_each(sharding, expected_shapes(config, parts))
@@ -77,21 +77,21 @@ def load_params(
 def save_params(
     path: str | os.PathLike[str], params: Mapping[str, Any], dtype: str | None = None
 ) -> None:
-    """Writes parameters to an `.npz` file that NumPy, big_vision and `load_params` read.
+    """Saves parameters to an `.npz` file that NumPy, big_vision and `load_params` read.
 
-    The file takes its name when it is whole and on the disk. Until then, and whatever goes wrong,
-    a file of that name stays as it was. Parameters are copied to the host a block at a time.
+    The write is atomic: an existing file at `path` stays as it is until the new file is complete
+    and on disk, and also when saving fails. Parameters are copied to the host one block at a time.
 
     Args:
-      path: a local file, or one on `gs://`, which is collected in a local temporary file first.
-      params: nested dict of arrays, `jax.Array` of any sharding or NumPy's; one may be given in
-        parts along axis 0, as a tuple (see `model.stack.scan_layers`).
-      dtype: "float32", "bfloat16" or "float16"; None: each parameter's own.
+      path: a local file, or a file on `gs://`, which is first written to a local temporary file.
+      params: nested dict of arrays: `jax.Array` of any sharding, or NumPy arrays. A parameter may
+        be split along axis 0 into a tuple of arrays (see `model.stack.scan_layers`).
+      dtype: "float32", "bfloat16" or "float16"; None: the dtype of each parameter.
 
     Raises:
-      ValueError: a parameter cannot be written so: its type, a value too large for `dtype`, or a
-        part of it that other processes hold.
-      OSError: no room on the disk, or another fault of it.
+      ValueError: `params` is empty, or a parameter has a dtype that cannot be written, has a value
+        too large for `dtype`, or lies partly with other processes.
+      OSError: the disk is full, or fails in another way.
     """
     path = path_of(path).expanduser()
     arrays = prepare(params, dtype)
@@ -104,6 +104,7 @@ def save_params(
         with atomic_write(path) as file:
             write_npz(file, ((p.name, p.shape, p.dtype, p.blocks()) for p in arrays))
     except OSError as error:
+        # A remote file fills the disk of the temporary folder, where it is collected first.
         folder = Path(tempfile.gettempdir()) if is_remote(path) else path.parent
         if error.errno is None or not folder.is_dir():
             raise
@@ -121,6 +122,8 @@ def _sharding_of_each(sharding: Any, shapes: Mapping[str, Shape]) -> dict[str, S
         sharding = jnp.zeros(()).sharding
     if isinstance(sharding, Sharding):
         return dict.fromkeys(shapes, sharding)
+    # `sharding` may be a prefix of the tree of names: a sharding in place of a dict applies to all
+    # parameters below it. Only the wanted parts are looked up, so it may cover others too.
     names = flax.traverse_util.unflatten_dict({name: name for name in shapes}, sep="/")
     each = jax.tree.broadcast({part: sharding[part] for part in names}, names)
     return flax.traverse_util.flatten_dict(each, sep="/")

@@ -1,9 +1,9 @@
-"""Arrays to and from devices a block of rows at a time, cast on the way.
+"""Moves arrays to and from devices, one block of rows at a time, and casts them on the way.
 
     array = to_devices("llm/embedder", shape, dtype, sharding, read, stored_dtype)
     for rows in to_host("llm/embedder", array, dtype): ...
 
-A block is a layer (one row of axis 0), or more of them where 32 MiB hold more.
+A block is as many rows of axis 0 (layers, in stacked parameters) as fit into 32 MiB, at least one.
 """
 
 import functools
@@ -28,22 +28,24 @@ def to_devices(
     read: Callable[[slice, np.ndarray], object],
     stored: np.dtype,
 ) -> jax.Array:
-    """Makes an array of blocks that are read one after the other and sent to where they belong.
+    """Builds an array on devices from blocks that are read one after the other.
 
-    The host holds one block beside what its own devices (CPU) hold of the result.
+    Host memory holds one block, and the shards of CPU devices.
 
     Args:
-      name: what errors call it.
-      shape: of the whole array; one axis at least.
-      dtype: of the result.
-      sharding: of the result. Blocks of which this process holds nothing are not read.
+      name: name of the array in errors.
+      shape: shape of the whole array, with at least one axis.
+      dtype: dtype of the result.
+      sharding: sharding of the result. Blocks outside this process's shards are not read.
       read: `read(rows, out)` fills `out`, stored[rows, ...], with these rows of the array.
-      stored: type of the values as they are read.
+      stored: dtype of the values as they are read.
 
     Raises:
       ValueError: a value is too large for `dtype`.
     """
-    boxes = {  # the part of each device: first and last along every axis
+    # The index of each shard, as (start, stop) for every axis. For [18, 64] split along axis 1 over
+    # two devices: {device 0: [(0, 18), (0, 32)], device 1: [(0, 18), (32, 64)]}.
+    boxes = {
         device: [part.indices(n)[:2] for part, n in zip(index or (), shape, strict=True)]
         for device, index in sharding.addressable_devices_indices_map(shape).items()
     }
@@ -51,15 +53,15 @@ def to_devices(
         device: _empty(tuple(last - first for first, last in box), dtype, device)
         for device, box in boxes.items()
     }
-    # The usual case on a CPU: the file's bytes go straight to where they stay.
+    # With one CPU device and no cast, bytes are read straight into the memory of the result.
     one = next(iter(buffers.values())) if len(buffers) == 1 else None
     in_place = isinstance(one, np.ndarray) and one.shape == shape and dtype == stored
     for block in row_blocks(shape, stored.itemsize):
         if in_place:
             read(block, cast(np.ndarray, one)[block])
             continue
-        # The rows that a device's part and this block have in common. A row may be wanted by
-        # several devices, each of which takes its own columns.
+        # Intersect this block with the rows of each shard. Shards that split other axes share rows,
+        # so a block is read once and each device takes its own columns from it.
         targets = [
             (device, max(block.start, box[0][0]), min(block.stop, box[0][1]))
             for device, box in boxes.items()
@@ -79,15 +81,16 @@ def to_devices(
 
 
 def to_host(name: str, array: Any, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Gives the rows of an array in order, cast to `dtype`, a block at a time.
+    """Yields the rows of an array in order, cast to `dtype`, one block at a time.
 
     Args:
-      name: what errors call it.
-      array: `jax.Array` of any sharding, or NumPy's.
-      dtype: of the result.
+      name: name of the array in errors.
+      array: `jax.Array` of any sharding, a NumPy array, or an object with `shape`, `dtype` and rows
+        by a slice, such as `StoredArray`.
+      dtype: dtype of the result.
 
     Raises:
-      ValueError: a value is too large for `dtype`, or other processes hold a part of the array.
+      ValueError: a value is too large for `dtype`, or other processes hold a shard of the array.
     """
     for block in row_blocks(array.shape, array.dtype.itemsize):
         rows = _host_rows(name, array, block)
@@ -98,17 +101,19 @@ def to_host(name: str, array: Any, dtype: np.dtype) -> Iterator[np.ndarray]:
 
 
 def row_blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[slice]:
-    """Gives slices of axis 0 that cover it."""
+    """Yields slices of axis 0, in order, of at most 32 MiB or one row, that cover the array."""
     step = max(1, _BLOCK // max(1, math.prod(shape[1:]) * itemsize))
     for first in range(0, shape[0], step):
         yield slice(first, min(first + step, shape[0]))
 
 
 def _cast(source: np.ndarray, out: np.ndarray, name: str) -> None:
-    """`out[...] = source`, where no finite value may become infinite."""
+    """Assigns `out[...] = source`; raises ValueError if a finite value becomes infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         out[...] = source
-    # Float16 ends at 65,504. A checkpoint with infinite weights would load and speak nonsense.
+    # The largest float16 is 65,504. A model with infinite weights would load without an error and
+    # produce nonsense. The loss is searched for only where the target has the smaller range, and
+    # values that are infinite in `source` already are no loss.
     largest = float(jnp.finfo(out.dtype).max)
     if largest < float(jnp.finfo(source.dtype).max) and np.isinf(out).any():
         lost = np.isinf(out) & np.isfinite(source)
@@ -125,11 +130,12 @@ def _is_cpu(device: jax.Device) -> bool:
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype, device: jax.Device) -> Any:
-    """Room for the part of a device; a CPU's is memory that `jax.device_put` takes as it is."""
+    """Returns a buffer for a device's shard; on CPU, one that `jax.device_put` does not copy."""
     if not _is_cpu(device):
         return jnp.zeros(shape, dtype, device=device)
-    # JAX takes NumPy memory on a CPU without a copy if it is aligned to 64 bytes. `np.empty` aligns
-    # to 16, so a little more is taken and the view begins where it fits.
+    # On CPU, JAX uses NumPy memory without a copy if it is aligned to 64 bytes. `np.empty` aligns
+    # to 16 bytes, so 64 spare bytes are allocated and the view starts at the first aligned one. For
+    # an address of 1,040 = 16 * 64 + 16, `-1040 % 64` is 48, so it starts at 1,088 = 17 * 64.
     size, alignment = math.prod(shape) * dtype.itemsize, 64
     memory = np.empty(size + alignment, np.uint8)
     start = -memory.ctypes.data % alignment
@@ -137,16 +143,18 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype, device: jax.Device) -> Any:
 
 
 def _write(buffer: Any, part: np.ndarray, first: int, name: str) -> Any:
-    """Returns the buffer with `part`, cast, from row `first` on."""
+    """Returns the buffer after `part`, cast, is written to it from row `first` on."""
     if isinstance(buffer, np.ndarray):
         _cast(part, buffer[first : first + len(part)], name)
         return buffer
     rows = np.empty(part.shape, buffer.dtype)
     _cast(part, rows, name)
+    # Dispatch is asynchronous: without the wait, blocks pile up in memory ahead of their transfers.
     rows = jax.device_put(rows, buffer.sharding)
     return jax.block_until_ready(_update(buffer, rows, first))
 
 
+# Donation lets XLA update the buffer in place, so that a device never holds a shard twice.
 @functools.partial(jax.jit, donate_argnums=0)
 def _update(buffer: jax.Array, rows: jax.Array, first: int) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(buffer, rows, first, 0)
@@ -160,7 +168,8 @@ def _rows(array: jax.Array, first: int, count: int) -> jax.Array:
 def _host_rows(name: str, array: Any, block: slice) -> np.ndarray:
     if not isinstance(array, jax.Array):
         return array[block]
-    # Devices that hold copies have equal indices: one of them is enough.
+    # Replicas have equal indices, so one shard is kept for each index. Slices have no hash before
+    # Python 3.12; their text serves as the key.
     shards = {str(shard.index): shard for shard in array.addressable_shards}.values()
     if sum(shard.data.size for shard in shards) != array.size:
         raise ValueError(
@@ -173,7 +182,7 @@ def _host_rows(name: str, array: Any, block: slice) -> np.ndarray:
         first, last = max(block.start, start), min(block.stop, stop)
         if first >= last:
             continue
-        if _is_cpu(shard.device):  # seen in place
+        if _is_cpu(shard.device):  # NumPy views the memory of a CPU shard without a copy
             part = np.asarray(shard.data)[first - start : last - start]
         else:
             part = np.asarray(_rows(shard.data, first - start, last - first))

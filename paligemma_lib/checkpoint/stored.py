@@ -1,4 +1,4 @@
-"""Parameters where they are stored: opened and checked, not read yet.
+"""Opens and checks the parameters of a checkpoint, and reads their values only on request.
 
 config = read_config("paligemma-3b-pt-224.f16.npz")
 with open_params("paligemma-3b-pt-224.f16.npz", config) as params:
@@ -26,10 +26,10 @@ from paligemma_lib.runtime.atomic import is_remote, path_of
 
 
 class Reader(Protocol):
-    """An open checkpoint of any kind, in the reference's names and shapes.
+    """An open checkpoint of either format, with the reference's parameter names and shapes.
 
     Attributes:
-      path: where it is.
+      path: the file or folder.
       shapes: parameter name -> shape.
       dtypes: parameter name -> NumPy dtype.
     """
@@ -41,18 +41,18 @@ class Reader(Protocol):
     def read(
         self, name: str, rows: slice | None = None, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """Returns `parameter[rows]`, read to `out` where that is given."""
+        """Returns `parameter[rows]`, read into `out` if it is given."""
 
     def verify(self) -> str:
-        """Compares what the format has to compare; says what that was."""
+        """Runs the integrity checks of the format and returns a sentence about them."""
 
 
 class StoredArray:
-    """A parameter in a file; rows are read when they are asked for.
+    """A parameter in a file, whose rows are read on request.
 
     Attributes:
-      shape: of the parameter in the model; a position embedding is interpolated to it.
-      dtype: of the values in the file.
+      shape: shape of the parameter in the model. A position embedding is interpolated to it.
+      dtype: dtype of the values in the file.
     """
 
     def __init__(self, file: Reader, name: str, shape: Shape) -> None:
@@ -60,10 +60,11 @@ class StoredArray:
         self._file, self._name = file, name
 
     def read(self, rows: slice, out: np.ndarray) -> None:
-        """Fills `out`, contiguous, with these rows."""
+        """Reads these rows into `out`, which must be contiguous."""
         if self._file.shapes[self._name] == self.shape:
             self._file.read(self._name, rows, out)
         else:
+            # The checks at opening let only a position embedding differ in shape.
             embedding = self._file.read(self._name).astype(np.float32)
             out[...] = resize_position_embedding(embedding, self.shape[1])[rows]
 
@@ -78,15 +79,15 @@ class StoredArray:
 def open_reader(
     path: str | os.PathLike[str], config: PaliGemmaConfig, parts: Sequence[str] = PARTS
 ) -> Iterator[Reader]:
-    """Opens a checkpoint of either kind and checks that it holds the parameters of a model.
+    """Opens a checkpoint of either format and checks that it holds the parameters of a model.
 
     Args:
       path: as in `load_params`.
       config: the model.
-      parts: the parts that are wanted.
+      parts: the parts of the model that the checkpoint must hold.
 
     Raises:
-      As `load_params` does.
+      The same errors as `load_params`.
     """
     place = _place(path)
     names = expected_shapes(config, parts)
@@ -103,9 +104,9 @@ def open_reader(
 def open_params(
     path: str | os.PathLike[str], config: PaliGemmaConfig, parts: Sequence[str] = PARTS
 ) -> Iterator[dict[str, StoredArray]]:
-    """Gives the parameters of a model by their names, in the order of the file where it has one.
+    """Yields a dict of parameter names to stored arrays; from `.npz`, in the order of the file.
 
-    Args and errors are those of `open_reader`.
+    Arguments and errors are those of `open_reader`.
     """
     shapes = expected_shapes(config, parts)
     with open_reader(path, config, parts) as file:
@@ -114,14 +115,14 @@ def open_params(
 
 
 def read_config(path: str | os.PathLike[str]) -> PaliGemmaConfig:
-    """Returns the configuration of a checkpoint: of its config.json, or of its arrays' shapes.
+    """Returns the configuration of a checkpoint, from its config.json or its arrays' shapes.
 
     Args:
       path: as in `load_params`. A folder must hold config.json, as transformers writes it.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is damaged, or of a model that is not known here.
+      FileNotFoundError: the checkpoint or its config.json does not exist.
+      ValueError: the file is damaged, or describes a model that this library does not support.
     """
     place = _place(path)
     if os.path.isdir(place):
@@ -134,7 +135,8 @@ def read_config(path: str | os.PathLike[str]) -> PaliGemmaConfig:
 
 
 def _place(path: str | os.PathLike[str]) -> str:
-    """A local path, after a download where that is needed; URLs stay, to be read as they come."""
+    """Returns a local path, after a download if needed, or the URL of an `.npz` file."""
+    # An `.npz` file at a URL is not downloaded first: NpzReader reads it in place.
     name = os.fspath(path)
     if not is_remote(name):
         return os.fspath(hub.fetch(name))

@@ -1,4 +1,4 @@
-"""The command `paligemma`: a file for each subcommand, all in one style."""
+"""The command-line program `paligemma`, with one module for each subcommand."""
 
 from paligemma_lib.cli.main import main
 

@@ -1,11 +1,11 @@
-"""Writes captions for images: in the terminal, as JSON lines or CSV, as a page or a sheet.
+"""Writes captions for images: to the terminal, as JSON lines, CSV, a web page or a PNG sheet.
 
   paligemma caption                               # a dozen drawn scenes
   paligemma caption a.jpg Images/ --checkpoint runs/mine --out captions.csv
 
-Takes files, folders, patterns in quotes, and splits of TFDS data sets. Without --checkpoint, the
-small model of the library speaks, which knows drawn scenes only. The exit code is 1 when images
-were skipped, since they could not be read; they are named.
+Takes files, folders, patterns in quotes, and splits of TFDS data sets. The default of --checkpoint
+is nano, the packaged model, which knows drawn scenes only. Images that cannot be read are skipped
+and named; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from paligemma_lib.runtime.atomic import is_remote, path_of
 if TYPE_CHECKING:
     from paligemma_lib.data.sources import Source
 
-DRAWN = 12  # images where none are given
+DRAWN = 12  # images to draw if none are given
 FORMATS = (".jsonl", ".csv", ".png", ".html")
 
 USAGE = "[IMAGE ...] [options]"
@@ -51,7 +51,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Captions, prints and writes; returns the exit code."""
+    """Captions images, prints and writes the captions; returns the exit code."""
     if args.images and args.tfds:
         raise WrongUse("give either images or --tfds NAME")
     if wrong := [str(path) for path in args.out if path.suffix not in FORMATS]:
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[Source]:
-    """The images that were given, or else drawn ones."""
+    """Returns a context manager that gives the images of the command line, or drawn ones."""
     from paligemma_lib import data
 
     if args.tfds:
@@ -78,7 +78,7 @@ def _source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[So
 
 
 def _caption(args: argparse.Namespace, source: Source) -> int:
-    """Of several processes, one speaks."""
+    """Captions a source; the main process alone prints and writes files. Returns the exit code."""
     import jax
 
     from paligemma_lib.captioner import Captioned, Skipped

@@ -1,4 +1,4 @@
-"""Captions as files: JSON lines, CSV, a page, a sheet of images.
+"""Writes captions to files: JSON lines, CSV, an HTML page, a PNG sheet of images.
 
 write_captions(Path("captions.html"), done, skipped, source, {"checkpoint": "nano"})
 """
@@ -26,13 +26,14 @@ def write_captions(
     source: Source,
     asked: Mapping[str, object],
 ) -> None:
-    """Writes a file in the format that its suffix names.
+    """Writes a file in the format of its suffix.
 
     Args:
       path: ends in .jsonl, .csv, .png or .html.
-      done, skipped: what came of the images of `source`.
-      source: whence a page or a sheet has its images.
-      asked: options, which a page lists.
+      done: images with their captions.
+      skipped: images that could not be read; only a page lists them.
+      source: the images themselves, for a page or a sheet.
+      asked: options of the command, which a page lists.
     """
     if path.suffix == ".html":
         write_report(path, _report(done, skipped, source, asked), images=_SHOWN)
@@ -42,7 +43,7 @@ def write_captions(
 
 
 def _json_lines(done: Sequence[Captioned], source: Source) -> bytes:
-    """A line for each image, with log-probabilities in nats."""
+    """Returns one JSON line for each image, with log-probabilities in nats."""
     lines = []
     for result in done:
         caption, *others = _weighed(result.caption)
@@ -51,7 +52,7 @@ def _json_lines(done: Sequence[Captioned], source: Source) -> bytes:
 
 
 def _table(done: Sequence[Captioned], source: Source) -> bytes:
-    """CSV in the layout of Kaggle's captions.txt."""
+    """Returns CSV in the layout of captions.txt in Kaggle's Flickr8k."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["image", "caption"])
@@ -60,7 +61,7 @@ def _table(done: Sequence[Captioned], source: Source) -> bytes:
 
 
 def _sheet(done: Sequence[Captioned], source: Source) -> bytes:
-    """A PNG of the first images with their captions."""
+    """Returns a PNG of the first images with their captions."""
     file = io.BytesIO()
     shown = [(image_of(source, each.number), each.caption.text) for each in done[:_SHOWN]]
     contact_sheet(shown).save(file, "PNG")
@@ -73,7 +74,7 @@ def _report(
     source: Source,
     asked: Mapping[str, object],
 ) -> Report:
-    """The page."""
+    """Returns the contents of an HTML page."""
     examples = [
         Example(
             each.image_id,

@@ -1,4 +1,4 @@
-"""What `caption` and `evaluate` share: options, captions as these say, drawn scenes to try."""
+"""Options that `caption` and `evaluate` share, the captions they ask for, and drawn scenes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from paligemma_lib.data.sources import Source
     from paligemma_lib.decode.programs import Strategy
 
-_UNSEEN = 1  # seed of scenes that the packaged model has not been trained on
+_UNSEEN = 1  # seed of scenes on which nano was not trained
 
 
 def add_captioning_options(parser: Parser) -> None:
-    """Options for the model, for how captions are written, and for several processes."""
+    """Adds options for the model, the sampler, and several processes."""
     parser.add_argument(
         "--checkpoint",
         metavar="C",
@@ -49,7 +49,11 @@ def add_captioning_options(parser: Parser) -> None:
 
 
 def captions_of(args: argparse.Namespace, source: Source) -> Iterator[Captioned | Skipped]:
-    """Captions of all images of a source, as `add_captioning_options` asked for.
+    """Captions all images of a source as the options of `add_captioning_options` say.
+
+    Args:
+      args: options, after `check_options`.
+      source: the images.
 
     Raises:
       ValueError, FileNotFoundError: see `captioner.load`.
@@ -68,7 +72,7 @@ def captions_of(args: argparse.Namespace, source: Source) -> Iterator[Captioned 
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Puts the sampler that was asked for into `args.how`. Raises WrongUse for wrong numbers."""
+    """Fills in defaults and sets `args.how` to the sampler; raises WrongUse for invalid options."""
     take_defaults(args, "caption en", 64, 8)
     for name in ("batch_size", "max_new_tokens"):
         if getattr(args, name) < 1:
@@ -82,7 +86,7 @@ def check_options(args: argparse.Namespace) -> None:
 def take_defaults(
     args: argparse.Namespace, prompt: str, max_new_tokens: int, batch_size: int
 ) -> None:
-    """Values for what was not asked for, and has none yet."""
+    """Sets the options that the command line did not set and that have no default yet."""
     values = {"prompt": prompt, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
     for name, value in values.items():
         if getattr(args, name) is None:
@@ -110,8 +114,8 @@ def _sampler_of(args: argparse.Namespace) -> Strategy:
 
 @contextlib.contextmanager
 def drawn_scenes(count: int) -> Iterator[Source]:
-    """Drawn images with labels by which they were drawn, as long as the block runs."""
-    from paligemma_lib.data.tables import from_folder
+    """Gives drawn images with labels; they are deleted when the block ends."""
+    from paligemma_lib.data.sources import from_folder
     from paligemma_lib.sample_data import write_scenes
 
     with tempfile.TemporaryDirectory() as folder:

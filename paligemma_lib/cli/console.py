@@ -1,4 +1,4 @@
-"""What appears in a terminal: lines of ours, and nothing of TensorFlow's, absl's or JAX's."""
+"""Keeps the log lines of TensorFlow, absl and JAX out of the terminal, and formats errors."""
 
 import importlib
 import logging
@@ -10,20 +10,22 @@ _THEIRS = ("jax", "jax._src.xla_bridge", "orbax", "tensorflow", "absl", "etils",
 
 
 class WrongUse(ValueError):
-    """What was asked makes no sense: the exit code is 2."""
+    """Raised for options that contradict each other or are invalid; the exit code is 2."""
 
 
 def keep_others_quiet(verbose: bool) -> None:
-    """Has other libraries tell errors alone, before they load; ours still warn.
+    """Sets log levels so that other libraries print errors only; this library also prints warnings.
+
+    It must be called before these libraries are imported, as they read environment variables then.
 
     Args:
-      verbose: lets them speak.
+      verbose: whether other libraries keep their own log levels.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     ours = logging.getLogger("paligemma_lib")
     ours.handlers[:], ours.propagate = [handler], False
-    # TensorFlow would read 64 MiB of gs:// at a time, however little is asked for.
+    # Without this, TensorFlow reads blocks of 64 MiB from gs://, however few bytes are requested.
     os.environ.setdefault("GCS_READ_CACHE_DISABLED", "1")
     if verbose:
         return
@@ -37,12 +39,14 @@ def keep_others_quiet(verbose: bool) -> None:
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow without what its C++ code says then, which no setting prevents.
+    """Imports TensorFlow and hides what its C++ code prints meanwhile, which no setting prevents.
 
-    Where the import fails, all of that is shown.
+    If the import fails, the hidden output is printed.
     """
     if "tensorflow" in sys.modules:
         return
+    # C++ writes to file descriptor 2 and not to `sys.stderr`. So the descriptor itself points to a
+    # file meanwhile.
     sys.stderr.flush()
     before = os.dup(2)
     with tempfile.TemporaryFile() as said:
@@ -59,7 +63,7 @@ def load_tensorflow() -> None:
 
 
 def error_line(error: Exception) -> str | None:
-    """An error for people; None: it is a fault of the program, and wants its traceback."""
+    """Returns an error as one message; None for a bug, which needs its traceback."""
     if isinstance(error, ValueError | OSError | ImportError):
         return printable(str(error)) or type(error).__name__
     if "RESOURCE_EXHAUSTED" in str(error):  # a JaxRuntimeError, whose module may not be loaded
@@ -72,12 +76,12 @@ def error_line(error: Exception) -> str | None:
 
 
 def asked_wrongly(error: Exception) -> bool:
-    """Whether the command makes no sense, and nothing was tried."""
-    from paligemma_lib.run.options import ConfigError  # which loads pydantic
+    """Whether an error is wrong usage, found before the command did anything."""
+    from paligemma_lib.run.options import ConfigError  # imports pydantic, which takes time
 
     return isinstance(error, WrongUse | ConfigError)
 
 
 def printable(text: str) -> str:
-    """Without what a terminal would obey; lines stay lines."""
+    """Replaces characters that control a terminal by "?"; keeps line breaks."""
     return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)

@@ -1,10 +1,10 @@
-"""Writes a checkpoint in another format, and compares both bit by bit and by their logits.
+"""Converts a checkpoint to another format, and compares the bits and logits of both.
 
   paligemma convert nano nano-for-transformers
   paligemma convert runs/mine captioner.bf16.npz --dtype bfloat16
 
-A target that ends in .npz has the reference's format; another one is a folder as Hugging Face's
-`PaliGemmaForConditionalGeneration.from_pretrained` takes it.
+A target that ends in .npz gets big_vision's format. Any other target is a folder for
+`PaliGemmaForConditionalGeneration.from_pretrained` of transformers.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Converts and compares; returns the exit code."""
+    """Converts a checkpoint and compares it with its source; returns the exit code."""
     from paligemma_lib.checkpoint.conversion import compare_checkpoints, convert
 
     convert(args.source, args.target, args.dtype, args.tokenizer)

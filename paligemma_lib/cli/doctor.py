@@ -1,10 +1,10 @@
-"""Says whether a run can start, and what to do where it cannot.
+"""Checks whether a run can start, and says what to fix if it cannot.
 
   paligemma doctor                                # the demo: this installation
   paligemma doctor --config=flickr8k --config.batch_size=16
 
-Makes the checks that `paligemma finetune` begins with, of the captions on some records. Of several
-processes, each checks its own machine; the first speaks, and the others tell what fails.
+Runs the checks that `paligemma finetune` starts with, but checks captions of some records only.
+Each process checks its own machine; the first prints all checks, the others those that fail.
 """
 
 import argparse
@@ -12,8 +12,8 @@ import argparse
 from paligemma_lib.cli.console import load_tensorflow, printable
 from paligemma_lib.cli.parser import Parser
 
-TIMEOUT = 4.0  # seconds for each check that asks a network
-RECORDS = 500  # of each source whose captions are looked at
+TIMEOUT = 4.0  # seconds for each check that uses the network
+RECORDS = 500  # records of each source whose captions are checked
 
 
 def configure(parser: Parser) -> None:
@@ -23,7 +23,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes all checks and prints a line for each; returns the exit code, the same in all."""
+    """Runs and prints all checks; returns the exit code, which is the same in all processes."""
     load_tensorflow()
     import jax
 

@@ -1,12 +1,12 @@
-"""Captions images and scores the captions: intervals, the best and the worst, a page to look at.
+"""Captions images and scores the captions: intervals, the best and worst images, a report page.
 
   paligemma evaluate --out-dir results            # a hundred drawn scenes, nano
   paligemma evaluate --config=flickr8k --sampler=beam --out-dir results
   paligemma evaluate --compare a.json b.json --folder flickr8k --out-dir a-b
 
 Writes `predictions.json`, in the results format of COCO captions, `scores.json` and `report.html`.
-With --compare no model is needed: it says by how much the second is better. The exit code is 1 when
-images were skipped, since they could not be read; they are named, and not scored.
+--compare needs no model: it says by how much the second file is better. Images that cannot be read
+are skipped, named and not scored; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from paligemma_lib.metrics import ImageId
     from paligemma_lib.report import Report
 
-DRAWN = 100  # images where no data are given
+DRAWN = 100  # images to draw if no data are given
 
 USAGE = "--out-dir FOLDER [options]"
 
@@ -59,7 +59,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Captions, scores and writes; returns the exit code. Of several processes, one speaks."""
+    """Captions, scores and writes; returns the exit code. Only the main process prints."""
     forms = ("tfds", "folder", "jsonl", "config")
     if len(given := [f"--{name}" for name in forms if getattr(args, name)]) > 1:
         raise WrongUse(f"{' and '.join(given)} both name images: give one of them")
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _source_of(args: argparse.Namespace) -> Iterator[Source]:
-    """Images and the captions by people; without any, drawn ones."""
+    """Gives the images and references of the command line, or drawn images if it names none."""
     from paligemma_lib import data
 
     if args.folder:
@@ -113,7 +113,7 @@ def _source_of(args: argparse.Namespace) -> Iterator[Source]:
 def _captioned(
     args: argparse.Namespace, source: Source
 ) -> tuple[dict[ImageId, Captioned], list[Skipped]]:
-    """Captions by image, and what was skipped."""
+    """Captions a source; returns the captions by image, and the images that were skipped."""
     import jax
 
     from paligemma_lib.captioner import Skipped
@@ -136,7 +136,7 @@ def _captioned(
 
 
 def _announce(folder: Path, report: Report) -> None:
-    """Writes and prints the outcome."""
+    """Writes the report and prints its summary, scores and warnings."""
     from paligemma_lib.evaluation import write_outcome
 
     path = write_outcome(folder, report)

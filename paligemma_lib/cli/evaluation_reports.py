@@ -1,4 +1,4 @@
-"""The reports of `paligemma evaluate`: of one set of captions, and of two against each other.
+"""Makes the reports of `paligemma evaluate`: of one set of captions, or a comparison of two.
 
 report = evaluation(source, done, skipped, asked)
 report = comparison(source, [Path("a.json"), Path("b.json")], asked)
@@ -31,7 +31,7 @@ from paligemma_lib.metrics import (
 )
 from paligemma_lib.report import Example, Report
 
-CHUNK = 64  # records read at a time where only their captions are wanted
+CHUNK = 64  # records read at a time to collect their captions
 
 References = Mapping[ImageId, Sequence[str]]
 
@@ -42,12 +42,12 @@ def evaluation(
     skipped: Sequence[Skipped],
     asked: Mapping[str, Any],
 ) -> Report:
-    """Scores captions, and writes them to predictions.json in the folder that was asked for.
+    """Scores captions, and writes them to predictions.json in the output folder.
 
     Args:
-      source: whence the images are.
-      done: their captions.
-      skipped: those without.
+      source: the images.
+      done: captions by image.
+      skipped: images that could not be captioned.
       asked: options of the command.
     """
     captions = {image_id: result.caption.text for image_id, result in done.items()}
@@ -71,7 +71,13 @@ def evaluation(
 
 
 def comparison(source: Source, files: Sequence[Path], asked: Mapping[str, Any]) -> Report:
-    """Scores the second of two files of predictions, and by how much it is the better one."""
+    """Scores two files of predictions, and tests by how much the second is better.
+
+    Args:
+      source: the images and their references.
+      files: two files of predictions for the same images.
+      asked: options of the command.
+    """
     a, b = files
     former, latter = read_predictions(a), read_predictions(b)
     numbers, references = _references_of(source)
@@ -113,13 +119,17 @@ def comparison(source: Source, files: Sequence[Path], asked: Mapping[str, Any]) 
 
 
 def _config_of(asked: Mapping[str, Any]) -> dict[str, object]:
-    """What was asked for; files to compare are listed apart, a run's config whole."""
+    """Returns the options to list in a report.
+
+    Files to compare are left out, as the report lists them elsewhere. The config of a run is
+    replaced by its fields.
+    """
     told = {name: value for name, value in asked.items() if name != "compare"}
     return told | {"config": told["config"].to_dict()} if "config" in told else told
 
 
 def _images_of(asked: Mapping[str, Any]) -> str:
-    """What was captioned, in words."""
+    """Returns a phrase for the images, such as "images of flickr8k_tfds"."""
     name = asked.get("folder") or asked.get("jsonl") or asked.get("tfds")
     if not name and "config" in asked:
         name = asked["config"].data.test
@@ -129,7 +139,10 @@ def _images_of(asked: Mapping[str, Any]) -> str:
 def _java_scores(
     asked: Mapping[str, Any], references: References, captions: Mapping[ImageId, str]
 ) -> list[str]:
-    """A sentence for each score of the Java programs, or on how to get it, if they are wanted."""
+    """Returns a sentence for METEOR and one for SPICE; none without --java-scores.
+
+    If a score is missing, its sentence says how to get it.
+    """
     if not asked["java_scores"]:
         return []
     found = {"METEOR": meteor(references, captions), "SPICE": spice(references, captions)}
@@ -142,7 +155,7 @@ def _java_scores(
 
 
 def _references_of(source: Source) -> tuple[dict[ImageId, int], dict[ImageId, tuple[str, ...]]]:
-    """For each image its number in the source, and the captions that people gave it."""
+    """Returns each image's index in the source, and its references."""
     numbers: dict[ImageId, int] = {}
     references: dict[ImageId, tuple[str, ...]] = {}
     for start in range(0, len(source), CHUNK):

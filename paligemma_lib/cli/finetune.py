@@ -3,8 +3,8 @@
   paligemma finetune                              # a demo: drawn scenes, nano
   paligemma finetune --config=flickr8k --config.workdir=runs/mine
 
-Checkpoints, metrics, the exported model and report.html lie in the config's workdir. The same
-command goes on where it was stopped or killed, also in another number of processes.
+Checkpoints, metrics, the exported model and report.html are written to the config's workdir. After
+a stop or a kill, the same command resumes the run, also with another number of processes.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the job, or what is left of it; returns the exit code."""
+    """Runs or resumes the job; returns the exit code."""
     from paligemma_lib.runtime import processes
     from paligemma_lib.runtime.termination import exit_on_sigterm
 

@@ -1,10 +1,10 @@
-"""Finds the subcommand, has it run, and tells in a line what went wrong.
+"""Runs the subcommand that a command line names, and prints its errors in one line.
 
     code = main(["caption", "dog.jpg"])
 
-A module of a subcommand has `configure(parser)`, `run(args) -> int` and perhaps USAGE; TensorFlow
-and JAX load in `run`, so that help and wrong options are told at once. Exit codes: 0; 1 failed, or
-something was skipped; 2 asked wrongly; 130 and 143 stopped by Ctrl-C and SIGTERM.
+The module of a subcommand has `configure(parser)`, `run(args) -> int` and perhaps USAGE. It imports
+TensorFlow and JAX in `run`, so that help and usage errors appear at once. Exit codes: 0 success; 1
+failed, or something was skipped; 2 wrong usage; 130 and 143 stopped by Ctrl-C and SIGTERM.
 """
 
 import difflib
@@ -26,12 +26,13 @@ COMMANDS = {
     "sweep": "make a run with several values of a field, and compare",
     "convert": "write a checkpoint in another format, and compare both",
     "show": "say what a checkpoint is, or what is wrong with it",
+    "data": "say what data hold, and what is wrong with them",
     "sample-data": "draw scenes with captions, to try things out",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line, by default that of the program; returns the exit code."""
+    """Runs a command line, by default `sys.argv`; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
@@ -46,17 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"paligemma: there is no command {name}{meant}", file=sys.stderr)
         return 2
     verbose = bool({"-v", "--verbose"} & set(rest))
-    keep_others_quiet(verbose)  # before anything of theirs loads
+    keep_others_quiet(verbose)  # before these libraries are imported
     try:
         return _run(name, rest)
-    except SystemExit as error:  # of the parser, which has said why, or of SIGTERM
+    except SystemExit as error:  # from the parser, which has printed why, or SIGTERM
         return error.code if isinstance(error.code, int) else 1
     except KeyboardInterrupt:
         print(f"paligemma {name}: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except Exception as error:
         if verbose or (line := error_line(error)) is None:
-            raise  # somebody wants to see all of it, or it is a fault of ours
+            raise  # with its traceback: the user asked for it, or it is a bug of the program
         print(f"paligemma {name}: {line}", file=sys.stderr)
         return 2 if asked_wrongly(error) else 1
 

@@ -1,4 +1,4 @@
-"""argparse in the style of `paligemma`: help that fits a screen, with all options of a run.
+"""Parses command lines with argparse, with help that fits a screen and lists all config fields.
 
 parser = Parser("paligemma doctor", __doc__)
 parser.takes_config()                  # --config=FILE --config.batch_size=16
@@ -22,7 +22,7 @@ _FORM = functools.partial(argparse.RawDescriptionHelpFormatter, width=_WIDTH, ma
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser for one subcommand; every one has --help and --verbose."""
+    """A parser for one subcommand, with the options --help and --verbose."""
 
     def __init__(self, prog: str, description: str, usage: str = "%(prog)s [options]") -> None:
         super().__init__(
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             add_help=False,
         )
-        self._config_default: str | None = ""  # it takes none
+        self._config_default: str | None = ""  # "": no --config; None: --config has no default
         self._more: list[str] = []  # lines of help
         self.add_argument("-h", "--help", action=_Help, nargs="?", help=argparse.SUPPRESS)
         self.add_argument(
@@ -41,7 +41,12 @@ class Parser(argparse.ArgumentParser):
         )
 
     def takes_config(self, default: str | None = DEFAULT, purpose: str = "of the run") -> None:
-        """Adds --config and --config.FIELD; the namespace gets a RunConfig as `config`."""
+        """Adds --config and --config.FIELD; `read` returns a RunConfig as `args.config`.
+
+        Args:
+          default: the config if none is given; None: then `args.config` is None.
+          purpose: what the command uses the config for, in the help.
+        """
         self._config_default = default
         self.add_argument(
             "--config",
@@ -52,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def takes_processes(self) -> None:
-        """Adds what `processes.joined` wants, and --cpu."""
+        """Adds --cpu and the arguments of `processes.joined`."""
         from paligemma_lib.runtime.processes import OPTIONS
 
         self.add_argument("--cpu", action="store_true", help="compute on the CPU alone")
@@ -62,14 +67,14 @@ class Parser(argparse.ArgumentParser):
                    "first, --processes=N, --process=K of them from 0")  # fmt: skip
 
     def tells(self, text: str) -> None:
-        """Adds a paragraph to the help, for options that belong together."""
+        """Adds a paragraph to the help that explains several options together."""
         self._more += ["", *textwrap.wrap(text, _WIDTH, subsequent_indent="  ")]
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
-        """The arguments. Exits with 2 where something is asked wrongly, and says what."""
+        """Parses arguments; on an error, prints it and exits with code 2."""
         takes_none = self._config_default == ""
         changes, rest = ([], list(words)) if takes_none else split_changes(words)
-        args = self.parse_intermixed_args(rest)  # options may stand before and behind files
+        args = self.parse_intermixed_args(rest)  # options may stand before and after files
         if changes and not args.config:
             self.error(f"{changes[0]} changes a config: give --config too")
         if not takes_none and args.config:
@@ -81,12 +86,12 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong, and where to read on; not the usage, which is long."""
+        """Prints what is wrong and how to get help, without the long usage, and exits with 2."""
         print(f"{self.prog}: {message}\n(see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
     def format_help(self) -> str:
-        """Options of a run by groups, each as it would be typed."""
+        """Returns the help, with the fields of a config by group, each as a user would type it."""
         text = "\n".join([super().format_help().rstrip(), *self._more, ""])
         if not self._config_default:
             return text
@@ -104,7 +109,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _wrapped(text: str) -> str:
-    """Paragraphs at the width of a terminal; indented lines, to be pasted, as they are."""
+    """Wraps paragraphs at the terminal's width; leaves indented examples unchanged."""
     paragraphs = text.strip().split("\n\n")
     return "\n\n".join(
         each if each.startswith(" ") else textwrap.fill(each, _WIDTH) for each in paragraphs
@@ -112,7 +117,7 @@ def _wrapped(text: str) -> str:
 
 
 class _Help(argparse.Action):
-    """--help prints the help of a command, --help FIELD what fields mean."""
+    """The action of --help, which prints a command's help, and of --help FIELD."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         print(explained(values) if values else parser.format_help(), end="")
@@ -120,7 +125,11 @@ class _Help(argparse.Action):
 
 
 def explained(field: str) -> str:
-    """The fields whose names begin like that, or all: default, meaning, what they may be."""
+    """Explains config fields: their defaults, meanings, choices and bounds.
+
+    Args:
+      field: name of a field or of a group of fields, or "all".
+    """
     field = field.removeprefix("--config.").removeprefix("config.")
     lines = []
     for each in options_of(RunConfig):
@@ -132,7 +141,7 @@ def explained(field: str) -> str:
 
 
 def _typed(option: Option) -> str:
-    """The default as one would type it."""
+    """Returns the default of a field as a user would type it."""
     value = option.default
     if option.name == "stages":
         return "..."

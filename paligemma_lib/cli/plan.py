@@ -1,11 +1,11 @@
-"""Says whether a run fits on TPU slices that are not here, and how fast it could be at best.
+"""Predicts whether a run fits on TPU slices that are not here, and its highest possible speed.
 
   paligemma plan --config=pod --topology=v5e:2x4,v5e:4x8
   paligemma plan --config=pod --topology=v5e:2x4 --search
 
 Compiles the training step of every stage of the config, or with --decode its captioning, and
-allocates nothing. Needs libtpu (the extra `tpu`); CPU devices (cpu:8) do not. What it prints are
-predictions; --search ends with what to give to `paligemma finetune`. The exit code is 1 when
+allocates no device memory. It needs libtpu (the extra `tpu`), except for CPU devices (cpu:8). All
+figures are predictions; --search prints options for `paligemma finetune`. The exit code is 1 if
 nothing fits on one of the topologies.
 """
 
@@ -40,7 +40,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compiles and prints; returns the exit code: 0 if something fits on each topology."""
+    """Compiles and prints plans; returns 0 if something fits on each topology, and 1 otherwise."""
     load_tensorflow()
     from paligemma_lib.planning import Slices
     from paligemma_lib.run import Setup, load
@@ -68,7 +68,7 @@ def plan(
     slices: int,
     decode: bool,
 ) -> bool:
-    """Compiles and prints; returns whether something fits on each of the topologies."""
+    """Compiles and prints plans; returns whether something fits on each of the topologies."""
     from paligemma_lib import planning
 
     plans, problems, details, fits = [], [], [], True
@@ -95,7 +95,11 @@ def plan(
 def works_of(
     config: RunConfig, topology: str, slices: int, decode: bool
 ) -> dict[str, Training | Decoding]:
-    """What to compile, by name: each stage with weights that are split and with whole ones."""
+    """Returns what to compile, by name.
+
+    Training is planned for each stage, with parameters sharded as the config says and with
+    replicated ones; captioning is planned in three layouts of the parameters.
+    """
     from paligemma_lib.planning import Decoding, Training
 
     place = f"{slices}*{topology}" if slices > 1 else topology
@@ -116,7 +120,7 @@ def works_of(
 
 
 def title(config: RunConfig, model: PaliGemmaConfig, decode: bool) -> str:
-    """What the table is of."""
+    """Returns the heading of the table of plans."""
     what = f"{config.model.checkpoint or config.model.name}, {model.vision.image_size} pixels"
     if decode:
         return f"{what}: {config.decode_batch_size} captions of {config.max_new_tokens} tokens"
@@ -127,11 +131,12 @@ def title(config: RunConfig, model: PaliGemmaConfig, decode: bool) -> str:
 
 
 def suggestion(job: Job, compiled: Compiled) -> str:
-    """What to try where a job does not fit."""
+    """Returns advice for a job that does not fit."""
     from paligemma_lib.planning import Decoding
 
     config = job.work.config
-    state_alone = compiled.arguments > compiled.limit  # then no batch is small enough
+    # If parameters and optimizer state alone exceed the limit, no batch is small enough.
+    state_alone = compiled.arguments > compiled.limit
     if isinstance(job.work, Decoding):
         smaller = "" if state_alone else "a smaller decode_batch_size, "
         return f"Try {smaller}another of these layouts, or more chips."
@@ -147,7 +152,7 @@ def suggestion(job: Job, compiled: Compiled) -> str:
 
 
 def searched(config: RunConfig, model: PaliGemmaConfig, topology: str, slices: int) -> str:
-    """The best ways to train the config's last stage there."""
+    """Searches for the fastest ways to train the config's last stage on a topology."""
     from paligemma_lib import planning
 
     def compile_job(job: Job) -> Compiled:

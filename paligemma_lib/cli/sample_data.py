@@ -1,9 +1,9 @@
-"""Draws scenes with five captions each, laid out as Kaggle's Flickr8k is, to try things out.
+"""Draws scenes with five captions each, in the layout of Kaggle's Flickr8k, to try things out.
 
   paligemma sample-data scenes
   paligemma sample-data scenes --count 200 --seed 7
 
-Image k depends on the seed and on k alone: a larger count only adds images.
+Image k depends on the seed and k only, so a larger count only adds images.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draws; returns the exit code."""
+    """Draws the scenes; returns the exit code."""
     if args.count < 1:
         raise WrongUse(f"--count={args.count}: expected at least 1")
     folder = write_scenes(args.folder, args.count, args.seed, args.wording)

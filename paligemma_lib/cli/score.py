@@ -1,11 +1,11 @@
-"""Scores captions that are there already, against captions by people.
+"""Scores existing captions against reference captions by people.
 
   paligemma score --references captions.txt --predictions predictions.json
   paligemma score --references references.json --predictions captions.csv
 
-Each is a table with the header image,caption, JSON lines with `image` and `caption`, or JSON: an
-object of image to captions, COCO's annotations, or its results. References of other images do not
-count.
+Each file is a table with the header image,caption, JSON lines with `image` and `caption`, or JSON:
+an object that maps images to captions, COCO annotations, or COCO results. References of images
+without predictions are ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the scores with intervals; returns the exit code."""
+    """Prints the scores with confidence intervals; returns the exit code."""
     from paligemma_lib.evaluation import SCALE
     from paligemma_lib.metrics import read_captions, score, single
 

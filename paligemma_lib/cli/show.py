@@ -1,9 +1,9 @@
-"""Says what a checkpoint is, or what is wrong with it.
+"""Describes a checkpoint, or says what is wrong with it.
 
   paligemma show nano
   paligemma show paligemma-3b-pt-224.f16.npz
 
-A checkpoint is an .npz file, local or gs://, a folder of safetensors, the workdir of a run, a
+A checkpoint is an .npz file (local or gs://), a folder of safetensors, the workdir of a run, a
 Kaggle model, or nano.
 """
 
@@ -26,20 +26,21 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints two lines; returns the exit code."""
+    """Prints the description; returns the exit code."""
     print(described(args.checkpoint, args.model))
     return 0
 
 
 def described(path: str, name: str | None = None) -> str:
-    """Returns a description in two lines.
+    """Returns a description of a checkpoint in two lines.
 
     Args:
       path: the checkpoint.
-      name: the model that it should be, a key of MODELS; None: the one that it says it is.
+      name: the model that it should hold, a key of MODELS; None: the model that its config.json or
+        the shapes of its arrays indicate.
 
     Raises:
-      ValueError: it is damaged or does not hold the parameters of the model.
+      ValueError: the checkpoint is damaged, or does not hold the parameters of the model.
     """
     from paligemma_lib.checkpoint.configuration import MODELS, published_name
     from paligemma_lib.checkpoint.stored import open_reader, read_config

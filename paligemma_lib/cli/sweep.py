@@ -1,11 +1,11 @@
-"""Makes the same run with several values of one field of its config, and says which did best.
+"""Repeats a run with several values of one field of its config, and says which value is best.
 
   paligemma sweep optimizer.learning_rate 3e-3 6e-3 --folder sweep
   paligemma sweep batch_size 8 16 --folder sweep --config=my.py
 
-The runs are made one after the other, each in a folder of its own. The same command goes on where
-it was stopped: finished runs are not repeated. The table is printed, and sweep.html in the folder
-has it with a plot.
+The runs are made one after the other, each in its own folder. After a stop, the same command
+continues: it does not repeat finished runs. It prints a table of the outcomes, and writes them with
+plots to sweep.html in the folder.
 """
 
 import argparse
@@ -22,13 +22,19 @@ from paligemma_lib.cli.parser import Parser
 from paligemma_lib.report import Chart, Line, Report, write_report
 from paligemma_lib.run.config_files import load
 
-SCORES, METRICS = "scores.json", "metrics.jsonl"  # what a run leaves at its end
-WIDE = 20  # values this far apart are plotted by their logarithms
+SCORES, METRICS = "scores.json", "metrics.jsonl"  # files in the workdir of a finished run
+WIDE = 20  # ratio of largest to smallest value above which the x axis is logarithmic
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run came to: its lowest validation loss in nats per token, its final scores."""
+    """The result of one run.
+
+    Attributes:
+      value: the value of the field, as text.
+      loss: lowest validation loss, in nats per token.
+      scores: rows of `scores.json` by name of the score.
+    """
 
     value: str
     loss: float
@@ -48,14 +54,14 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes the runs that are missing, and compares; returns the exit code."""
+    """Makes the runs that are not finished, and compares all; returns the exit code."""
     if len(set(args.values)) < len(args.values):
         raise WrongUse(f"a value is given twice: {' '.join(args.values)}")
     if wrong := [value for value in args.values if not value or "/" in value]:
         raise WrongUse(f"{wrong[0]!r} cannot name the folder of a run")
     config = [f"--config={args.config_file}", *args.changes]
     settings = [f"--config.{args.field}={value}" for value in args.values]
-    for setting in settings:  # before hours are spent on the first
+    for setting in settings:  # find invalid values before hours are spent on the first run
         load(args.config_file, [*args.changes, setting])
 
     outcomes = []
@@ -75,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def outcome_of(value: str, workdir: Path) -> Outcome:
-    """Reads what a finished run has left."""
+    """Reads the outcome of a finished run from its workdir."""
     lines = (workdir / METRICS).read_text("utf-8").splitlines()
     losses = [json.loads(line).get("validation_loss", math.inf) for line in lines]
     scores = json.loads((workdir / SCORES).read_text("utf-8"))["scores"]
@@ -83,7 +89,7 @@ def outcome_of(value: str, workdir: Path) -> Outcome:
 
 
 def table(field: str, outcomes: Sequence[Outcome]) -> str:
-    """The outcomes as text, the lowest loss marked."""
+    """Returns the outcomes as a text table in which the lowest loss is marked."""
     width = max(len(field), *(len(each.value) for each in outcomes))
     best = min(outcomes, key=lambda each: each.loss)
     names = list(outcomes[0].scores)
@@ -96,7 +102,7 @@ def table(field: str, outcomes: Sequence[Outcome]) -> str:
 
 
 def page(field: str, outcomes: Sequence[Outcome]) -> Report:
-    """The outcomes as a page with plots."""
+    """Returns the outcomes as a page with plots."""
     best = min(outcomes, key=lambda each: each.loss)
     x, x_name = places(field, [each.value for each in outcomes])
     order = sorted(range(len(x)), key=x.__getitem__)
@@ -122,7 +128,11 @@ def page(field: str, outcomes: Sequence[Outcome]) -> Report:
 
 
 def places(field: str, values: Sequence[str]) -> tuple[list[float], str]:
-    """Where the values stand in a plot, and what its axis says."""
+    """Returns the x coordinates of the values in a plot, and the name of the axis.
+
+    Numbers far apart are plotted by their logarithms. Values that are not distinct finite numbers
+    are plotted at 1, 2, 3, ... in the order in which they are given.
+    """
     try:
         numbers = [float(value) for value in values]
     except ValueError:

@@ -7,8 +7,9 @@ from .pipeline import train_batches as train_batches
 from .replacing import replace_corrupt as replace_corrupt
 from .sources import Record as Record
 from .sources import Source as Source
+from .sources import from_folder as from_folder
+from .sources import from_jsonl as from_jsonl
 from .sources import from_tfds as from_tfds
 from .sources import from_tfrecords as from_tfrecords
-from .tables import from_folder as from_folder
-from .tables import from_jsonl as from_jsonl
+from .sources import open_source as open_source
 from .text import pack as pack

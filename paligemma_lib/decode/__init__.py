@@ -1,10 +1,10 @@
-"""Captions from images: prefill, a jitted token loop, samplers and beam search.
+"""Generates captions of images: prefill, a jitted token loop, samplers and beam search.
 
 captions = pg.decode.generate(config, params, images, tokenizer, prompt="caption en",
                               sampler=pg.decode.Beam(4))
 captions[0].text
 
-Or token by token, as a page that shows words as they come does:
+Or a few tokens at a time, to show a caption while it is generated:
 
 prompt, length = pg.decode.pad_prompts([tokenizer.encode_prefix("caption en")])
 state = pg.decode.prefill(config, params, image, prompt, length)

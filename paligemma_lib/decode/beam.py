@@ -1,14 +1,15 @@
-"""Beam search: the likeliest captions rather than the likeliest next token.
+"""Searches for the likeliest captions with beam search.
 
     beams = Beams.empty(Beam(4), images, max_tokens)
     beams, parent = beams.advance(choice)
     beams.done(), beams.hypotheses()
 
-At each step every live beam may end, and the best that have ever ended are kept; the K likeliest
-continuations other than EOS, of all beams of the image, live on. So only captions with EOS are
-returned, and a beam that ends takes no place from one that goes on. The reference implementation
-searches so too (with `nbest=1`). Beams of equal score keep their order, and of one beam's tokens
-the lower id comes first.
+Each step does two things. It ends every live beam with EOS, and keeps the best captions that have
+ended at any step. It also extends the live beams: of all continuations other than EOS, over all
+beams of the image, the K likeliest become the new live beams. So only captions with EOS are
+returned, and a caption that ends takes no place from a live beam. The reference implementation
+does the same (with `nbest=1`). Ties are resolved by order: the earlier beam comes first, and within
+a beam the lower token id.
 """
 
 import dataclasses
@@ -27,11 +28,11 @@ class Beam:
     """Beam search with `size` live beams.
 
     Attributes:
-      size: K.
-      length_penalty: alpha; a caption's score is the sum of its log-probabilities divided by
-        `tokens ** alpha`, EOS counted. 0: no normalization; towards 1, longer captions win.
-      nbest: how many captions of each image to return; None: `size`. The search goes on while a
-        live beam might still beat the last of them, so 1 ends soonest.
+      size: K, the number of live beams of each image.
+      length_penalty: alpha; the score of a caption is the sum of its log-probabilities divided by
+        `tokens ** alpha`, EOS counted. 0: no normalization; larger values favour longer captions.
+      nbest: N, the number of captions of each image to return; None: `size`. The search continues
+        while a live beam might still beat the last of them, so 1 is the fastest.
     """
 
     random: ClassVar[bool] = False
@@ -50,11 +51,11 @@ class Beam:
 
     @property
     def rows(self) -> int:
-        """Captions in the making of each image."""
+        """Number of live beams of each image, as `Sampler.rows`."""
         return self.size
 
     def score(self, logprob: jax.Array, tokens: int | jax.Array) -> jax.Array:
-        """Score of captions with this sum of log-probabilities and number of tokens."""
+        """Returns the score of captions from their summed log-probabilities and token counts."""
         return logprob / jnp.asarray(tokens, jnp.float32) ** self.length_penalty
 
 
@@ -65,14 +66,14 @@ class Beam:
 )
 @dataclasses.dataclass(frozen=True)
 class Beams:
-    """Live beams, likeliest first, and the best that have ended.
+    """Live beams, likeliest first, and the best captions that have ended.
 
     Attributes:
-      sampler: its sizes and its way to score.
-      tokens: int32[B, K, M] of live beams.
-      logprobs: float32[B, K, M].
-      total: float32[B, K], sum of their log-probabilities; -inf: no beam.
-      ended: captions that have ended, best first; N of each image.
+      sampler: the settings of the search.
+      tokens: int32[B, K, M], tokens of live beams.
+      logprobs: float32[B, K, M], log-probability of each of these tokens.
+      total: float32[B, K], sum of the log-probabilities of each live beam; -inf: no beam.
+      ended: the N best captions of each image that have ended, best first.
     """
 
     sampler: Beam
@@ -83,37 +84,45 @@ class Beams:
 
     @classmethod
     def empty(cls, sampler: Beam, images: int, max_tokens: int) -> Self:
-        """One live beam without tokens for each image, with space for `max_tokens` tokens."""
+        """Returns one live beam without tokens for each image, with space for `max_tokens`."""
 
         def empty(rows: int) -> tuple[jax.Array, jax.Array]:
             tokens = jnp.full((images, rows, max_tokens), PAD, jnp.int32)
             return tokens, jnp.zeros(tokens.shape)
 
         nbest = sampler.nbest or sampler.size
-        # All beams begin alike. With a total of -inf for all but one, the first step takes K
-        # different tokens, not K times the same.
+        # All beams of an image begin equal. If all had the total 0, the first step would choose the
+        # likeliest token K times. With [0, -inf, ...], it chooses K different tokens of beam 0.
         total = jnp.full((images, sampler.size), -jnp.inf).at[:, 0].set(0)
         none = jnp.full((images, nbest), -jnp.inf)
         return cls(sampler, *empty(sampler.size), total, Hypotheses(*empty(nbest), none))
 
     def advance(self, choice: Choice) -> tuple[Self, jax.Array]:
-        """Lets every beam end, then go on; returns int32[B, K], which beam each one continues."""
-        # One step, for K = 2 beams with totals [-1.0, -1.5] of an image and a vocabulary of EOS, a,
-        # b:
+        """Ends every beam with EOS and extends the live ones by a token.
+
+        Returns:
+          The beams after this step, and int32[B, K] `parent`: the index of the old beam that each
+          new beam continues.
+        """
+        # Example: K = 2 beams with totals [-1.0, -1.5] and the tokens EOS, a, b. Their
+        # log-probabilities are [-0.7, -0.9, -2.3] and [-2.3, -0.3, -1.8].
+        #   ended:         [-1.7, -3.8], the totals with EOS
+        #   continuations: [[EOS -inf, a -1.9, b -3.3], [a -1.8, b -3.3, EOS -inf]]
+        #   K best:        flat indices [3, 1], so parent [1, 0], tokens [a, a], totals [-1.8, -1.9]
         step, normalizer, size = choice.step, choice.normalizer(), self.sampler.size
         eos = choice.allowed[..., EOS] - normalizer
         ended = self._with_ended(eos, step)
 
-        # One more than K, for EOS may be among them.
+        # The K best of all K * V continuations are among the K best of each beam. EOS may be one of
+        # a beam's best tokens and does not count, so K + 1 tokens of each beam suffice.
         width = min(size + 1, choice.allowed.shape[-1])
-        # The K best of all K * V continuations are among the K best of each beam. So K + 1 tokens
-        # of each are looked at, not all V; where EOS is one of these, K others are left.
         logprob, token = jax.lax.top_k(choice.allowed, width)
         logprob = jnp.where(token == EOS, -jnp.inf, logprob - normalizer[..., None])
-        # At the first step the logits are those of the image, [B, 1, V], for all its beams.
+        # At the first step all beams of an image share the logits [B, 1, V] of its prompt.
         logprob, token = (jnp.broadcast_to(x, (len(x), size, width)) for x in (logprob, token))
         total, order = jax.lax.top_k(_flat(self.total[..., None] + logprob), size)
-        # [K, K + 1] was flattened: the quotient is the beam, the rest the rank of its token.
+        # `order` indexes the flattened [K, width] continuations: index // width is the beam, and
+        # index % width the rank of the token within that beam.
         parent = order // width
         logprob, token = (jnp.take_along_axis(_flat(x), order, axis=1) for x in (logprob, token))
         tokens, logprobs = _take((self.tokens, self.logprobs), parent)
@@ -122,32 +131,35 @@ class Beams:
         return type(self)(self.sampler, tokens, logprobs, total, ended), parent
 
     def done(self) -> jax.Array:
-        """bool[B]: no live beam, however it goes on, can beat the last of the captions kept."""
-        max_tokens = self.tokens.shape[2]  # with alpha >= 0, the longest caption has the best score
-        # Log-probabilities only fall as a beam grows. What it could score at best is its total now,
-        # over the length penalty of the longest caption: if that is no better than the worst
-        # finished one, no beam can change the outcome.
+        """Returns bool[B]: no live beam can still beat the last of the N ended captions."""
+        # The total of a beam only falls as it grows, since each log-probability is at most 0. With
+        # alpha >= 0 a negative total is divided by most, and scores best, at M tokens. So the best
+        # score that a beam can reach is its current total, divided by M ** alpha. While fewer than
+        # N captions have ended, the last score is -inf, so the search continues.
+        max_tokens = self.tokens.shape[2]
         best = self.sampler.score(jnp.max(self.total, axis=1), max_tokens)
         return best <= self.ended.score[:, -1]
 
     def hypotheses(self) -> Hypotheses:
-        """Those that have ended."""
+        """Returns the captions that have ended, best first."""
         return self.ended
 
     def leading(self) -> jax.Array:
-        """int32[B, M]: the likeliest live beam, or, if one that ended is likelier, that one."""
+        """Returns int32[B, M]: the likeliest live beam, or the best ended caption if likelier."""
+        # An empty slot of `ended` has log-probabilities of 0, whose sum would beat every live beam,
+        # so its score is checked, too.
         live = self.total[:, 0] > jnp.sum(self.ended.logprobs[:, 0], axis=-1)
         live |= jnp.isneginf(self.ended.score[:, 0])
         return jnp.where(live[:, None], self.tokens[:, 0], self.ended.tokens[:, 0])
 
     def _with_ended(self, eos: jax.Array, step: jax.Array) -> Hypotheses:
-        """The best of what ended before and of the live beams, if they ended here."""
+        """Returns the N best of the captions that ended before and of the live beams with EOS."""
         eos = jnp.broadcast_to(eos, self.total.shape)
         score = self.sampler.score(self.total + eos, step + 1)
         now = Hypotheses(
             self.tokens.at[:, :, step].set(EOS), self.logprobs.at[:, :, step].set(eos), score
         )
-        # Finished ones come first, so that of equal scores the one that ended earlier stays.
+        # Captions that ended before come first, because `top_k` takes the first of equal scores.
         both = [jnp.concatenate(pair, axis=1) for pair in zip(self.ended, now, strict=True)]
         score, order = jax.lax.top_k(both[2], self.ended.score.shape[1])
         return Hypotheses(*_take((both[0], both[1]), order), score)
@@ -158,6 +170,6 @@ def _flat(x: jax.Array) -> jax.Array:
 
 
 def _take(arrays: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of each array [B, N, M] the rows int32[B, K]."""
+    """Gathers rows int32[B, K] of each array [B, N, M] along axis 1."""
     first, second = (jnp.take_along_axis(x, rows[..., None], axis=1) for x in arrays)
     return first, second

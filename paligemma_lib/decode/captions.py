@@ -1,4 +1,4 @@
-"""Captions for any number of images: batches, prompts, devices, and text for people.
+"""Generates captions for any number of images, in batches, on one device or many.
 
 captions = generate(config, params, images, tokenizer, prompt="caption en", sampler=Beam(4))
 print(captions[0].text, captions[0].score, [other.text for other in captions[0].alternatives])
@@ -25,14 +25,14 @@ from paligemma_lib.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
-    """A caption of one image.
+    """A generated caption of one image.
 
     Attributes:
-      text: for people.
-      tokens: ids, with EOS at the end if the model ended it.
-      logprobs: the model's own log-probability of each token, in nats; neither temperature nor
-        banned tokens change it.
-      score: sum of `logprobs`; of `Beam`, with its length penalty.
+      text: the caption as text.
+      tokens: token ids, with EOS at the end unless the caption was cut off at `max_new_tokens`.
+      logprobs: log-probability of each token in nats, from the model's logits before temperature,
+        top-k, top-p and banned tokens.
+      score: sum of `logprobs`; `Beam` applies its length penalty to it.
       alternatives: the other captions that `BestOf` or `Beam` found, best first.
     """
 
@@ -44,7 +44,7 @@ class Caption:
 
     @property
     def probability(self) -> float:
-        """Of the whole caption, as the model sees it."""
+        """Probability of the whole caption under the model."""
         return math.exp(sum(self.logprobs))
 
 
@@ -64,33 +64,34 @@ def generate(
     first_number: int = 0,
     cache_dtype: str | None = None,
 ) -> list[Caption]:
-    """Writes a caption for each image.
+    """Generates a caption for each image.
 
-    The caption of an image depends on its pixels, its prompt, its number and the key; not on its
-    neighbours, nor on how many fit in a batch or on how many devices compute. (Sums are done in
-    another order there, so a tie within rounding may fall another way.)
+    The caption of an image depends only on its pixels, its prompt, its number and the key. It does
+    not depend on the other images, the batch size or the number of devices. (These change the order
+    of summation, so a tie within rounding errors may be decided differently.)
 
-    Compiled once for each config, sampler, `max_new_tokens`, batch size and longest prompt. With
-    parameters on a mesh, images are split over those of its axes that no parameter is split over;
-    with images on a mesh, as they are. With several processes, all pass the same images.
+    The programs are compiled once for each config, sampler, `max_new_tokens`, batch size and length
+    of the longest prompt. Images on a mesh keep their sharding. Otherwise, if the parameters are on
+    a mesh, images are split over the axes of that mesh that no parameter is split over. With
+    several processes, every process passes all images.
 
     Args:
       config: the model.
-      params: its parameters, see `model.init`; on one device or many, split in any way.
+      params: its parameters, see `model.init`; on one device or many, with any sharding.
       images: float32[N, S, S, 3] in [-1, 1], or uint8[N, S, S, 3].
-      tokenizer: the model's.
-      prompt: one for all images, or one for each.
-      sampler: `Greedy`, `Sample`, `BestOf`, `Beam`, or a `Sampler` of one's own.
-      max_new_tokens: where to stop a caption that does not end, EOS counted.
-      min_new_tokens: how many tokens must come before EOS may.
-      banned_tokens: ids that must never come.
-      batch_size: images at a time; None: all. The last batch is filled up and cut back.
-      key: where the randomness of `Sample` and `BestOf` comes from.
-      first_number: the number of the first image, where a set is captioned in several calls.
-      cache_dtype: type in which keys and values are kept; None: `config.dtype`.
+      tokenizer: tokenizer of the model.
+      prompt: one prompt for all images, or one for each.
+      sampler: `Greedy`, `Sample`, `BestOf`, `Beam`, or a `Sampler` of your own.
+      max_new_tokens: largest number of tokens of a caption, including EOS.
+      min_new_tokens: number of tokens that must precede EOS.
+      banned_tokens: token ids that are never chosen.
+      batch_size: images in a batch; None: all. The last batch is padded to this size.
+      key: random key for `Sample` and `BestOf`.
+      first_number: number of the first image, to caption a data set in several calls.
+      cache_dtype: dtype of the key/value cache; None: `config.dtype`.
 
     Raises:
-      ValueError: an argument does not fit the others.
+      ValueError: the arguments do not fit together, or one is out of range.
     """
     if not isinstance(images, jax.Array):
         images = np.asarray(images)
@@ -110,13 +111,14 @@ def generate(
     text, length = pad_prompts([tokenizer.encode_prefix(each) for each in prompt])
     sharding = images_sharding(images, params)
     shards = num_shards(sharding)
+    # The batch size is rounded up to a multiple of the shards: 10 images on 4 shards make 12 rows.
     size = -(-min(batch_size or count, count) // shards) * shards
     banned_tokens = tuple(banned_tokens)
     captions: list[Caption] = []
     for start in range(0, count, size):
-        # Always batches of one size, which are compiled once; the last is filled up with its last
-        # image.
-        rows = np.minimum(np.arange(start, start + size), count - 1)  # the last one fills up
+        # Every batch has the same size, so that programs are compiled once. The last batch repeats
+        # its last image: with count = 6 and size = 4, rows are [0 1 2 3], then [4 5 5 5].
+        rows = np.minimum(np.arange(start, start + size), count - 1)
         image = images if size == count else images[rows]
         if sharding is not None:
             image = place(image, sharding)
@@ -139,13 +141,14 @@ def generate(
 
 
 def captions_from(found: Hypotheses, tokenizer: Tokenizer) -> list[Caption]:
-    """Of each image the best caption, which knows the others."""
+    """Returns the best caption of each image, with the others as its `alternatives`."""
     captions = []
     for image in zip(*found, strict=True):
-        # Samples of an image may be equal; each caption is listed once, with its first score.
+        # Samples of an image may be equal. `setdefault` keeps the first of them, so each caption is
+        # listed once, and the order (best first) stays.
         distinct: dict[tuple[int, ...], Caption] = {}
         for tokens, logprobs, score in zip(*(part.tolist() for part in image), strict=True):
-            if score == -math.inf:
+            if score == -math.inf:  # an empty slot: beam search ended fewer than N captions
                 continue
             length = tokens.index(EOS) + 1 if EOS in tokens else len(tokens)
             ids = tuple(tokens[:length])

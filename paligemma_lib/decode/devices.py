@@ -1,11 +1,12 @@
-"""How decoding is spread over devices: rows as the images are, weights as they lie.
+"""Shards decoding over devices: rows like the images; weights keep their own sharding.
 
     sharding = images_sharding(images, params)        # None: no mesh, nothing to do
     image = jax.device_put(image, sharding)
     cache = split_rows(sharding, cache, axis=1)       # under jit
 
-Weights split over an axis of the mesh work on the same rows there, each device on its part of a
-product; were the rows split too, all weights would have to be gathered for every token.
+Rows are split only over axes of the mesh that no weight is split over. Along an axis that splits
+weights, all devices have the same rows, and each computes its part of a product. If the rows were
+split over such an axis, too, all weights would have to be all-gathered for every token.
 """
 
 import math
@@ -18,7 +19,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 def images_sharding(images: Any, params: dict[str, Any]) -> NamedSharding | None:
-    """The images' own, or one over the axes of the parameters' mesh that no parameter takes."""
+    """Returns how to shard images along axis 0.
+
+    Returns:
+      The sharding of the images, if they are on a mesh. Otherwise a split over those axes of the
+      parameters' mesh that no parameter is split over. None: neither is on a mesh.
+    """
     own = getattr(images, "sharding", None)
     if isinstance(own, NamedSharding):
         return own
@@ -32,27 +38,31 @@ def images_sharding(images: Any, params: dict[str, Any]) -> NamedSharding | None
 
 
 def place(images: np.ndarray | jax.Array, sharding: NamedSharding) -> jax.Array:
-    """Sends images, which every process has all of, to where `sharding` wants them."""
+    """Puts images on devices as `sharding` says; every process passes all images."""
     if isinstance(images, jax.Array):
         return jax.device_put(images, sharding)
-    # `device_put` would compare what the processes have, and move it between them for that.
+    # For a NumPy array and several processes, `device_put` would first send the array between the
+    # processes, to check that it is the same in all of them.
     return jax.make_array_from_callback(images.shape, sharding, lambda index: images[index])
 
 
 def num_shards(sharding: NamedSharding | None) -> int:
-    """Into how many parts axis 0 is split."""
+    """Returns the number of shards of axis 0."""
     if sharding is None:
         return 1
     return math.prod(sharding.mesh.shape[axis] for axis in _axes(sharding.spec[:1]))
 
 
 def weight_shards(sharding: NamedSharding | None) -> int:
-    """Over how many devices weights may be split while axis 0 is split so."""
+    """Returns the number of devices of the mesh axes that do not split axis 0.
+
+    Weights may be split over these devices.
+    """
     return 1 if sharding is None else sharding.mesh.size // num_shards(sharding)
 
 
 def rows_sharding(image: jax.Array | np.ndarray) -> NamedSharding | None:
-    """How axis 0 of an image is split, for arrays of any rank; None: it lies on no mesh."""
+    """Returns the sharding of axis 0 of the images, for arrays of any rank; None: no mesh."""
     sharding = getattr(image, "sharding", None)
     if not isinstance(sharding, NamedSharding):
         return None
@@ -60,7 +70,7 @@ def rows_sharding(image: jax.Array | np.ndarray) -> NamedSharding | None:
 
 
 def split_rows(sharding: NamedSharding | None, tree: Any, axis: int = 0) -> Any:
-    """Splits arrays along one axis as `sharding` says of axis 0."""
+    """Constrains arrays to be split along `axis` as `sharding` splits axis 0, under jit."""
     if sharding is None:
         return tree
     spec = PartitionSpec(*[None] * axis, *sharding.spec)
@@ -68,7 +78,7 @@ def split_rows(sharding: NamedSharding | None, tree: Any, axis: int = 0) -> Any:
 
 
 def replicate(sharding: NamedSharding | None, tree: Any) -> Any:
-    """The whole on every device, so that every process can read it."""
+    """Constrains arrays to be whole on every device, so that every process can read them."""
     if sharding is None:
         return tree
     whole = NamedSharding(sharding.mesh, PartitionSpec())
@@ -76,5 +86,7 @@ def replicate(sharding: NamedSharding | None, tree: Any) -> Any:
 
 
 def _axes(spec: Iterable[Any]) -> list[str]:
+    # An entry of a PartitionSpec is None, an axis name or a tuple of names:
+    # [("data", "fsdp"), None, "x"] becomes ["data", "fsdp", "x"].
     parts = [part if isinstance(part, tuple) else (part,) for part in spec]
     return [axis for part in parts for axis in part if axis is not None]

@@ -1,4 +1,4 @@
-"""The token loop: `prefill` reads images and prompts, `extend` adds at most k tokens to captions.
+"""Runs the token loop: `prefill` reads images and prompts, `extend` adds up to k tokens per row.
 
     state = prefill(config, params, image, prompt, length, sampler=Beam(4))
     while not finished(state):
@@ -6,14 +6,16 @@
         show(tokens_so_far(state))
     best = hypotheses(state)
 
-Every image has R rows: sequences that are written at the same time, such as beams or samples. All
-rows of an image share the keys and values of its image and prompt.
+Every image has R rows: sequences that are generated at the same time, such as beams or samples. All
+rows of an image share the keys and values of the image and its prompt.
 
-What is compiled, and for what: reading images and prompts, once for each config, batch size, prompt
-length and type of the cache; choosing tokens, also for each sampler, each `max_new_tokens`, and
-with or without banned tokens. Other images, keys, sets of banned tokens, `min_new_tokens` and k use
-the same programs. A state is never changed: two calls of `extend` may go on from the same one. (So
-its memory is not reused, and an old state should not be held longer than needed.)
+The program that reads images and prompts is compiled once for each config, batch size, prompt
+length and cache dtype. The programs that choose tokens are also compiled for each sampler, for each
+`max_new_tokens`, and with or without banned tokens. Other images, keys, sets of banned tokens,
+`min_new_tokens` and k reuse the compiled programs.
+
+A state is immutable, so two calls of `extend` may start from the same state. For this reason its
+buffers are not donated: an old state keeps its own cache in memory until it is dropped.
 """
 
 import dataclasses
@@ -58,21 +60,25 @@ def prefill(
 
     Args:
       config: the model.
-      params: its parameters, see `model.init`; on one device or many, split in any way.
-      image: float32[B, S, S, 3] in [-1, 1] or uint8[B, S, S, 3]. Where axis 0 is sharded over
-        devices, all that has B is sharded in the same way.
+      params: its parameters, see `model.init`; on one device or many, with any sharding.
+      image: float32[B, S, S, 3] in [-1, 1] or uint8[B, S, S, 3]. If axis 0 is sharded over
+        devices, all arrays with the axis B are sharded in the same way.
       prompt: int32[B, L], padded on the right; see `pad_prompts`.
-      length: int32[B], tokens of each prompt, 1 to L.
-      sampler: `Greedy`, `Sample`, `BestOf`, `Beam`, or a `Sampler` of one's own.
-      max_new_tokens: M, the most tokens, EOS included.
-      min_new_tokens: how many tokens must come before EOS may.
-      banned_tokens: ids that are never chosen. The log-probabilities that are reported are the
-        model's own, as if nothing were banned.
-      keys: key[B], random keys, which samplers that draw need; see `image_keys`.
-      cache_dtype: type of the attention's key/value cache; None: `config.dtype`.
+      length: int32[B], number of tokens of each prompt, 1 to L.
+      sampler: `Greedy`, `Sample`, `BestOf`, `Beam`, or a `Sampler` of your own.
+      max_new_tokens: M, the largest number of tokens of a caption, including EOS.
+      min_new_tokens: number of tokens that must precede EOS.
+      banned_tokens: token ids that are never chosen. Reported log-probabilities are those of the
+        model's full distribution, as if no token were banned.
+      keys: key[B], one random key for each image, required by samplers that draw at random; see
+        `image_keys`.
+      cache_dtype: dtype of the attention's key/value cache; None: `config.dtype`.
+
+    Returns:
+      The state after the first token.
 
     Raises:
-      ValueError: an argument does not fit.
+      ValueError: the arguments do not fit together, or one is out of range.
     """
     batch, vocab_size = len(image), config.language.vocab_size
     if np.ndim(prompt) != 2 or len(prompt) != batch or np.shape(length) != (batch,):
@@ -94,6 +100,7 @@ def prefill(
                 f"prefill: {sampler} draws at random and needs a key for each image: "
                 "keys=image_keys(jax.random.key(0), range(batch))"
             )
+        # This sampler ignores its keys, but the programs take them as an argument.
         keys = image_keys(jax.random.key(0), range(batch))
     sharding, banned = rows_sharding(image), _banned(banned_tokens, vocab_size, sampler)
     read, hidden = read_inputs(config, cache_dtype, sharding, params, image, prompt, length)
@@ -101,33 +108,45 @@ def prefill(
         config, sampler, max_new_tokens, sharding,
         params, read, hidden, keys, banned, min_new_tokens,
     )  # fmt: skip
+    # An array and not a static int, so that another minimum does not compile the programs again.
     minimum = jnp.int32(min_new_tokens)
     return State(read, keys, banned, minimum, written, cache, step, sharding)
 
 
 def extend(config: PaliGemmaConfig, params: dict[str, Any], state: State, k: int) -> State:
-    """Adds at most k tokens to every row, with the config and parameters of `prefill`.
+    """Adds up to k tokens to every row; stops early once `finished` is true.
 
-    It stops as soon as all rows have ended, by EOS, or are full.
+    Args:
+      config: the same as for `prefill`.
+      params: the same as for `prefill`.
+      state: returned by `prefill` or an earlier `extend`.
+      k: largest number of tokens to add.
     """
     written, cache, step = extend_state(config, params, state, k)
     return dataclasses.replace(state, written=written, cache=cache, step=step)
 
 
 def finished(state: State) -> bool:
-    """Whether all rows have ended or are full, so that `extend` would add nothing."""
+    """Returns whether every caption is complete, so that `extend` would add nothing.
+
+    A row is complete after EOS or with `max_new_tokens` tokens. `Beam` is complete when no live
+    beam can improve its result.
+    """
     return bool(is_finished(state))
 
 
 @jax.jit
 def hypotheses(state: State) -> Hypotheses:
-    """Captions of each image, best first; of `Beam`, those that have ended (score -inf: none)."""
+    """Returns the captions of each image, best first.
+
+    For `Beam`, these are the captions that have ended; a score of -inf marks an empty slot.
+    """
     return replicate(state.sharding, state.written.hypotheses())
 
 
 @jax.jit
 def tokens_so_far(state: State) -> jax.Array:
-    """int32[B, M]: the best row of each image so far, PAD where nothing is written yet."""
+    """Returns int32[B, M]: the leading row of each image, PAD where no token is written yet."""
     return replicate(state.sharding, state.written.leading())
 
 

@@ -1,10 +1,10 @@
-"""The compiled programs of the token loop, and the state that they hand on.
+"""Defines the jitted programs of the token loop and the state that they pass on.
 
     prompt, hidden = read_inputs(config, "float32", sharding, params, image, text, length)
     written, cache, step = begin(config, sampler, M, sharding, params, prompt, hidden, ...)
     written, cache, step = extend_state(config, params, state, k)
 
-See `loop`, which calls them in this order; `planning` compiles them for devices that are not here.
+`loop` calls them in this order. `planning` compiles them for devices that this machine lacks.
 """
 
 import dataclasses
@@ -35,17 +35,17 @@ Strategy = Sampler | Beam
 )
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Captions of B images in the making: R rows each, at most M tokens in each.
+    """Unfinished captions of B images, with R rows for each image and up to M tokens in each row.
 
     Attributes:
-      prompt: keys and values of images and prompts, which the rows of an image share.
-      keys: key[B], each image's own randomness.
-      banned: bool[V], tokens that never come; None: all may.
-      min_new_tokens: int32[], EOS does not come before this many others.
-      written: the tokens, their log-probabilities, and what the search remembers.
+      prompt: keys and values of images and prompts, shared by the rows of an image.
+      keys: key[B], random key of each image.
+      banned: bool[V], true for tokens that are never chosen; None: every token is allowed.
+      min_new_tokens: int32[], number of tokens that must precede EOS.
+      written: tokens, their log-probabilities, and the state of the sampler or beam search.
       cache: keys and values of new tokens, dtype[depth, B * R, M - 1, K, H] each.
-      step: int32[], number of tokens written.
-      sharding: over which devices axis 0 of what has B is split; None: the images' one device.
+      step: int32[], number of tokens written to each row.
+      sharding: how the axis B of all arrays is split over devices; None: the images are on no mesh.
     """
 
     prompt: Prompt
@@ -60,7 +60,7 @@ class State:
 
 @jax.jit
 def is_finished(state: State) -> jax.Array:
-    """bool[]: whether all rows have ended or are full."""
+    """Returns bool[]: whether all images are done, or all rows have M tokens."""
     return jnp.all(state.written.done()) | (state.step >= state.written.tokens.shape[2])
 
 
@@ -74,7 +74,11 @@ def read_inputs(
     text: jax.Array,
     length: jax.Array,
 ) -> tuple[Prompt, jax.Array]:
-    """Reads images and prompts: what is kept of them, and dtype[B, D] of the last token."""
+    """Reads images and prompts.
+
+    Returns:
+      Their keys and values, and dtype[B, D], the final hidden state of each prompt's last token.
+    """
     prompt, hidden = read_prompt(config, params, image, text, length, cache_dtype)
     prompt = Prompt(split_rows(sharding, prompt.cache, 1), split_rows(sharding, prompt.length))
     return prompt, split_rows(sharding, hidden)
@@ -93,13 +97,14 @@ def begin(
     banned: jax.Array | None,
     min_new_tokens: jax.Array,
 ) -> tuple[Samples | Beams, KeyValue, jax.Array]:
-    """Chooses the first token of every row: what is written, an empty cache, the next step."""
+    """Chooses the first token of every row; returns `written`, an empty `cache`, and `step`."""
     written: Samples | Beams
     if isinstance(sampler, Beam):
         written = Beams.empty(sampler, len(hidden), max_new_tokens)
     else:
         written = Samples.empty(sampler, len(hidden), max_new_tokens)
-    # The last token that fits is chosen and never read.
+    # The last of M tokens is chosen but never read by the model, so the cache has M - 1 entries.
+    # With M = 1 it still has one, so that no array is empty.
     cache = empty_cache(prompt, len(hidden) * sampler.rows, max(1, max_new_tokens - 1))
     cache = split_rows(sharding, cache, 1)
     step = jnp.zeros((), jnp.int32)
@@ -112,26 +117,28 @@ def begin(
 def extend_state(
     config: PaliGemmaConfig, params: dict[str, Any], state: State, k: jax.Array
 ) -> tuple[Samples | Beams, KeyValue, jax.Array]:
-    """Adds at most k tokens to every row: what is written, the cache, the next step."""
+    """Adds up to k tokens to every row; returns the new `written`, `cache` and `step`."""
     end = state.step + k
 
     def proceed(state: State) -> jax.Array:
         return (state.step < end) & ~is_finished(state)
 
     def add_token(state: State) -> State:
+        # Each iteration reads token step - 1, whose keys and values become entry step - 1 of the
+        # cache, and chooses token `step`.
         step = state.step
         token = state.written.tokens[:, :, step - 1].reshape(-1)
         hidden, cache = read_token(config, params, state.prompt, state.cache, token, step - 1)
         written, parent = _choose(config, params, state, hidden)
-        # Beams change places: each goes on with the keys and values of the beam that it continues.
-        # The prompt's are shared by all of an image's rows and need not move.
+        # A beam needs the keys and values of the beam that it continues, so rows are reordered. All
+        # rows of an image share those of the prompt, which stay where they are.
         if parent is not None:
             cache = reorder(cache, parent)
         cache = split_rows(state.sharding, cache, 1)
         return dataclasses.replace(state, written=written, cache=cache, step=step + 1)
 
-    # A `while_loop` and not a scan: it ends with the last caption, and `k` is a traced number, so
-    # that showing 4 tokens at a time and writing all 64 are one program.
+    # A `while_loop`, unlike a `scan`, can stop when the last caption ends. And `k` may be traced:
+    # adding 4 tokens at a time and adding all 64 use the same program.
     state = jax.lax.while_loop(proceed, add_token, state)
     return state.written, state.cache, state.step
 
@@ -139,12 +146,17 @@ def extend_state(
 def _choose(
     config: PaliGemmaConfig, params: dict[str, Any], state: State, hidden: jax.Array
 ) -> tuple[Samples | Beams, jax.Array | None]:
-    """Adds a token to every row, chosen from the logits of what it read last."""
+    """Adds a token to every row, chosen from the logits of its last hidden state.
+
+    Returns:
+      The new `written`, and int32[B, R], the row that each row continues; None: its own.
+    """
     shards = weight_shards(state.sharding)
     logits = vocabulary.logits(config, params["llm"], hidden, shards=shards)
+    # [B, V] after the prompt becomes [B, 1, V], and [B * R, V] after a token becomes [B, R, V].
     logits = logits.reshape(len(state.keys), -1, logits.shape[-1])
-    # `logits` stay as the model gave them, for the log-probabilities that are reported; `allowed`
-    # is what may be chosen from.
+    # Reported log-probabilities come from the unchanged `logits`. Tokens are chosen from `allowed`,
+    # where banned tokens, and EOS before `min_new_tokens`, are -inf.
     allowed = logits if state.banned is None else jnp.where(state.banned, -jnp.inf, logits)
     eos = jnp.where(state.step < state.min_new_tokens, -jnp.inf, allowed[..., EOS])
     allowed = allowed.at[..., EOS].set(eos)

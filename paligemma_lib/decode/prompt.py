@@ -1,11 +1,11 @@
-"""The model's side of decoding: read image and prompt once, then one token for each row at a time.
+"""Runs the model for decoding: image and prompt once, then one token of each row at a time.
 
     prompt, hidden = read_prompt(config, params, image, text, length, "bfloat16")
     cache = empty_cache(prompt, rows=4 * len(image), capacity=20)
     hidden, cache = read_token(config, params, prompt, cache, token, step=1)
 
-Keys and values of image and prompt are stored once per image; R successive rows (beams or samples
-of that image) look at them and at a cache of their own, which holds nothing but new tokens.
+Keys and values of image and prompt are stored once per image. R successive rows (beams or samples
+of that image) attend to them. Each row also attends to its own cache, which holds only new tokens.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ from paligemma_lib.model.variants import PaliGemmaConfig
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """What was read before the first new token.
+    """Keys and values of images and prompts.
 
     Attributes:
       cache: keys and values, dtype[depth, B, P + L, K, H] each.
-      length: int32[B], tokens of image and prompt together; positions from there on are padding.
+      length: int32[B], number of tokens of image and prompt; positions from there on are padding.
     """
 
     cache: KeyValue
@@ -37,16 +37,16 @@ class Prompt:
 
 
 def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Lays prompts of different lengths into one array, padded on the right.
+    """Pads prompts of different lengths on the right and stacks them.
 
     Args:
       prompts: token ids, as `Tokenizer.encode_prefix` returns them.
 
     Returns:
-      int32[B, L] tokens, L being the longest prompt's length, and int32[B] lengths.
+      int32[B, L] tokens, where L is the length of the longest prompt, and int32[B] lengths.
 
     Raises:
-      ValueError: there is no prompt, or one without tokens.
+      ValueError: there is no prompt, or a prompt has no tokens.
     """
     lengths = [len(prompt) for prompt in prompts]
     if not lengths or min(lengths) == 0:
@@ -67,18 +67,18 @@ def read_prompt(
     text_length: jax.Array,
     cache_dtype: str,
 ) -> tuple[Prompt, jax.Array]:
-    """Reads image and prompt, which all see each other.
+    """Runs the model on images and prompts, with full attention between their tokens.
 
     Args:
       config: the model.
       params: its parameters, see `model.init`.
       image: float32[B, S, S, 3] in [-1, 1], or uint8[B, S, S, 3].
       text: int32[B, L], padded on the right.
-      text_length: int32[B].
-      cache_dtype: the type in which keys and values are kept.
+      text_length: int32[B], number of tokens of each prompt.
+      cache_dtype: dtype of the key/value cache.
 
     Returns:
-      The prompt, and dtype[B, D] from which the first token's logits are taken.
+      The keys and values, and dtype[B, D], the hidden state that gives the first token's logits.
     """
     image_tokens = siglip.encode(config, params["img"], image).astype(config.residual_dtype)
     x = jnp.concatenate([image_tokens, vocabulary.embed(config, params["llm"], text)], axis=1)
@@ -93,7 +93,7 @@ def read_prompt(
         keep_cache=True,
     )
     assert cache is not None
-    # Prompts are padded on the right, so the last token is at another place in each row.
+    # Prompts are padded on the right, so the index of the last token differs between rows.
     last = jnp.take_along_axis(x, (length - 1)[:, None, None], axis=1)[:, 0]
     cache = (cache[0].astype(cache_dtype), cache[1].astype(cache_dtype))
     return Prompt(cache, length), gemma.final_norm(config, params["llm"], last)
@@ -114,29 +114,30 @@ def read_token(
     token: jax.Array,
     step: jax.Array,
 ) -> tuple[jax.Array, KeyValue]:
-    """Reads the newest token of every row.
+    """Runs the model on the newest token of every row.
 
     Args:
       config: the model.
       params: its parameters, see `model.init`.
-      prompt: of B images.
-      cache: keys and values of new tokens, [depth, R * B, capacity, K, H], `step` of which are
-        taken.
-      token: int32[R * B].
-      step: int32[], how many new tokens each row has read before this one.
+      prompt: keys and values of B images and their prompts.
+      cache: keys and values of new tokens, [depth, B * R, capacity, K, H], where the first `step`
+        entries are filled.
+      token: int32[B * R], the newest token of each row.
+      step: int32[], number of new tokens that each row has read before this one.
 
     Returns:
-      dtype[R * B, D], from which the next token's logits are taken, and the cache with one more
-      entry taken.
+      dtype[B * R, D], the hidden state that gives the next token's logits, and the cache with entry
+      `step` filled, too.
     """
     per_image = len(token) // len(prompt.length)
-    # Three parts of keys, in the order in which `attention` gets them: the prompt's (padding is not
-    # seen), the row's own before this token (the cache is filled up to `step`), and its own.
+    # The mask covers three parts of keys, in the order in which `attention` gets them: the prompt
+    # without its padding, the filled entries of the row's cache, and the token itself. A prompt of
+    # 3 of 4 positions at step 2 of capacity 3: [1 1 1 0 | 1 1 0 | 1].
     seen = jnp.arange(prompt.cache[0].shape[2]) < prompt.length[:, None]
     own = jnp.broadcast_to(jnp.arange(cache[0].shape[2]) < step, (len(token), cache[0].shape[2]))
     itself = jnp.ones((len(token), 1), bool)
     mask = jnp.concatenate([jnp.repeat(seen, per_image, axis=0), own, itself], axis=1)
-    # Positions go on where this row's prompt ended, not where the longest did: as in training.
+    # Positions continue from the end of this row's prompt, not of the longest one, as in training.
     position = jnp.repeat(prompt.length, per_image)[:, None] + step
     x = vocabulary.embed(config, params["llm"], token[:, None])
     x, new = gemma.apply_layers(
@@ -151,12 +152,12 @@ def read_token(
 
 
 def reorder(cache: KeyValue, parent: jax.Array) -> KeyValue:
-    """Gives row r of every image the cache that its row `parent[b, r]` (int32[B, R]) has."""
+    """Returns a cache where row r of image b is the old row `parent[b, r]`; parent: int32[B, R]."""
     b, r = parent.shape
 
     def gather(leaf: jax.Array) -> jax.Array:
-        # Only the new tokens' entries are copied: [depth, B, R, M - 1, K, H], small beside the
-        # prompt's.
+        # Only entries of new tokens are copied, [depth, B, R, M - 1, K, H], not those of the
+        # prompt. The indices `parent` count rows within an image, hence the axes [B, R].
         split = leaf.reshape(len(leaf), b, r, *leaf.shape[2:])
         rows = jax.vmap(lambda rows, parent: rows[:, parent], in_axes=(1, 0), out_axes=1)
         return rows(split, parent).reshape(leaf.shape)

@@ -1,12 +1,13 @@
-"""Ways to choose the next token: the likeliest, one at random, or several random captions at once.
+"""Defines samplers, which choose the next token: greedy, at random, and best of several captions.
 
     Greedy()
     Sample(temperature=0.8, top_k=40, top_p=0.95)
     BestOf(5, Sample(top_p=0.9))
     keys = image_keys(jax.random.key(0), range(8))    # what is random for each of eight images
 
-Samplers and `Beam` are small frozen objects; the token loop is compiled for one of them. Whatever
-has the methods of `Sampler` is one: `docs/extending.md` bans repeated trigrams in twenty lines.
+Samplers and `Beam` are frozen dataclasses, and the token loop is compiled once for each of them.
+Any object with the attributes and methods of `Sampler` is a sampler: `docs/extending.md` bans
+repeated trigrams in twenty lines.
 
 Sources: top-k (arXiv 1805.04833), nucleus sampling (arXiv 1904.09751).
 """
@@ -21,11 +22,12 @@ import numpy as np
 
 
 class Written(NamedTuple):
-    """What has been written so far.
+    """The tokens that rows have so far.
 
     Attributes:
-      tokens: int32[N, M], without the prompt; PAD from `length` on.
-      length: int32[], how many tokens each row has; a traced value, so slices want `lax`.
+      tokens: int32[N, M], without the prompt; PAD from index `length` on.
+      length: int32[], number of tokens of each row. It is traced, so a slice that depends on it
+        needs `jax.lax.dynamic_slice` or a mask.
     """
 
     tokens: jax.Array
@@ -33,13 +35,13 @@ class Written(NamedTuple):
 
 
 class Sampler(Protocol):
-    """A way to choose the next token, row by row.
+    """Chooses the next token of each row.
 
-    It has to be hashable and equal to its equals, as a frozen dataclass is: programs are compiled
-    for it. `sample` runs under jit.
+    A sampler is a static argument of compiled programs. So it must be hashable, and two samplers
+    with the same settings must be equal, as with a frozen dataclass. `sample` runs under jit.
 
     Attributes:
-      rows: captions that are written of each image; the one that the model finds likeliest wins.
+      rows: number of captions that are generated for each image; the likeliest comes first.
       random: whether `sample` uses its keys.
     """
 
@@ -53,34 +55,34 @@ class Sampler(Protocol):
         """Returns the next tokens, int32[N].
 
         Args:
-          logits: float32[N, V]; -inf for tokens that must not come.
-          keys: key[N], each row's own randomness for this token.
-          written: what each row has so far.
+          logits: float32[N, V]; -inf for tokens that must not be chosen.
+          keys: key[N], the random key of each row for this token.
+          written: the tokens that each row has so far.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Greedy:
-    """Takes the likeliest token; of equals, the one with the lowest id."""
+    """Chooses the likeliest token; of equally likely ones, that with the lowest id."""
 
     rows: ClassVar[int] = 1
     random: ClassVar[bool] = False
 
     def sample(self, logits: jax.Array, keys: jax.Array, written: Written) -> jax.Array:
-        """See `Sampler`; of the three, only `logits` are used."""
+        """Returns the likeliest tokens; only `logits` are used. See `Sampler`."""
         return jnp.argmax(logits, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Draws a token from the model's distribution, sharpened and cut in this order.
+    """Draws a token from the model's distribution, after these changes to it, in this order.
 
     Attributes:
       temperature: divides the logits; below 1, likely tokens become likelier.
-      top_k: keeps the k likeliest tokens; None: all.
-      top_p: keeps the likeliest tokens that together have at least this probability, and those
-        as likely as the last of them; None: all.
+      top_k: keeps only the k likeliest tokens; None: all.
+      top_p: keeps the smallest set of likeliest tokens whose probabilities sum to at least this,
+        and tokens that are as likely as the least likely of the set; None: all.
     """
 
     rows: ClassVar[int] = 1
@@ -99,9 +101,9 @@ class Sample:
             raise ValueError(f"Sample: top_p={self.top_p}, expected 0 < top_p <= 1, or None")
 
     def sample(self, logits: jax.Array, keys: jax.Array, written: Written) -> jax.Array:
-        """See `Sampler`."""
-        # Temperature first, as in Hugging Face transformers: it changes which tokens the nucleus
-        # holds.
+        """Returns tokens that are drawn at random. See `Sampler`."""
+        # Temperature comes first, as in Hugging Face transformers, since it changes which tokens
+        # the nucleus holds. After `top_k`, columns are ranks, and `ids` maps ranks to token ids.
         logits, ids = logits / self.temperature, None
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits, ids = jax.lax.top_k(logits, self.top_k)
@@ -113,11 +115,11 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class BestOf:
-    """Draws several captions of each image; the one the model finds likeliest comes first.
+    """Draws several captions of each image; the likeliest under the model comes first.
 
     Attributes:
-      rows: how many.
-      sampler: how each of their tokens is drawn.
+      rows: number of captions of each image.
+      sampler: draws each of their tokens.
     """
 
     random: ClassVar[bool] = True
@@ -130,14 +132,19 @@ class BestOf:
             raise ValueError(f"BestOf: rows={self.rows}, expected at least 1")
 
     def sample(self, logits: jax.Array, keys: jax.Array, written: Written) -> jax.Array:
-        """As `sampler` does."""
+        """Returns the tokens that `sampler` draws. See `Sampler`."""
         return self.sampler.sample(logits, keys, written)
 
 
 def image_keys(key: jax.Array, numbers: Iterable[int]) -> jax.Array:
-    """Returns key[B]: what is random for an image depends on the key and its number alone."""
+    """Returns key[B], one key for each number: it depends only on `key` and that number.
+
+    Args:
+      key: a key of `jax.random.key`, or of the older `jax.random.PRNGKey`.
+      numbers: numbers of the images, such as their indices in the data set.
+    """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)  # of the older kind, uint32[2]
+        key = jax.random.wrap_key_data(key)  # a raw key, uint32[2]
     return _image_keys(key, np.fromiter(numbers, np.uint32))
 
 
@@ -147,10 +154,11 @@ def _image_keys(key: jax.Array, numbers: jax.Array) -> jax.Array:
 
 
 def in_nucleus(logits: jax.Array, top_p: float) -> jax.Array:
-    """Which tokens are among the likeliest that together reach the probability `top_p`.
+    """Returns which tokens are in the nucleus: the likeliest that together reach `top_p`.
 
-    Finds the lowest probability among them by bisection instead of sorting the vocabulary:
-    float32 numbers from 0 to 1 are ordered as their bit patterns are, of which there are 2**30.
+    The lowest probability in the nucleus is found by bisection, without sorting the vocabulary.
+    Non-negative float32 numbers are ordered like their bit patterns read as int32, and those from 0
+    to 1 have fewer than 2**30 patterns.
 
     Args:
       logits: float32[..., V].
@@ -163,14 +171,17 @@ def in_nucleus(logits: jax.Array, top_p: float) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(probability, jnp.int32)
 
     def halve(_, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = bounds  # what is not below `low` reaches `top_p`; not below `high`, it doesn't
+        # Invariant: the tokens with bits >= low have at least the mass `top_p`; those with bits >=
+        # high have less.
+        low, high = bounds
         middle = (low + high) // 2
         mass = jnp.sum(probability, axis=-1, keepdims=True, where=bits >= middle)
         reached = mass >= top_p
         return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
 
-    # 30 halvings of 2**30 bit patterns find the exact threshold, in 30 sums over the vocabulary. A
-    # sort of 257,152 probabilities takes longer on accelerators, for every token.
+    # 1.0 has the bits 0x3F800000, below 2**30. So 30 halvings leave high = low + 1: an exact
+    # threshold, after 30 sums over the vocabulary. Sorting 257,152 probabilities for every token
+    # takes longer on accelerators.
     low = jnp.zeros_like(bits[..., :1])
     above_one = jax.lax.bitcast_convert_type(jnp.float32(1), jnp.int32) + 1
     lowest, _ = jax.lax.fori_loop(0, 30, halve, (low, jnp.full_like(low, above_one)))

@@ -1,4 +1,4 @@
-"""Weights and tokenizers from where they are published, as whole local files.
+"""Downloads checkpoints and tokenizers from where they are published, as complete local files.
 
 path = fetch("google/paligemma/jax/paligemma-3b-pt-224")       # Kaggle
 path = fetch("gs://vertex-model-garden-paligemma-us/paligemma/pt_224.npz")

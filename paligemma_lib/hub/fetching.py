@@ -1,4 +1,4 @@
-"""One name for what may lie here, on Kaggle, in a bucket, or come with the library.
+"""Finds a checkpoint by name: a local path, a Kaggle model, a bucket's object, or "nano".
 
 path = fetch("gs://vertex-model-garden-paligemma-us/paligemma/pt_224.npz")
 path = exported(Path("runs/tuesday"))     # the one model in the folder of a run
@@ -15,23 +15,26 @@ NANO = Path(__file__).parents[1] / "nano" / "nano.params.f16.npz"
 
 
 def fetch(source: str | os.PathLike[str], cache: str | os.PathLike[str] = gcs.CACHE) -> Path:
-    """Returns a local path, after a download where one is needed.
+    """Returns the local path of a checkpoint, downloading it if necessary.
 
     Args:
-      source: "nano", the model that comes with this library, beside its tokenizer.model; a local
-        file; a folder of safetensors, as it is; the folder of a run, of which the one `.npz`
-        file is returned;
-        `gs://bucket/object` of a public bucket; or a Kaggle model, `owner/model/jax/variation`
-        with or without `/version`, of which the one `.npz` file is returned.
-      cache: where files from `gs://` are kept. One that is there already is not fetched again.
-        kagglehub keeps its own, see KAGGLEHUB_CACHE.
+      source: one of these names:
+        "nano": the small model that comes with this library, with tokenizer.model beside it;
+        a local file;
+        a folder of safetensors with a config.json: the folder itself is returned;
+        the folder of a run: its one `.npz` file is returned;
+        `gs://bucket/object` in a public bucket;
+        a Kaggle model, `owner/model/jax/variation` with or without `/version`: its one `.npz`
+        file is returned.
+      cache: folder for files from `gs://`; a file that is in it already is not downloaded again.
+        kagglehub has a cache of its own, see KAGGLEHUB_CACHE.
 
     Raises:
-      FileNotFoundError: there is nothing of that name.
-      ValueError: a folder holds several `.npz` files.
+      FileNotFoundError: there is nothing with this name.
+      ValueError: a folder holds several `.npz` files, or a `gs://` name has no object.
       PermissionError: credentials are missing, or a licence has not been accepted.
-      ConnectionError: no network, or a download that broke off or was damaged.
-      OSError: no room on the disk.
+      ConnectionError: there is no network, or a download was interrupted or damaged.
+      OSError: there is not enough disk space.
     """
     name = os.fspath(source)
     if name == "nano":
@@ -43,6 +46,7 @@ def fetch(source: str | os.PathLike[str], cache: str | os.PathLike[str] = gcs.CA
         return NANO
     if name.startswith("gs://"):
         return gcs.fetch(name, cache)
+    # Local paths come before Kaggle: a folder may be named like a model there.
     path = Path(name).expanduser()
     if path.is_dir() and not (path / "config.json").exists():
         return exported(path)
@@ -57,10 +61,10 @@ def fetch(source: str | os.PathLike[str], cache: str | os.PathLike[str] = gcs.CA
 
 
 def exported(folder: Path) -> Path:
-    """The one `.npz` file in the folder of a run, or the folder if it has none.
+    """Returns the one `.npz` file in the folder of a run, or the folder if it has none.
 
     Raises:
-      ValueError: there are several.
+      ValueError: the folder holds several `.npz` files.
     """
     found = sorted(folder.glob("*.npz"))
     if len(found) > 1:

@@ -1,9 +1,9 @@
-"""Public objects of Google Cloud Storage, fetched over HTTPS.
+"""Downloads public objects of Google Cloud Storage over HTTPS.
 
     path = fetch("gs://big_vision/paligemma_tokenizer.model", "~/.cache/paligemma_lib")
 
-That needs no credentials and no other library, and tells size and checksum before the first byte.
-A download takes its name only when it is whole.
+HTTPS needs no credentials and no client library, and the headers have the size and a checksum. A
+file appears under its name only once it is complete and verified.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ CACHE = Path("~/.cache/paligemma_lib")
 
 _GCS = "https://storage.googleapis.com"
 _BLOCK = 1 << 20
-_TIMEOUT = 60  # seconds without a byte
+_TIMEOUT = 60  # seconds to wait for the next bytes, not for the whole download
+# What a connection that breaks may raise while bytes are read: urllib wraps only errors of the
+# request in URLError. Not all of OSError, which a full disk raises, too.
 _BROKEN = (TimeoutError, ConnectionResetError, ConnectionAbortedError, ssl.SSLError)
 
 
@@ -38,17 +40,19 @@ def fetch(
     cache: str | os.PathLike[str] = CACHE,
     problem: Callable[[Path], str | None] = lambda path: None,
 ) -> Path:
-    """Returns a local path, after a download unless the file is there already.
+    """Returns the local path of an object, downloading it unless it is in the cache.
 
     Args:
-      name: `gs://bucket/object` of a public bucket.
-      cache: the folder in which files are kept.
-      problem: says what is wrong with a file, which then is not used.
+      name: `gs://bucket/object` in a public bucket.
+      cache: folder in which downloads are stored.
+      problem: returns what is wrong with a file, or None. A cached file with a problem is
+        downloaded again; a download with a problem is discarded.
 
     Raises:
-      As `hub.fetch`.
+      FileNotFoundError, ValueError, PermissionError, ConnectionError, OSError: as `hub.fetch`.
     """
     bucket, _, object_name = name.removeprefix("gs://").partition("/")
+    # ".." would lead to a path outside the cache.
     if not bucket or {"", ".", ".."} & {bucket, *object_name.split("/")}:
         raise ValueError(f"{name!r} names no file; expected gs://bucket/folder/file")
     path = Path(cache).expanduser() / "gs" / bucket / object_name
@@ -58,7 +62,7 @@ def fetch(
     try:
         with atomic_write(path) as file:
             _download(name, f"{_GCS}/{bucket}/{urllib.parse.quote(object_name)}", file)
-            file.flush()
+            file.flush()  # `problem` opens the file by its name, and must find all bytes
             if wrong := problem(Path(file.name)):
                 raise ConnectionError(f"{name} {wrong}. It is not used; give a local file instead")
     except OSError as error:
@@ -69,14 +73,14 @@ def fetch(
 
 
 def _download(name: str, url: str, file: BinaryIO) -> None:
-    """Copies an object of Google Cloud Storage to `file` and checks its size and crc32c."""
-    import google_crc32c  # here alone: where nothing is fetched it may be absent
+    """Copies an object of Google Cloud Storage to `file`, and checks its size and crc32c."""
+    import google_crc32c  # not at the top: without downloads the package may be missing
 
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
             size, expected = _size_and_crc32c(name, answer.headers)
             free = shutil.disk_usage(os.path.dirname(file.name)).free
-            if size > free:
+            if size > free:  # before the download, not after most of it
                 raise OSError(errno.ENOSPC, f"needs {size:,} bytes")
             checksum, received = google_crc32c.Checksum(), 0
             while block := answer.read(_BLOCK):
@@ -103,6 +107,8 @@ def _download(name: str, url: str, file: BinaryIO) -> None:
 
 
 def _size_and_crc32c(name: str, headers: http.client.HTTPMessage) -> tuple[int, bytes]:
+    # x-goog-hash may come as several headers, with other hashes. A crc32c is 4 bytes, big-endian:
+    # in base64 six characters and "==".
     hashes = ",".join(headers.get_all("x-goog-hash", []))
     found = re.search(r"crc32c=([A-Za-z0-9+/]{6}==)", hashes)
     size = headers.get("Content-Length", "")

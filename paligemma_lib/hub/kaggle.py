@@ -1,4 +1,4 @@
-"""Models on Kaggle, fetched by kagglehub, and what Kaggle refuses told as errors with a cure.
+"""Downloads models from Kaggle with kagglehub, with errors that say what to do.
 
 if is_kaggle("google/paligemma/jax/paligemma-3b-pt-224"):
     path = fetch("google/paligemma/jax/paligemma-3b-pt-224")
@@ -14,18 +14,24 @@ from pathlib import Path
 
 from paligemma_lib.runtime.disk_space import no_space
 
+# owner/model/framework/variation, or with /version.
 _HANDLE = re.compile(r"[\w-]+/[\w.-]+/\w+/[\w.-]+(/\d+)?")
 
 
 def is_kaggle(name: str) -> bool:
-    """Whether `hub.fetch` would ask Kaggle for it."""
+    """Returns whether `hub.fetch` would download this name from Kaggle."""
+    # A missing local file such as a/b/c/d.npz matches the pattern, too: it is not sent to Kaggle.
     path = Path(name).expanduser()
     return bool(_HANDLE.fullmatch(name)) and path.suffix != ".npz" and not path.exists()
 
 
 @contextlib.contextmanager
 def kaggle_refusals(handle: str) -> Iterator[None]:
-    """Tells what Kaggle answers in the block as the errors that `hub.fetch` raises."""
+    """Converts errors of kagglehub in a `with` block to those that `hub.fetch` raises.
+
+    Args:
+      handle: the Kaggle model, for the messages.
+    """
     import requests
     from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError
 
@@ -49,6 +55,7 @@ def kaggle_refusals(handle: str) -> Iterator[None]:
             f"again, download it at {page} and give the local file, or, where it came before, "
             f"add its version (such as {handle}/1)"
         ) from error
+    # This comes last, since exceptions of requests are subclasses of OSError, too.
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             from kagglehub.config import get_cache_folder
@@ -59,7 +66,7 @@ def kaggle_refusals(handle: str) -> Iterator[None]:
 
 
 def fetch(handle: str) -> Path:
-    """Returns the one `.npz` file of a model, as kagglehub keeps it. Raises as `hub.fetch`."""
+    """Returns the one `.npz` file of a model, in kagglehub's cache. Raises as `hub.fetch`."""
     import kagglehub
 
     with kaggle_refusals(handle):
@@ -78,6 +85,8 @@ def _licence_or_login(handle: str, page: str, status: int | None = None) -> str:
     from kagglehub.config import get_kaggle_credentials
 
     refused = f"Kaggle refuses {handle}" + (f" (HTTP {status})" if status else "")
+    # 401 says that credentials are invalid. Any other refusal of an account with credentials means
+    # that it has not accepted the licence.
     if status != 401 and get_kaggle_credentials() is not None:
         return (
             f"{refused}: sign in at {page} with the account of your token and accept the "

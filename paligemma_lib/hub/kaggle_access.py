@@ -1,4 +1,4 @@
-"""A model on Kaggle: whether it is on this machine, and else whether this account may have it.
+"""Checks whether a Kaggle model is in the local cache, and whether this account may download it.
 
 if is_kaggle(handle) and cached_path(handle) is None:
     print(access(handle))              # PermissionError: accept the licence at https://...
@@ -17,11 +17,17 @@ _SECRETS = ("kaggle.json", "access_token")
 
 
 def cached_path(handle: str) -> Path | None:
-    """The newest version that is whole in kagglehub's cache, or the one that the handle names."""
+    """Returns the folder of a model in kagglehub's cache; None: it is not there completely.
+
+    Args:
+      handle: the Kaggle model. With a version, only this one counts; without, the newest one.
+    """
     from kagglehub.cache import get_cached_path
     from kagglehub.handle import parse_model_handle
 
     model = parse_model_handle(handle)
+    # kagglehub stores version 3 in the folder .../3, and creates the file .../3.complete once it is
+    # complete. The version 1 below only serves to find the folder around all versions.
     versions = Path(get_cached_path(model.with_version(1))).parent
     found = [path for path in versions.glob("*.complete") if path.stem.isdecimal()]
     if model.is_versioned():
@@ -31,14 +37,14 @@ def cached_path(handle: str) -> Path | None:
 
 
 def access(handle: str) -> str:
-    """Asks Kaggle for a model, and downloads nothing of it; says how large it is.
+    """Checks access to a Kaggle model without downloading it; returns a message with its size.
 
     Raises:
       PermissionError: credentials are missing or wrong, or the licence has not been accepted.
-      FileNotFoundError: there is no such model, or no `.npz` file in it.
+      FileNotFoundError: there is no such model, or it does not have exactly one `.npz` file.
       ConnectionError: Kaggle cannot be reached.
-      OSError: no room on the disk.
-      ValueError: the file of the credentials is damaged.
+      OSError: there is not enough disk space.
+      ValueError: the file with the credentials is damaged.
     """
     from kagglehub.clients import build_kaggle_client
     from kagglehub.config import get_cache_folder, get_kaggle_credentials
@@ -70,8 +76,11 @@ def access(handle: str) -> str:
                 )
             wanted = _about(model, api.ApiDownloadModelInstanceVersionRequest)
             wanted.path = weights[0].name
-            models.download_model_instance_version(wanted).close()  # refused without the licence
+            # Kaggle checks the licence only when a download begins. The response is streamed, and
+            # closed before its content is read.
+            models.download_model_instance_version(wanted).close()
     size, cache = weights[0].size, Path(get_cache_folder())
+    # The cache may not exist yet: then its disk is that of the nearest folder around it.
     place = next(path for path in (cache, *cache.parents) if path.exists())
     if (free := shutil.disk_usage(place).free) < size:
         raise OSError(
@@ -82,7 +91,7 @@ def access(handle: str) -> str:
 
 
 def _about(model: Any, kind: type) -> Any:
-    """A request of this kind, about a model."""
+    """Returns a request of class `kind` for a model."""
     request = kind()
     request.owner_slug, request.model_slug = model.owner, model.model
     request.framework, request.instance_slug = model.framework_enum(), model.variation
@@ -92,7 +101,7 @@ def _about(model: Any, kind: type) -> Any:
 
 
 def _remarks() -> str:
-    """What else is to be said of the credentials."""
+    """Returns a warning if other users can read the credentials, or else an empty string."""
     folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
     files = [folder / name for name in _SECRETS if (folder / name).is_file()]
     if open_to_others := [

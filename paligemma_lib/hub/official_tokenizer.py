@@ -1,4 +1,4 @@
-"""PaliGemma's tokenizer, which all its published models share, known by its hash.
+"""Downloads PaliGemma's tokenizer, which all published models share, and checks its hash.
 
 path = fetch_tokenizer()
 TOKENIZER_SHA256.fullmatch(hashlib.sha256(path.read_bytes()).hexdigest())
@@ -22,14 +22,14 @@ _BYTES = 4_264_023
 def fetch_tokenizer(
     source: str | os.PathLike[str] = TOKENIZER, cache: str | os.PathLike[str] = gcs.CACHE
 ) -> Path:
-    """Returns a local path of a tokenizer: by default the official one, checked by its hash.
+    """Returns the local path of a tokenizer: by default the official one, checked by its hash.
 
     Args:
-      source: as in `fetch`; a local file may be any tokenizer.
-      cache: as in `fetch`.
+      source: as for `fetch`; any other source than the default may be any tokenizer.
+      cache: as for `fetch`.
 
     Raises:
-      ConnectionError: what came is not the official tokenizer; else as in `fetch`.
+      ConnectionError: the download is not the official tokenizer. Other errors are as for `fetch`.
     """
     name = os.fspath(source)
     if name != TOKENIZER:

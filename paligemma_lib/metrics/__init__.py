@@ -1,10 +1,10 @@
-"""How good captions are: BLEU, ROUGE-L and CIDEr as published, without Java.
+"""Scores captions by BLEU, ROUGE-L and CIDEr as published, without Java.
 
     scores = score(references, captions)      # {image_id: [caption, ...]}, {image_id: caption}
     print(scores.corpus["CIDEr"], scores.intervals()["CIDEr"], *scores.warnings, sep="\\n")
     print(permuted(references, captions, seed=0).corpus["CIDEr"])  # does it look at the images?
 
-Needs NumPy alone. METEOR and SPICE come from Java programs, where they are installed.
+The package needs only NumPy. METEOR and SPICE come from Java programs, where they are installed.
 """
 
 from paligemma_lib.metrics.caption_checks import ImageId

@@ -1,4 +1,4 @@
-"""Whether captions and references are what can be scored, and of the same images.
+"""Checks that captions and references have the right types and belong to the same images.
 
 check_captions({"a.jpg": ["A dog runs."]}, {"a.jpg": "a dog runs"})
 check_same_images(first.image_ids, second.image_ids, "the first scores", "the second")
@@ -10,20 +10,21 @@ from collections.abc import Mapping, Sequence
 
 ImageId = str | int
 
-_SHOWN = 5  # image ids in a message
+_SHOWN = 5  # image ids that a message lists
 
 
 def check_captions(
     references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]
 ) -> None:
-    """Checks that there are captions and references, of the same images, and that they are text.
+    """Checks that captions and references are text, of the same images, and of at least one.
 
     Raises:
-      ValueError: they are not, with the first few images.
+      ValueError: one of these checks fails. The message lists the first few images concerned.
     """
     for what, mapping in (("references", references), ("captions", captions)):
         if not isinstance(mapping, Mapping):
             raise ValueError(f"{what} are {_kind(mapping)}, expected a mapping from image ids")
+        # isinstance(True, int) holds, and True == 1: a bool would silently stand for image 1.
         strange = [i for i in mapping if not isinstance(i, str | int) or isinstance(i, bool)]
         if strange:
             raise ValueError(f"image ids of {what} are neither str nor int: {_first(strange)}")
@@ -48,7 +49,7 @@ def check_captions(
 def check_same_images(
     first: Mapping | Sequence, second: Mapping | Sequence, name: str, other: str
 ) -> None:
-    """Raises ValueError, which tells the first few, unless both have the same image ids."""
+    """Raises ValueError, listing the first few differences, unless both have the same image ids."""
     only_first, only_second = set(first) - set(second), set(second) - set(first)
     if not only_first and not only_second:
         return
@@ -58,12 +59,14 @@ def check_same_images(
         if ids
     ]
     cure = "score the same split, every image of it once"
+    # Keys of JSON objects are always str: {7: "a dog"} becomes {"7": "a dog"} in a file.
     if {str(i) for i in only_first} & {str(i) for i in only_second}:
         cure = "some ids are int on one side and str on the other: make them alike"
     raise ValueError(f"{name} and {other} are of different images, {'; '.join(sides)}; {cure}")
 
 
 def _is_group_of_texts(group: object) -> bool:
+    # A str is a Sequence of str too: "a dog" would pass as the references "a", " ", "d", ...
     if not isinstance(group, Sequence) or isinstance(group, str | bytes) or not group:
         return False
     return all(isinstance(text, str) for text in group)

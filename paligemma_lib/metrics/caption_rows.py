@@ -1,4 +1,4 @@
-"""Captions from files in the forms that they come in: one for each image, or several.
+"""Reads captions, one or several for each image, from the usual file formats.
 
 references = read_captions("captions.txt")          # {"a.jpg": ["A dog runs .", ...]}
 captions = single(read_captions("predictions.json"), "predictions.json")
@@ -24,11 +24,12 @@ _MAX_BYTES = 1 << 30
 
 
 def read_captions(path: str | os.PathLike[str]) -> dict[ImageId, list[str]]:
-    """All captions of each image, in the order of the file.
+    """Returns all captions of each image, in the order of the file.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is in none of the forms; says where it ceases to be.
+      FileNotFoundError: the file does not exist.
+      ValueError: the file has none of the formats. The message says after how many captions
+        reading failed.
     """
     path = path_of(path)
     with path.open("rb") as file:
@@ -40,6 +41,7 @@ def read_captions(path: str | os.PathLike[str]) -> dict[ImageId, list[str]]:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(forms)}")
     captions: dict[ImageId, list[str]] = {}
     try:
+        # utf-8-sig also drops the byte order mark that spreadsheet programs write in front.
         for image, caption in forms[path.suffix](data.decode("utf-8-sig")):
             if not isinstance(image, str | int) or not isinstance(caption, str):
                 raise ValueError(f"{image!r}: {str(caption)[:80]!r} is no image and its caption")
@@ -56,7 +58,7 @@ def read_captions(path: str | os.PathLike[str]) -> dict[ImageId, list[str]]:
 def single(
     captions: Mapping[ImageId, Sequence[str]], path: str | os.PathLike[str]
 ) -> dict[ImageId, str]:
-    """The one caption of each image. Raises ValueError where there are several."""
+    """Returns the only caption of each image. Raises ValueError if an image has several."""
     if several := [image for image, found in captions.items() if len(found) > 1]:
         raise ValueError(
             f"{os.fspath(path)} has several captions for {len(several)} images, the first "
@@ -66,6 +68,7 @@ def single(
 
 
 def _table(text: str) -> Iterator[tuple[Any, Any]]:
+    # newline="" leaves line breaks to the csv module, which reads those inside quotes as text.
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     if (header := next(rows, [])) != ["image", "caption"]:
         raise ValueError(f"the header is {header}, expected image,caption")
@@ -83,7 +86,7 @@ def _lines(text: str) -> Iterator[tuple[Any, Any]]:
 
 def _json(text: str) -> Iterator[tuple[Any, Any]]:
     found = json.loads(text)
-    if isinstance(found, dict) and "annotations" in found:  # COCO's
+    if isinstance(found, dict) and "annotations" in found:  # the format of COCO's annotation files
         found = found["annotations"]
     if isinstance(found, list):
         yield from ((each["image_id"], each["caption"]) for each in found)

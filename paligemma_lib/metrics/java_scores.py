@@ -1,10 +1,10 @@
-"""METEOR and SPICE, which are Java programs: asked where they are installed, else why they are not.
+"""Runs the Java programs METEOR and SPICE, or says what is missing to run them.
 
     result = meteor(references, captions)
     print(result.value if result.reason is None else result.reason)
 
-`pip install pycocoevalcap` brings METEOR with its data. SPICE wants two files of Stanford CoreNLP
-3.6.0 besides, 0.4 GB, which nothing here downloads unasked.
+`pip install pycocoevalcap` installs METEOR with its data. SPICE also needs two files of Stanford
+CoreNLP 3.6.0, 0.4 GB, which this module never downloads by itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
 
 class JavaScore(NamedTuple):
-    """A corpus score in [0, 1], or why there is none."""
+    """A corpus score in [0, 1], or the reason why it could not be computed; the other is None."""
 
     value: float | None
     reason: str | None
@@ -33,10 +33,12 @@ class JavaScore(NamedTuple):
 def meteor(
     references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]
 ) -> JavaScore:
-    """METEOR 1.5 (Denkowski and Lavie, 2014) of the corpus; takes 2 GB and some seconds.
+    """Computes METEOR 1.5 (Denkowski and Lavie, 2014) of the corpus.
+
+    It takes 2 GB of memory and some seconds.
 
     Raises:
-      ValueError: as `scoring.score`.
+      ValueError: in the same cases as `scoring.score`.
     """
     check_captions(references, captions)
     return _score("METEOR", "meteor.meteor", "Meteor", references, captions)
@@ -45,10 +47,12 @@ def meteor(
 def spice(
     references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]
 ) -> JavaScore:
-    """SPICE 1.0 (Anderson et al., 2016): the mean over images; takes 8 GB and minutes.
+    """Computes SPICE 1.0 (Anderson et al., 2016), the mean over images.
+
+    It takes 8 GB of memory and some minutes.
 
     Raises:
-      ValueError: as `scoring.score`.
+      ValueError: in the same cases as `scoring.score`.
     """
     check_captions(references, captions)
     folder = _package_folder()
@@ -74,13 +78,16 @@ def _score(
         return JavaScore(None, f"{name} needs pycocoevalcap: pip install pycocoevalcap")
     if shutil.which("java") is None:
         return JavaScore(None, f"{name} needs Java: install one, as `apt install default-jre`")
+    # pycocoevalcap scores tokenized text. Its own tokenizer is the Java program that `tokenize`
+    # reproduces, so both inputs are tokenized here and joined by spaces again.
     told = {i: [" ".join(tokenize(text)) for text in group] for i, group in references.items()}
     said = {image_id: [" ".join(tokenize(captions[image_id]))] for image_id in references}
     try:
         imported = importlib.import_module(f"pycocoevalcap.{module}")
         value, _ = getattr(imported, scorer)().compute_score(told, said)
     except (OSError, ValueError, ImportError, subprocess.SubprocessError) as error:
-        # A Java program that dies leaves an empty answer or a broken pipe.
+        # A Java program that dies closes its pipe: the wrapper then fails on an empty answer
+        # (ValueError) or on the broken pipe (OSError).
         return JavaScore(None, f"{name} did not work: {type(error).__name__}: {error}")
     return JavaScore(float(value), None)
 

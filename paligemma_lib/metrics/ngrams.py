@@ -1,10 +1,10 @@
-"""BLEU and CIDEr-D, the two scores that count runs of one to four words.
+"""Computes BLEU and CIDEr-D, the two scores that count n-grams of one to four words.
 
     candidate, references = count(["a", "dog"]), [count(["a", "dog", "runs"])]
-    bleu(bleu_statistics(candidate, references))  # [1.0, 1.0, 0.03, 0.006] less a brevity penalty
+    bleu(bleu_statistics(candidate, references))  # 0.607 (brevity) * [1.0, 1.0, 0.01, 0.001]
     cider([candidate], [references])
 
-Both follow the COCO caption evaluation to the last constant.
+Both reproduce the COCO caption evaluation, including its constants.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 
 MAX_WORDS = 4
 
-Counts = Counter[tuple[str, ...]]  # how often a caption holds each run of words
+Counts = Counter[tuple[str, ...]]  # n-gram -> number of times that a caption contains it
 
-_SIGMA = 6.0  # of CIDEr-D's penalty on a difference in length
-_TINY, _SMALL = 1e-15, 1e-9  # against divisions by zero, as the COCO evaluation has them
+_SIGMA = 6.0  # words; standard deviation of CIDEr-D's penalty on a difference in length
+_TINY, _SMALL = 1e-15, 1e-9  # avoid divisions by zero; values of the COCO evaluation
 
 
 def count(tokens: Sequence[str]) -> Counts:
-    """How often each run of one to four words occurs; a token that holds a space is two words."""
+    """Counts each n-gram of one to four words. A token that contains a space is two words."""
     words = " ".join(tokens).split()
     return Counter(
         tuple(words[start : start + size])
@@ -34,41 +34,43 @@ def count(tokens: Sequence[str]) -> Counts:
 
 
 def bleu_statistics(candidate: Counts, references: Sequence[Counts]) -> np.ndarray:
-    """What a corpus's BLEU is computed from the sum of.
+    """Returns the statistics of one caption whose sum over a corpus determines its BLEU.
 
     Args:
-      candidate: of one caption.
-      references: of the captions to hold it against, at least one.
+      candidate: n-gram counts of the caption.
+      references: n-gram counts of each of its references, at least one.
 
     Returns:
-      float64[10]: runs of 1, 2, 3 and 4 words that a reference holds too, at most as often as one
-      reference does; runs there are; length; length of the reference closest in length, the
-      shorter of two.
+      float64[10]: the number of matching n-grams of 1, 2, 3 and 4 words, each clipped to the most
+      that a single reference contains (4 numbers); the number of all n-grams of the caption (4);
+      its length in words; the length of the reference closest in length, the shorter on a tie.
     """
     length = _words(candidate)
     matches = [0] * MAX_WORDS
     for run, times in candidate.items():
-        # Clipped counts: "the the the" matches "the cat" once.
+        # Counts are clipped: "the the the" matches "the cat" once, not three times.
         matches[len(run) - 1] += min(times, max(reference[run] for reference in references))
+    # A caption of 6 words has 6, 5, 4, 3 n-grams of 1, 2, 3, 4 words; one of 2 has 2, 1, 0, 0.
     runs = [max(0, length - size) for size in range(MAX_WORDS)]
-    # Tuples compare by distance first, then by length: of two references as close, the shorter one
-    # counts, as in the COCO evaluation.
+    # Tuples compare by distance first, then by length: of two equally close references the shorter
+    # one counts, as in the COCO evaluation. Length 5 with references of 4 and 6: (1, 4) < (1, 6).
     closest = min((abs(_words(r) - length), _words(r)) for r in references)[1]
     return np.array([*matches, *runs, length, closest], np.float64)
 
 
 def bleu(statistics: np.ndarray) -> np.ndarray:
-    """BLEU-1 to BLEU-4 (Papineni et al., 2002) of one caption, or of the sum over a corpus.
+    """Returns BLEU-1 to BLEU-4 (Papineni et al., 2002) of one caption or of a corpus.
 
     Args:
-      statistics: float64[..., 10] of `bleu_statistics`.
+      statistics: float64[..., 10], the result of `bleu_statistics` or its sum over captions.
 
     Returns:
       float64[..., 4] in [0, 1].
     """
     matches, runs = statistics[..., :4], statistics[..., 4:8]
-    # The tiny numbers are those of the COCO evaluation: they keep a caption without a run of four
-    # words from 0 / 0, and are part of the published figures.
+    # The small constants are those of the COCO evaluation: they avoid 0 / 0 for a caption of fewer
+    # than four words, and published scores contain them. BLEU-n is the geometric mean of the first
+    # n precisions, (p1 * ... * pn) ** (1 / n), so a cumulative product serves all four.
     precisions = np.cumprod((matches + _TINY) / (runs + _SMALL), axis=-1)
     ratio = (statistics[..., 8:9] + _TINY) / (statistics[..., 9:] + _SMALL)
     # exp(1 - reference / length) for captions that are shorter than their references, else 1.
@@ -77,32 +79,33 @@ def bleu(statistics: np.ndarray) -> np.ndarray:
 
 
 def cider(candidates: Sequence[Counts], references: Sequence[Sequence[Counts]]) -> np.ndarray:
-    """CIDEr-D (Vedantam et al., 2015), times 10 as usual.
+    """Returns CIDEr-D (Vedantam et al., 2015), times 10 as usual.
 
-    A run of words weighs the less the more images have it in their references, so the score of an
-    image depends on all images; of a single image it is 0.
+    An n-gram weighs less the more images have it in their references, so the score of an image
+    depends on all images. The score of a single image is 0, as log(1 / 1) = 0 is every weight.
 
     Args:
-      candidates: one per image.
-      references: at least one per image.
+      candidates: n-gram counts of the captions, one per image.
+      references: n-gram counts of the references, at least one per image.
 
     Returns:
-      float64[images], of which the corpus's score is the mean.
+      float64[images]; the score of the corpus is the mean.
     """
-    images: Counter[tuple[str, ...]] = Counter()  # in how many images' references a run is
+    images: Counter[tuple[str, ...]] = Counter()  # n-gram -> images that have it in a reference
     for counts in references:
         images.update(set().union(*counts))
     log_total = math.log(len(references))
     rarity = {run: log_total - math.log(number) for run, number in images.items()}
 
     def vector(counts: Counts) -> tuple[dict[tuple[str, ...], float], list[float], int]:
-        # Term frequency times inverse document frequency: a run that no reference has is as rare as
-        # can be, log(N).
+        # Term frequency times inverse document frequency, log(N / number of images). An n-gram that
+        # no reference contains counts as one of a single image, log(N / 1).
         weights = {run: times * rarity.get(run, log_total) for run, times in counts.items()}
         squares = [0.0] * MAX_WORDS
         for run, weight in weights.items():
             squares[len(run) - 1] += weight * weight
-        # The COCO evaluation takes the number of pairs for the length.
+        # The COCO evaluation uses the number of 2-grams as the length. Where a norm is 0, all
+        # products are 0 too, so dividing by 1 instead gives the cosine 0.
         return weights, [math.sqrt(square) or 1.0 for square in squares], max(0, _words(counts) - 1)
 
     def likeness(candidate: Counts, counts: Sequence[Counts]) -> float:
@@ -113,11 +116,11 @@ def cider(candidates: Sequence[Counts], references: Sequence[Sequence[Counts]]) 
             for run, weight in weights.items():
                 if run in other_weights:
                     other = other_weights[run]
-                    # CIDEr-D clips the caption's weight, so that repeating a rare word earns
-                    # nothing.
+                    # CIDEr-D clips the caption's weight to the reference's, so that repeating a
+                    # rare word gains nothing.
                     products[len(run) - 1] += min(weight, other) * other
             cosines = (p / (a * b) for p, a, b in zip(products, norms, other_norms, strict=True))
-            # And it takes off for other lengths, with a standard deviation of six words.
+            # CIDEr-D also penalizes a difference in length by a Gaussian.
             total += sum(cosines) * math.exp(-((length - other_length) ** 2) / (2 * _SIGMA**2))
         return 10 * total / MAX_WORDS / len(counts)
 

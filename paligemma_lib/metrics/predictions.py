@@ -1,10 +1,10 @@
-"""Files of predictions in the results format of COCO captions, and parts of them put together.
+"""Reads, writes and merges predictions in the results format of COCO captions.
 
     write_predictions("predictions.json", {"a.jpg": "a dog runs"})
     captions = read_predictions("predictions.json")
     captions = merge([[("a.jpg", "a dog runs", True)], [("b.jpg", "a cat", True)]])
 
-The format is a JSON list of `{"image_id": ..., "caption": ...}`; ids are strings or whole numbers.
+The format is a JSON list of `{"image_id": ..., "caption": ...}`; ids are strings or integers.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from paligemma_lib.metrics.caption_checks import ImageId
 from paligemma_lib.runtime.atomic import atomic_write, path_of
 
 _MAX_BYTES = 256 << 20  # about two million captions
-_SHOWN = 5
+_SHOWN = 5  # faulty entries that a message lists
 
 
 def read_predictions(path: str | os.PathLike[str]) -> dict[ImageId, str]:
-    """Reads a file of predictions, in its order.
+    """Reads a file of predictions; the result has the order of the file.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is too large, no JSON of this form, or names an image twice; lists the first
-        entries that are wrong.
+      FileNotFoundError: the file does not exist.
+      ValueError: the file is too large, is not JSON of this format, or names an image twice. The
+        message lists the first faulty entries.
     """
     path = path_of(path)
     with path.open("rb") as file:
@@ -66,34 +66,35 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[ImageId, str]:
 
 
 def write_predictions(path: str | os.PathLike[str], captions: Mapping[ImageId, str]) -> None:
-    """Writes a file of predictions, one a line, whole or not at all.
+    """Writes a file of predictions atomically, one entry per line.
 
     Raises:
-      ValueError: an id or a caption is of the wrong type.
-      FileNotFoundError: the folder is not there.
+      ValueError: an id or a caption has the wrong type.
+      FileNotFoundError: the folder does not exist.
     """
     entries = [{"image_id": i, "caption": caption} for i, caption in captions.items()]
     for entry in entries:
         if fault := _fault(entry):
             raise ValueError(f"cannot write {path}: {fault}; expected str or int, and str")
     with atomic_write(path_of(path)) as file:
+        # json.dumps escapes everything but ASCII, also unpaired surrogates: encoding cannot fail.
         lines = ",\n".join(json.dumps(entry) for entry in entries)
         file.write(f"[\n{lines}\n]\n".encode("ascii"))
 
 
 def merge(parts: Iterable[Iterable[tuple[ImageId, str, bool]]]) -> dict[ImageId, str]:
-    """Puts together what several processes have captioned.
+    """Merges the captions that several processes have generated.
 
     Args:
-      parts: of each process, its image ids, captions, and whether they are valid: an example that
-        only filled up a batch is not, and is left out. An image that came up twice with the same
-        caption is kept once.
+      parts: for each process, its tuples of image id, caption and whether the example is valid. An
+        example that only pads a batch is not valid and is left out. An image that occurs twice
+        with the same caption appears once in the result.
 
     Returns:
-      Captions by image id, in order of appearance.
+      Captions by image id, in order of first appearance.
 
     Raises:
-      ValueError: one image has got two captions, or an entry is of the wrong type.
+      ValueError: an image has two different captions, or an entry has the wrong type.
     """
     captions: dict[ImageId, str] = {}
     contradictions = []
@@ -103,6 +104,7 @@ def merge(parts: Iterable[Iterable[tuple[ImageId, str, bool]]]) -> dict[ImageId,
                 continue
             if fault := _fault({"image_id": image_id, "caption": caption}):
                 raise ValueError(f"part {number}: {fault}; expected str or int, and str")
+            # setdefault returns the caption already there, or this one after storing it.
             if captions.setdefault(image_id, caption) != caption:
                 contradictions.append(f"{image_id!r}: {captions[image_id]!r} and {caption!r}")
     if contradictions:
@@ -114,7 +116,7 @@ def merge(parts: Iterable[Iterable[tuple[ImageId, str, bool]]]) -> dict[ImageId,
 
 
 def _fault(entry: Any) -> str | None:
-    """What is wrong with `{"image_id": ..., "caption": ...}`."""
+    """Returns what is wrong with an entry `{"image_id": ..., "caption": ...}`, or None."""
     if not isinstance(entry, dict):
         return f"{reprlib.repr(entry)} is no object"
     missing = [key for key in ("image_id", "caption") if key not in entry]

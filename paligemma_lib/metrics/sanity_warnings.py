@@ -1,9 +1,10 @@
-"""What makes scores suspect: captions too good to be true, or broken in a way that scores hide.
+"""Warns of captions that are too good to be true, or broken in a way that scores do not show.
 
     sanity_warnings(["a.jpg", "b.jpg"], ["", "a dog"], [[], ["a", "dog"]], references)
     # ("1 of 2 captions (50%) are empty: is EOS the first token of all? First: 'a.jpg'",)
 
-Beside each limit stands what people's captions of Flickr8k show, each held against the other four.
+Each limit below names the share found among Flickr8k's human-written captions when each of them is
+compared with the other four of its image.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-_MANY = 0.05  # of the captions; people: 0.3 % too long, 0.002 % repeating, 0.02 % cut off
-_EXACT = 0.15  # of the captions equal a reference; people: 0.1 %
-_SAME = 0.25  # of the captions are one and the same; people: 0.02 %
-_ENOUGH = 20  # images before shares say anything
+_MANY = 0.05  # share of captions; human-written: 0.3 % too long, 0.002 % repeating, 0.02 % cut off
+_EXACT = 0.15  # share of captions that equal a reference; human-written: 0.1 %
+_SAME = 0.25  # share of captions that are the most frequent one; human-written: 0.02 %
+_ENOUGH = 20  # images; with fewer, a share above a limit means little
 
+# One to six words, three or more times in a row: "a dog a dog a dog".
 _REPETITION = re.compile(r"(?<!\S)(\S+(?: \S+){0,5})(?: \1){2,}(?!\S)")
 _MID_PHRASE = {"a", "an", "the", "of", "and", "with", "their", "his", "is", "are"}
 _BROKEN_TEXT = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffd]"  # controls, halves of pairs, replacements
-    "|[\xc2\xc3][\x80-\xbf\u0152-\u2122]|\xe2\u20ac"  # UTF-8 read as Latin-1
-    r"|&(?:[a-zA-Z]{2,6}|\#\d{2,5});"  # HTML
-    r"|\u2581|</?s>|<(?:pad|eos|bos|unk|mask|image|loc\d{4}|seg\d{3})>"  # pieces of a tokenizer
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffd]"  # controls, unpaired surrogates, U+FFFD
+    "|[\xc2\xc3][\x80-\xbf\u0152-\u2122]|\xe2\u20ac"  # UTF-8 read as Latin-1 or Windows-1252
+    r"|&(?:[a-zA-Z]{2,6}|\#\d{2,5});"  # HTML character references
+    r"|\u2581|</?s>|<(?:pad|eos|bos|unk|mask|image|loc\d{4}|seg\d{3})>"  # special tokens
 )
 
 
@@ -33,16 +35,16 @@ def sanity_warnings(
     tokens: Sequence[Sequence[str]],
     references: Sequence[Sequence[Sequence[str]]],
 ) -> tuple[str, ...]:
-    """Looks at captions and their references for signs of a fault.
+    """Searches captions and their references for signs of a fault.
 
     Args:
-      image_ids: of the images.
-      captions: one per image, as they came.
-      tokens: of the captions.
-      references: tokens of each image's references.
+      image_ids: ids of the images.
+      captions: one per image, before tokenization.
+      tokens: tokens of each caption.
+      references: tokens of each reference of each image.
 
     Returns:
-      One line for each kind of fault: how many, where, and what to look into.
+      One line for each kind of fault found: how many captions, which first, and what to check.
     """
     total = len(captions)
     texts = [" ".join(words) for words in tokens]
@@ -85,6 +87,7 @@ def sanity_warnings(
     found = []
     for limit, is_faulty, what in kinds:
         places = [place for place in range(total) if is_faulty(place)]
+        # A limit of 0 means that a single such caption is a fault, however few images there are.
         if len(places) > limit * total and (not limit or total >= _ENOUGH):
             first = ", ".join(repr(image_ids[place]) for place in places[:3])
             share = f"{len(places)} of {total} captions ({len(places) / total:.0%})"

@@ -1,4 +1,4 @@
-"""Scores of captions against references, and of two captioners against each other.
+"""Scores captions against references, and compares two captioners on the same images.
 
 scores = score({"a.jpg": ["A dog runs.", "A dog is running."]}, {"a.jpg": "a dog runs"})
 scores.corpus["BLEU-4"], scores.per_image["ROUGE-L"][0], scores.warnings
@@ -25,45 +25,48 @@ NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
 
 
 class Interval(NamedTuple):
-    """Where the middle `confidence` of the resampled scores lie."""
+    """Bounds of the middle `confidence` of the resampled scores."""
 
     low: float
     high: float
 
 
 class Difference(NamedTuple):
-    """The first captioner's score less the second's."""
+    """The first captioner's score minus the second's, with its interval and p-value."""
 
     value: float
     low: float
     high: float
-    p_value: float  # how often as large a difference comes of chance alone, either way
+    p_value: float  # two-sided: share of chance differences that are at least as large
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What `score` returns: BLEU and ROUGE-L in [0, 1], CIDEr in [0, 10]."""
+    """Scores of the corpus and of each image: BLEU and ROUGE-L in [0, 1], CIDEr in [0, 10].
+
+    The sum of `statistics` over some of the images determines the scores of those images.
+    """
 
     image_ids: tuple[ImageId, ...]
     corpus: Mapping[str, float]
     per_image: Mapping[str, np.ndarray]  # float64[N] each, in the order of `image_ids`
     warnings: tuple[str, ...]
-    statistics: np.ndarray  # float64[N, 13]: BLEU's ten, ROUGE-L, CIDEr, 1
+    statistics: np.ndarray  # float64[N, 13]: BLEU's 10, ROUGE-L, CIDEr, and 1 to count
 
     def intervals(
         self, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
     ) -> dict[str, Interval]:
-        """Percentile bootstrap intervals of the corpus scores, over images.
+        """Returns percentile bootstrap intervals of the corpus scores, resampled over images.
 
-        BLEU is computed anew from each resample's counts. CIDEr's word rarities stay those of all
-        references: they belong to the measure, and in a resample that holds images twice they
-        would be others. So the intervals say how the score varies with the images, the references
-        that define it being given.
+        BLEU is recomputed from the counts of each resample. CIDEr keeps the document frequencies
+        of all references: they define the metric, and a resample that contains images twice would
+        change them. The intervals thus show how a score varies with the images while the
+        references that define it are fixed.
 
         Args:
-          confidence: in (0, 1).
-          resamples: corpora drawn.
-          seed: the same seed gives the same intervals.
+          confidence: level of the intervals, in (0, 1).
+          resamples: number of corpora drawn.
+          seed: seed of the draws; the same seed gives the same intervals.
 
         Raises:
           ValueError: an argument is out of range.
@@ -76,18 +79,19 @@ class Scores:
 
 
 def score(references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str]) -> Scores:
-    """BLEU-1 to BLEU-4, ROUGE-L and CIDEr as the COCO caption evaluation gives them.
+    """Returns BLEU-1 to BLEU-4, ROUGE-L and CIDEr as the COCO caption evaluation computes them.
 
-    BLEU of the corpus comes from the counts of all images together, with the closest reference
-    length; ROUGE-L and CIDEr-D are means over images. BLEU of a short caption is near 0 where it
-    has no run of four words, even if it equals a reference.
+    BLEU of the corpus uses the summed counts of all images, with the closest reference length.
+    ROUGE-L and CIDEr-D are means over images. BLEU-n of a single caption is near 0 if none of its
+    n-grams matches, and so for every caption of fewer than n words, even one that equals a
+    reference.
 
     Args:
-      references: for each image, the captions that people gave it.
-      captions: for the same images, one caption each.
+      references: for each image, its human-written captions.
+      captions: for each of the same images, one caption.
 
     Raises:
-      ValueError: there are no images, the images differ, or a caption is no text.
+      ValueError: there are no images, the image ids differ, or a caption is not text.
     """
     check_captions(references, captions)
     image_ids = tuple(references)
@@ -118,19 +122,20 @@ def score(references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId
 def permuted(
     references: Mapping[ImageId, Sequence[str]], captions: Mapping[ImageId, str], seed: int
 ) -> Scores:
-    """The scores when every image gets the caption of another one, drawn by `seed`.
+    """Returns the scores after every image gets the caption of another image, drawn by `seed`.
 
-    A model that looks at its images loses most of its CIDEr by this.
+    A model that looks at its images loses most of its CIDEr.
 
     Raises:
-      ValueError: as `score`, or there is one image only.
+      ValueError: in the same cases as `score`, or there is only one image.
     """
     check_captions(references, captions)
     image_ids = list(references)
     if len(image_ids) == 1:
         raise ValueError("one image only: its caption cannot be given to another; score more")
     order = np.random.default_rng(seed).permutation(len(image_ids))
-    # Along one cycle through all images, so none keeps its own.
+    # Captions move one place along a random cycle through all images, so that no image keeps its
+    # own: order = [2, 0, 1] gives image 2 the caption of 1, image 0 that of 2, image 1 that of 0.
     moved = {
         image_ids[to]: captions[image_ids[of]]
         for to, of in zip(order, np.roll(order, 1), strict=True)
@@ -146,17 +151,18 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """By how much the first captioner is better than the second on the same images.
+    """Returns, for each score, by how much the first captioner is better than the second.
 
-    The interval is that of the paired bootstrap, both scored on the same resample of the images;
-    the p-value is that of approximate randomization, two-sided, at least 1 / (resamples + 1).
+    The interval comes from the paired bootstrap: both captioners are scored on the same resample
+    of the images. The two-sided p-value comes from approximate randomization and is at least
+    1 / (resamples + 1).
 
     Args:
       first, second: scores of the same images against the same references.
       confidence, resamples, seed: as in `Scores.intervals`.
 
     Raises:
-      ValueError: the images differ, or an argument is out of range.
+      ValueError: the image ids differ, or an argument is out of range.
     """
     check_same_images(first.image_ids, second.image_ids, "the first scores", "the second")
     place = {image_id: number for number, image_id in enumerate(second.image_ids)}
@@ -166,7 +172,9 @@ def compare(
     drawn = bootstrap(statistics, _values, resamples=resamples, seed=seed)
     low, high = np.quantile(drawn[:, 0] - drawn[:, 1], _tails(confidence), axis=0)
     chance = randomized(statistics, _values, resamples=resamples, seed=seed)
-    # A difference of nothing must count as reached in spite of rounding.
+    # Rounding may make a chance difference that equals the observed one a little smaller; the
+    # tolerance counts it all the same. Adding 1 counts the observed assignment, which is one of the
+    # equally likely ones, so that a p-value is never 0.
     reached = np.sum(np.abs(chance) >= np.abs(one - two) - 1e-12, axis=0)
     p_values = (1 + reached) / (1 + resamples)
     columns = np.stack([one - two, low, high, p_values], axis=1)
@@ -174,7 +182,8 @@ def compare(
 
 
 def _values(sums: np.ndarray) -> np.ndarray:
-    """float64[..., 13] of summed statistics -> float64[..., 6], scores in the order of `NAMES`."""
+    """Converts float64[..., 13] summed statistics to float64[..., 6] scores in `NAMES` order."""
+    # Column 12 sums to the number of images, so ROUGE-L and CIDEr become means over them.
     means = sums[..., 10:12] / sums[..., 12:]
     return np.concatenate([bleu(sums[..., :10]), means], axis=-1)
 

@@ -1,14 +1,14 @@
-r"""Captions to tokens, as the published scores take them, without Java.
+r"""Splits captions into the tokens that published scores are computed from, without Java.
 
     tokenize("A man's dog can't run (fast).")
     # ["a", "man", "'s", "dog", "ca", "n't", "run", "-lrb-", "fast", "-rrb-"]
 
 The COCO caption evaluation runs Stanford's PTBTokenizer (CoreNLP 3.4.1, with `-preserveLines
--lowerCase`) and then takes punctuation out; the scores of other tokens are other scores. The rules
-below were found by asking that program about millions of strings, and the tests hold them against
-it. Some of its habits surprise: brackets stay, as `-lrb-`, because the list of punctuation has them
-in upper case; `??` and `!!` stay too; "colour" stays "colour"; some tokens hold no-break spaces, as
-`1\xa01/2`.
+-lowerCase`) and then removes punctuation; scores from other tokens are not comparable. The rules
+below were found by running that program on millions of strings, and the tests compare them with
+it. Some of its results are surprising: brackets stay, as `-lrb-`, because its list of punctuation
+has them in upper case; `??` and `!!` stay too; "colour" stays "colour"; some tokens contain
+no-break spaces, as in `1\xa01/2`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ import unicodedata
 
 _APOSTROPHE = r"['\u2019]"
 _ASCII = "[A-Za-z]"
-# Marks are letters too: accents by themselves, and the vowels of Hindi or Thai.
+# Combining marks are letters too: accents by themselves, and vowel signs of Hindi or Thai.
 _MARKS = "".join(c for c in map(chr, range(0x300, 0x2000)) if unicodedata.category(c)[0] == "M")
-_ALNUM = r"[^\W_\xb2\xb3\xb9\xbc-\xbe]"  # no superscripts, no fractions
+_ALNUM = r"[^\W_\xb2\xb3\xb9\xbc-\xbe]"  # without superscript digits and fractions
 _LETTER = rf"(?:(?!\d){_ALNUM}|[{_MARKS}])"
 _LETTERS = rf"{_LETTER}(?:{_LETTER}|\d)*"
+# What follows an apostrophe: dog's, I'm, I'd, we're, I've, we'll.
 _CLITIC_START = "(?i:[smd]|re|ve|ll)"
 _CLITIC = rf"{_CLITIC_START}(?![A-Za-z])"
 _PATH = r"""[^\s"<>|(){}]+[^\s"<>|(){}.!?,-]"""
-_COMMA_FOLLOWS = "(?=[,;:])"  # a word keeps its period before a comma, like an abbreviation
+_COMMA_FOLLOWS = "(?=[,;:])"  # before these, any word keeps its period, as an abbreviation does
 
-# Words that keep their period: in any case; only capitalized; only before a number.
+# Words that keep their period: _ABBREVIATIONS in any case; _NAMES_OF_STATES only as in "Miss." and
+# "MISS."; _BEFORE_NUMBERS only before a number, as in "no. 5".
 _ABBREVIATIONS = """
     adj|adm|adv|al|ala|alex|apr|ariz|assn|assoc|asst|atty|attys|aug|ave|bancorp|bhd|bldg|blvd|brig|
     bros|calif|capt|cf|cie|cmdr|co|col|colo|comdr|conn|corp|cos|cpl|ct|dak|dec|dept|det|dr|drs|
@@ -40,15 +42,17 @@ _ABBREVIATIONS = """
 _NAMES_OF_STATES = "Ark|Az|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash"
 _BEFORE_NUMBERS = "art|ca|figs?|nos?|op|pp|prop"
 _TWO_WORDS = "cannot|gimme|gonna|gotta|lemme|wanna"
-# After a single initial these start a sentence, and the period is no part of the initial.
+# After a single letter and a period, these words start a sentence: the period ends the one before.
 _SENTENCE_STARTS = r"""(?=[A-Z])(?i:
     a|about|additionally|after|an|as|at|but|he|her|here|however|if|in|it|last|many|more|now|once|
     one|other|our|she|since|so|some|such|that|the|their|then|there|these|they|this|we|what|when|
     while|yet|you )(?!\S)"""
 
-# Rules in the order in which they are tried. The name of a rule says what becomes of its match:
-# dropped, kept in lower case, or one of the changes in `_token`. What could run on to the end of a
-# caption from every place in it has a bound, so that the time grows with the length alone.
+# Rules in the order in which they are tried. The name of a rule says what `_token` does with its
+# match: drop_* is dropped, spaced_* and straight_* are changed, others are kept in lower case. A
+# repetition that could run to the end of the caption from every position has a bound such as
+# {0,999}, so that the time is linear in the length of the caption, not quadratic. The last
+# alternative matches any character, so `finditer` skips nothing.
 _LEXER = re.compile(
     rf"""
     (?P<drop_space> \s+ | &nbsp; )
@@ -134,15 +138,18 @@ _SYMBOLS = {
 
 
 def tokenize(caption: str) -> list[str]:
-    """The tokens of one caption, in lower case and without punctuation."""
+    """Returns the tokens of one caption, in lower case and without punctuation."""
+    # \xad is the soft hyphen, an invisible mark of where a word may be broken.
     tokens = (_token(match) for match in _LEXER.finditer(caption.replace("\xad", "")))
     return [token for token in tokens if token]
 
 
 def _token(match: re.Match[str]) -> str | None:
+    # Each rule is one named group and none contains another, so lastgroup is the rule that matched.
     rule, text = match.lastgroup or "", match[0].lower()
     if rule == "symbol":
-        # The program drops what it has no rule for: controls, emoji and what modifies them.
+        # The program drops characters that it has no rule for: controls, emoji and their modifiers.
+        # Most emoji are beyond U+FFFD; categories C* are controls, M* combining marks.
         known = text < "\ufffd" and unicodedata.category(text[0])[0] not in "CM"
         return _SYMBOLS.get(text, text if known else None)
     kind = rule.partition("_")[0]

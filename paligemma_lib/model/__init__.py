@@ -1,4 +1,4 @@
-"""PaliGemma 1 and 2 in JAX and Flax, with the reference's parameter names and shapes.
+"""Implements PaliGemma 1 and 2 in JAX and Flax, with the reference's parameter names and shapes.
 
 import paligemma_lib as pg
 

@@ -1,10 +1,10 @@
-"""Attention, as SigLIP and Gemma share it: grouped heads, soft cap, float32 logits.
+"""Computes attention for SigLIP and Gemma, with grouped heads, soft cap and float32 logits.
 
     out = attention(query, [(key, value)], mask)
 
-Keys and values may come in several parts, each with as many rows as it needs. Decoding uses that:
-the image's and prompt's keys, stored once per image, serve all beams or samples of that image,
-which add only the keys of their own words.
+Keys and values may be given in several parts, each with its own number of rows. Decoding uses this:
+the keys of image and prompt are stored once per image and serve all beams or samples of that image.
+Each beam or sample adds only the keys of its own tokens.
 """
 
 import functools
@@ -24,12 +24,12 @@ def attention(
     """Returns softmax(query . key) . value; logits and softmax are float32.
 
     Args:
-      query: dtype[B, T, N, H], scaled already.
-      keys_values: parts (dtype[B / R, S, K, H], dtype[B / R, S, K, H]); each row of a part serves
-        R successive rows of `query`, each key head N / K successive query heads. A part may
-        have its own R and S.
-      mask: bool[B, T, sum of S], true where a query may look; None: everywhere.
-      softcap: turns logits into `softcap * tanh(logits / softcap)`.
+      query: dtype[B, T, N, H], already scaled.
+      keys_values: parts (dtype[B / R, S, K, H], dtype[B / R, S, K, H]). Each row of a part serves
+        R successive rows of `query`, and each key head N / K successive query heads. R and S may
+        differ between parts.
+      mask: bool[B, T, sum of S], true where a query attends to a key; None: everywhere.
+      softcap: if given, logits become `softcap * tanh(logits / softcap)`.
 
     Returns:
       dtype[B, T, N, H].
@@ -41,9 +41,9 @@ def attention(
     for key, _ in keys_values:
         rows, s = key.shape[:2]
         r = b // rows
-        # With the R rows of a part folded into the time axis, one product serves all of them and
-        # the keys need no copies. G query heads share a key head (grouped-query attention): heads
-        # are k-major, so that query head n belongs to key head n // G.
+        # The R query rows that share a row of keys are folded into the time axis. So one product
+        # serves all of them, and the keys are not copied. G query heads share a key head
+        # (grouped-query attention): query head n belongs to key head n // G.
         part = jnp.einsum(
             "bqkgh,bskh->bkqgs",
             query.reshape(rows, r * t, k, g, h),
@@ -56,13 +56,13 @@ def attention(
     if softcap is not None:
         all_logits = softcap * jnp.tanh(all_logits / softcap)
     if mask is not None:
-        # The lowest finite number, not -inf: a row that sees nothing would be NaN, and so would its
-        # gradients.
+        # The lowest finite number, not -inf: a row whose mask is all false would else become NaN,
+        # and so would its gradients.
         all_logits = jnp.where(mask[:, None, :, None], all_logits, jnp.finfo(jnp.float32).min)
-    # One softmax over all parts: what belongs together is normalized together, wherever it is
-    # stored.
+    # One softmax over the keys of all parts, so the parts give the same result as one array would.
     weights = jax.nn.softmax(all_logits, axis=-1).astype(query.dtype)
 
+    # weights @ [v1; v2] = weights_1 @ v1 + weights_2 @ v2: each part takes its own columns.
     out, first = [], 0
     for _, value in keys_values:
         rows, s = value.shape[:2]

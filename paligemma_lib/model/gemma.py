@@ -1,12 +1,12 @@
-"""Gemma and Gemma 2: embedded tokens through the decoder's layers.
+"""Implements the decoder layers of Gemma and Gemma 2, for training, prefill and decoding.
 
     params = gemma.init(config, key)
     x = vocabulary.embed(config, params, tokens)                   # dtype[B, T, D]
     x, cache = gemma.apply_layers(config, params, x, position, mask, keep_cache=True)
     logits = vocabulary.logits(config, params, gemma.final_norm(config, params, x))
 
-Training, prefill and decoding are this one path: `past` holds the keys and values of what came
-before, and whoever decodes keeps the new ones where it likes.
+Training, prefill and decoding share this code. `past` holds the keys and values of earlier tokens.
+The caller stores the new ones that `apply_layers` returns.
 
 Sources: Gemma (arXiv 2403.08295), Gemma 2 (arXiv 2408.00118), RoPE (arXiv 2104.09864).
 """
@@ -30,7 +30,7 @@ _fan_in = functools.partial(nn.initializers.variance_scaling, 1.0, "fan_in", "tr
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalization, see `rms_norm`."""
+    """RMS normalization with a learned scale; see `rms_norm`."""
 
     dtype: str
 
@@ -41,7 +41,7 @@ class RMSNorm(nn.Module):
 
 
 class Einsum(nn.Module):
-    """A product with the weight `w`, which is cast to the type of `x`."""
+    """Einsum of the input and a weight `w`, which is cast to the dtype of the input."""
 
     equation: str
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class Einsum(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention with RoPE; `past` and `mask` as in `apply_layers`."""
+    """Attention with RoPE over earlier and own tokens; for the arguments see `apply_layers`."""
 
     config: GemmaConfig
     residual_dtype: str
@@ -66,13 +66,14 @@ class Attention(nn.Module):
     ) -> tuple[jax.Array, KeyValue]:
         c = self.config
         n, k, d, h = c.num_heads, c.num_kv_heads, c.width, c.head_dim
-        # Letters: b batch, t time, d width, n query heads, k key heads, h width of a head, c key or
-        # value.
+        # b batch, t time, d width of the model, n query heads, k key heads, h width of a head,
+        # c key or value.
         query = Einsum("btd,ndh->btnh", (n, d, h), 1, (0, 2), name="q_einsum")(x)
         key, value = Einsum("btd,ckdh->cbtkh", (2, k, d, h), 2, (0, 1, 3), name="kv_einsum")(x)
         scale = h**-0.5 if c.query_scale is None else c.query_scale
-        # Rotated in float32, for angles reach the length of the sequence; then in the type of the
-        # products.
+        # RoPE runs in float32, since angles grow up to the length of the sequence; the result is
+        # cast to the dtype of the products. The rotation of a key depends on its own position only,
+        # so the keys in `past` are already rotated.
         query = (apply_rope(query, position) * scale).astype(x.dtype)
         key = apply_rope(key, position).astype(x.dtype)
         out = attention(query, [*past, (key, value)], mask, c.attention_softcap)
@@ -81,7 +82,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """MLP gated by GELU in its tanh form."""
+    """Gated MLP: (gelu(x @ gate) * (x @ up)) @ linear, with the tanh form of GELU."""
 
     hidden_dim: int
     residual_dtype: str
@@ -99,7 +100,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One decoder layer; returns its output and the keys and values of its own tokens."""
+    """A decoder layer; returns its output and the keys and values of its own tokens."""
 
     config: GemmaConfig
     dtype: str
@@ -111,7 +112,7 @@ class Block(nn.Module):
         residual = x.dtype.name
         y = RMSNorm(self.dtype, name="pre_attention_norm")(x)
         y, own = Attention(self.config, residual, name="attn")(y, position, mask, past)
-        # Gemma 2 normalizes what a sublayer adds, too.
+        # Gemma 2 also normalizes the output of each sublayer, in the dtype of the residual stream.
         if self.config.post_norms:
             y = RMSNorm(residual, name="post_attention_norm")(y)
         x = x + y
@@ -123,12 +124,12 @@ class Block(nn.Module):
 
 
 def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:
-    """Returns new parameters (float32), named as under `llm/` of the reference checkpoints."""
+    """Returns new float32 parameters, named as those under `llm/` in the reference checkpoints."""
     language = config.language
     layers_key, embedding_key = jax.random.split(key)
     x = jnp.zeros((1, 1, language.width), config.residual_dtype)
     position, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool)
-    # All layers alike: one is initialized for each key, and the results are stacked on axis 0.
+    # vmap over one key per layer initializes all layers and stacks them along axis 0.
     block = Block(language, config.dtype)
     layers = jax.vmap(lambda key: block.init(key, x, position, mask)["params"])(
         jax.random.split(layers_key, language.depth)
@@ -156,53 +157,54 @@ def apply_layers(
 
     Args:
       config: the model.
-      params: as `init` returns, in any float types; stacked leaves may be given in parts, see
-        `scan_layers`.
+      params: parameters as `init` returns them, in any float dtypes; stacked leaves may be given
+        in parts, see `scan_layers`.
       x: dtype[B, T, D] embedded tokens.
-      position: int32[B, T] for RoPE, counted over image and text together.
-      mask: bool[B, T, S + T], true where a token may look: first at what `past` holds, part by
-        part, then at the tokens of `x`.
-      past: parts of what came before, each (keys, values) of shape [depth, B / R, S', K, H] as an
-        earlier call returned them; each row of a part serves R successive rows of `x`, so that
-        beams share what they have in common.
+      position: int32[B, T] positions for RoPE, counted over image and text together.
+      mask: bool[B, T, S + T], true where a token attends: the S tokens of `past` come first, part
+        by part, then the T tokens of `x`.
+      past: keys and values of earlier tokens, in parts. Each part is a pair (keys, values) of
+        shape [depth, B / R, S', K, H], as an earlier call returned it. Each row of a part serves
+        R successive rows of `x`, so that beams share the keys that they have in common.
       keep_cache: whether to return the keys and values of `x`.
 
     Returns:
-      dtype[B, T, D] before the final norm, and (keys, values) [depth, B, T, K, H] or None.
+      The output dtype[B, T, D] before the final norm, and (keys, values) of shape
+      [depth, B, T, K, H] or None.
     """
     block = Block(config.language, config.dtype)
 
     def layer(x, layer_params, layer_past):
         x, own = block.apply({"params": layer_params}, x, position, mask, layer_past)
-        # Where the layer ends, XLA is told again how activations lie; it would else follow the
-        # weights.
+        # The constraint at the end of each layer keeps activations split by example. Without it,
+        # XLA would choose their sharding from that of the weights.
         return split_examples(x), own if keep_cache else None
 
     return scan_layers(layer, x, params["layers"], tuple(past), remat=config.remat)
 
 
 def final_norm(config: PaliGemmaConfig, params: dict[str, Any], x: jax.Array) -> jax.Array:
-    """Normalizes the last layer's output dtype[..., D]; logits are taken from the result."""
+    """Normalizes the output of the last layer, dtype[..., D], for `vocabulary.logits`."""
     return rms_norm(x, params["final_norm"]["scale"], config.dtype)
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, dtype: str) -> jax.Array:
-    """Returns `x / rms(x) * (1 + scale)` over the last axis, epsilon 1e-6, computed in float32."""
+    """Returns `x / rms(x) * (1 + scale)` over the last axis, computed in float32; epsilon 1e-6."""
     x = x.astype(jnp.float32)
     x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
-    # Checkpoints store scale - 1, so that zeros are the identity.
+    # Checkpoints store the scale minus 1, so that zeros mean a scale of 1.
     return (x * (1 + scale.astype(jnp.float32))).astype(dtype)
 
 
 def apply_rope(x: jax.Array, position: jax.Array) -> jax.Array:
-    """Applies RoPE to [B, T, N, H] at int32[B, T] positions; base 10,000, halves, float32."""
+    """Applies RoPE with base 10,000 to [B, T, N, H] at int32[B, T] positions; returns float32."""
     half = x.shape[-1] // 2
-    # Pair j of a head turns by position / 10,000**(j / half). Pairs are (x[j], x[j + half]), as
-    # Gemma has them, not neighbours.
+    # Pair j of a head is rotated by the angle position / 10,000**(j / half). As in Gemma, a pair is
+    # (x[j], x[j + half]), not (x[2 j], x[2 j + 1]).
     frequency = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = position.astype(jnp.float32)[..., None, None] * frequency
     sin, cos = jnp.sin(angle), jnp.cos(angle)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    # A rotation of each pair: [cos -sin; sin cos]. The product of a query and a key then depends on
-    # the difference of their positions alone.
+    # Each pair is multiplied by the rotation matrix [cos -sin; sin cos]. The product of a query and
+    # a key then depends only on the difference of their positions.
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

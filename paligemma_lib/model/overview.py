@@ -1,4 +1,4 @@
-"""A table of parameters: names, shapes, dtypes, sizes, trainable or frozen, sharding, totals.
+"""Formats a table of parameters: name, shape, dtype, size, trainable or frozen, sharding.
 
 print(parameter_table(abstract_params(config)))
 print(parameter_table(params, trainable=mask))
@@ -16,10 +16,10 @@ def parameter_table(params: Any, trainable: Any = None) -> str:
     """Returns a text table with a row for every array, and totals.
 
     Args:
-      params: nested dict of arrays, or of what has their shape and dtype, such as
-        `jax.ShapeDtypeStruct`: a model can be looked at before it is loaded. A leaf in parts
-        (see `scan_layers`) gets a row for each, named after the layers it holds.
-      trainable: the same nested dict with a bool for every array; None: not told apart.
+      params: nested dict of arrays, or of objects with shape and dtype such as
+        `jax.ShapeDtypeStruct`, so that a model can be inspected before it is loaded. A leaf in
+        parts (see `scan_layers`) gets one row per part, named by its layers.
+      trainable: the same nested dict with a bool for every array; None leaves the column empty.
 
     Raises:
       ValueError: `trainable` has another structure than `params`.
@@ -39,6 +39,7 @@ def parameter_table(params: Any, trainable: Any = None) -> str:
         spec = getattr(getattr(array, "sharding", None), "spec", "")
         shape = str(list(array.shape))
         rows.append((name, shape, str(array.dtype), f"{count:,}", _mib(size), kind, str(spec)))
+        # A set, so that arrays of no kind are counted once in the total and not twice.
         for total in {"total", kind or "total"}:
             counts[total] = counts.get(total, 0) + count
             sizes[total] = sizes.get(total, 0) + size
@@ -58,7 +59,7 @@ def parameter_table(params: Any, trainable: Any = None) -> str:
 
 
 def _names(params: Any) -> list[str]:
-    """Names of all arrays, in the order of `jax.tree.leaves`."""
+    """Returns the names of all arrays, in the order of `jax.tree.leaves`."""
     names = []
     leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: isinstance(x, tuple))
     for path, leaf in leaves:

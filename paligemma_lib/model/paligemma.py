@@ -1,12 +1,12 @@
-"""PaliGemma: image tokens and text in one sequence, a prefix read both ways, causal suffixes.
+"""Joins SigLIP and Gemma to PaliGemma, with a bidirectional prefix and causal suffixes.
 
     config = paligemma_3b(image_size=224)
     params = init(config, jax.random.key(0))
     hidden = hidden_states(config, params, image, text, segment, position)
     scores = logits(config, params, hidden)                        # float32[B, T, V]
 
-`text`, `segment` and `position` are those of the batch contract (`paligemma_lib.batch`). Source:
-arXiv 2407.07726.
+Image tokens and text form one sequence. `paligemma_lib.batch` defines `text`, `segment` and
+`position`. Source: arXiv 2407.07726.
 """
 
 from typing import Any
@@ -20,13 +20,13 @@ from paligemma_lib.model.variants import PaliGemmaConfig
 
 
 def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:
-    """Returns new random parameters: nested dict of float32, named as in the checkpoints."""
+    """Returns new random parameters: a nested dict of float32 arrays, named as in checkpoints."""
     vision_key, language_key = jax.random.split(key)
     return {"img": siglip.init(config, vision_key), "llm": gemma.init(config, language_key)}
 
 
 def abstract_params(config: PaliGemmaConfig) -> dict[str, Any]:
-    """Returns names, shapes and dtypes as `init` would create them, taking no memory."""
+    """Returns the parameters of `init` as `jax.ShapeDtypeStruct`s, without allocating memory."""
     return jax.eval_shape(lambda: init(config, jax.random.key(0)))
 
 
@@ -39,21 +39,21 @@ def hidden_states(
     position: jax.Array,
     indices: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns what logits are taken from, at every text position or at chosen ones.
+    """Returns the final hidden states at all or at selected text positions, for `logits`.
 
     Args:
       config: the model.
-      params: as `init` returns, in any float types; stacked leaves may be given in parts, see
-        `scan_layers`.
+      params: parameters as `init` returns them, in any float dtypes; stacked leaves may be given
+        in parts, see `scan_layers`.
       image: float32[B, S, S, 3] in [-1, 1] or uint8[B, S, S, 3].
       text: int32[B, T] tokens.
       segment: int32[B, T], 0 prefix, 1..K suffixes, -1 padding.
-      position: int32[B, T]; every suffix starts again where the prefix ended.
-      indices: int32[B, M] text positions wanted, such as `source_positions(segment)` or the last
-        of a prompt; None: all T.
+      position: int32[B, T]; each suffix continues from the end of the prefix.
+      indices: int32[B, M] text positions to return, such as `source_positions(segment)` or the
+        last position of a prompt; None returns all T.
 
     Returns:
-      dtype[B, M, D], normalized: pass it to `logits`.
+      dtype[B, M, D], after the final norm.
     """
     num_image_tokens = config.vision.num_tokens
     image_tokens = siglip.encode(config, params["img"], image).astype(config.residual_dtype)
@@ -62,6 +62,8 @@ def hidden_states(
     x, _ = gemma.apply_layers(
         config, params["llm"], x, rope_position(position, num_image_tokens), mask
     )
+    # The outputs at image tokens predict nothing. They are dropped before the final norm, which
+    # acts on each position alone.
     x = x[:, num_image_tokens:]
     if indices is not None:
         x = jnp.take_along_axis(x, indices[..., None], axis=1)
@@ -69,12 +71,12 @@ def hidden_states(
 
 
 def rope_position(position: jax.Array, num_image_tokens: int) -> jax.Array:
-    """Returns int32[B, P + T]: 0..P-1 for the image, then the text's positions after them."""
+    """Returns int32[B, P + T]: 0..P-1 for the image, then the text positions shifted by P."""
     image = jnp.arange(num_image_tokens, dtype=jnp.int32)
     image = jnp.broadcast_to(image, (len(position), num_image_tokens))
     return jnp.concatenate([image, position + num_image_tokens], axis=1)
 
 
 def logits(config: PaliGemmaConfig, params: dict[str, Any], hidden: jax.Array) -> jax.Array:
-    """Returns float32[..., V] logits of hidden states dtype[..., D]."""
+    """Returns float32[..., V] logits for hidden states dtype[..., D]."""
     return vocabulary.logits(config, params["llm"], hidden)

@@ -1,11 +1,11 @@
-"""How a computation is split over the devices of the mesh in use, if there is one.
+"""Constrains the sharding of weights and activations on the mesh in use, if there is one.
 
     with jax.set_mesh(mesh):                    # any axes: examples are split over all of them
         hidden = jitted_hidden_states(...)      # weights are gathered layer by layer
 
-Left to itself, XLA keeps split weights where they are and moves activations around instead, which
-costs more than it saves. Without a mesh in use nothing is constrained, so weights that are split
-for tensor parallelism stay so.
+Without these constraints, XLA keeps split weights in place and moves activations between devices
+instead, which costs more than it saves. Without a mesh in use nothing is constrained, so weights
+that are split for tensor parallelism stay split.
 """
 
 from typing import Any
@@ -15,19 +15,19 @@ from jax.sharding import PartitionSpec
 
 
 def gathered(weights: Any) -> Any:
-    """The weights of one layer, whole on every device."""
-    # The backward pass of a gather is a scatter of sums: the gradient of a weight is reduced to
-    # where its part lies, without a line of code for it.
+    """Replicates the weights of one layer on every device."""
+    # The backward pass needs no code of its own: each device computes the gradient of its examples,
+    # and XLA inserts the sum over devices.
     return _constrain(weights, PartitionSpec())
 
 
 def split_examples(x: Any) -> Any:
-    """Activations [B, ...], examples split over all devices."""
+    """Splits activations [B, ...] by example over all devices."""
     return _constrain(x, PartitionSpec(jax.sharding.get_abstract_mesh().axis_names))
 
 
 def num_shards() -> int:
-    """Into how many parts examples are split."""
+    """Returns the number of shards that examples are split into."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else mesh.size
 

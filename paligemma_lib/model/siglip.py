@@ -1,9 +1,10 @@
-"""SigLIP's vision transformer: images to one token per patch, at the language model's width.
+"""Implements SigLIP's vision transformer, which encodes an image as one token per patch.
 
     params = siglip.init(config, key)
     tokens = siglip.encode(config, params, image)    # dtype[B, P, D]
 
-Source: arXiv 2303.15343, with PaliGemma's linear head and no pooling (arXiv 2407.07726).
+Tokens have the width of the language model. Source: arXiv 2303.15343, with PaliGemma's linear head
+and without pooling (arXiv 2407.07726).
 """
 
 import functools
@@ -24,7 +25,7 @@ _xavier = nn.initializers.xavier_uniform()
 
 
 class LayerNorm(nn.Module):
-    """Layer normalization, see `layer_norm`."""
+    """Layer normalization with learned scale and bias; see `layer_norm`."""
 
     dtype: str
 
@@ -36,7 +37,7 @@ class LayerNorm(nn.Module):
 
 
 class MultiHeadDotProductAttention(nn.Module):
-    """Self-attention of every patch with every patch."""
+    """Self-attention over all patches, without a mask."""
 
     num_heads: int
     dtype: str
@@ -48,13 +49,13 @@ class MultiHeadDotProductAttention(nn.Module):
         query, key, value = (
             dense((self.num_heads, head_dim), name=name)(x) for name in ("query", "key", "value")
         )
-        # No mask: every patch sees every patch.
+        # No mask: every patch attends to every patch.
         out = attention(query * head_dim**-0.5, [(key, value)])
         return dense(x.shape[-1], axis=(-2, -1), name="out")(out)
 
 
 class MlpBlock(nn.Module):
-    """Two dense layers with GELU in its tanh form between them."""
+    """Two dense layers with the tanh form of GELU between them."""
 
     hidden_dim: int
     dtype: str
@@ -67,7 +68,7 @@ class MlpBlock(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Pre-norm transformer block; the residual stream keeps the dtype it has."""
+    """Pre-norm transformer block; the residual stream keeps the dtype of the input."""
 
     config: SiglipConfig
     dtype: str
@@ -83,7 +84,7 @@ class EncoderBlock(nn.Module):
 
 
 def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:
-    """Returns new parameters (float32), named as under `img/` of the reference checkpoints."""
+    """Returns new float32 parameters, named as those under `img/` in the reference checkpoints."""
     vision, width = config.vision, config.language.width
     layers_key, embedding_key, position_key, head_key = jax.random.split(key, 4)
     block = EncoderBlock(vision, config.dtype)
@@ -111,9 +112,9 @@ def encode(config: PaliGemmaConfig, params: dict[str, Any], image: jax.Array) ->
     """Returns the image tokens, dtype[B, P, D].
 
     Args:
-      config: the model; its vision part and the language model's width matter here.
-      params: as `init` returns, in any float types.
-      image: float32[B, S, S, 3] in [-1, 1], or uint8[B, S, S, 3], which is scaled here.
+      config: the model, with its vision config and the width of the language model.
+      params: parameters as `init` returns them, in any float dtypes.
+      image: float32[B, S, S, 3] in [-1, 1], or uint8[B, S, S, 3], which is scaled to [-1, 1].
 
     Raises:
       ValueError: the image has another shape.
@@ -127,19 +128,21 @@ def encode(config: PaliGemmaConfig, params: dict[str, Any], image: jax.Array) ->
     if image.dtype == jnp.uint8:
         image = image.astype(jnp.float32) / 127.5 - 1.0
 
-    # The convolution takes each pixel once, so it is one matrix product over patches.
+    # The stride of SigLIP's convolution is its kernel size. So patches do not overlap, and the
+    # convolution is one matrix product over patches.
     vision, dtype = config.vision, config.dtype
     embedding, positions, head = gathered(
         [params["embedding"], params["pos_embedding"], params["head"]]
     )
     side = size // vision.patch_size
     x = image.reshape(-1, side, vision.patch_size, side, vision.patch_size, 3).astype(dtype)
-    # b batch; y, x place of a patch; i, j place of a pixel in its patch; c colour; d width.
+    # b batch; y, x row and column of a patch; i, j row and column of a pixel in its patch;
+    # c channel; d width.
     x = jnp.einsum("byixjc,ijcd->byxd", x, embedding["kernel"].astype(dtype))
     x = x + embedding["bias"].astype(dtype)
     x = x.reshape(-1, vision.num_tokens, vision.width).astype(config.residual_dtype)
-    # Learned position embeddings: a model for another image size needs its own, see
-    # `resize_position_embedding`.
+    # Position embeddings are learned for one grid of patches. A model for another image size needs
+    # its own, see `resize_position_embedding`.
     x = x + positions.astype(config.residual_dtype)
 
     block = EncoderBlock(vision, dtype)
@@ -150,14 +153,14 @@ def encode(config: PaliGemmaConfig, params: dict[str, Any], image: jax.Array) ->
         transformer["encoderblock"],
         remat=config.remat,
     )
-    # PaliGemma takes all tokens, without SigLIP's pooling head, and maps them to Gemma's width.
+    # PaliGemma drops SigLIP's pooling head: it keeps all tokens and projects them to Gemma's width.
     norm = transformer["encoder_norm"]
     x = layer_norm(x, norm["scale"], norm["bias"], dtype)
     return x @ head["kernel"].astype(dtype) + head["bias"].astype(dtype)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: str) -> jax.Array:
-    """Normalizes the last axis, epsilon 1e-6, computed in float32; returns `dtype`."""
+    """Applies layer normalization to the last axis in float32, epsilon 1e-6; returns `dtype`."""
     x = x.astype(jnp.float32)
     x = x - jnp.mean(x, axis=-1, keepdims=True)
     x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
@@ -165,20 +168,20 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: str) -> j
 
 
 def resize_position_embedding(embedding: np.ndarray, num_tokens: int) -> np.ndarray:
-    """Moves learned position embeddings to another number of patches.
+    """Resizes learned position embeddings to another number of patches.
 
-    Interpolates linearly along both sides of the grid, corners staying corners: the result of
-    `scipy.ndimage.zoom(grid, order=1)`, which the reference uses.
+    Interpolates linearly along both axes of the grid and keeps the corners in place. This gives the
+    result of `scipy.ndimage.zoom(grid, order=1)`, which the reference uses.
 
     Args:
-      embedding: dtype[1, P, D], of a square grid of patches.
-      num_tokens: the new P.
+      embedding: dtype[1, P, D], position embeddings of a square grid of patches.
+      num_tokens: number of patches of the new grid.
 
     Returns:
-      dtype[1, num_tokens, D]; the same array where P is `num_tokens` already.
+      dtype[1, num_tokens, D]; `embedding` itself if P equals `num_tokens`.
 
     Raises:
-      ValueError: a number of patches is no square.
+      ValueError: P or `num_tokens` is not a square number.
     """
     _, old_tokens, width = embedding.shape
     old, new = math.isqrt(old_tokens), math.isqrt(num_tokens)
@@ -189,8 +192,9 @@ def resize_position_embedding(embedding: np.ndarray, num_tokens: int) -> np.ndar
         )
     if old == new:
         return embedding
-    # Hat functions: row k of `weights` holds how much each old place gives to new place k, at most
-    # two of them not zero. Rows sum to one.
+    # Linear interpolation as a matrix: row k of `weights` holds the weight of each old index in new
+    # index k. At most two of them, the neighbours, are not zero, and each row sums to one. From 2
+    # to 3 patches a side: [[1, 0], [0.5, 0.5], [0, 1]].
     at = np.linspace(0, old - 1, new)[:, None]
     weights = np.maximum(0, 1 - np.abs(at - np.arange(old))).astype(np.float32)  # [new, old]
     grid = embedding.reshape(old, old, width).astype(np.float32)

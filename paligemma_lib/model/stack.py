@@ -1,4 +1,4 @@
-"""Run one block over a stack of layers whose parameters lie along axis 0.
+"""Runs one block over a stack of layers whose parameters are stacked along axis 0.
 
     def layer(x, params, _):
         return x + x @ params["kernel"], None
@@ -9,10 +9,9 @@
 The third argument of `layer` is the layer's share of `inputs`, such as a key/value cache.
 
 A leaf may be split along its layers, as a tuple: layers 0..lo-1 in the first array, the others in
-the second. The layers between two split points are a scan of their own. So, when only the top
+the second. The layers between two split points run in a scan of their own. So, when only the top
 layers train, and nothing below them does, the lower scan depends on nothing that is differentiated
-and has no backward pass. Leaves that are not split serve both scans as they are: they are not
-copied.
+and has no backward pass. Leaves that are not split serve both scans without being copied.
 """
 
 import bisect
@@ -26,8 +25,8 @@ from jax import lax
 
 from paligemma_lib.model.partitioning import gathered
 
-# Results of these are copies of their operands. Saving one could save a second copy of a layer's
-# weights for every layer; computing it again costs little arithmetic.
+# The results of these primitives are copies of their operands. Saving one could save a second copy
+# of the weights of every layer. Recomputing it costs next to no arithmetic.
 _DATA_MOVEMENT = {
     "broadcast_in_dim",
     "convert_element_type",
@@ -45,14 +44,15 @@ def _keep_arithmetic(primitive, *_, **__) -> bool:
 
 
 # Rematerialization by its name in the config: what a layer saves for its backward pass. `lax.scan`
-# stacks what is saved over all layers, so it counts `depth` times (`train.memory` has the sizes):
+# stacks saved values over all layers, so they count `depth` times (`train.memory` has the sizes):
 #
-#     none   nothing is computed again: every result is saved but those of data movement
-#     dots   results of matrix products with weights are saved; the attention is computed again,
-#            since its products have batch dimensions
-#     full   the layer's input is saved; all of the layer is computed again
+#     none   saves every result but those of data movement; recomputes no arithmetic
+#     dots   saves the results of matrix products with weights; recomputes the attention, since its
+#            products have batch dimensions
+#     full   saves the input of the layer; recomputes the whole layer
 #
-# The layer's weights are inputs and cost nothing under any policy, as long as no copy is saved.
+# The weights of the layer are inputs, which cost nothing under any policy as long as no copy is
+# saved.
 _POLICIES = {
     "none": _keep_arithmetic,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -71,15 +71,15 @@ def scan_layers(
     """Applies `x, output = layer(x, params[i], inputs[i])` for every layer i in turn.
 
     Args:
-      layer: the block; its `x` keeps shapes and dtypes.
-      x: what flows through the layers.
+      layer: the block; it must return `x` with the same shapes and dtypes.
+      x: the carry, an array or a pytree.
       params: an array [depth, ...] or a nested dict of these; each may be a tuple of arrays that
         make up such an array when they are concatenated along axis 0.
-      inputs: other arrays [depth, ...], not split, to read layer by layer.
-      remat: what to save for the backward pass: "none", "dots" or "full", see above.
+      inputs: other arrays [depth, ...], not split, of which each layer gets its own index.
+      remat: what to save for the backward pass: "none", "dots" or "full", see `_POLICIES`.
 
     Returns:
-      The last `x` and the outputs, stacked to [depth, ...].
+      The last `x`, and the outputs of all layers stacked to [depth, ...].
 
     Raises:
       ValueError: leaves have different numbers of layers.
@@ -92,25 +92,26 @@ def scan_layers(
         found = jax.tree.unflatten(tree, [leaf_ends[-1] for leaf_ends in ends])
         raise ValueError(f"scan_layers: parameters differ in their number of layers: {found}")
 
-    # A split point is where some leaf passes from one of its arrays to the next. With layers 0..1
-    # frozen and 2..4 trained there is one, at 2: a scan over 0..1 and another over 2..4. JAX
-    # differentiates a scan as a whole. As one scan over 0..4, the backward pass would run through
-    # layers 0 and 1 as well, for gradients that nobody uses. The price is a second compiled body.
+    # A split point is a layer at which some leaf passes from one of its arrays to the next. With
+    # layers 0..1 frozen and 2..4 trained there is one, at 2: one scan runs over 0..1 and another
+    # over 2..4. JAX differentiates a scan as a whole. In one scan over 0..4, the backward pass
+    # would also run through layers 0 and 1, for gradients that are not needed. The price is that
+    # the block is compiled twice.
     outputs = []
     for first, last in itertools.pairwise(sorted({0}.union(*ends))):
-        stretch = []  # for every leaf, the array that holds these layers, and its first layer
+        stretch = []  # for every leaf, the array that holds these layers and the first layer of it
         for leaf, leaf_ends in zip(parts, ends, strict=True):
             k = bisect.bisect_right(leaf_ends, first)
             stretch.append((leaf[k], leaf_ends[k] - leaf[k].shape[0]))
 
-        # The scan runs over layer indices, and its body reads parameters by dynamic index. To scan
-        # over the parameters themselves, an unsplit leaf would have to be cut in two: a copy.
+        # The scan runs over layer indices, and its body reads parameters by dynamic index. A scan
+        # over the parameters themselves would need a copy of each unsplit leaf, cut in two.
         def body(x, i, stretch=stretch):
             layer_params = jax.tree.unflatten(tree, [take(a, i - start) for a, start in stretch])
             return layer(x, gathered(layer_params), jax.tree.map(lambda a: take(a, i), inputs))
 
-        # `prevent_cse=False`: within a scan XLA cannot merge the second computation with the first,
-        # so the barriers that would keep it from that are not needed.
+        # `prevent_cse=False`: forward and backward pass are different loops here, so XLA cannot
+        # merge the recomputation with the first computation, and no barriers are needed.
         body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=False)
         x, output = lax.scan(body, x, jnp.arange(first, last))
         outputs.append(output)
@@ -120,13 +121,13 @@ def scan_layers(
 
 
 def take(stack: jax.Array, i: jax.Array, axis: int = 0) -> jax.Array:
-    """Returns `stack[i]` of an axis, without a float32 copy of the whole of a bfloat16 stack.
+    """Returns index i of an axis, without a float32 copy of a whole bfloat16 stack.
 
-    XLA's CPU compiler has no bfloat16 slice: it upcasts the stack and slices that. The upcast is
-    the same in every iteration, so the compiler hoists it out of the loop: a float32 copy of all
-    layers. It hoists nothing out of a branch of `cond`. So on a CPU the slice is taken in a branch
-    whose condition always holds (a literal True would be folded away), and one layer alone is
-    upcast.
+    XLA's CPU compiler has no bfloat16 slice. It upcasts the stack and slices the result. The upcast
+    is the same in every iteration, so the compiler hoists it out of the loop, which takes a float32
+    copy of all layers. But it hoists nothing out of a branch of `cond`. So on a CPU the slice is
+    taken in a branch whose condition always holds (a literal True would be folded away), and only
+    one layer is upcast.
     """
 
     def slice_(stack: jax.Array, i: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Sizes and settings of the models: frozen dataclasses that check themselves.
+"""Defines the model configs: frozen dataclasses that validate their fields.
 
     config = paligemma_3b(image_size=448)
     config = dataclasses.replace(config, dtype="bfloat16", remat="full")
@@ -22,7 +22,7 @@ REMAT: tuple[Remat, ...] = get_args(Remat)
 
 @dataclasses.dataclass(frozen=True)
 class SiglipConfig:
-    """Vision transformer: sides in pixels, widths in channels."""
+    """Config of the vision transformer; sizes of images and patches are in pixels."""
 
     image_size: int
     patch_size: int = 14
@@ -38,14 +38,15 @@ class SiglipConfig:
 
     @property
     def num_tokens(self) -> int:
-        """Number of image tokens P: one for each patch."""
+        """Number of image tokens P, one for each patch."""
         return (self.image_size // self.patch_size) ** 2
 
 
 @dataclasses.dataclass(frozen=True)
 class GemmaConfig:
-    """Language model; Gemma 2 differs by its post norms and the soft cap on attention logits.
+    """Config of the language model.
 
+    Gemma 2 differs from Gemma by its post norms and by the soft cap on attention logits.
     `query_scale` multiplies the queries; None stands for `head_dim**-0.5`. A soft cap `c` turns
     logits into `c * tanh(logits / c)`; None switches it off. PaliGemma 2 is trained and used
     without Gemma 2's soft cap on the final logits.
@@ -79,15 +80,15 @@ class GemmaConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PaliGemmaConfig:
-    """A whole model and how it computes; `dtype` and `remat` do not change its parameters.
+    """Config of a whole model; `dtype` and `remat` do not change its parameters.
 
-    `dtype` is the type of activations: "float32", "bfloat16" or "float16". Parameters may be
-    stored in any of the three, each in its own. With "float16" the residual streams stay in
-    float32, which float16 would overflow.
+    `dtype` is the dtype of activations: "float32", "bfloat16" or "float16". Each parameter may be
+    stored in any of the three. With "float16" the residual streams stay in float32, since their
+    values would overflow float16.
 
-    `remat` says what the forward pass keeps for the backward pass: "none" keeps all and recomputes
-    nothing, "dots" keeps the results of matrix products with weights, "full" keeps each block's
-    input alone.
+    `remat` selects what the forward pass saves for the backward pass: "none" saves everything and
+    recomputes nothing, "dots" saves the results of matrix products with weights, "full" saves only
+    the input of each block.
     """
 
     vision: SiglipConfig
@@ -104,30 +105,30 @@ class PaliGemmaConfig:
 
     @property
     def residual_dtype(self) -> str:
-        """Type of the residual streams."""
+        """Dtype of the residual streams."""
         return "float32" if self.dtype == "float16" else self.dtype
 
 
 def paligemma_3b(image_size: int = 224) -> PaliGemmaConfig:
-    """PaliGemma 3B (Gemma 2B); published at 224, 448 and 896 pixels."""
+    """Returns the config of PaliGemma 3B (Gemma 2B); published at 224, 448 and 896 pixels."""
     language = GemmaConfig(width=2048, depth=18, mlp_dim=16_384, num_heads=8, num_kv_heads=1)
     return PaliGemmaConfig(SiglipConfig(image_size), language)
 
 
 def paligemma2_3b(image_size: int = 224) -> PaliGemmaConfig:
-    """PaliGemma 2 3B (Gemma 2 2B); published at 224, 448 and 896 pixels."""
+    """Returns the config of PaliGemma 2 3B (Gemma 2 2B); published at 224, 448 and 896 pixels."""
     return _paligemma2(image_size, width=2304, depth=26, mlp_dim=9216, num_heads=8, num_kv_heads=4)
 
 
 def paligemma2_10b(image_size: int = 224) -> PaliGemmaConfig:
-    """PaliGemma 2 10B (Gemma 2 9B); published at 224, 448 and 896 pixels."""
+    """Returns the config of PaliGemma 2 10B (Gemma 2 9B); published at 224, 448 and 896 pixels."""
     return _paligemma2(
         image_size, width=3584, depth=42, mlp_dim=14_336, num_heads=16, num_kv_heads=8
     )
 
 
 def paligemma2_28b(image_size: int = 224) -> PaliGemmaConfig:
-    """PaliGemma 2 28B (Gemma 2 27B); published at 224, 448 and 896 pixels."""
+    """Returns the config of PaliGemma 2 28B (Gemma 2 27B); published at 224, 448 and 896 pixels."""
     return _paligemma2(
         image_size,
         width=4608,
@@ -136,12 +137,13 @@ def paligemma2_28b(image_size: int = 224) -> PaliGemmaConfig:
         num_heads=32,
         num_kv_heads=16,
         head_dim=128,
+        # Gemma 2 27B scales by width / num_heads = 144, all other models by head_dim.
         query_scale=(4608 / 32) ** -0.5,
     )
 
 
 def nano(image_size: int = 96) -> PaliGemmaConfig:
-    """The embedded default: PaliGemma's shape with 2.8 million parameters."""
+    """Returns the config of the embedded model: PaliGemma with 2.8 million parameters."""
     return PaliGemmaConfig(
         SiglipConfig(image_size, patch_size=12, width=128, depth=4, mlp_dim=512, num_heads=4),
         GemmaConfig(
@@ -157,7 +159,7 @@ def nano(image_size: int = 96) -> PaliGemmaConfig:
 
 
 def scratch(image_size: int = 96) -> PaliGemmaConfig:
-    """To train from nothing on some thousands of images: most of its layers see, few speak."""
+    """Returns a config to train from scratch on a few thousand images; most layers are vision."""
     return PaliGemmaConfig(
         SiglipConfig(image_size, patch_size=12, width=128, depth=6, mlp_dim=512, num_heads=4),
         GemmaConfig(
@@ -180,6 +182,7 @@ def _paligemma2(image_size: int, **sizes) -> PaliGemmaConfig:
 def _check_positive(config: SiglipConfig | GemmaConfig) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        # bool is a subclass of int: flags are skipped here, and True is refused as a size below.
         if field.type is bool or (value is None and field.type is not int):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:

@@ -1,4 +1,4 @@
-"""Will it fit, and how fast could it be: compile for TPU slices that are not here.
+"""Predicts memory and speed of a job by compiling it for TPU slices that are not attached.
 
 import paligemma_lib as pg
 
@@ -8,7 +8,8 @@ compiled = pg.planning.compile_job(job)
 limits = pg.planning.predict(compiled, pg.planning.CHIPS["v5e"])
 print(pg.planning.plan_table([("v5e:2x4", compiled, limits)]))
 
-What comes out are predictions. Needs libtpu (`pip install -e ".[tpu]"`), except for cpu:N.
+All results are predictions: nothing runs. Compiling needs libtpu (`pip install -e ".[tpu]"`),
+except for the topologies cpu:N.
 """
 
 import lazy_loader

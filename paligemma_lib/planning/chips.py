@@ -1,12 +1,12 @@
-"""What is published of TPU chips and of GPUs: computing, memory, links.
+"""Lists published figures of TPU chips and of GPUs: FLOP/s, memory, links.
 
     chip = CHIPS["v5e"]
     print(chip.flops, chip.hbm_bandwidth)          # per device, FLOP/s and bytes/s
 
-Figures are those of Google Cloud's pages (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tpu7x,
-read in 2026) and, where these say nothing, of "How to Scale Your Model"
+The figures come from Google Cloud's pages (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tpu7x,
+read in 2026) and, where these have none, from "How to Scale Your Model"
 (jax-ml.github.io/scaling-book/tpus). The pages give the bandwidth of all links of a chip together,
-in both directions: a link in one direction has that divided by twice the number of links.
+in both directions. One link in one direction has that figure divided by twice the number of links.
 """
 
 import dataclasses
@@ -16,21 +16,21 @@ from paligemma_lib.runtime.sizes import GIB
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Figures of one chip, and what JAX calls a device.
+    """Figures of one chip, and the number of its JAX devices.
 
     Attributes:
-      name: of the chip, as topologies have it.
-      flops: bfloat16 FLOP/s at best.
-      hbm_bandwidth: bytes/s.
-      usable: bytes of memory of a device that a program may take, as XLA names them when it
-        refuses one: a little less than what is published.
-      axes: of the torus, each with two links of a chip.
+      name: name of the chip in topologies.
+      flops: peak bfloat16 FLOP/s.
+      hbm_bandwidth: bytes/s of the main memory.
+      usable: bytes of memory that a program may use on a device. XLA names this limit when it
+        refuses a program; it is a little less than the published memory.
+      axes: number of axes of the torus; a chip has two links along each.
       link_bandwidth: bytes/s of one link in one direction.
-      ring: length of an axis at which its ends are joined. On 3 axes it takes multiples of it on
-        all three.
+      ring: length of an axis at which its two ends are joined. With 3 axes, the ends are joined
+        where the lengths of all three axes are multiples of it.
       dcn_bandwidth: bytes/s of a chip's share of the network between slices, in one direction.
-      devices: JAX devices on a chip, which share all of this but `usable`.
-      source: where it is published.
+      source: address of the page with the figures.
+      devices: number of JAX devices on a chip. They share all of these figures but `usable`.
     """
 
     name: str
@@ -54,9 +54,9 @@ CHIPS = {
             hbm_bandwidth=1200e9,
             usable=int(30.75 * GIB),
             axes=3,
-            link_bandwidth=45e9,  # the book's
+            link_bandwidth=45e9,  # from the book
             ring=4,
-            dcn_bandwidth=25e9 / 4,  # the book's, for a host of 4 chips
+            dcn_bandwidth=25e9 / 4,  # from the book, for a host of 4 chips
             source="https://docs.cloud.google.com/tpu/docs/v4",
         ),
         Chip(
@@ -65,9 +65,9 @@ CHIPS = {
             hbm_bandwidth=819e9,
             usable=int(15.75 * GIB),
             axes=2,
-            link_bandwidth=400e9 / 8,
+            link_bandwidth=400e9 / 8,  # 2 axes, 2 links along each, 2 directions
             ring=16,
-            dcn_bandwidth=6.4e12 / 8 / 256,  # published for a pod of 256
+            dcn_bandwidth=6.4e12 / 8 / 256,  # published in bits/s, for a pod of 256 chips
             source="https://docs.cloud.google.com/tpu/docs/v5e",
         ),
         Chip(
@@ -110,7 +110,7 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """Figures of a card: dense FLOP/s in 16 bits at best, bytes/s and bytes of memory."""
+    """Figures of a GPU: peak dense 16-bit FLOP/s, bytes/s and bytes of its memory, and source."""
 
     flops: float
     bandwidth: float
@@ -119,10 +119,10 @@ class Gpu:
 
 
 _NVIDIA = "https://www.nvidia.com/en-us/data-center"
-GPUS = {  # by how the driver names them; the longer name first where one begins as another
+GPUS = {  # by part of the driver's name; a name that contains another one comes before it
     "H200": Gpu(989e12, 4800e9, 141e9, f"{_NVIDIA}/h200/"),
     "H100": Gpu(989e12, 3350e9, 80e9, f"{_NVIDIA}/h100/"),  # SXM
     "A100": Gpu(312e12, 2039e9, 80e9, f"{_NVIDIA}/a100/"),
     "L4": Gpu(121e12, 300e9, 24e9, f"{_NVIDIA}/l4/"),
-    "T4": Gpu(65e12, 320e9, 16e9, f"{_NVIDIA}/tesla-t4/"),  # float16: it has no bfloat16
+    "T4": Gpu(65e12, 320e9, 16e9, f"{_NVIDIA}/tesla-t4/"),  # in float16: the T4 has no bfloat16
 }

@@ -1,10 +1,11 @@
-"""Compiles a job in a process of its own and says what came out.
+"""Compiles a job in a separate process and returns its memory, FLOPs and messages.
 
     compiled = compile_job(job)                 # one to three minutes, about 1.5 GB of memory
     if not compiled.fits:
         print(compiled.problem)
 
-Of its own, since libtpu wants JAX to keep to the CPU, locks a file, and may end the process.
+The process is separate since libtpu needs JAX restricted to the CPU, locks a file, and may end the
+process.
 """
 
 import contextlib
@@ -41,17 +42,17 @@ from paligemma_lib.sharding import make_mesh
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_COMPILATION_CACHE": "false",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",  # what is planned is what will run
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",  # the plan is of the program that will run
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # or libtpu complains; the topology decides
+    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server here
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # libtpu wants some value; the topology decides
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 _PROGRAM = "import sys; from paligemma_lib.planning.compiling import main; main(*sys.argv[1:])"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = r"([\d.]+)([KMGT]?)"
-_USED = (  # two ways in which libtpu says it
+_USED = (  # the two messages of libtpu for too little memory
     re.compile(rf"Used {_SIZE} of {_SIZE} hbm"),
     re.compile(rf"temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)"),
 )
@@ -59,24 +60,25 @@ _USED = (  # two ways in which libtpu says it
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What XLA says of a job, for each device.
+    """Result of compiling a job; bytes and FLOPs are per device.
 
     Attributes:
-      fits: whether it was compiled.
-      problem: why not.
-      arguments: bytes of parameters, state and batch; of a job that does not fit, of parameters and
-        state, where these alone are too many.
-      peak: bytes of memory at the worst moment, arguments among them; of a job that does not fit,
-        what it would take. On a CPU, whose compiler tells no peak, arguments and temporaries.
-      limit: bytes that there are; 0: nothing is known of a limit.
-      flops: of matrix products, see `flops.matmul_flops`.
-      model_flops: the same without what `remat` does again. (The loss computes logits twice in
+      fits: whether the job fits into memory; only then it was compiled to the end.
+      problem: why it does not fit, or "".
+      arguments: bytes of parameters, state and batch. For a job that does not fit: bytes of
+        parameters and state if these alone exceed the limit, else 0.
+      peak: peak bytes of memory, arguments included. For a job that does not fit: the bytes that it
+        needs, or 0 where the compiler does not say. On a CPU, whose compiler reports no peak: the
+        sum of arguments and temporaries.
+      limit: bytes that a program may use; 0 where no limit is known.
+      flops: FLOPs of the matrix products, see `flops.matmul_flops`.
+      model_flops: the same without what `remat` recomputes. (The loss computes logits twice in
         either case.)
-      hbm_bytes: see `traffic.hbm_bytes`.
-      collectives: messages.
-      devices: how many.
-      seconds: of compiling.
-      compiler_bytes: resident memory of the process that compiled.
+      hbm_bytes: bytes read from and written to main memory, see `traffic.hbm_bytes`.
+      collectives: messages among the devices.
+      devices: number of devices.
+      seconds: time of compiling.
+      compiler_bytes: peak resident memory of the process that compiled.
     """
 
     fits: bool
@@ -94,11 +96,11 @@ class Compiled:
 
 
 def compile_job(job: Job) -> Compiled:
-    """Compiles in another process.
+    """Compiles a job in another process and returns the result.
 
     Raises:
       ModuleNotFoundError: libtpu is not installed.
-      ValueError: the topology or the job is none.
+      ValueError: the topology does not exist, or the job is not valid on it.
       RuntimeError: the compiler failed for another reason than memory.
     """
     slices = Slices.named(job.topology, job.slices)
@@ -130,7 +132,7 @@ def compile_job(job: Job) -> Compiled:
 
 
 def main(asked: str, told: str) -> None:
-    """What the other process does."""
+    """Compiles the job of the file `asked` and writes the result to `told`, both in JSON."""
     job = Job.from_json(json.loads(Path(asked).read_text("utf-8")))
     try:
         answer = dataclasses.asdict(_compile(job))
@@ -146,7 +148,7 @@ def _compile(job: Job) -> Compiled:
     mesh = make_mesh(fsdp or None, slices.devices())
     limit = slices.chip.usable if slices.chip else 0
     resident = resident_bytes(job.model, work, mesh)
-    if limit and resident > limit:  # the compiler would take minutes, and much memory, to say so
+    if limit and resident > limit:  # the compiler would take minutes and much memory to refuse it
         what = "parameters and optimizer" if isinstance(work, Training) else "parameters"
         return Compiled(
             False,
@@ -164,6 +166,7 @@ def _compile(job: Job) -> Compiled:
     else:
         programs = wanted = trace_decoding(job.model, work, mesh)
         turns = work.config.max_new_tokens - 1
+    # `wanted` is the same program without recomputation. A jaxpr is of all devices together.
     flops, model_flops = (
         sum(matmul_flops(traced.jaxpr.jaxpr, turns) for traced in each) / mesh.size
         for each in (programs, wanted)
@@ -184,6 +187,8 @@ def _compile(job: Job) -> Compiled:
         peak = memory.peak_memory_in_bytes
         if slices.chip is None:
             peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        # The programs of decoding run one after the other: memory is that of the largest, traffic
+        # and messages add up.
         program = hlo.parse(executable.as_text())
         found = dataclasses.replace(
             found,
@@ -200,7 +205,7 @@ def _compile(job: Job) -> Compiled:
 
 
 def _refused(message: str, limit: int) -> dict[str, Any]:
-    """What is known of a program that does not fit; raises RuntimeError for other refusals."""
+    """Returns fields of `Compiled` where memory is short; raises RuntimeError for other errors."""
     used = next(filter(None, (pattern.search(message) for pattern in _USED)), None)
     if not used and "RESOURCE_EXHAUSTED" not in message:
         raise RuntimeError(message[:2000])
@@ -215,4 +220,4 @@ def _short(needed: int, limit: int) -> str:
 
 
 def _resident() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux gives KiB

@@ -1,15 +1,15 @@
-"""The program that XLA made, as text, taken apart: instructions, sizes, how often each runs.
+"""Parses the text of a compiled XLA program into instructions, sizes and execution counts.
 
     program = parse(compiled.as_text())
     times = program.times(unknown=3)              # {"main": 1, "body.7": 18, ...}
 
-Only what planning asks for is read: names, types, operands, and which computation calls which.
+Only what planning needs is parsed: names, types, operands, and which computation calls which.
 
-JAX tells the rest: `memory_analysis()` the bytes, the jaxpr the products (see `flops`). Text is
-read for what nothing of JAX 0.10 tells: which messages the partitioner put in, and what moves to
-memory. `cost_analysis()` takes every loop for one turn, so 18 scanned layers count as one;
-`jax.experimental.roofline` does too, and sees no message but those of shard_map; `HloModule` has
-shapes and attributes as text alone.
+JAX reports the rest itself: `memory_analysis()` has the bytes, the jaxpr has the products (see
+`flops`). The text is parsed for two facts that no interface of JAX 0.10 reports: which collectives
+the partitioner inserted, and how many bytes move to and from memory. `cost_analysis()` counts the
+body of every loop once, so 18 scanned layers count as one. `jax.experimental.roofline` does so too,
+and sees no collectives but those of shard_map. `HloModule` has shapes and attributes as text only.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Iterator
 
+# The name, shape and layout of a type: bf16[18,8,64]{2,1,0:T(8,128)(2,1)S(1)}, f32[], token[].
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.-]+) = (.*)$")
@@ -31,7 +32,7 @@ _TRIPS = re.compile(r'known_trip_count":?\{"?n"?:"?(\d+)')
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array of a program: bytes, and whether they lie in the device's main memory."""
+    """An array of a program: its bytes, and whether it lies in the device's main memory (HBM)."""
 
     bytes: int
     in_hbm: bool
@@ -45,18 +46,18 @@ class Instruction:
     arrays: tuple[Array, ...]
     opcode: str
     operands: tuple[str, ...]
-    arguments: str  # what stands between the parentheses: of a constant, its value
+    arguments: str  # the text between the parentheses; the value of a constant
     attributes: str
     is_root: bool
 
     @property
     def bytes(self) -> int:
-        """Of all its results."""
+        """Number of bytes of all results."""
         return sum(array.bytes for array in self.arrays)
 
     @functools.cached_property
     def called(self) -> dict[str, tuple[str, ...]]:
-        """Names of computations, by the part that they play."""
+        """Names of the called computations by role, such as "body" and "condition"."""
         return {
             role: tuple(re.findall(r"[\w.-]+", names))
             for role, names in _CALLED.findall(self.attributes)
@@ -65,21 +66,26 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Computations by name, each a list of instructions."""
+    """A parsed program.
+
+    Attributes:
+      computations: name -> instructions of the computation.
+      entry: name of the computation that runs first.
+    """
 
     computations: dict[str, list[Instruction]]
     entry: str
 
     @functools.cached_property
     def instructions(self) -> dict[str, Instruction]:
-        """All by name, which is unique."""
+        """All instructions by name; names are unique in a program."""
         return {each.name: each for lines in self.computations.values() for each in lines}
 
     def times(self, unknown: float = 1) -> dict[str, float]:
-        """How often each computation runs.
+        """Returns how often each computation runs, by name.
 
         Args:
-          unknown: turns of a loop that does not say how many it has.
+          unknown: iterations of a loop whose number the program does not state.
         """
         found: dict[str, float] = dict.fromkeys(self.computations, 0)
 
@@ -96,9 +102,11 @@ class Program:
         return found
 
     def trips(self, loop: Instruction) -> int | None:
-        """Turns of a `while` that counts up to a constant; None: it counts up to something else."""
+        """Returns the iterations of a `while` that counts up to a constant, None for any other."""
         if known := _TRIPS.search(loop.attributes):
             return int(known[1])
+        # A scan counts from 0 in steps of 1 while i < N: N is the only integer constant of its
+        # condition, and the comparison the only one. It may lie in a fusion, hence `_reachable`.
         (condition,) = loop.called["condition"]
         limits = [
             int(each.arguments)
@@ -119,7 +127,7 @@ class Program:
 
 
 def parse(text: str) -> Program:
-    """Reads `compiled.as_text()`. Raises ValueError where it is no such text."""
+    """Parses `compiled.as_text()`. Raises ValueError where the text has no entry computation."""
     computations: dict[str, list[Instruction]] = {}
     entry, lines = "", None
     for line in text.splitlines():
@@ -136,6 +144,8 @@ def parse(text: str) -> Program:
 
 
 def _instruction(name: str, rest: str, is_root: bool) -> Instruction:
+    # `rest` is "f32[4]{0} add(%a, %b), metadata={...}". The type of several results is a tuple,
+    # "(f32[4]{0}, s32[])", and may hold spaces; that of one result holds none.
     cut = _closing(rest) if rest.startswith("(") else rest.index(" ") - 1
     arrays, rest = rest[: cut + 1], rest[cut + 2 :]
     opcode, rest = rest.split("(", 1)
@@ -146,7 +156,7 @@ def _instruction(name: str, rest: str, is_root: bool) -> Instruction:
 
 
 def _closing(text: str) -> int:
-    """Index of the parenthesis that closes the one that `text` begins with."""
+    """Returns the index of the parenthesis that closes the first character of `text`."""
     depth = 0
     for place in re.finditer(r"[()]", text):
         depth += 1 if place[0] == "(" else -1
@@ -156,8 +166,10 @@ def _closing(text: str) -> int:
 
 
 def _arrays(text: str) -> tuple[Array, ...]:
-    """S(1) and the like in a layout name memory on the chip itself; S(5) is the host's."""
+    """Returns the arrays of a type."""
     found = []
+    # A layout names the memory space where it is not HBM: S(1) and the like are on the chip itself,
+    # S(5) is the host's memory.
     for dtype, shape, layout in _ARRAY.findall(text):
         size = math.prod(int(side) for side in shape.split(",") if side)
         found.append(Array(math.ceil(size * _bits(dtype) / 8), "S(" not in layout))
@@ -167,5 +179,5 @@ def _arrays(text: str) -> tuple[Array, ...]:
 def _bits(dtype: str) -> int:
     if dtype == "token":
         return 0
-    digits = re.search(r"\d+", dtype)  # s32, bf16, f8e4m3fn
-    return int(digits[0]) if digits else 8  # pred
+    digits = re.search(r"\d+", dtype)  # s32, bf16, f8e4m3fn: the first number is the width
+    return int(digits[0]) if digits else 8  # pred takes a byte

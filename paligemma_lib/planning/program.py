@@ -1,9 +1,9 @@
-"""The real steps of training and decoding, on arrays that have shapes and places and no content.
+"""Traces the steps of training and decoding on abstract arrays: shapes, dtypes and shardings only.
 
-    traced = trace_training(job, mesh)
+    traced = trace_training(job.model, job.work, mesh)
     compiled = traced.lower().compile()
 
-Shapes and places of a state are those that `train.init_state` makes.
+Shapes and shardings of the training state are those of `train.init_state`.
 """
 
 import math
@@ -28,15 +28,15 @@ from paligemma_lib.train.loss import POSITIONS
 from paligemma_lib.train.state import abstract_state
 
 SUPERVISED = (
-    0.5  # share of text positions that hold a target: Flickr8k's five captions fill 70 of 128
+    0.5  # assumed share of supervised text positions: Flickr8k's five captions fill 70 of 128
 )
 
 
 def trace_training(config: PaliGemmaConfig, work: Training, mesh: Mesh) -> Any:
-    """Returns the traced train step, to be lowered under `jax.set_mesh(mesh)` too.
+    """Returns the traced train step. It must be lowered under `jax.set_mesh(mesh)` too.
 
     Raises:
-      ValueError: the batch cannot be divided among devices and microbatches.
+      ValueError: devices and microbatches do not divide the batch.
     """
     run = work.config
     parts = mesh.size * run.microbatches
@@ -55,7 +55,7 @@ def trace_training(config: PaliGemmaConfig, work: Training, mesh: Mesh) -> Any:
 
 
 def resident_bytes(config: PaliGemmaConfig, work: Training | Decoding, mesh: Mesh) -> int:
-    """What parameters and the state of training take of each device, all the time."""
+    """Returns the bytes of parameters and training state that a device holds all the time."""
     state: Any
     if isinstance(work, Training):
         state = state_of(config, work, optimizer_of(work.config), mesh)
@@ -70,7 +70,7 @@ def resident_bytes(config: PaliGemmaConfig, work: Training | Decoding, mesh: Mes
 def state_of(
     config: PaliGemmaConfig, work: Training, optimizer: train.Optimizer, mesh: Mesh
 ) -> dict[str, Any]:
-    """The fields of a `TrainState` as `train.init_state` begins it, without content."""
+    """Returns the fields of the `TrainState` that `train.init_state` makes, as abstract arrays."""
     state = abstract_state(
         _placed(model.abstract_params(config), mesh),
         optimizer,
@@ -84,7 +84,7 @@ def state_of(
 def abstract_batch(
     config: PaliGemmaConfig, work: Training, mesh: Mesh
 ) -> dict[str, ShapeDtypeStruct]:
-    """A batch of the contract, with images as bytes."""
+    """Returns an abstract batch as `paligemma_lib.batch` defines it, with uint8 images."""
     place, shape = batch_sharding(mesh), (work.config.batch_size, work.config.text_len)
     side = config.vision.image_size
     return {
@@ -98,22 +98,24 @@ def abstract_batch(
 
 
 def loss_iterations(work: Training, devices: int) -> int:
-    """Turns of the loss's inner loop when `SUPERVISED` of the positions have a target."""
+    """Returns the iterations of the loss's inner loop if `SUPERVISED` of the positions count."""
     run = work.config
     positions = run.batch_size // (devices * run.microbatches) * run.text_len
     return math.ceil(SUPERVISED * positions / min(POSITIONS, positions))
 
 
 def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple[Any, Any, Any]:
-    """Returns what reads images and prompts, what begins, and the loop that adds tokens, traced.
+    """Returns the traced programs of decoding: `read_inputs`, `begin` and `extend_state`.
+
+    They read images and prompts, choose the first token, and add the other tokens in a loop.
 
     Raises:
-      ValueError: the batch cannot be divided among the devices that take rows of it.
+      ValueError: the devices over which rows are split do not divide the batch.
     """
     params = _decoding_params(config, work, mesh)
     side, rows = config.vision.image_size, work.config.decode_batch_size
     place = images_sharding(None, params)
-    if work.layout == "fsdp":  # as a training run does
+    if work.layout == "fsdp":  # a training run decodes with the sharding of its batches
         place = batch_sharding(mesh)
     assert place is not None
     if rows % num_shards(place):
@@ -123,6 +125,8 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
     length = ShapeDtypeStruct((rows,), jnp.int32)
     keys = jax.eval_shape(lambda: image_keys(jax.random.key(0), range(rows)))
     number: Any = ShapeDtypeStruct((), jnp.int32)
+    # Tracing gives the results of a program without their shardings. `_split` adds those that the
+    # program constrains them to: caches are [depth, B, ...], all others have B first.
     read = programs.read_inputs.trace(config, config.dtype, place, params, image, text, length)
     prompt, hidden = read.out_info
     prompt = Prompt(_split(prompt.cache, place, 1), _split(prompt.length, place))
@@ -148,7 +152,7 @@ def _placed(params: Any, mesh: Mesh, layout: Layout = "fsdp") -> Any:
 
 
 def _split(tree: Any, place: NamedSharding, axis: int = 0) -> Any:
-    """What has images along an axis, split as they are."""
+    """Returns abstract arrays with one axis split as axis 0 of the images is."""
     sharding = NamedSharding(place.mesh, PartitionSpec(*[None] * axis, *place.spec))
     return jax.tree.map(
         lambda leaf: ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree

@@ -1,11 +1,12 @@
-"""Which batch, microbatches and remat policy to train with on a topology.
+"""Searches for the batch, the microbatches and the remat policy to train with on a topology.
 
     found = ways_to_train(job, compile_job)
     best = found[0]
     print(*overrides(best.job))        # --config.batch_size=512 --config.microbatches=1 ...
 
-Each remat policy gets the largest batch that fits, and the batch that was asked for with as few
-microbatches as fit. The fastest, by the roofline's examples per second, comes first.
+For each remat policy the search tries the largest batch that fits, and the requested batch with as
+few microbatches as fit. The candidate with the most examples per second, as the roofline predicts
+them, comes first.
 """
 
 import dataclasses
@@ -18,13 +19,13 @@ from paligemma_lib.planning.slices import Slices
 from paligemma_lib.planning.work import Job, Training
 
 _TRIES = 6  # compilations for one largest batch
-_PRECISION = 16  # it may be too small by one part in so many
-_ALIKE = 1.02  # what is faster by less is not worth a larger batch, or more memory
+_PRECISION = 16  # the largest batch is found up to 1/16 of its size
+_ALIKE = 1.02  # a gain below 2 % is worth neither another batch nor more memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A way to train that fits."""
+    """A training job that fits into memory, with its predicted speed."""
 
     job: Job
     compiled: Compiled
@@ -32,24 +33,27 @@ class Candidate:
 
     @property
     def batch_size(self) -> int:
-        """Examples of a step."""
+        """Number of examples of a step."""
         return self.job.work.config.batch_size
 
     @property
     def examples_per_second(self) -> float:
-        """At best, see `Roofline`."""
+        """Examples per second at best, see `Roofline`."""
         return self.batch_size / self.limits.seconds
 
 
 def ways_to_train(job: Job, compile_job: Callable[[Job], Compiled]) -> list[Candidate]:
-    """Tries policies and batches, the best first; an empty list: nothing fits.
+    """Tries remat policies and batches, and returns the candidates that fit, the best first.
 
     Args:
-      job: where to start from; its batch is the one that is asked for.
-      compile_job: as `compiling.compile_job`.
+      job: the job to start from; its batch is the requested one.
+      compile_job: a function such as `compiling.compile_job`.
+
+    Returns:
+      The candidates as `ranked` sorts them; an empty list where nothing fits.
 
     Raises:
-      ValueError: the job is not one of training on TPUs.
+      ValueError: the job is not training, or its topology is not of TPUs.
     """
     chip = Slices.named(job.topology, job.slices).chip
     if not isinstance(job.work, Training) or chip is None:
@@ -67,6 +71,8 @@ def ways_to_train(job: Job, compile_job: Callable[[Job], Compiled]) -> list[Cand
         model = dataclasses.replace(job.model, remat=remat)
         one = dataclasses.replace(job, model=model, work=_work(job, wanted, 1))
         largest = largest_batch(one, attempt)
+        # A microbatch of `largest` examples fits. The fewest microbatches, in powers of two, are
+        # tried, since each microbatch gathers the weights again.
         micro = 1
         while largest and wanted > micro * largest:
             micro *= 2
@@ -76,7 +82,11 @@ def ways_to_train(job: Job, compile_job: Callable[[Job], Compiled]) -> list[Cand
 
 
 def ranked(candidates: list[Candidate], wanted: int) -> list[Candidate]:
-    """The fastest first; among those alike the batch that was asked for, then the least memory."""
+    """Sorts candidates by speed.
+
+    Candidates within 2 % of the fastest count as equal: of these the requested batch comes first,
+    then the least memory.
+    """
     if not candidates:
         return []
     fastest = max(each.examples_per_second for each in candidates)
@@ -90,9 +100,9 @@ def ranked(candidates: list[Candidate], wanted: int) -> list[Candidate]:
 
 
 def largest_batch(job: Job, compile_job: Callable[[Job], Compiled]) -> int:
-    """The largest batch that fits, to a sixteenth; 0: not even one example for each device.
+    """Returns the largest batch that fits, up to 1/16 of its size; 0 where none fits.
 
-    Peak memory is nearly a straight line over the batch, so two compilations tell where to look.
+    Peak memory is nearly linear in the batch, so two compilations tell where to look.
     """
     assert isinstance(job.work, Training)
     unit = _devices(job) * job.work.config.microbatches
@@ -116,17 +126,20 @@ def largest_batch(job: Job, compile_job: Callable[[Job], Compiled]) -> int:
 
 def _next(points: dict[int, int], limit: int, fits: int, too_large: int, unit: int) -> int:
     size = 2 * fits if not too_large else too_large // 2
+    # With two points (batch, peak) of different peaks, the line through the two largest batches
+    # tells where the peak reaches the limit: low + (limit - low_peak) / slope.
     if len(points) > 1:
         (low, low_peak), (high, high_peak) = sorted(points.items())[-2:]
         if high_peak > low_peak:
             size = low + int((limit - low_peak) * (high - low) / (high_peak - low_peak))
+    # Every try moves a bound by `unit` or by 1/16 of `fits`: a wrong line cannot stall the search.
     if too_large:
         size = min(size, too_large - max(unit, fits // _PRECISION))
     return max(size // unit * unit, fits + max(unit, fits // _PRECISION // unit * unit))
 
 
 def overrides(job: Job) -> list[str]:
-    """Arguments for `paligemma finetune`."""
+    """Returns the arguments for `paligemma finetune` that train as the job does."""
     if not isinstance(job.work, Training):
         raise ValueError("overrides: a job of decoding has none")
     config = job.work.config

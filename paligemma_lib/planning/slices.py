@@ -1,4 +1,4 @@
-"""Which devices to plan for: TPU slices that need not be there, or CPU devices.
+"""Describes the devices to plan for: TPU slices, which need not be attached, or CPU devices.
 
 slices = Slices.named("v5e:2x4")                     # or "cpu:8"
 slices = Slices.named("v5e:2x4", count=2)            # two, joined by the data center's network
@@ -16,17 +16,17 @@ import jax
 
 from paligemma_lib.planning.chips import CHIPS, Chip
 
-Position = tuple[int, ...]  # the slice, then the chip's place in it
+Position = tuple[int, ...]  # index of the slice, then the chip's coordinates in it
 
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """Equal slices of chips of one kind.
+    """One or more equal slices of chips of one kind.
 
     Attributes:
       kind: a key of CHIPS, or "cpu".
-      sides: chips along each axis of a slice.
-      count: how many slices.
+      sides: number of chips along each axis of a slice.
+      count: number of slices.
     """
 
     kind: str
@@ -38,7 +38,7 @@ class Slices:
         """Reads a name such as v5e:4x8, v5p:2x2x2 or cpu:8.
 
         Raises:
-          ValueError: it is none.
+          ValueError: the name is not one of a topology.
         """
         found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
         kind = found[1] if found else ""
@@ -56,26 +56,26 @@ class Slices:
 
     @property
     def name(self) -> str:
-        """Without the number of slices."""
+        """Name of the topology of one slice, such as "v5e:2x4"."""
         return f"{self.kind}:{'x'.join(map(str, self.sides))}"
 
     @property
     def chip(self) -> Chip | None:
-        """None for a CPU."""
+        """Figures of the chip; None for a CPU."""
         return CHIPS.get(self.kind)
 
     @property
     def size(self) -> int:
-        """Number of devices."""
+        """Number of devices of all slices."""
         per_chip = self.chip.devices if self.chip else 1
         return math.prod(self.sides) * per_chip * self.count
 
     def devices(self) -> Sequence[jax.Device]:
-        """To compile for. Needs libtpu, and that JAX was told to keep to the CPU.
+        """Returns the devices to compile for. TPUs need libtpu, and JAX restricted to the CPU.
 
         Raises:
           ModuleNotFoundError: libtpu is not installed.
-          ValueError: libtpu knows no such slice.
+          ValueError: libtpu does not know the slice.
         """
         if self.kind == "cpu":
             return jax.devices("cpu")
@@ -84,37 +84,43 @@ class Slices:
 
         options: dict[str, Any] = {"num_slices": self.count} if self.count > 1 else {}
         if self.kind == "v4":
-            options["chip_config_name"] = "megacore"  # one device on a chip
+            options["chip_config_name"] = "megacore"  # both cores as one device
         try:
             found = topologies.get_topology_desc(platform="tpu", topology_name=self.name, **options)
-        except Exception as error:  # of many kinds
+        except Exception as error:  # libtpu raises errors of many types
             raise ValueError(f"libtpu knows no slice {self.name}: {error}") from error
         return found.devices
 
     def links(self, chips: Sequence[Position]) -> int:
-        """Links by which the chip that has the fewest hears from others of a group.
+        """Returns the number of links over which a chip of a group receives from the others.
 
-        A chip at the end of an axis has one link along it, every chip of a ring two.
+        The number is that of the chip with the fewest links: along an axis, a chip at the end has
+        one link, while every chip of a ring has two.
+
+        Args:
+          chips: positions of the chips of the group.
         """
         chip = self.chip
         if chip is None:
             return 0
+        # The group uses an axis if its chips differ there. [1:] drops the index of the slice.
         varying = [len(set(places)) > 1 for places in zip(*chips, strict=True)][1:]
         if chip.axes == 3:
             rings = [all(side % chip.ring == 0 for side in self.sides)] * 3
         else:
             rings = [side == chip.ring for side in self.sides]
+        # Not strict: devices have three coordinates on chips of two axes too.
         pairs = zip(varying, rings, strict=False)
         return sum(2 if ring else 1 for varies, ring in pairs if varies)
 
 
 def position(device: Any) -> Position:
-    """Where a device's chip is."""
+    """Returns the position of the chip of a device; (0,) for a CPU device."""
     return (getattr(device, "slice_index", 0) or 0, *getattr(device, "coords", ()))
 
 
 def check_libtpu() -> None:
-    """Raises ModuleNotFoundError, with the cure, where libtpu is not installed."""
+    """Raises ModuleNotFoundError, with the command that installs libtpu, where it is missing."""
     if importlib.util.find_spec("libtpu") is None:
         raise ModuleNotFoundError(
             "compiling for TPUs needs libtpu, which is not installed: pip install -e '.[tpu]' "

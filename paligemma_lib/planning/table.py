@@ -1,4 +1,4 @@
-"""Plans as a table in Markdown, a line for each.
+"""Formats plans as a Markdown table with one row for each.
 
 print(plan_table([("v5e:2x4 fsdp", compiled, limits), ...]))
 """
@@ -24,7 +24,7 @@ Plan = tuple[str, Compiled, Roofline | None]
 
 
 def plan_table(plans: Sequence[Plan]) -> str:
-    """Returns the lines; a plan that does not fit says so instead."""
+    """Returns the table; the row of a plan that does not fit says so in place of its figures."""
     rows = [_HEADER, *(_row(*plan) for plan in plans)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -36,12 +36,12 @@ def plan_table(plans: Sequence[Plan]) -> str:
 
 
 def sent(compiled: Compiled, kinds: Sequence[str] = KINDS) -> float:
-    """Bytes of all messages of some kinds in a step, each as large as the whole array."""
+    """Returns the bytes of all messages of some kinds in a step; each counts as its whole array."""
     return sum(each.bytes * each.times for each in compiled.collectives if each.kind in kinds)
 
 
 def messages(compiled: Compiled, most: int = 12) -> str:
-    """The largest messages, a line for each."""
+    """Returns the largest messages, one a line, and a line that sums up the others."""
     ranked = sorted(compiled.collectives, key=lambda each: -each.bytes * each.times)
     lines = [
         f"{each.times:6g} x {each.bytes / 1e6:10,.2f} MB  {each.kind:<18} among "

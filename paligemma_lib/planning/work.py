@@ -1,8 +1,8 @@
-"""What is to be planned: a model, what a run does with it, and where.
+"""Describes a job to plan: a model, its work (training or decoding), and a topology.
 
     job = Job(paligemma_3b(), Training(RunConfig(batch_size=256)), "v5e:2x4")
 
-Jobs go to another process, which compiles them, as JSON.
+Jobs are serialized as JSON, since another process compiles them.
 """
 
 import dataclasses
@@ -16,7 +16,12 @@ from paligemma_lib.sharding import Layout
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A step of a run in one of its stages."""
+    """One training step of a run.
+
+    Attributes:
+      config: the config of the run.
+      stage: index of the stage in `config.stages`.
+    """
 
     config: RunConfig
     stage: int = 0
@@ -24,12 +29,12 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """Greedy captions for a batch of a run's test images.
+    """Greedy decoding of captions for one batch of a run's test images.
 
     Attributes:
-      config: the run.
-      layout: how parameters lie, see `sharding.param_shardings`.
-      prompt_len: tokens of the prompt.
+      config: the config of the run.
+      layout: layout of the parameters, see `sharding.param_shardings`.
+      prompt_len: number of tokens of the prompt.
     """
 
     config: RunConfig
@@ -39,9 +44,15 @@ class Decoding:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A model at work on a topology, named as `slices.Slices` has it.
+    """A model, its work, and the topology to compile for.
 
-    `model` counts where the run's config says something else of it, such as `remat`.
+    Where `model` and the run's config differ, for instance in `remat`, `model` decides.
+
+    Attributes:
+      model: the model.
+      work: a training step or the decoding of a batch.
+      topology: a name that `slices.Slices.named` reads, such as "v5e:2x4".
+      slices: number of such slices.
     """
 
     model: PaliGemmaConfig
@@ -50,14 +61,14 @@ class Job:
     slices: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """As `from_json` takes it."""
+        """Returns the job as plain data for JSON, which `from_json` reads."""
         kind = type(self.work).__name__
         work = {**vars(self.work), "config": self.work.config.to_dict(), "kind": kind}
         return {**vars(self), "model": dataclasses.asdict(self.model), "work": work}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Job":
-        """Undoes `to_json`."""
+        """Returns the job that `to_json` wrote."""
         model, work = dict(values["model"]), dict(values["work"])
         model["vision"] = SiglipConfig(**model["vision"])
         model["language"] = GemmaConfig(**model["language"])

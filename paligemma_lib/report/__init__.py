@@ -1,4 +1,4 @@
-"""What came out, for people: one HTML file with images, captions, scores and curves, or a sheet.
+"""Writes results as one HTML file with images, captions, scores and curves, or as an image sheet.
 
     from paligemma_lib.report import Example, Report, Score, write_report
 
@@ -11,8 +11,8 @@
     write_report("report.html", report)
     contact_sheet([("Images/1.jpg", "a dog runs")]).save("sheet.png")
 
-The page is whole in itself: it loads nothing, runs no script, and shows text as text whatever it
-holds. It needs neither TensorFlow nor JAX.
+The page is self-contained: it loads nothing and runs no script. All text is escaped, so captions
+cannot inject markup. The package needs neither TensorFlow nor JAX.
 """
 
 from paligemma_lib.report.content import (

@@ -1,11 +1,11 @@
-"""Charts as inline SVG, without scripts: values appear under the pointer by CSS alone.
+"""Draws charts as inline SVG, without scripts: CSS alone shows values under the pointer.
 
     interval_chart(score)       # the interval, the value, and what it is compared with
     line_chart(chart)           # one to three lines over the steps of a run
     bar(0.37)                   # a share
 
-Sizes are in units of a drawing 360 wide, which is near a pixel both on a phone and in a column of
-a desktop page. Colours come from style.css, by class.
+Sizes are in units of a drawing 360 units wide. A unit is about a pixel both on a phone and in a
+column of a desktop page. Colours come from style.css, by class.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from paligemma_lib.report.content import Chart, Line, Score
 from paligemma_lib.report.markup import element
 from paligemma_lib.report.numbers import short, ticks
 
-POINTS = 90  # of a line, at most: beyond that, neighbours are averaged
+POINTS = 90  # maximum per line; of a longer one, neighbouring values are averaged
 WIDTH, HEIGHT = 360, 190
-LEFT, RIGHT, TOP, BOTTOM = 42, 352, 24, 168  # of the plot
-MARKED = 24  # a line with at most that many points shows each
+LEFT, RIGHT, TOP, BOTTOM = 42, 352, 24, 168  # edges of the plot; labels lie outside
+MARKED = 24  # points; a line with at most this many gets a dot at each
 LAST = -1
 
 
 @dataclass(frozen=True)
 class Point:
-    """The mean of neighbouring values, at the last one's x, and the lowest and highest of them."""
+    """Mean of neighbouring values, at the x of the last one, with their minimum and maximum."""
 
     x: float
     y: float
@@ -37,22 +37,23 @@ class Point:
 
 
 def downsampled(line: Line) -> list[Point]:
-    """At most POINTS points of equally many values each, without those that are not finite."""
-    # A chart of 352 units cannot show more than a point for each four; the band keeps the extremes
-    # that a mean hides.
+    """Averages a line to at most POINTS points of equally many values; skips those not finite."""
+    # The plot is 352 - 42 = 310 units wide, 3.4 for each of 90 points; more would merge.
+    # The band from `low` to `high` keeps the extremes that a mean hides.
     size = max(1, math.ceil(len(line.x) / POINTS))
     points = []
     for first in range(0, len(line.x), size):
         values = [float(y) for y in line.y[first : first + size] if math.isfinite(y)]
         if values:
             x = float(line.x[min(first + size, len(line.x)) - 1])
+            # Rounding may put a mean just outside its values: fsum([0.1] * 3) / 3 > 0.1. Clamp it.
             mean = min(max(math.fsum(values) / len(values), min(values)), max(values))
             points.append(Point(x, mean, min(values), max(values)))
     return points
 
 
 def bar(share: float) -> Element:
-    """A share from 0 to 1 as a bar; hidden from screen readers: the number stands beside it."""
+    """Draws a share from 0 to 1 as a bar; screen readers skip it and read the number beside it."""
     return element(
         "svg",
         {"class": "bar", "aria-hidden": "true"},
@@ -62,9 +63,13 @@ def bar(share: float) -> Element:
 
 
 def interval_chart(score: Score) -> Element:
-    """The score on a scale of its own from 0: bar its interval, dot its value, ring before."""
+    """Draws a score on its own scale, which includes 0.
+
+    A bar shows the interval, a dot the value, a ring `before` and a cross `permuted`.
+    """
     given = (0.0, score.value, score.low, score.high, score.before, score.permuted)
     values = [value for value in given if value is not None and math.isfinite(value)]
+    # A little room beyond the highest value; if all values are 0, `or` avoids a scale of length 0.
     low = min(values)
     high = max(values) + 0.04 * (max(values) - low) or 1.0
 
@@ -91,18 +96,18 @@ def interval_chart(score: Score) -> Element:
         parts.append(element("path", {"class": "permuted", "d": cross}))
     if math.isfinite(score.value):
         parts.append(element("circle", {"class": "value", "cx": x(score.value), "cy": 15, "r": 4}))
-    # The row's numbers say the same.
+    # The drawing is hidden from screen readers, as the row's numbers say the same.
     return element(
         "svg", {"class": "forest", "viewBox": "0 0 280 36", "aria-hidden": "true"}, *parts
     )
 
 
 def line_chart(chart: Chart, lines: Sequence[Sequence[Point]]) -> Element:
-    """The chart's lines, with a band from lowest to highest where values were averaged.
+    """Draws a chart's lines, with a band from minimum to maximum where values were averaged.
 
     Args:
-      chart: what it is of.
-      lines: for each of its lines what `downsampled` made of it; one of them may not be empty.
+      chart: the chart.
+      lines: result of `downsampled` for each line of the chart; at least one must not be empty.
     """
     plot = _Plot.around(chart, lines)
     parts = [*plot.axes(chart.x_name)]
@@ -121,7 +126,7 @@ def line_chart(chart: Chart, lines: Sequence[Sequence[Point]]) -> Element:
 
 
 def swatch(number: int) -> Element:
-    """The stroke of line `number`, for a legend."""
+    """Draws a sample of the stroke of line `number`, for a legend."""
     stroke = element("path", {"class": f"stroke line-{number}", "d": "M0 6h22"})
     return element(
         "svg", {"class": "swatch", "viewBox": "0 0 22 12", "aria-hidden": "true"}, stroke
@@ -130,7 +135,7 @@ def swatch(number: int) -> Element:
 
 @dataclass(frozen=True)
 class _Plot:
-    """The ranges of both axes, and what is drawn within."""
+    """Ranges of both axes, which map values to places in the drawing, and the parts of a plot."""
 
     x_low: float
     x_high: float
@@ -142,6 +147,7 @@ class _Plot:
         points = [point for line in lines for point in line]
         x_low, x_high = min(p.x for p in points), max(p.x for p in points)
         y_low, y_high = min(p.low for p in points), max(p.high for p in points)
+        # A constant line has no range: it gets 5 % of its value above and below, or 1 around 0.
         margin = 0.06 * (y_high - y_low) or 0.05 * abs(y_high) or 1.0
         y_low, y_high = y_low - margin, y_high + margin
         if chart.from_zero:
@@ -152,6 +158,7 @@ class _Plot:
         return round(LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (RIGHT - LEFT), 1)
 
     def y(self, value: float) -> float:
+        # SVG counts y downwards, so larger values are further from BOTTOM.
         return round(BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (BOTTOM - TOP), 1)
 
     def axes(self, x_name: str) -> list[Element]:
@@ -170,6 +177,7 @@ class _Plot:
         if any(p.low < p.high for p in points):
             upper = [f"{self.x(p.x)},{self.y(p.high)}" for p in points]
             lower = [f"{self.x(p.x)},{self.y(p.low)}" for p in reversed(points)]
+            # The band's outline runs along the maxima to the right and back along the minima.
             outline = " ".join([*upper, *lower])
             parts.append(element("polygon", {"class": f"band {name}", "points": outline}))
         path = " ".join(f"{self.x(p.x)},{self.y(p.y)}" for p in points)
@@ -185,8 +193,9 @@ class _Plot:
     def reading(
         self, chart: Chart, lines: Sequence[Sequence[Point]], columns: Sequence[Point], k: int
     ) -> Element:
-        """A column that shows, while the pointer is in it, the values of all lines at point k."""
+        """Draws a column that shows all lines' values at point k while the pointer is in it."""
         at = columns[k].x
+        # Columns meet halfway between neighbouring points, so that the nearest point is shown.
         left = LEFT if k == 0 else (self.x(columns[k - 1].x) + self.x(at)) / 2
         right = RIGHT if k == len(columns) - 1 else (self.x(at) + self.x(columns[k + 1].x)) / 2
         width = round(right - left, 1)

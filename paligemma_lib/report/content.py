@@ -1,4 +1,4 @@
-"""What a report says, without how it looks. Every part but the title may be left out.
+"""Defines the contents of a report, apart from its layout. All parts but the title are optional.
 
 Report("Before and after", scores=[Score("BLEU-4", 21.3, low=19.8, high=22.9, before=2.0)])
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from paligemma_lib.report.thumbnails import ImageLike
 
-MAX_LINES = 3  # in one chart: as many as stay apart on a phone, in both colour schemes
+MAX_LINES = 3  # per chart; more are hard to tell apart on a phone, in both colour schemes
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Score:
     """One row of the table of scores.
 
     Attributes:
-      name: such as "CIDEr".
+      name: name of the metric, such as "CIDEr".
       value: the score, on the metric's own scale; NaN where it could not be computed.
       low, high: bounds of the confidence interval, both or neither.
-      before: the same score of the other set of captions, see `Report.before_label`.
-      permuted: the same score when every caption is held against another image's references:
-        what the captions earn without a look at the image.
+      before: the same score of the other set of captions; see `Report.before_label`.
+      permuted: the same score when every caption is compared with another image's references,
+        which is what the captions score without looking at the image.
       note: a few words on what the score measures.
     """
 
@@ -46,7 +46,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another caption that the decoder weighed, with its probability, 0 to 1."""
+    """Another caption that the decoder considered, with its probability, 0 to 1."""
 
     text: str
     probability: float
@@ -64,13 +64,13 @@ class Example:
     """An image with its captions.
 
     Attributes:
-      image_id: its name, such as the file's.
-      image: see `paligemma_lib.report.thumbnails.ImageLike`; opened only if it is shown.
-      caption: the generated one.
-      before: the one of the other set of captions, see `Report.before_label`.
-      references: captions by people.
-      alternatives: other captions that the decoder weighed, best first.
-      scores: name -> value for this image.
+      image_id: name of the image, such as its file name.
+      image: the image; see `paligemma_lib.report.thumbnails.ImageLike`. Opened only if it is shown.
+      caption: the generated caption.
+      before: the caption of the other set of captions; see `Report.before_label`.
+      references: human-written captions.
+      alternatives: other captions that the decoder considered, best first.
+      scores: name -> value, scores of this image.
     """
 
     image_id: str
@@ -87,7 +87,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Line:
-    """Values over steps: `y[k]` at `x[k]`, with `x` increasing. Values may be NaN or infinite."""
+    """Values over steps: `y[k]` at `x[k]`, with `x` increasing. `y` may be NaN or infinite."""
 
     name: str
     x: Sequence[float]
@@ -106,10 +106,10 @@ class Chart:
     """Lines over the same x, such as training and validation loss.
 
     Attributes:
-      title: such as "Loss".
-      lines: one to three.
-      unit: of y, such as "nats per token".
-      x_name: what x counts.
+      title: heading, such as "Loss".
+      lines: one to three lines.
+      unit: unit of y, such as "nats per token".
+      x_name: name of what x counts.
       from_zero: whether the y axis includes 0, as it should for rates and shares.
     """
 
@@ -129,7 +129,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that train, or don't, together: `tensors` arrays of `parameters` numbers."""
+    """Parameters that are trained or frozen together: `tensors` arrays of `parameters` numbers."""
 
     name: str
     tensors: int
@@ -145,22 +145,22 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything on the page, in its order; what is empty is left out.
+    """Everything on the page, in the order of the page. Empty parts are left out.
 
     Attributes:
-      title: the heading.
-      subtitle: a line below it, such as date, data and checkpoint.
-      summary: what came out, in sentences; the first one stands out.
+      title: heading of the page.
+      subtitle: a line below the title, such as date, data and checkpoint.
+      summary: the results, in sentences; the first sentence stands out.
       warnings: what a reader must know before believing the scores.
-      scores: see `Score`.
-      score_label, before_label: which captions `Score.value` is of, and which `before`.
+      scores: rows of the table of scores.
+      score_label, before_label: names of the captions that `Score.value` and `before` belong to.
       confidence: level of the intervals.
-      examples: all that there are; `write_report` says how many are shown.
-      rank_by: the name of an example score, higher is better: shows the best and the worst first.
-      charts: of the training run.
-      parameters: what trained and what was frozen.
+      examples: all examples; `write_report` takes the number that is shown.
+      rank_by: name of an example score, higher is better. The best and the worst are shown first.
+      charts: curves of the training run.
+      parameters: groups of trained and frozen parameters.
       config, environment: name -> value; nested mappings become dotted names.
-      files: what it is -> where it lies.
+      files: description -> path.
     """
 
     title: str
@@ -188,5 +188,6 @@ class Report:
 
 
 def _check_texts(name: str, texts: Iterable[str]) -> None:
+    # A str is a sequence of its characters, which would become one list item each.
     if isinstance(texts, str):
         raise ValueError(f"{name} must be a sequence of texts, got one text: {texts[:60]!r}")

@@ -1,4 +1,4 @@
-"""The images of a report: which of them are shown, and the card of each.
+"""Chooses the images that a report shows, and builds a card for each.
 
 groups = choose(report.examples, rank_by="CIDEr", most=48)    # best, worst, others
 gallery(report, most=48, side=384)
@@ -17,12 +17,12 @@ from paligemma_lib.report.markup import element
 from paligemma_lib.report.numbers import percent, short
 from paligemma_lib.report.thumbnails import data_uri, thumbnail
 
-ENDS = 8  # the best and the worst shown before the others
+ENDS = 8  # maximum number of best, and of worst, examples shown before the others
 
 
 @dataclass(frozen=True)
 class Group:
-    """Examples under one heading, `folded` away until asked for."""
+    """Examples under one heading; if `folded`, hidden until the reader unfolds them."""
 
     title: str
     examples: Sequence[Example]
@@ -30,10 +30,10 @@ class Group:
 
 
 def choose(examples: Sequence[Example], rank_by: str, most: int) -> list[Group]:
-    """At most `most` examples: the best, the worst, and others spread evenly over the rest.
+    """Returns at most `most` examples: the best, the worst, and others spread evenly over the rest.
 
-    With no `rank_by` they are spread evenly over all, in their order. Examples that have no such
-    score come after those that have.
+    If `rank_by` is empty, they are spread evenly over all examples, in their order. Examples
+    without a finite score of that name come after the others.
     """
     if not rank_by:
         shown = _spread(examples, most)
@@ -46,6 +46,8 @@ def choose(examples: Sequence[Example], rank_by: str, most: int) -> list[Group]:
     order = [k for k, score in enumerate(scores) if math.isfinite(score)]
     ranked = [examples[k] for k in sorted(order, key=lambda k: -scores[k])]
     unranked = [examples[k] for k, score in enumerate(scores) if not math.isfinite(score)]
+    # Best and worst each take at most a third of the examples shown, and of those ranked: they
+    # cannot overlap.
     ends = min(ENDS, most // 3, len(ranked) // 3)
     if ends == 0 or len(examples) <= 2 * ENDS:
         return [Group(f"From best to worst by {rank_by}", _spread(ranked + unranked, most))]
@@ -54,13 +56,14 @@ def choose(examples: Sequence[Example], rank_by: str, most: int) -> list[Group]:
     title = f"{len(between):,} of the {len(rest):,} others, from better to worse"
     return [
         Group(f"Best by {rank_by}", ranked[:ends]),
+        # The slice reads the last `ends` backwards: the worst first.
         Group(f"Worst by {rank_by}", ranked[: -ends - 1 : -1]),
         Group(title, between, folded=True),
     ]
 
 
 def gallery(report: Report, most: int, side: int) -> list[Element]:
-    """The section's contents: how many are shown, then the cards, group by group."""
+    """Returns the contents of the section: how many images are shown, then the cards by group."""
     groups = choose(report.examples, report.rank_by, most)
     shown = sum(len(group.examples) for group in groups)
     count = f"{shown:,} of {len(report.examples):,} images are shown"
@@ -79,7 +82,7 @@ def gallery(report: Report, most: int, side: int) -> list[Element]:
 
 
 def card(example: Example, side: int, before_label: str) -> Element:
-    """An image, what was generated, what people wrote, and what else the decoder weighed."""
+    """Builds the card of an image: generated caption, scores, references and alternatives."""
     parts = [_image(example, side)]
     parts.append(
         element("p", {"class": "generated", "dir": "auto"}, example.caption or "(nothing)")
@@ -132,4 +135,5 @@ def _alternatives(alternatives: Sequence[Alternative]) -> Element:
 def _spread(examples: Sequence[Example], most: int) -> list[Example]:
     if len(examples) <= most:
         return list(examples)
+    # Evenly spaced indices: 3 of 10 are 0, 3, 6.
     return [examples[k * len(examples) // most] for k in range(most)]

@@ -1,9 +1,9 @@
-"""HTML as a tree of elements, so that text stays text.
+"""Builds HTML as a tree of elements, so that text cannot become markup.
 
     paragraph = element("p", {"class": "caption"}, "dogs & ", element("b", {}, "<cats>"))
     to_html(paragraph)       # '<p class="caption">dogs &amp; <b>&lt;cats&gt;</b></p>'
 
-Nothing here joins strings to markup: the standard library's serializer escapes all text and all
+No markup is made by joining strings: the standard library's serializer escapes all text and all
 attributes, except inside <style> and <script>.
 """
 
@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-# HTML has no way to write control characters and unpaired surrogates.
+# Control characters and unpaired surrogates, which HTML cannot represent, even escaped.
 _UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def element(tag: str, attributes: Mapping[str, object], *children: Element | str) -> Element:
-    """An element with its attributes and, in order, its children; a str becomes text."""
+    """Returns an element with attributes and, in order, children. A str child becomes text."""
     node = Element(tag, {name: _clean(str(value)) for name, value in attributes.items()})
+    # ElementTree keeps text before the first child in the parent's `text`, and text after a child
+    # in that child's `tail`: <p>a<b>c</b>d</p> is p.text = "a", b.text = "c", b.tail = "d".
     last: Element | None = None
     for child in children:
         if isinstance(child, Element):
@@ -32,7 +34,7 @@ def element(tag: str, attributes: Mapping[str, object], *children: Element | str
 
 
 def to_html(node: Element) -> str:
-    """The HTML5 text of an element, without a doctype."""
+    """Returns the HTML5 text of an element, without a doctype."""
     return ElementTree.tostring(node, encoding="unicode", method="html")
 
 

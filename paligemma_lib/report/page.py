@@ -1,9 +1,9 @@
-"""The page: one HTML file of a report's parts, whole in itself.
+"""Renders a report as one self-contained HTML file.
 
     write_report("report.html", Report("Captions of Flickr8k", summary=["..."], examples=examples))
 
-A Content-Security-Policy forbids everything but images within the page and its one style sheet,
-told by its hash: no script, no connection, no form.
+A Content-Security-Policy allows only images embedded in the page and its one style sheet, which it
+identifies by hash: no script, no connection, no form.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from paligemma_lib.runtime.atomic import atomic_write, path_of
 def write_report(
     path: str | os.PathLike[str], report: Report, *, images: int = 48, side: int = 384
 ) -> Path:
-    """Writes the page and returns its path; what was there before stays until it is whole.
+    """Writes the page atomically and returns its path.
 
     Args:
-      path: ends in .html.
-      report: what it says.
-      images: how many are shown at most; each takes 20 to 50 kB at the default `side`.
-      side: pixels, to which the longer side of an image is scaled down.
+      path: file name that ends in .html or .htm.
+      report: contents of the page.
+      images: maximum number of images shown; each takes 20 to 50 kB at the default `side`.
+      side: pixels; the longer side of an image is scaled down to it.
 
     Raises:
       FileNotFoundError: the folder of `path` does not exist.
-      ValueError: `path` is not named as HTML.
+      ValueError: `path` does not end in .html or .htm.
     """
     path = path_of(path).expanduser()
     if path.suffix.lower() not in (".html", ".htm"):
@@ -49,7 +49,7 @@ def write_report(
 
 
 def render(report: Report, *, images: int = 48, side: int = 384) -> str:
-    """The page as text; see `write_report`."""
+    """Returns the page as text; see `write_report`."""
     if images < 0 or side < 1:
         raise ValueError(f"images={images} and side={side}, expected at least 0 and 1")
     groups = report.parameters
@@ -83,6 +83,8 @@ def render(report: Report, *, images: int = 48, side: int = 384) -> str:
 
 def _head(title: str) -> Element:
     style = resources.files(__package__).joinpath("style.css").read_text("utf-8")
+    # Browsers hash the text between the <style> tags. The serializer does not escape it there, so
+    # that text is `style` itself.
     digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
@@ -118,11 +120,12 @@ def _summary(report: Report) -> Iterator[Element]:
 
 
 def _pairs(values: Mapping[str, object]) -> list[Element]:
-    """Names and values; nothing if there are none."""
+    """Returns a list of names and values, or no element if `values` is empty."""
     pairs = element("dl", {})
     for name, value in _flat(values):
         term, said = element("dt", {}, name), element("dd", {}, str(value))
         pairs.append(element("div", {}, term, said))
+    # Written with len(): the truth value of an ElementTree element is deprecated.
     return [pairs] if len(pairs) else []
 
 

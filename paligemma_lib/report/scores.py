@@ -1,4 +1,4 @@
-"""The table of scores: figures for those who read them, a drawing for those who look.
+"""Builds the table of scores, with the numbers and a drawing of each row.
 
 table = score_table(report)       # elements: the table, and notes on how to read it
 """
@@ -21,7 +21,7 @@ PERMUTED = (
 
 
 def score_table(report: Report) -> list[Element]:
-    """A row for each score; columns that no score has a value for are left out."""
+    """Returns a table with a row for each score, and notes. Columns without values are left out."""
     columns = [("value", report.score_label)]
     if any(score.before is not None for score in report.scores):
         columns.append(("before", report.before_label))
@@ -46,13 +46,14 @@ def score_table(report: Report) -> list[Element]:
 def _row(score: Score, columns: Sequence[tuple[str, str]]) -> Element:
     values = [score.value, score.low, score.high, score.before, score.permuted]
     finite = [abs(value) for value in values if value is not None and math.isfinite(value)]
+    # One number of decimals for all cells of a row makes them comparable: 87.4, or 0.312.
     decimals = 1 if max(finite, default=0) >= 10 else 3
     name = element("th", {"scope": "row"}, score.name)
     if score.note:
         name.append(element("small", {}, score.note))
     cells = [name]
     for key, label in columns:
-        # On a phone the heads are out of sight, and each cell shows its label.
+        # On a narrow screen the style sheet shows each cell's data-label in place of the heads.
         cell = element("td", {"class": f"number {key}", "data-label": label})
         value = getattr(score, key)
         if value is not None:

@@ -1,4 +1,4 @@
-"""An image of images with their captions, for people without a browser.
+"""Draws a contact sheet, one image of many images with their captions, to view without a browser.
 
 sheet = contact_sheet([("Images/1.jpg", "a dog runs"), ("Images/2.jpg", "two girls play")])
 sheet.save("sheet.png")
@@ -14,27 +14,27 @@ from PIL import Image, ImageDraw, ImageFont
 
 from paligemma_lib.report.thumbnails import ImageLike, thumbnail
 
-CELL = 256  # pixels, the side of the square in which an image stands
+CELL = 256  # pixels, side of the square that holds an image; all sizes here are in pixels
 GAP = 20
 FONT_SIZE = 15
 LINE = 20
-MAX_LINES = 6  # of a caption
-MAX_CHARACTERS = 600  # more than six lines hold, so that a text without end costs no time
+MAX_LINES = 6  # per caption
+MAX_CHARACTERS = 600  # more than six lines hold; limits the time that a very long text takes
 PAPER, INK, QUIET = "#fbfaf7", "#211f1b", "#625d54"
 
 
 def contact_sheet(captioned: Sequence[tuple[ImageLike, str]], *, columns: int = 4) -> Image.Image:
-    """Images in rows, each with its caption below, wrapped and cut off after six lines.
+    """Draws images in rows, each with its caption below, wrapped and cut off after six lines.
 
-    Pillow's built-in font is drawn with, so the same sheet comes out everywhere. It has the
-    letters of English: accents are dropped, and what is left of other scripts are boxes.
+    The font is Pillow's own, so the sheet looks the same on every machine. It has the letters of
+    English: accents that it lacks are dropped, and letters of other scripts become boxes.
 
     Args:
-      captioned: images and captions. An image that cannot be read leaves a note in its place.
-      columns: images in a row.
+      captioned: pairs of image and caption. A note replaces an image that cannot be read.
+      columns: number of images in a row.
 
     Returns:
-      An image in RGB; at 4 columns it is 1,124 pixels wide.
+      An RGB image; with 4 columns it is 1,124 pixels wide.
 
     Raises:
       ValueError: there are no images, or no columns.
@@ -69,11 +69,12 @@ def _paste(
         draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=QUIET)
         draw.multiline_text((left + 8, top + 8), note, fill=QUIET, font=_font(), spacing=5)
         return
+    # Images stand on the lower edge of their cells, next to their captions.
     sheet.paste(small, (left, top + CELL - small.height))
 
 
 def _wrapped(text: str) -> list[str]:
-    """Lines no wider than a cell; a word that is wider is broken."""
+    """Wraps a text into lines no wider than a cell, breaking words that are wider."""
     lines, line = [], ""
     for word in _drawable(text[:MAX_CHARACTERS]).split():
         while word:
@@ -84,12 +85,13 @@ def _wrapped(text: str) -> list[str]:
                 lines.append(line)
                 line = ""
             else:
+                # At least one character, however wide, so that the loop ends.
                 fits = 1
                 while fits < len(word) and _width(word[: fits + 1]) <= CELL:
                     fits += 1
                 lines.append(word[:fits])
                 word = word[fits:]
-        if len(lines) > MAX_LINES:
+        if len(lines) > MAX_LINES:  # one line too many is enough to know that the text is cut off
             break
     lines.append(line)
     if len(lines) <= MAX_LINES:
@@ -101,13 +103,14 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _drawable(text: str) -> str:
-    """Letters that the font lacks without their accents, where that helps."""
+    """Drops the accents of letters that the font lacks, if it has the plain letters."""
     return "".join(c if _has(c) else _plain(c) for c in text)
 
 
 def _plain(character: str) -> str:
-    if unicodedata.category(character) == "Pd":
+    if unicodedata.category(character) == "Pd":  # dashes of all kinds
         return "-"
+    # NFKD splits a letter from its accents, which are combining characters.
     base = "".join(
         c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)
     )
@@ -121,7 +124,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 @functools.cache
 def _has(character: str) -> bool:
-    missing = _font().getmask("\U000f0000")  # a private character: the font's box
+    missing = _font().getmask("\U000f0000")  # of private use, so drawn as the box
     return character.isspace() or bytes(_font().getmask(character)) != bytes(missing)
 
 

@@ -1,4 +1,4 @@
-"""Images from wherever they are to something small enough for a report.
+"""Scales images from files, bytes or arrays down to a size for a report.
 
 small = thumbnail("Images/1.jpg", side=384)
 source = data_uri(small)          # "data:image/jpeg;base64,..."
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 # A path, the bytes of an image file, a Pillow image, uint8[H, W, 3] or uint8[H, W]; or a function
-# without arguments that gets one of these, called only if the image is shown.
+# without arguments that returns one of these and is called only if the image is shown.
 Stored = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 ImageLike = Stored | Callable[[], Stored]
 
@@ -23,19 +23,21 @@ _QUALITY = 82
 
 
 def thumbnail(image: ImageLike, side: int) -> Image.Image:
-    """A copy in RGB, scaled down, if it is larger, until no side has more than `side` pixels.
+    """Returns a copy in RGB, scaled down so that no side has more than `side` pixels.
 
-    Pixels are as they are stored: an EXIF orientation is not applied, as it is not for the model.
+    Smaller images keep their size. Pixels stay as stored: an EXIF orientation is not applied, as
+    the model does not see it either.
 
     Raises:
-      ValueError: the image cannot be read, is too large to be safe, or is an array of other type
-        or shape.
-      FileNotFoundError: there is no such file.
+      ValueError: the image cannot be read, is too large to decode safely, or is an array of
+        another dtype or shape.
+      FileNotFoundError: the file does not exist.
     """
     if callable(image):
         image = image()
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.size == 0:
+        grey_or_rgb = image.ndim == 2 or image.shape[2:] == (3,)
+        if image.dtype != np.uint8 or not grey_or_rgb or image.size == 0:
             raise ValueError(
                 f"an image is {image.dtype}{list(image.shape)}, expected uint8[H, W, 3] or "
                 "uint8[H, W]; of floats in [-1, 1], give ((x + 1) * 127.5).astype(np.uint8)"
@@ -54,14 +56,14 @@ def thumbnail(image: ImageLike, side: int) -> Image.Image:
 
 
 def data_uri(image: Image.Image) -> str:
-    """A JPEG of the image as the text of a `src` attribute."""
+    """Returns the image as a JPEG in a data URI, for a `src` attribute."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _scaled(image: Image.Image, side: int) -> Image.Image:
-    if image.mode not in ("RGB", "L", "CMYK"):  # others scale badly, such as palettes
+    if image.mode not in ("RGB", "L", "CMYK"):  # palette indices, for one, cannot be averaged
         image = image.convert("RGB")
-    image.thumbnail((side, side))  # which decodes a JPEG no larger than it must
+    image.thumbnail((side, side))  # for an opened JPEG, decodes it at a reduced scale
     return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""What a training run adds to a report: its curves, and the parameters that trained.
+"""Builds the sections of a report on a training run: its curves and its trained parameters.
 
 charts_section(report.charts)
 parameter_section(report.parameters)
@@ -17,7 +17,7 @@ from paligemma_lib.report.numbers import percent, short
 
 
 def charts_section(charts: Sequence[Chart]) -> list[Element]:
-    """All charts side by side, and below them what goes for all."""
+    """Returns all charts side by side, and below them a note that applies to all."""
     lines = [[downsampled(line) for line in chart.lines] for chart in charts]
     figures = [_figure(chart, drawn) for chart, drawn in zip(charts, lines, strict=True)]
     note = "The figure beside a name is the last one drawn."
@@ -30,7 +30,7 @@ def charts_section(charts: Sequence[Chart]) -> list[Element]:
 
 
 def parameter_section(groups: Sequence[ParameterGroup]) -> list[Element]:
-    """A sentence and a table with a row for every group, and the total."""
+    """Returns a sentence and a table with a row for every group and for the total."""
     total = sum(group.parameters for group in groups)
     trained = sum(group.parameters for group in groups if group.trainable)
     share = trained / max(total, 1)
@@ -87,11 +87,12 @@ def _figure(chart: Chart, lines: Sequence[Sequence[Point]]) -> Element:
 
 
 def _values(chart: Chart, lines: Sequence[Sequence[Point]]) -> Element:
-    """The same as a table, for keyboards, screen readers and copying."""
+    """Returns the chart's values as a table, for keyboards, screen readers and copying."""
     names = [chart.x_name, *(line.name for line in chart.lines)]
     heads = element(
         "tr", {}, *(element("th", {"scope": "col", "class": "number"}, n) for n in names)
     )
+    # Lines may have points at different x: a row for each x that occurs, with empty cells between.
     rows = []
     for x in sorted({point.x for points in lines for point in points}):
         found = [next((short(p.y) for p in points if p.x == x), "") for points in lines]

@@ -1,4 +1,4 @@
-"""A run of fine-tuning: its one config, what is checked before it starts, and the job itself.
+"""Runs fine-tuning: the config of a run, the checks before it starts, and the job itself.
 
     import paligemma_lib as pg
 
@@ -8,7 +8,7 @@
 
     config = pg.run.load("flickr8k", ["--config.batch_size=16"])
 
-The names load when touched (PEP 562): a config costs no TensorFlow.
+Names are imported on first access (PEP 562), so that a config does not import TensorFlow.
 """
 
 import lazy_loader

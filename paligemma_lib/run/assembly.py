@@ -1,9 +1,10 @@
-"""What a config names: the optimizer, what trains, the step, and the sampler.
+"""Makes the objects that a config names: optimizer, trainable parameters, step and sampler.
 
     optimizer = optimizer_of(config, total_steps=1200)
     step = train_step_of(config, model, optimizer, mesh)
 
-A run, its checks and its plans make them here, so that all of them mean the same.
+The run, its checks and `paligemma plan` all call these functions, so that they agree on what a
+config means.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from paligemma_lib.trainable import Select
 
 
 def optimizer_of(config: RunConfig, total_steps: int = 1) -> Optimizer:
-    """The optimizer for a run of so many steps."""
+    """Makes the optimizer for a run of `total_steps` steps."""
     options = config.optimizer
     return make_optimizer(
         options.name,
@@ -35,7 +36,7 @@ def optimizer_of(config: RunConfig, total_steps: int = 1) -> Optimizer:
 
 
 def sampler_of(name: str) -> Strategy:
-    """The way to write captions that a config names; raises ConfigError where it is none."""
+    """Makes the sampler that a config names; raises ConfigError if its import fails."""
     if not is_dotted(name):
         return Greedy() if name == "greedy" else Beam(4)
     found = load_dotted(name, "sampler")
@@ -43,14 +44,14 @@ def sampler_of(name: str) -> Strategy:
 
 
 def trainable_of(stage: StageConfig) -> tuple[Select, ...]:
-    """What trains in a stage."""
+    """Returns the selection of parameters that train in a stage."""
     return tuple(Select(pattern, stage.top_layers or None) for pattern in stage.trainable)
 
 
 def train_step_of(
     config: RunConfig, model: PaliGemmaConfig, optimizer: Optimizer, mesh: Mesh
 ) -> Callable[..., Any]:
-    """The jitted step of training, see `train.make_train_step`."""
+    """Makes the jitted training step, see `train.make_train_step`."""
     return make_train_step(
         model,
         optimizer,

@@ -1,4 +1,4 @@
-"""The batches of training and validation that a config names.
+"""Makes the training and validation batches that a config describes.
 
 batches = train_batches_of(config, source, tokenizer, image_size=224, start_step=0)
 for batch in eval_batches_of(config, source, tokenizer, image_size=224): ...
@@ -20,7 +20,7 @@ from paligemma_lib.tokenizer import Tokenizer
 def train_batches_of(
     config: RunConfig, source: Source, tokenizer: Tokenizer, *, image_size: int, start_step: int
 ) -> Batches:
-    """This process's part of the batches of training, from a step on."""
+    """Returns this process's rows of the training batches, from `start_step` on."""
     return train_batches(
         source,
         tokenizer,
@@ -37,7 +37,7 @@ def train_batches_of(
 def eval_batches_of(
     config: RunConfig, source: Source, tokenizer: Tokenizer, *, image_size: int
 ) -> Iterator[Batch]:
-    """This process's part of the batches of validation."""
+    """Returns this process's rows of the validation batches."""
     return eval_batches(source, tokenizer, **_common(config, image_size))
 
 

@@ -1,4 +1,4 @@
-"""Captions of the test images of a run, before, during and after training.
+"""Captions the test images of a run, before, during and after training.
 
 found = caption_test_images(prepared, params, count=2)
 before = captions_before(prepared)           # made once, and kept as predictions_before.json
@@ -25,12 +25,22 @@ _log = logging.getLogger(__name__)
 def caption_test_images(
     prepared: Prepared, params: dict[str, Any], count: int = 0
 ) -> list[Captioned]:
-    """Captions of the first test images; 0: as many as the config says.
+    """Captions the first test images.
 
-    Raises ValueError for one that is damaged, unless the config says to do without.
+    Args:
+      prepared: the run.
+      params: nested dict of parameters, or of tuples of their parts.
+      count: number of images; 0: as many as the config's `test_images`.
+
+    Returns:
+      The captions, without images that could not be read.
+
+    Raises:
+      ValueError: an image cannot be read or decoded, and the config's `on_corrupt_image` is
+        "raise".
     """
     config = prepared.config
-    # Not as in training, where all weights would be gathered again for each token.
+    # In the layout of training, FSDP, every decoded token would all-gather all weights.
     params = sharding.resharded(params, "tensor")
     results = Captioner(prepared.model, params, prepared.tokenizer).stream(
         prepared.data["test"],
@@ -52,11 +62,17 @@ def caption_test_images(
 
 
 def captions_before(prepared: Prepared) -> Mapping[ImageId, str] | None:
-    """Captions of the test images before training, if the config wants them."""
+    """Captions the test images before training; returns None if the config does not ask for it.
+
+    The captions are saved in the workdir. A resumed run reads them from there instead of captioning
+    again.
+    """
     if not prepared.config.evaluate_before:
         return None
     path = prepared.workdir / BEFORE
-    if processes.gather(b"known" if path.is_file() else b"")[0]:  # what the first sees counts
+    # A shared file system may show the file to some processes only. All follow the main process, as
+    # they caption together.
+    if processes.gather(b"known" if path.is_file() else b"")[0]:
         return read_predictions(path)
     results = caption_test_images(prepared, prepared.params)
     captions: dict[ImageId, str] = {each.image_id: each.caption.text for each in results}

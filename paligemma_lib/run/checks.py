@@ -1,11 +1,11 @@
-"""What a run needs before it starts, each checked by itself: what was found, or an error.
+"""Checks what a run needs before it starts: each check returns its finding, or raises an error.
 
     print(memory(setup))                     # about 1.2 GiB a device, and so much is free
     for name, check in CHECKS.items():
         print(name, check(setup))
 
-Errors are ValueError, OSError or ImportError, and say what to do. Nothing is downloaded but
-PaliGemma's tokenizer, nothing is left behind.
+Errors are ValueError, OSError or ImportError, and say what to do. The checks download nothing but
+PaliGemma's tokenizer, and leave no files behind.
 """
 
 import glob
@@ -33,11 +33,11 @@ from paligemma_lib.runtime.sizes import gib
 from paligemma_lib.train.memory import bytes_needed, bytes_of, check_memory
 from paligemma_lib.train.state import TrainState, abstract_state
 
-_CHIPS = {"cuda": "/dev/nvidia[0-9]*", "tpu": "/dev/accel[0-9]*"}  # extras that use what is there
+_CHIPS = {"cuda": "/dev/nvidia[0-9]*", "tpu": "/dev/accel[0-9]*"}  # pip extra -> device files
 
 
 def machine(setup: Setup) -> str:
-    """Versions and devices; an accelerator that JAX leaves idle is an error."""
+    """Reports versions and devices; raises ValueError if JAX leaves an accelerator idle."""
     found = environment()
     devices, processes = found.pop("devices"), int(found.pop("processes"))
     asked = "cpu" in (getattr(jax.config, "jax_platforms", None) or "")
@@ -54,6 +54,8 @@ def machine(setup: Setup) -> str:
 
 def tensorflow(setup: Setup) -> str:
     """Hides accelerators from TensorFlow, which only reads data here."""
+    # TensorFlow would reserve most of the memory of a GPU when it first uses it. Visible devices
+    # can be set only before that, or set_visible_devices raises RuntimeError.
     for kind in ("GPU", "TPU"):
         try:
             tf.config.set_visible_devices([], kind)
@@ -67,7 +69,7 @@ def tensorflow(setup: Setup) -> str:
 
 
 def batch(setup: Setup) -> str:
-    """Batches are divided among devices."""
+    """Checks that a batch can be divided among devices and microbatches."""
     size, devices = setup.config.batch_size, setup.mesh.size
     parts = devices * setup.config.microbatches
     if size % parts:
@@ -79,7 +81,7 @@ def batch(setup: Setup) -> str:
 
 
 def kaggle(setup: Setup) -> str:
-    """Credentials and licence, where they are needed."""
+    """Checks Kaggle's credentials and licence, if the checkpoint has to be downloaded."""
     name = setup.config.model.checkpoint
     if not hub.is_kaggle(name):
         return "not needed"
@@ -89,7 +91,7 @@ def kaggle(setup: Setup) -> str:
 
 
 def checkpoint(setup: Setup) -> str:
-    """Names, shapes and types of the parameters."""
+    """Checks names, shapes and dtypes of the checkpoint's parameters."""
     given, model = setup.config.model, setup.model
     if not given.checkpoint:
         return f"none: a new {given.name}"
@@ -102,14 +104,14 @@ def checkpoint(setup: Setup) -> str:
 
 
 def trainable(setup: Setup) -> str:
-    """What each stage trains is there."""
+    """Checks that each stage selects parameters that the model has."""
     total = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(setup.model)))
     counts = [sum(part.size for part in jax.tree.leaves(state.trained)) for state in _states(setup)]
     return f"{', then '.join(f'{count:,}' for count in counts)} of {total:,} parameters train"
 
 
 def tokenizer(setup: Setup) -> str:
-    """Conventions, size and hash of the tokenizer."""
+    """Checks that the tokenizer fits the model; reports its size and hash."""
     if setup.tokenizer_pending:
         return f"{setup.config.model.vocab_size:,} pieces, to be made of the training captions"
     found = setup.tokenizer
@@ -120,7 +122,7 @@ def tokenizer(setup: Setup) -> str:
 
 
 def data(setup: Setup) -> str:
-    """Sources are there, not empty, and as they were built."""
+    """Checks that all sources exist and are not empty, and that files of TFDS are complete."""
     if setup.data_pending:
         return f"{setup.config.data.drawn:,} images, to be drawn"
     if missing := [split for split in SPLITS if split not in setup.data]:
@@ -130,14 +132,14 @@ def data(setup: Setup) -> str:
         counts[split] = len(source)
         if not counts[split]:
             raise ValueError(f"{split}: there are no images in {source}")
-        source.read([0, counts[split] - 1])
+        source.read([0, counts[split] - 1])  # a truncated file lacks its last record
     said = ", ".join(f"{split} {count:,}" for split, count in counts.items()) + " images"
     report = verified(setup.data_set, setup.data_dir) if setup.data_set else ""
     return f"{said}; {report}" if report else said
 
 
 def texts(setup: Setup) -> str:
-    """Captions fit `text_len`; reading them compares the checksums of records too."""
+    """Checks that captions fit `text_len`; reading them also verifies checksums of records."""
     config = setup.config
     if setup.data_pending or setup.tokenizer_pending:
         return "not there yet"
@@ -152,6 +154,7 @@ def texts(setup: Setup) -> str:
                 text_len=config.text_len,
                 prompt=config.prompt,
                 lowercase=config.lowercase,
+                # Validation batches always pack all captions.
                 captions=config.captions if split == "train" else "packed",
                 records=setup.records,
             )
@@ -159,7 +162,7 @@ def texts(setup: Setup) -> str:
 
 
 def memory(setup: Setup) -> str:
-    """The estimate for a step of each stage, against what is free."""
+    """Compares the estimated memory of a step of each stage with the free memory."""
     config, estimates = setup.config, []
     for stage in config.stages:
         estimates.append(
@@ -180,19 +183,19 @@ def memory(setup: Setup) -> str:
 
 
 def workdir(setup: Setup) -> str:
-    """The workdir can be written to, holds no other run, and has room for all that is written."""
+    """Checks that the workdir is writable, holds no other run, and has enough disk space."""
     config = setup.config
     check_writable(config.workdir)
     check_record(path_of(config.workdir), config)
     checkpoints = [bytes_of([state.trained, state.opt_state]) for state in _states(setup)]
     size = jnp.dtype(config.export_dtype).itemsize
     export = sum(leaf.size * size for leaf in jax.tree.leaves(abstract_params(setup.model)))
-    kept = config.keep + 2  # with the best, and the one that is being written
+    kept = config.keep + 2  # plus the best one, and the one that is being written
     return check_space(config.workdir, kept * max(checkpoints) + export)
 
 
 def _states(setup: Setup) -> list[TrainState]:
-    """What each stage begins with, as shapes."""
+    """Returns the abstract state (shapes and dtypes) at the beginning of each stage."""
     params, optimizer = abstract_params(setup.model), optimizer_of(setup.config)
     stages = setup.config.stages
     return [abstract_state(params, optimizer, trainable=trainable_of(stage)) for stage in stages]

@@ -1,13 +1,14 @@
-"""The config of a run: here alone an option has its default, meaning, type and bounds.
+"""Defines the config of a run: the default, meaning, type and bounds of every option.
 
     config = RunConfig(batch_size=16, data=DataConfig(train="train[:1200]"))
     config = dataclasses.replace(config, epochs=3.0)
     config = parse(RunConfig, {"batch_size": 16, "data": {"train": "train[:1200]"}})
 
-To add an option, add a field here, and use it. Config files, the command line and its help, the
-checks of `paligemma doctor`, `paligemma plan`, the record that a resumed run is compared with, and
-the report all read these classes. The string below a field is its help. `options.config` makes
-frozen dataclasses that check themselves, and refuse names that they do not know.
+To add an option, add a field here and use it; no other file declares options. Config files, the
+command line and its help, the checks of `paligemma doctor`, `paligemma plan`, the record that a
+resumed run is compared with, and the report all read these classes. The string below a field is its
+help text. `options.config` makes frozen dataclasses that validate their values and reject unknown
+names.
 """
 
 from typing import Annotated, Any, Literal
@@ -22,8 +23,8 @@ from paligemma_lib.train import optimizer
 
 SPLITS = ("train", "validation", "test")
 
-# Fields that were renamed, in 2026. Files, records and command lines may still have the former
-# names.
+# Former name -> present name of the fields that were renamed in 2026. Config files, records in
+# checkpoints and command lines may still use the former names.
 FORMER = {
     "data.damaged": "data.on_corrupt_image",
     "data.mirror": "data.horizontal_flip",
@@ -34,10 +35,10 @@ FORMER = {
 
 @options.config
 class DataConfig:
-    """Images with captions."""
+    """The images and captions of a run."""
 
-    kind: Annotated[str, NameOrDotted("tfds", "jsonl", "folder", "sample")] = "tfds"
-    """a TFDS data set, JSON lines, a folder with captions.txt, or drawn scenes (sample)"""
+    kind: Annotated[str, NameOrDotted("auto", "tfds", "jsonl", "folder", "sample")] = "auto"
+    """form of the data; auto: by their content, or a TFDS data set where train is no path"""
     name: str = "flickr8k_tfds"
     """name of the TFDS data set; for sample, the number of images"""
     wording: Literal["sentences", "labels"] = "sentences"
@@ -47,11 +48,13 @@ class DataConfig:
     on_corrupt_image: Literal["raise", "replace"] = "raise"
     """what to do with a damaged record or image: stop, or take another one"""
     train: str = "train"
-    """training images: a TFDS split, or the path of a file or folder"""
+    """training images: the path of a file or folder, or a TFDS split"""
     validation: str = "validation"
-    """images for the validation loss, named like train"""
+    """images for the validation loss: likewise, or a split of the data in train"""
     test: str = "test"
-    """images to caption and score at the end, named like train"""
+    """images to caption and score at the end: likewise"""
+    images: str = ""
+    """folder of images, if it is not beside the table"""
     min_crop_area: float = Field(default=1.0, gt=0, le=1)
     """random crops for training, of at least this share of the area; 1: none"""
     horizontal_flip: bool = False
@@ -65,13 +68,13 @@ class DataConfig:
 
     @property
     def drawn(self) -> int:
-        """How many scenes the run draws; 0: none."""
+        """Number of scenes that the run draws; 0 if it reads existing images."""
         return int(self.name) if self.kind == "sample" else 0
 
 
 @options.config
 class ModelConfig:
-    """The model, and how it is stored and computed."""
+    """The model, its checkpoint, and its dtypes."""
 
     checkpoint: str = ""
     """weights: .npz, safetensors, gs://, Kaggle, nano; empty: a new model"""
@@ -93,7 +96,7 @@ class ModelConfig:
 
 @options.config
 class StageConfig:
-    """What trains from a step on."""
+    """A stage of training: which parameters train from a given step on."""
 
     from_step: int = Field(default=0, ge=0)
     """first step of the stage"""
@@ -105,7 +108,7 @@ class StageConfig:
 
 @options.config
 class OptimizerConfig:
-    """How gradients become updates."""
+    """The optimizer and its schedule."""
 
     name: optimizer.Name = "adamw"
     """optimizer"""
@@ -123,7 +126,7 @@ class OptimizerConfig:
 
 @options.config
 class RunConfig:
-    """A run of fine-tuning, from data to report."""
+    """All options of a fine-tuning run, from data to report."""
 
     workdir: str = Field(default="workdir", min_length=1)
     """folder of checkpoints, metrics and results; may be on gs://"""
@@ -204,5 +207,5 @@ class RunConfig:
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON has them."""
+        """Returns the config as nested dicts, lists and scalars that JSON can represent."""
         return RootModel(self).model_dump(mode="json")

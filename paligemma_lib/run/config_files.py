@@ -1,4 +1,4 @@
-"""Files of configs, and changes on the command line, by ml_collections.
+"""Loads config files and applies changes from the command line, with ml_collections.
 
     config = load("my_config.py", ["--config.batch_size=16", "--config.lowercase"])
     config = load("flickr8k", [])                # a recipe of the library, by its name
@@ -35,26 +35,30 @@ from paligemma_lib.run.options import ConfigError, options_of, parse, renamed, u
 DEFAULT = "demo"
 RECIPES = tuple(sorted(each.name for each in pkgutil.iter_modules(recipes.__path__)))
 
+# "--config.stages[0].trainable=llm" -> field "stages", path in it "[0].trainable", text "llm".
 _CHANGE = re.compile(r"--(?:no)?config\.([\w.]+)((?:\[\d+\])?[\w.\[\]]*)(?:=(.*))?", re.DOTALL)
 
-_CHANGE_NAME = re.compile(r"(?<=config\.)[\w.]+")
+# The whole dotted name behind "--config." or "--noconfig.", to be looked up in FORMER.
+_CHANGE_NAME = re.compile(r"(?<=^--config\.)[\w.]+|(?<=^--noconfig\.)[\w.]+")
 
 
 def base_config() -> ConfigDict:
-    """Every field of a run at its default, to be changed and returned by a `get_config`."""
+    """Returns all fields of a run at their defaults, for `get_config` to change and return."""
     return ConfigDict(_completed({}, RunConfig().to_dict()))
 
 
 def load(file: str = DEFAULT, changes: Sequence[str] = ()) -> RunConfig:
-    """Reads a config and changes fields of it.
+    """Reads a config file and applies changes to its fields.
 
     Args:
-      file: a Python file, or the name of a recipe.
-      changes: arguments such as --config.batch_size=16, --config.lowercase, --noconfig.lowercase.
+      file: path of a Python file, or the name of a recipe.
+      changes: command-line arguments, such as --config.batch_size=16, --config.lowercase or
+        --noconfig.lowercase.
 
     Raises:
-      FileNotFoundError: there is no such file or recipe.
-      ConfigError: the file cannot be run, fields are unknown, or values are wrong; tells of all.
+      FileNotFoundError: the file or recipe does not exist.
+      ConfigError: the file fails to run, fields are unknown, or values are wrong. Its message lists
+        every problem.
     """
     given = renamed(_plain(_run(file).to_dict()), FORMER)
     config = ConfigDict(_completed(given, RunConfig().to_dict()))
@@ -69,7 +73,9 @@ def load(file: str = DEFAULT, changes: Sequence[str] = ()) -> RunConfig:
         elif found and not _changed(config, change):
             refused.append((f"{name}{found[2]}", found[3] or ""))
     values = _plain(config.to_dict())
-    for path, text in refused:  # as it is: `parse` says what is expected
+    # ml_collections does not say which values a field takes. So a text that it rejects is put into
+    # the tree unchanged, and `parse` reports it together with what the field expects.
+    for path, text in refused:
         *groups, last = [int(k) if k.isdecimal() else k for k in re.findall(r"\w+", path)]
         try:
             functools.reduce(operator.getitem, groups, values)[last] = text
@@ -85,13 +91,14 @@ def load(file: str = DEFAULT, changes: Sequence[str] = ()) -> RunConfig:
 
 
 def from_config_dict(config: ConfigDict) -> RunConfig:
-    """The run that a ConfigDict describes. Raises ConfigError with all that is wrong."""
+    """Returns the config that a ConfigDict describes; raises ConfigError with all problems."""
     return parse(RunConfig, renamed(_plain(config.to_dict()), FORMER))
 
 
 def split_changes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What of a command line changes fields, each as one argument, and the rest of it.
+    """Splits a command line into arguments that change fields and all other arguments.
 
+    A change whose value is a separate argument is joined to one argument:
     `--config.batch_size 16` becomes `--config.batch_size=16`.
     """
     switches = {each.name for each in options_of(RunConfig) if isinstance(each.default, bool)}
@@ -109,7 +116,10 @@ def split_changes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _run(file: str) -> ConfigDict:
-    """What the `get_config` of a file returns; `FILE:TEXT` gives it an argument."""
+    """Runs a config file and returns the result of its `get_config`.
+
+    As in big_vision, `FILE:TEXT` passes TEXT to `get_config` as its argument.
+    """
     name, *given = file.split(":", 1)
     path = Path(recipes.__path__[0], f"{name}.py") if name in RECIPES else Path(name)
     if not path.is_file():
@@ -118,11 +128,11 @@ def _run(file: str) -> ConfigDict:
             f"{', '.join(RECIPES)}"
         )
     folders = list(sys.path)
-    sys.path.insert(0, str(path.absolute().parents[1]))  # whence configs import each other
+    sys.path.insert(0, str(path.absolute().parent.parent))  # configs import each other from here
     try:
         made = runpy.run_path(str(path))
         config = made["get_config"](*given) if "get_config" in made else None
-    except (Exception, SystemExit) as error:  # whatever comes of running somebody's file
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
         lines = [f"line {each.lineno}: " for each in traceback.extract_tb(error.__traceback__)
                  if each.filename == str(path)]  # fmt: skip
         told = f"{''.join(lines[-1:])}{type(error).__name__}: {error}"
@@ -135,9 +145,9 @@ def _run(file: str) -> ConfigDict:
 
 
 def _changed(config: ConfigDict, change: str) -> bool:
-    """Makes one change; returns whether ml_collections takes it."""
-    # ml_collections changes a config through absl's flags; flags of its own, so that those of a
-    # program around are not touched.
+    """Applies one change to the config; returns whether ml_collections accepts it."""
+    # ml_collections changes a config through absl flags. A separate FlagValues leaves the global
+    # flags of the calling program untouched.
     values, argv = flags.FlagValues(), ["config", change]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
@@ -148,20 +158,24 @@ def _changed(config: ConfigDict, change: str) -> bool:
 
 
 def _completed(given: Any, default: Any) -> Any:
-    """With all fields, of types by which ml_collections reads texts: it takes those of values."""
+    """Fills in missing fields, and casts values to types with which ml_collections parses text.
+
+    ml_collections parses the text of a change by the type of the present value: where a float field
+    holds the int 1, it rejects "0.5".
+    """
     if isinstance(given, Mapping):
         known = default if isinstance(default, Mapping) else {}
         return {
             key: _completed(given.get(key, known.get(key)), known.get(key))
             for key in {**known, **given}
         }
-    if isinstance(given, list):  # could not be given another length
+    if isinstance(given, list):  # ml_collections can replace a tuple, but no list
         return tuple(_completed(each, None) for each in given)
     return float(given) if type(given) is int and isinstance(default, float) else given
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: tuples become lists, NumPy's scalars Python's."""
+    """Converts a tree to types of JSON: tuples to lists, NumPy scalars to Python scalars."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

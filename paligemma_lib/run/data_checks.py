@@ -1,4 +1,4 @@
-"""Data of a run before it starts: records are there and whole, captions fit `text_len`.
+"""Checks the data of a run before it starts: files are complete, and captions fit `text_len`.
 
 print(verified("flickr8k_tfds", data_dir=""))
 print(check_texts(source, tokenizer, text_len=128, prompt="caption en"))
@@ -17,26 +17,26 @@ from paligemma_lib.data.sources import Source
 from paligemma_lib.data.text import pack
 from paligemma_lib.tokenizer import Tokenizer
 
-REPORT = "verification.json"  # that flickr8k_tfds leaves beside the data
+REPORT = "verification.json"  # flickr8k_tfds writes it into the data set's folder
 
 _CHUNK = 64  # records read at a time
-_FRAME = 16  # bytes that a TFRecord file has around each record
+_FRAME = 16  # bytes around each record of a TFRecord file: 8 of length, 4 + 4 of checksums
 _MAX_REPORT_BYTES = 1 << 30
 
 
 def verified(name: str, data_dir: str) -> str:
-    """Compares the files of a TFDS data set with what was written when it was built.
+    """Compares file sizes of a TFDS data set with those of its build.
 
     Args:
       name: as for `from_tfds`.
-      data_dir: where TFDS keeps it; "": in its usual place.
+      data_dir: folder in which TFDS stores data sets; "": the default of TFDS.
 
     Returns:
-      What the verification report says, if there is one.
+      A summary of the verification report; "" if the data set has none.
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is cut off, or the report is of another build.
+      ValueError: a file is truncated, or the report is from another build.
     """
     import tensorflow_datasets as tfds
 
@@ -69,15 +69,22 @@ def check_texts(
     captions: str = "packed",
     records: int | None = None,
 ) -> int:
-    """Packs the captions of a source, each process those of its share; says how many records fit.
+    """Tokenizes and packs captions of a source, to find those that do not fit `text_len`.
+
+    Each of several processes checks its share of the records.
 
     Args:
-      source: whose records are read, and so their checksums compared.
-      tokenizer, text_len, prompt, lowercase, captions: as for `train_batches`.
-      records: how many are looked at, evenly spread; None: all.
+      source: the records. Reading them also verifies their checksums.
+      tokenizer, text_len, lowercase, captions: as for `train_batches`.
+      prompt: the prefix of records that have none of their own.
+      records: number of records to check, evenly spread; None: all.
+
+    Returns:
+      Number of records checked, by all processes together.
 
     Raises:
-      ValueError: captions do not fit, which else would show hours later.
+      ValueError: the captions of a record do not fit. Without this check, training would raise it
+        when it reaches the record, perhaps after hours.
     """
     count = len(source) if records is None else min(records, len(source))
     numbers = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)).tolist()
@@ -88,7 +95,7 @@ def check_texts(
             texts = [text.lower() if lowercase else text for text in record.captions]
             prefix = tokenizer.encode_prefix(record.prefix or prompt)
             suffixes: Sequence[Any] = [tokenizer.encode_suffix(text) for text in texts]
-            if captions == "sample":
+            if captions == "sample":  # one caption at a time: only the longest has to fit
                 suffixes = [max(suffixes, key=len, default=[])]
             try:
                 pack(prefix, suffixes, text_len)
@@ -99,10 +106,18 @@ def check_texts(
 
 
 def _told(path: str, counts: dict[str, int]) -> str:
-    """The verification report in a sentence."""
+    """Returns the verification report in one sentence.
+
+    Args:
+      path: path of the report.
+      counts: number of images of each split, from dataset_info.json.
+
+    Raises:
+      ValueError: the report cannot be read, or has other counts.
+    """
     try:
         report = json.loads(read_whole(path, _MAX_REPORT_BYTES))
-        # Those that were built before 2026-11-28 say "pictures".
+        # Reports written before 2026-11-28 have the key "pictures" instead of "images".
         reported = {
             name: split["images" if "images" in split else "pictures"]
             for name, split in report["splits"].items()

@@ -1,4 +1,4 @@
-"""Objects of a user's own that a config names as package.module:name.
+"""Imports a user's own objects, which a config names as package.module:name.
 
 sampler = load_dotted("my_samplers:NoRepeatedTrigrams", "sampler")()
 """
@@ -16,7 +16,10 @@ from paligemma_lib.run.options import ConfigError
 
 
 class NameOrDotted:
-    """Of a field in `Annotated[str, NameOrDotted("tfds", "folder")]`: one of these, or a path."""
+    """Validates a text field: one of several names, or a path package.module:name.
+
+    It is used as metadata of the type: `Annotated[str, NameOrDotted("tfds", "folder")]`.
+    """
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -32,23 +35,26 @@ class NameOrDotted:
 
 
 def is_dotted(name: str) -> bool:
-    """Whether a field names an object instead of one of its choices."""
+    """Whether a text is a path package.module:name."""
     module, colon, attribute = name.partition(":")
     parts = [*module.split("."), *attribute.split(".")]
     return bool(colon) and all(part.isidentifier() for part in parts)
 
 
 def load_dotted(path: str, field: str) -> Any:
-    """Imports `path`; modules in the working directory are found too, behind all others.
+    """Imports the object that `path` names.
+
+    The working directory is searched for modules too, after all other places.
 
     Raises:
-      ConfigError: there is no such module or name, or importing it fails; names the field.
+      ConfigError: the module or name does not exist, or its import fails. The message names the
+        field.
     """
     module, _, attribute = path.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except Exception as error:  # whatever comes of running somebody's module
+    except Exception as error:  # a user's module may raise anything
         told = f"{field}={path}: {type(error).__name__}: {error}"
         raise ConfigError([told], "the config") from error

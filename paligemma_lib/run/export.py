@@ -1,4 +1,4 @@
-"""Fourth of four: the trained model, captions of the test images, their scores, the report.
+"""Exports a trained run (fourth of four parts): model, test captions, scores and report.
 
 export(prepared, outcome, before)
 """
@@ -11,6 +11,7 @@ from paligemma_lib.captioner import Captioned
 from paligemma_lib.checkpoint import save_params
 from paligemma_lib.checkpoint.gathering import gather_params
 from paligemma_lib.data.replacing import Replacing
+from paligemma_lib.data.sources import is_path
 from paligemma_lib.evaluation import (
     RANK_BY,
     SCALE,
@@ -35,12 +36,14 @@ _SHOWN = 3  # captions in the terminal
 
 
 def export(prepared: Prepared, outcome: Outcome, before: Mapping[ImageId, str] | None) -> None:
-    """Exports the model, captions and scores the test images, writes the report.
+    """Exports the model, captions and scores the test images, and writes the report.
+
+    All processes call it together; the main process writes the files.
 
     Args:
       prepared: the run.
-      outcome: of its training.
-      before: captions of the same images before training.
+      outcome: the result of its training.
+      before: captions of the same images before training; None if there are none.
     """
     config, workdir = prepared.config, prepared.workdir
     found = caption_test_images(prepared, outcome.state.all_params())
@@ -50,7 +53,8 @@ def export(prepared: Prepared, outcome: Outcome, before: Mapping[ImageId, str] |
         return
     model = workdir / config.export
     save_params(model, params, dtype=config.export_dtype)
-    with atomic_write(workdir / "tokenizer.model") as file:  # so that the folder is a checkpoint
+    # With the tokenizer beside the model, the workdir can be loaded as a checkpoint.
+    with atomic_write(workdir / "tokenizer.model") as file:
         file.write(prepared.tokenizer.serialized())
     write_predictions(workdir / AFTER, {each.image_id: each.caption.text for each in found})
     report = report_of(prepared, outcome, found, before, damaged)
@@ -66,7 +70,15 @@ def report_of(
     before: Mapping[ImageId, str] | None,
     damaged: int,
 ) -> Report:
-    """The scores of a run, and all else that is to be said of it."""
+    """Scores the captions and makes the report of the run.
+
+    Args:
+      prepared: the run.
+      outcome: the result of its training.
+      found: captions of the test images after training.
+      before: captions of the same images before training; None if there are none.
+      damaged: number of damaged records that were replaced.
+    """
     captions: dict[ImageId, str] = {each.image_id: each.caption.text for each in found}
     references: dict[ImageId, Sequence[str]] = {each.image_id: each.references for each in found}
     scores = score(references, captions)
@@ -114,7 +126,7 @@ def report_of(
 
 
 def tell(report: Report) -> None:
-    """Prints the summary, the scores and the first captions."""
+    """Prints the summary, the scores and the first few captions of a report."""
     print("\n".join(report.summary))
     for row in report.scores:
         before = "" if row.before is None else f"{row.before:.1f} -> "
@@ -127,7 +139,8 @@ def tell(report: Report) -> None:
 
 
 def damaged_records(prepared: Prepared) -> int:
-    """How many records for training and validation were found damaged since this start."""
+    """Counts the damaged training and validation records that were found since this start."""
+    # Several processes may have met the same record, so count distinct lines "split number".
     mine = "".join(
         f"{split} {number}\n"
         for split in ("train", "validation")
@@ -140,7 +153,7 @@ def damaged_records(prepared: Prepared) -> int:
 def _images(data: DataConfig) -> str:
     if data.kind == "sample":
         return f"{data.name} drawn images"
-    return data.name if data.kind == "tfds" else data.train
+    return data.train if is_path(data.train) else data.name
 
 
 def _charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:

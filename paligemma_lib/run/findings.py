@@ -1,4 +1,4 @@
-"""All checks of a run, one after the other: each told, or everything that fails raised together.
+"""Runs all checks of a run: yields each finding, or raises one error with all failures.
 
 for finding in run_checks(setup, timeout=10):
     print(finding.name, finding.text)
@@ -18,18 +18,18 @@ _ASK_A_NETWORK = ("kaggle", "tokenizer")
 
 
 class ChecksFailed(ValueError):
-    """A run that cannot start; says all that has to be mended first."""
+    """Raised for a run that cannot start; the message lists everything to fix."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What a check has found.
+    """The result of one check.
 
     Attributes:
-      name: of the check.
-      passed: whether all is well.
-      text: what was found, or what is wrong and its cure.
-      first: the check that met the same problem before this one; empty: none.
+      name: name of the check.
+      passed: whether the check passed.
+      text: what the check found, or what is wrong and how to fix it.
+      first: name of the earlier check that failed with the same error; empty if there is none.
     """
 
     name: str
@@ -39,19 +39,21 @@ class Finding:
 
 
 def run_checks(setup: Setup, timeout: float = math.inf) -> Iterator[Finding]:
-    """Makes all checks, whether others pass or not.
+    """Runs all checks and yields their findings; a failure does not stop later checks.
 
     Args:
       setup: the run.
-      timeout: seconds for each that asks a network. What takes longer has failed.
+      timeout: seconds for each check that uses the network. A check that takes longer fails.
     """
-    told: dict[str, str] = {}  # problem -> the first check that met it
+    # Several checks fail with one error when they open the same broken file. Only the first of them
+    # reports it.
+    told: dict[str, str] = {}  # message of an error -> the first check that raised it
     for name, check in CHECKS.items():
         try:
             limited = timeout < math.inf and name in _ASK_A_NETWORK
             said = _within(timeout, check, setup) if limited else check(setup)
             yield Finding(name, True, said)
-        except Exception as error:  # the checks' own, or whatever a library raises
+        except Exception as error:  # a library may raise anything
             known = isinstance(error, (ValueError, OSError, ImportError))
             text = str(error) if known else f"{type(error).__name__}: {error}"
             first = told.setdefault(text, name)
@@ -62,7 +64,7 @@ def run_checks(setup: Setup, timeout: float = math.inf) -> Iterator[Finding]:
 
 
 def require(setup: Setup) -> None:
-    """Makes the same checks; raises ChecksFailed with all that fail, each cause once."""
+    """Runs the same checks; raises ChecksFailed with all failures, each cause once."""
     failed = [each for each in run_checks(setup) if not each.passed and not each.first]
     if failed:
         count = f"{len(failed)} checks fail" if len(failed) > 1 else "a check fails"
@@ -71,7 +73,7 @@ def require(setup: Setup) -> None:
 
 
 def _within(seconds: float, check: Callable[[Setup], str], setup: Setup) -> str:
-    """Runs a check in a thread that is left behind when it takes too long."""
+    """Runs a check with a timeout, in a thread that is abandoned when the time is over."""
     outcome: Future[str] = Future()
 
     def run() -> None:
@@ -80,11 +82,11 @@ def _within(seconds: float, check: Callable[[Setup], str], setup: Setup) -> str:
         except BaseException as error:
             outcome.set_exception(error)
 
-    # A thread cannot be stopped. As a daemon it does not keep the program from ending.
+    # Python cannot stop a thread. A daemon thread does not keep the program from exiting.
     Thread(target=run, daemon=True).start()
     try:
         return outcome.result(seconds)
     except TimeoutError:
         if outcome.done():
-            raise  # the check's own
+            raise  # the check itself raised TimeoutError, as a network library may
         raise TimeoutError(f"no answer within {seconds:g} s: check the network") from None

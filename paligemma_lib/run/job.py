@@ -1,4 +1,4 @@
-"""The whole job: prepare, train (and validate), export.
+"""Runs the whole job: prepare, train (and validate), export.
 
 code = finetune(config)          # 0, or 143 when it was stopped and can go on
 """
@@ -16,15 +16,19 @@ from paligemma_lib.runtime.termination import EXIT_CODE
 
 
 def finetune(config: RunConfig, data: Mapping[str, Source] | None = None) -> int:
-    """Runs the whole job, or what is left of it in its workdir; returns the exit code.
+    """Runs the whole job, or resumes it from its workdir; returns the exit code.
 
     Args:
       config: the run.
-      data: sources for "train", "validation" and "test", instead of those that `config` names.
+      data: sources for "train", "validation" and "test", instead of the sources that `config`
+        names.
+
+    Returns:
+      0 when the run is complete, or 143 when SIGTERM stopped it and it can be resumed.
 
     Raises:
-      ChecksFailed: something is not in place; says all that is not.
-      ValueError, OSError: it went wrong later.
+      ChecksFailed: checks before the start fail. The message lists all that fail.
+      ValueError, OSError: the run fails later.
     """
     prepared = prepare(Setup(config, data))
     before = captions_before(prepared)

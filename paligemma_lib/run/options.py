@@ -1,4 +1,4 @@
-"""What every config has in common: trees of plain values in, everything that is wrong at once out.
+"""Validates trees of plain values as configs, and reports all problems at once.
 
     config = parse(RunConfig, {"batch_size": 16}, "my.py")
     parse(RunConfig, {"bach_size": 0, "epochs": 0}, "my.py")
@@ -7,7 +7,8 @@
         #   epochs=0: expected greater than 0
     for each in options_of(RunConfig): print(each.name, each.default, each.meaning)
 
-Types and bounds are pydantic's, strictly: no text is taken for a number, no True for 1.
+Pydantic checks types and bounds in strict mode: it accepts neither a text for a number nor True for
+1.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ _STRICT = ConfigDict(
     strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
 )
 
-# Texts, of which one alone may stand for itself.
+# A tuple of texts; a single text is accepted as a tuple of one.
 Names = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
@@ -49,7 +50,7 @@ Names = Annotated[
 
 
 class ConfigError(ValueError):
-    """A config that makes no sense; `problems` has a line for each thing that is wrong."""
+    """Raised for an invalid config; `problems` has one line for each problem."""
 
     def __init__(self, problems: Sequence[str], source: str) -> None:
         self.problems = tuple(problems)
@@ -59,7 +60,14 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A field of a config, for people: dotted name, default, meaning, what it may be."""
+    """A field of a config, as help shows it.
+
+    Attributes:
+      name: dotted name, such as `optimizer.learning_rate`.
+      default: the default value.
+      meaning: the help text, which is the string below the field.
+      expected: choices or bounds of the value; empty if there are none beside its type.
+    """
 
     name: str
     default: Any
@@ -69,7 +77,7 @@ class Option:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
 def config(kind: type[T]) -> type[T]:
-    """Makes a class a frozen dataclass that checks itself, and raises ConfigError."""
+    """Turns a class into a frozen dataclass that validates itself and raises ConfigError."""
     made: Any = pydantic.dataclasses.dataclass(kind, frozen=True, kw_only=True, config=_STRICT)
     checked = made.__init__
 
@@ -85,26 +93,27 @@ def config(kind: type[T]) -> type[T]:
 
 
 def parse(kind: type[T], values: Mapping[str, Any], source: str = "the config") -> T:
-    """Makes a config of plain values, as JSON has them; a field that is not named has its default.
+    """Makes a config from plain JSON values; missing fields get their defaults.
 
     Args:
-      kind: a class that `config` has made.
+      kind: a class that the decorator `config` has made.
       values: nested mappings.
-      source: whence they come, for people.
+      source: name of the origin of the values, for error messages.
 
     Raises:
-      ConfigError: fields are unknown, or values are not what they should be; tells of all.
+      ConfigError: fields are unknown, or values have wrong types or lie out of bounds. Its message
+        lists every problem.
     """
     try:
-        # By way of JSON, for which pydantic's strict mode takes a list for a tuple, and nothing
-        # else for anything else.
+        # In strict mode pydantic rejects a Python list where a tuple is declared. For JSON input,
+        # which has no tuples, it accepts the list, and still rejects a text for a number.
         return TypeAdapter(kind).validate_json(json.dumps(values, default=_no_json))
     except ValidationError as error:
         raise ConfigError(_problems(error, kind), source) from None
 
 
 def options_of(kind: Any, prefix: str = "") -> Iterator[Option]:
-    """All fields of a config, those of its groups with dotted names."""
+    """Yields all fields of a config; fields of its groups have dotted names."""
     for name, field in kind.__pydantic_fields__.items():
         if hasattr(field.annotation, "__pydantic_fields__"):
             yield from options_of(field.annotation, f"{prefix}{name}.")
@@ -114,13 +123,14 @@ def options_of(kind: Any, prefix: str = "") -> Iterator[Option]:
 
 
 def renamed(values: Mapping[str, Any], former: Mapping[str, str]) -> dict[str, Any]:
-    """A tree of values in which fields have the names of today.
+    """Returns a copy of a tree of values in which former names of fields are replaced.
 
-    Where both names are there, the former one counts: somebody has set it on top of all defaults.
+    Where both names occur, the value of the former name wins: a config file that starts from all
+    defaults has the present name anyway, while only its author can have set the former one.
 
     Args:
       values: nested mappings.
-      former: dotted names of before, and of today.
+      former: former dotted name -> present dotted name.
     """
     result = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
@@ -135,8 +145,9 @@ def renamed(values: Mapping[str, Any], former: Mapping[str, str]) -> dict[str, A
 
 
 def unknown(name: str, known: Sequence[str]) -> str:
-    """What to say of a field that is not there, with the one that was probably meant."""
-    # A group may have been left out: learning_rate is optimizer.learning_rate.
+    """Returns the message about an unknown field, with the field that was probably meant."""
+    # First compare last parts, as users leave out the group: learning_rate is found as
+    # optimizer.learning_rate. Then look for typos.
     found = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]]
     found = found or difflib.get_close_matches(name, known, 1, 0.5)
     meant = f"; did you mean {found[0]}?" if found else ""
@@ -144,7 +155,10 @@ def unknown(name: str, known: Sequence[str]) -> str:
 
 
 def _no_json(value: Any) -> Any:
-    """For what no field can be, so that its field is told."""
+    """Replaces a value that JSON cannot represent by one that pydantic rejects.
+
+    Without it `json.dumps` would raise, and the message would not name the field.
+    """
     return {type(value).__name__: repr(value)}
 
 
@@ -159,7 +173,8 @@ def _problem(detail: Any, kind: Any) -> str:
     told = detail["msg"].removeprefix("Value error, ")
     told = re.sub("^(Input|String) should (be|have)", "expected", told)
     of_one = told.startswith("expected")
-    if detail["type"] == "value_error" and not of_one:  # of fields together, which are named there
+    # A validator of a whole config checks several fields together, and names them in its message.
+    if detail["type"] == "value_error" and not of_one:
         return f"{path}.{told}".lstrip(".")
     return f"{path}={detail['input']!r}: {told}"
 
@@ -169,7 +184,10 @@ def _path(loc: Sequence[str | int]) -> str:
 
 
 def _near(loc: Sequence[str | int], kind: Any) -> list[str]:
-    """What an unknown field could have been meant to be: in an item of a list, one of its own."""
+    """Names of the fields that an unknown field could be a misspelling of.
+
+    For a field of a list item, such as stages[0].trainable, these are the fields of the item.
+    """
     if not any(isinstance(each, int) for each in loc):
         return [each.name for each in options_of(kind)]
     for each in loc[:-1]:

@@ -1,9 +1,9 @@
-"""First of four: everything that a run starts from, checked, made or downloaded, and loaded.
+"""Prepares a run (first of four parts): checks, makes or downloads, and loads what it needs.
 
     prepared = prepare(setup)
     prepared.data["train"], prepared.tokenizer, prepared.model, prepared.params
 
-Everything that can be wrong with a config is found here, before the first step.
+All errors in a config are found here, before the first step.
 """
 
 import contextlib
@@ -40,7 +40,18 @@ _CHUNK = 64  # records read at a time
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A run that can start, or go on; `record` is what tells it from others."""
+    """A run that is ready to start or to resume.
+
+    Attributes:
+      config: the run.
+      record: what checkpoints of this run must have in common, see `record_of`.
+      workdir: folder of checkpoints, metrics and results.
+      mesh: the devices.
+      data: sources by split.
+      tokenizer: the model's tokenizer.
+      model: the model's configuration.
+      params: nested dict of parameters on the devices; `train` empties it.
+    """
 
     config: RunConfig
     record: Mapping[str, Any]
@@ -53,11 +64,21 @@ class Prepared:
 
 
 def prepare(setup: Setup) -> Prepared:
-    """Checks, makes and loads. Raises ChecksFailed, ValueError or OSError where it cannot start."""
+    """Checks a run, makes or downloads missing files, and loads data and parameters.
+
+    All processes call it together.
+
+    Raises:
+      ChecksFailed: checks fail. The message lists all that fail.
+      ValueError, OSError: something cannot be made or loaded, or the checkpoints in the workdir are
+        of another run.
+    """
     config, workdir = setup.config, path_of(setup.config.workdir)
     require(setup)
     whole = not setup.pending
-    with processes.main_process_first():  # it makes the files that are not there
+    # The main process makes missing files while the others wait. Then they run the same block, find
+    # the files and make none.
+    with processes.main_process_first():
         _make_workdir(workdir)
         if config.data.drawn and setup.given is None:
             _draw(setup)
@@ -65,12 +86,15 @@ def prepare(setup: Setup) -> Prepared:
             _make_tokenizer(setup)
         if setup.local_checkpoint is None:
             hub.fetch(config.model.checkpoint)
-    # A new setup: the old one has kept what it found, or did not find, before.
-    if not whole:  # what has come can be checked now
+    # Cached properties of the old setup still describe the state before, such as a checkpoint that
+    # is not downloaded. A new setup reads everything again, and checks what is new.
+    if not whole:
         setup = dataclasses.replace(setup)
         require(setup)
     params = load_params(setup)
     record = record_of(config, fingerprint(params), setup.data)
+    # Old records have no fingerprints of data. With those of today they compare equal, so that
+    # their runs can be resumed.
     known = functools.partial(completed, data=record["data"])
     check_run(workdir / CHECKPOINTS, record, allowed_changes(config), known)
     return Prepared(
@@ -79,14 +103,18 @@ def prepare(setup: Setup) -> Prepared:
 
 
 def load_params(setup: Setup) -> dict[str, Any]:
-    """The model's parameters on their devices: those that ever train in float32."""
+    """Loads or initializes the parameters, sharded over the mesh.
+
+    Parameters of a checkpoint that train in any stage are loaded as float32, all others in the
+    config's `frozen_dtype`, or as they are stored if that is empty.
+    """
     config, abstract = setup.config, model.abstract_params(setup.model)
     shardings = sharding.param_shardings(setup.mesh, abstract)
     if not config.model.checkpoint:
         init = jax.jit(lambda key: model.init(setup.model, key), out_shardings=shardings)
         return init(jax.random.key(config.seed))
-    # What trains in any stage is loaded in float32 from the start, so that a stage that begins
-    # later finds weights that were never rounded.
+    # Parameters of later stages are frozen at first. Loaded in frozen_dtype, they would be rounded
+    # before they train; so all that train in any stage are float32 from the start.
     trains: set[str] = set()
     for stage in config.stages:
         trains |= set(trained_rows(abstract, trainable_of(stage)))
@@ -100,7 +128,11 @@ def load_params(setup: Setup) -> dict[str, Any]:
 
 
 def _make_workdir(workdir: Path) -> None:
-    """A local one; on gs://, files make their folders, and none is half-written."""
+    """Creates a local workdir and removes partial files that killed processes left in it.
+
+    A remote workdir needs neither: on gs:// folders appear with their files, and a file appears
+    only when it is whole.
+    """
     if not is_remote(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
@@ -108,7 +140,7 @@ def _make_workdir(workdir: Path) -> None:
 
 
 def _draw(setup: Setup) -> None:
-    """Draws scenes and builds a data set of them, unless that is there."""
+    """Draws scenes and builds a TFDS data set from them, unless it exists."""
     config = setup.config
     with _folder_of_scenes(setup) as folder:
         if folder is None:
@@ -121,7 +153,11 @@ def _draw(setup: Setup) -> None:
 
 @contextlib.contextmanager
 def _folder_of_scenes(setup: Setup) -> Iterator[Path | None]:
-    """In a local workdir, where they stay; for a remote one temporary, None when not needed."""
+    """Gives a local folder for the drawn scenes.
+
+    In a local workdir the folder is permanent. For a remote workdir it is temporary, or None if the
+    data set exists already.
+    """
     name = f"scenes-{setup.config.data.drawn}"
     if not is_remote(setup.config.workdir):
         yield Path(setup.config.workdir) / name
@@ -133,7 +169,7 @@ def _folder_of_scenes(setup: Setup) -> Iterator[Path | None]:
 
 
 def _make_tokenizer(setup: Setup) -> None:
-    """Makes a tokenizer of the training captions, and keeps it."""
+    """Trains a tokenizer on the prompt and the training captions, and saves it."""
     config, train = setup.config, setup.data["train"]
     texts = [config.prompt]
     for start in range(0, len(train), _CHUNK):

@@ -1,4 +1,4 @@
-"""What a run must have in common with the checkpoints that it goes on from.
+"""Records what a resumed run must share with the checkpoints that it resumes from.
 
 checkpoints.save(state, record_of(config, fingerprint(params), data))
 check_record(workdir, config)            # ValueError: config.seed: was 0, is 1
@@ -15,28 +15,32 @@ from paligemma_lib.train.compatibility import CHECKPOINTS, check_run
 
 
 def record_of(config: RunConfig, params: str, data: Mapping[str, Source] = {}) -> dict[str, Any]:
-    """The record of a run, as JSON has it.
+    """Returns the record of a run, in plain values of JSON.
 
     Args:
       config: the run.
-      params: the fingerprint of the parameters that it starts from.
-      data: its sources.
+      params: fingerprint of the parameters that the run starts from.
+      data: sources of the run, by split.
     """
     learned = {split: data[split].fingerprint() for split in ("train", "validation") if data}
     return {"config": config.to_dict(), "params": params, "data": learned}
 
 
 def completed(record: Mapping[str, Any], data: Mapping[str, str] = {}) -> Mapping[str, Any]:
-    """A record as it would be written now: options that are newer had their defaults.
+    """Converts a record of an older version to the present format.
+
+    Options that did not exist when the record was written get their defaults.
 
     Args:
-      record: of some run.
-      data: fingerprints to take where the record is too old to have any.
+      record: record of a run, from a checkpoint.
+      data: fingerprints of sources, for records that are too old to have any.
     """
     before = renamed(record.get("config", {}), FORMER)
     try:
         config = parse(RunConfig, before).to_dict()
-    except ConfigError:  # options that are no more, or are another today
+    except ConfigError:
+        # The record has options that were removed or have other values today. They stay as they
+        # are, so that the comparison names them.
         config = _filled(before, RunConfig().to_dict())
     return {"data": data, **record, "config": config}
 
@@ -49,12 +53,16 @@ def _filled(given: Any, default: Any) -> Any:
 
 
 def allowed_changes(config: RunConfig) -> list[str]:
-    """Names in the record that need not be as they were."""
+    """Returns the names in the record whose values may differ when the run resumes."""
     names = [*config.allow_changed, "allow_changed"]
     return [*names, *(f"config.{name}" for name in names)]
 
 
 def check_record(workdir: Path, config: RunConfig) -> None:
-    """Raises ValueError where the workdir holds another run; its data and parameters come later."""
+    """Raises ValueError if the workdir holds a run with another config.
+
+    Fingerprints of data and parameters are not compared here, as nothing is loaded yet; `prepare`
+    compares them.
+    """
     changes = [*allowed_changes(config), "params", "data.train", "data.validation"]
     check_run(workdir / CHECKPOINTS, record_of(config, ""), changes, completed)

@@ -1,4 +1,4 @@
-"""What the config of a run names, opened when it is asked for, and once.
+"""Opens what the config of a run names: each part once, on first access.
 
 setup = Setup(RunConfig(model=ModelConfig(checkpoint="nano")))
 setup.model, setup.tokenizer, setup.data["train"]
@@ -14,8 +14,14 @@ from jax.sharding import Mesh
 from paligemma_lib import captioner, checkpoint, hub, tokenizer
 from paligemma_lib.checkpoint.configuration import MODELS, published
 from paligemma_lib.data.replacing import replace_corrupt
-from paligemma_lib.data.sources import Source, from_tfds
-from paligemma_lib.data.tables import from_folder, from_jsonl
+from paligemma_lib.data.sources import (
+    Source,
+    from_folder,
+    from_jsonl,
+    from_tfds,
+    is_path,
+    open_source,
+)
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.run.config import SPLITS, DataConfig, RunConfig
@@ -24,17 +30,18 @@ from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.sharding import make_mesh
 from paligemma_lib.tokenizer import Tokenizer
 
-SAMPLE = "flickr8k_tfds"  # the data set that drawn scenes are built to
+SAMPLE = "flickr8k_tfds"  # the TFDS builder that drawn scenes are built with
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A run, as far as it can be known before it starts.
+    """Everything about a run that is known before it starts.
 
     Attributes:
       config: the run.
-      given: sources by what they are for, of SPLITS, instead of what the config names.
-      records: of each source whose captions the checks look at, evenly spread; None: all.
+      given: sources by split, with the keys of SPLITS, instead of those that the config names.
+      records: number of records of each source whose captions are checked, evenly spread; None:
+        all.
     """
 
     config: RunConfig
@@ -43,26 +50,29 @@ class Setup:
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        """The devices."""
+        """The mesh of all devices."""
         return make_mesh(self.config.fsdp or None)
 
     @property
     def data_set(self) -> str:
-        """The name of the TFDS data set that the data are of; empty: of none."""
+        """Name of the run's TFDS data set; empty if the data are from elsewhere."""
         data = self.config.data
         if self.given is not None:
             return ""
-        return SAMPLE if data.drawn else data.name if data.kind == "tfds" else ""
+        if data.drawn:
+            return SAMPLE
+        named = data.kind == "tfds" or (data.kind == "auto" and not is_path(data.train))
+        return data.name if named else ""
 
     @property
     def data_dir(self) -> str:
-        """Where TFDS keeps it; empty: in its usual place."""
+        """Folder in which TFDS stores the data set; empty for the default of TFDS."""
         data = self.config.data
         return str(path_of(self.config.workdir) / f"tfds-{data.drawn}") if data.drawn else data.dir
 
     @functools.cached_property
     def data(self) -> Mapping[str, Source]:
-        """Sources by what they are for. Raises ValueError or OSError for what cannot be read."""
+        """Sources by split. Raises ValueError or OSError if one cannot be read."""
         if self.given is not None:
             return self.given
         sources = {split: self._source(self.config.data, split) for split in SPLITS}
@@ -73,7 +83,7 @@ class Setup:
 
     @functools.cached_property
     def local_checkpoint(self) -> str | None:
-        """What can be opened now; None: Kaggle has the model, and it is not on this machine yet."""
+        """Checkpoint that can be opened now; None if it is still to be downloaded from Kaggle."""
         name = self.config.model.checkpoint
         if not hub.is_kaggle(name):
             return name
@@ -82,16 +92,17 @@ class Setup:
 
     @property
     def data_pending(self) -> bool:
-        """Whether the run draws the data."""
+        """Whether the run still has to draw its images."""
         if not self.config.data.drawn or self.given is not None:
             return False
-        # TFDS builds in a folder incomplete.*, which a killed process leaves behind.
+        # TFDS builds in a folder named incomplete.* and renames it to the version number. A killed
+        # process leaves that folder behind, so only a folder that starts with a digit counts.
         built = f"{self.data_set}/*/[0-9]*/dataset_info.json"
         return not any(path_of(self.data_dir).glob(built))
 
     @property
     def made_tokenizer(self) -> str:
-        """The path of the tokenizer that the run makes, or has made; empty: it makes none."""
+        """Path of the tokenizer that the run trains; empty if it trains none."""
         model = self.config.model
         if model.tokenizer or not model.vocab_size:
             return ""
@@ -99,17 +110,20 @@ class Setup:
 
     @property
     def tokenizer_pending(self) -> bool:
-        """Whether the run makes the tokenizer, of the training captions."""
+        """Whether the run still has to train its tokenizer on the training captions."""
         return bool(self.made_tokenizer) and not path_of(self.made_tokenizer).exists()
 
     @property
     def pending(self) -> bool:
-        """Whether anything has to be made or downloaded first, and can be checked only then."""
+        """Whether data, tokenizer or checkpoint are still to be made or downloaded.
+
+        Checks of what is pending have to be repeated once it exists.
+        """
         return self.data_pending or self.tokenizer_pending or self.local_checkpoint is None
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer. Raises ValueError or OSError where it is not there, or is none."""
+        """The tokenizer. Raises ValueError or OSError if its file is missing or invalid."""
         if path := self.config.model.tokenizer or self.made_tokenizer:
             return tokenizer.load(path)
         if not self.local_checkpoint:
@@ -118,10 +132,12 @@ class Setup:
 
     @functools.cached_property
     def model(self) -> PaliGemmaConfig:
-        """The model's configuration; that of a published model is known by its name too.
+        """The model's configuration, read from the checkpoint.
+
+        Before a published model is downloaded, its name determines the configuration.
 
         Raises:
-          ValueError, OSError: the checkpoint is not there, is damaged, or of no known model.
+          ValueError, OSError: the checkpoint is missing or damaged, or no known model fits it.
         """
         given = self.config.model
         if not given.checkpoint:
@@ -140,6 +156,11 @@ class Setup:
 
     def _source(self, data: DataConfig, split: str) -> Source:
         name = getattr(data, split)
+        if data.kind == "auto" and not self.data_set:
+            path = name if is_path(name) else f"{data.train.partition('#')[0]}#{name}"
+            if split == "train" and "#" not in name and not is_path(data.validation):
+                path = f"{name}#train"  # the others are parts of the same data
+            return open_source(path, images=data.images)
         if data.kind == "jsonl":
             return from_jsonl(name)
         if data.kind == "folder":

@@ -1,4 +1,4 @@
-"""Second of four: the loop of steps, with its stages, validations and checkpoints.
+"""Trains a prepared run (second of four parts): the loop of steps, validations and checkpoints.
 
 outcome = train(prepared)
 outcome.state, outcome.history       # history: what metrics.jsonl has
@@ -42,7 +42,13 @@ from paligemma_lib.trainable import full_shape
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Where training ended, and how it went; `stopped` says that it is not done."""
+    """The result of training.
+
+    Attributes:
+      state: the state after the last step.
+      history: the records of `metrics.jsonl`.
+      stopped: whether SIGTERM ended training before its last step; it can be resumed.
+    """
 
     state: TrainState
     history: Sequence[Mapping[str, float]]
@@ -50,10 +56,14 @@ class Outcome:
 
 
 def train(prepared: Prepared) -> Outcome:
-    """Trains to the end, or until a process is asked to end; `prepared.params` are used up.
+    """Trains to the last step, or until a process receives SIGTERM.
+
+    Training resumes from the newest whole checkpoint in the workdir, if there is one. It takes the
+    memory of `prepared.params`, which is empty afterwards.
 
     Raises:
-      ValueError: too many steps in a row had no finite gradients; names the images.
+      ValueError: `max_skipped` steps in a row had gradients that are not finite. The message names
+        the images whose loss is not finite.
       OSError: checkpoints or metrics could not be written.
     """
     config, mesh = prepared.config, prepared.mesh
@@ -66,9 +76,9 @@ def train(prepared: Prepared) -> Outcome:
         start = init_state(
             prepared.model, prepared.params, optimizer, trainable=trainable_of(first), mesh=mesh
         )
-        prepared.params.clear()  # the state has them
-        # The state of step 0 stands for the structure of any later one: `_staged` makes it that of
-        # the step that is restored.
+        prepared.params.clear()  # the state holds them now; a second reference would keep memory
+        # A checkpoint holds only what trained at its step. `_staged` applies the stages up to that
+        # step to the state of step 0, so that names, shapes and shardings match the checkpoint.
         state = checkpoints.restore(functools.partial(_staged, start, later, optimizer))
         del start
         first_step = int(state.step)
@@ -99,10 +109,13 @@ def train(prepared: Prepared) -> Outcome:
             validate_every = config.validate_every * steps_per_epoch
             steps = range(first_step, total_steps)
             if first_step and is_due(first_step, total_steps, validate_every):
+                # SIGTERM may have prevented the validation that was due at this step. Only the main
+                # process has the history, so all processes take its answer.
                 known = [each["step"] for each in progress.history if "validation_loss" in each]
                 unknown = not processes.gather(b"known" if first_step in known else b"")[0]
                 if unknown and validation.run(state, first_step) is None:
-                    # It was stopped before it could, and is again: no step may come between.
+                    # SIGTERM again. A step now would move on to a state that is not the one to
+                    # validate, so leave without any; the next start validates first.
                     steps = range(0)
             for step in steps:
                 for stage in later:
@@ -121,7 +134,8 @@ def train(prepared: Prepared) -> Outcome:
                 validation_loss = None
                 if not termination.agreed() and is_due(done, total_steps, validate_every):
                     validation_loss = validation.run(state, done)
-                # All processes must stop after the same step: `agreed` is the same answer in all.
+                # All processes must stop after the same step, or the next collective operation
+                # hangs. `agreed` returns the same answer in all of them.
                 stop = termination.agreed()
                 save_every = config.save_every * steps_per_epoch
                 if stop or done == total_steps or is_due(done, total_steps, save_every):
@@ -135,7 +149,7 @@ def train(prepared: Prepared) -> Outcome:
 
 
 def trackers_of(config: RunConfig) -> list[Tracker]:
-    """What follows a run, begun; raises ConfigError where a tracker's path leads nowhere."""
+    """Starts the trackers that a config names; raises ConfigError if the import of one fails."""
     kinds = [
         load_dotted(name, "trackers") if is_dotted(name) else TensorBoardTracker
         for name in dict.fromkeys(config.trackers)
@@ -144,17 +158,28 @@ def trackers_of(config: RunConfig) -> list[Tracker]:
 
 
 def is_due(done: int, total: int, every: float) -> bool:
-    """Whether a multiple of `every` lies in the last step, or it was the last of all; 0: never."""
+    """Whether something that is done every so many steps is due now.
+
+    It is due after the last step of the run, and after each step that passes a multiple of `every`,
+    which may be a fraction: for every = 2.5, after steps 3, 5, 8 and 10.
+
+    Args:
+      done: number of steps done.
+      total: number of steps of the run.
+      every: steps between two times; 0: never due.
+    """
     return every > 0 and (done == total or done // every > (done - 1) // every)
 
 
 def captions_in(batch: Batch) -> int:
-    """How many captions a global batch has, going by this process's part of it."""
+    """Estimates the number of captions in a global batch from this process's rows of it."""
+    # Segments of a row are 0 for the prefix, 1..K for its K captions and -1 for padding, so the
+    # maximum is K.
     return int(np.sum(np.max(batch["segment"], axis=1))) * jax.process_count()
 
 
 def parameter_groups(state: TrainState) -> list[ParameterGroup]:
-    """Parameters by the first parts of their names."""
+    """Counts parameters by group: by the first parts of their names, trained groups first."""
     groups = []
     for parts_by_name, trainable in ((state.trained, True), (state.frozen, False)):
         shapes: dict[str, list[int]] = {}
@@ -169,7 +194,7 @@ def parameter_groups(state: TrainState) -> list[ParameterGroup]:
 
 
 def trainable_summary(state: TrainState) -> str:
-    """What trains and what does not, in 80 columns."""
+    """Returns a table, 80 columns wide, of the groups of parameters that train or are frozen."""
     groups = parameter_groups(state)
     width = max(len(each.name) for each in groups)
     lines = [
@@ -182,15 +207,25 @@ def trainable_summary(state: TrainState) -> str:
 
 
 def _staged(start: TrainState, later: Sequence[Any], optimizer: Optimizer, step: int) -> TrainState:
-    """What trains after so many steps, with the values of the start."""
+    """Returns a state with the structure after `step` steps and the values of `start`."""
     for stage in later:
+        # A stage with from_step == step is not applied: the checkpoint of a step is saved before
+        # the loop reaches that stage.
         if stage.from_step < step:
             start = restage(start, optimizer, trainable_of(stage))
     return start
 
 
 def _not_finite(skipped: int, losses: jax.Array, batches: Batches, step: int) -> str:
-    """What to say when training cannot go on."""
+    """Returns the error message for a run whose gradients stay not finite.
+
+    Args:
+      skipped: number of steps in a row that were skipped.
+      losses: float32[B], loss of each example of the global batch.
+      batches: where the batch is from; names its images.
+      step: index of the batch's step, from 0.
+    """
+    # Sorted by their first row, this process's shards match the order of `image_ids`.
     mine = sorted(losses.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     local = np.concatenate([np.asarray(shard.data) for shard in mine])
     ids = itertools.compress(batches.image_ids(step), ~np.isfinite(local))

@@ -1,4 +1,4 @@
-"""Third of four, within the second: the loss on images that do not train, and captions to look at.
+"""Validates during training (third of four parts): validation loss and captions of test images.
 
 validation = Validation(prepared, progress, termination)
 loss = validation.run(state, done=120)         # None: asked to end meanwhile
@@ -22,17 +22,23 @@ _SHOWN = 2  # captions at each validation
 
 
 class Validation:
-    """Validates a run, as often as it is asked to."""
+    """Computes the validation loss of a run and shows captions of test images."""
 
     def __init__(self, prepared: Prepared, progress: Progress, termination: Termination) -> None:
-        """Compiles nothing yet."""
+        """Makes the eval step, which compiles at its first call."""
         self._prepared, self._progress, self._termination = prepared, progress, termination
         self._eval_step = make_eval_step(prepared.model, mesh=prepared.mesh)
 
     def run(self, state: TrainState, done: int) -> float | None:
-        """The loss on the validation images after so many steps; shows captions of test images.
+        """Computes and records the validation loss, and shows captions of a few test images.
 
-        Returns None if a process is asked to end meanwhile.
+        Args:
+          state: the state of training.
+          done: number of steps done, to record with the loss.
+
+        Returns:
+          The mean loss over all captions of the validation images; None if a process receives
+          SIGTERM meanwhile.
         """
         prepared, progress = self._prepared, self._progress
         size = prepared.model.vision.image_size
@@ -43,10 +49,12 @@ class Validation:
         sums = np.zeros(2)
         with progress.paused():
             for batch in batches:
-                # A validation may take minutes; SIGTERM is not to wait for its end.
+                # A validation may take minutes, longer than the time that is left after SIGTERM.
                 if self._termination.agreed():
                     return None
                 losses, weights = self._eval_step(params, batch)
+                # Add up numerators and denominators separately. The last batch is filled up with
+                # examples of weight 0, so a mean of the batches' means would be wrong.
                 sums += [float(jnp.sum(losses)), float(jnp.sum(weights))]
             shown = caption_test_images(prepared, params, count=_SHOWN)
         loss = float(sums[0] / sums[1])
@@ -57,11 +65,11 @@ class Validation:
         return loss
 
     def losses(self, state: TrainState, batch: Batch) -> jax.Array:
-        """float32[B]: the loss of each example of a batch."""
+        """Returns float32[B], the weighted sum of the losses of each example's tokens."""
         return self._eval_step(state.all_params(), batch)[0]
 
     def _pixels(self, number: int) -> np.ndarray:
-        """uint8[S, S, 3]: a test image as the model sees it."""
+        """Reads a test image as the model sees it: uint8[S, S, 3]."""
         (record,) = self._prepared.data["test"].read([number])
         pixels = decode_image(record.image, self._prepared.model.vision.image_size)
-        return np.round((pixels + 1) * 127.5).astype(np.uint8)
+        return np.round((pixels + 1) * 127.5).astype(np.uint8)  # [-1, 1] -> [0, 255]

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all.
+"""Writes files and folders atomically: they appear complete or not at all.
 
 with atomic_write(path_of("gs://bucket/run/params.npz")) as file:
     file.write(data)
@@ -6,8 +6,8 @@ with atomic_folder(Path("my-captioner")) as partial:
     (partial / "config.json").write_text("{}")
 remove_partial(Path("runs"))                # what a killed process has left there
 
-No kept library does it: etils' paths write in place, and what fsspec commits is moved from another
-folder, perhaps of another disk, and not synced.
+No maintained library does this: etils' paths write in place, and fsspec commits a file by moving it
+from another folder, perhaps on another disk, without syncing it.
 """
 
 import contextlib
@@ -21,46 +21,46 @@ from typing import BinaryIO, cast
 
 from paligemma_lib.runtime.retries import retry
 
-_BLOCK = 16 << 20  # bytes that are sent at a time
+_BLOCK = 16 << 20  # bytes sent at a time
 
 
 def path_of(name: str | os.PathLike[str]) -> Path:
-    """A local path, or one of `gs://`, which has the same methods."""
+    """Returns a local path, or for a name like gs://bucket/file a remote one of the same API."""
     if not is_remote(name):
         return Path(name)
-    from etils import epath  # by TensorFlow where it is installed, else by fsspec
+    from etils import epath  # uses TensorFlow if it is installed, else fsspec
 
     return cast(Path, epath.Path(name))
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names a file system, as in gs://bucket/file."""
+    """Returns whether a path names a remote file system, as gs://bucket/file does."""
     return "://" in os.fspath(path)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Opens a new file that replaces `path` when the block ends, and not if it fails.
+    """Opens a new file that replaces `path` when the block ends without an error.
 
-    Until then it lies beside `path` as `.NAME.*.partial`. Whatever happens, even a power cut, the
-    old file or the new one is there, whole; a killed process leaves its partial file behind, which
-    `remove_partial` removes.
+    Until then the new file lies beside `path` as `.NAME.*.partial`. Whatever happens, even a power
+    cut, `path` is the complete old file or the complete new one. A killed process leaves its
+    partial file behind, which `remove_partial` removes.
 
-    A remote file, as `path_of` gives it, is collected in a temporary local one and sent when the
-    block ends, again if that fails for a reason that may pass: it appears when all of it has
-    arrived, in a folder that need not exist.
+    A remote file, from `path_of`, is first written to a temporary local file. It is uploaded when
+    the block ends, with retries after transient errors, and appears when the upload is complete.
+    Its folder need not exist.
 
     Raises:
-      FileNotFoundError: the folder of `path` is not there.
-      IsADirectoryError: `path` is a folder.
-      OSError: it cannot be written.
+      FileNotFoundError: the folder of a local `path` does not exist.
+      IsADirectoryError: `path` is a local folder.
+      OSError: the file cannot be written.
     """
     if is_remote(path):
         with tempfile.TemporaryFile() as collected:
             yield cast(BinaryIO, collected)
             try:
                 retry(lambda: _send(cast(BinaryIO, collected), path), str(path))
-            except Exception as error:  # of TensorFlow's, or of another client of the storage
+            except Exception as error:  # each storage client has exceptions of its own
                 raise OSError(f"{path} could not be written: {error}") from error
         return
     _check_parent(path)
@@ -72,25 +72,26 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # A rename within a folder is atomic; the content is on the disk before the name is.
+        # A rename within a folder is atomic. The content was synced first: else, after a power cut,
+        # the new name could stand for an empty file.
         os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(path)  # a full disk does not say what was written
+            error.filename = str(path)  # "No space left" names no file
         raise
-    _sync(path.parent)  # the new name itself must reach the disk
+    _sync(path.parent)  # the rename is on the disk only when the folder is synced
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Gives a new folder that is renamed to `path` when the block ends, and removed if it fails.
+    """Yields a new folder that is renamed to `path` when the block ends, or removed on an error.
 
-    Until then it lies beside `path` as `.NAME.*.partial`; a killed process leaves it behind.
+    Until then it lies beside `path` as `.NAME.*.partial`. A killed process leaves it behind.
 
     Raises:
-      FileNotFoundError: the folder around `path` is not there.
-      FileExistsError: `path` is there, and is no empty folder.
+      FileNotFoundError: the parent folder of `path` does not exist.
+      FileExistsError: `path` exists and is not an empty folder.
     """
     _check_parent(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -102,7 +103,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for file in partial.iterdir():
             _sync(file)
         _sync(partial)
-        partial.rename(path)  # also over an empty folder
+        partial.rename(path)  # replaces an empty folder, but none with content
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -112,12 +113,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def _send(collected: BinaryIO, path: Path) -> None:
     collected.seek(0)
     with path.open("wb") as sent:
-        sent.write(b"")  # else TensorFlow makes no empty file
+        sent.write(b"")  # TensorFlow creates a file at the first write, and empty data has none
         shutil.copyfileobj(collected, sent, _BLOCK)
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes what killed processes have left of files and folders in a local one."""
+    """Removes the partial files and folders that killed processes have left in a local folder."""
     for path in folder.glob(".*.partial"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -131,11 +132,12 @@ def _check_parent(path: Path) -> None:
 
 
 def _partial(path: Path) -> Path:
+    # A random name lets several processes write the same file; the last rename wins.
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Waits until the content of a file, or the list of names in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

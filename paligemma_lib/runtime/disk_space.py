@@ -1,4 +1,4 @@
-"""A folder to write to, local or `gs://`: whether it can be written to, and has space.
+"""Checks that a folder, local or `gs://`, can be written to and has enough disk space.
 
 check_writable("runs/flickr8k")
 print(check_space("runs/flickr8k", needed=12 << 30))
@@ -18,11 +18,11 @@ from paligemma_lib.runtime.sizes import gib
 
 
 def check_writable(folder: str) -> None:
-    """Writes a byte where `folder` is or would be made, and removes it again.
+    """Writes a byte to `folder`, or to where it would be created, and removes it again.
 
     Raises:
-      OSError: that is not possible.
-      ImportError: packages that `gs://` takes are missing.
+      OSError: the byte cannot be written.
+      ImportError: the packages that `gs://` needs are not installed.
     """
     if folder.startswith("gs://") and importlib.util.find_spec("gcsfs") is None:
         raise ImportError(f"{folder} needs gcsfs and more: pip install 'paligemma_lib[gcs]'")
@@ -35,7 +35,7 @@ def check_writable(folder: str) -> None:
         with tempfile.TemporaryFile(dir=_existing(folder)) as file:
             file.write(b"1")
             file.flush()
-    except Exception as error:  # each kind of remote storage has exceptions of its own
+    except Exception as error:  # each storage client has exceptions of its own
         raise OSError(
             f"{folder} cannot be written to ({type(error).__name__}: {error}): choose another "
             "workdir, or see to its permissions"
@@ -43,11 +43,14 @@ def check_writable(folder: str) -> None:
 
 
 def check_space(folder: str, needed: int) -> str:
-    """Compares what will be written with what is free, and with what such a run has left there.
+    """Checks that `needed` bytes fit into the free space plus what the folder takes already.
 
     Args:
-      folder: need not exist yet. Remote ones are taken to have room.
-      needed: bytes.
+      folder: folder of the run, which need not exist yet. Remote storage counts as unlimited.
+      needed: number of bytes that the run will write.
+
+    Returns:
+      A sentence that states both sizes.
 
     Raises:
       OSError: there is not enough space.
@@ -55,7 +58,8 @@ def check_space(folder: str, needed: int) -> str:
     if is_remote(folder):
         return f"{folder} can be written to, about {gib(needed)} will be"
     free = shutil.disk_usage(_existing(folder)).free
-    left = _size(Path(folder)) if os.path.isdir(folder) else 0  # of this run: it will be replaced
+    # Files already there are this run's own; new ones will replace them, so their space counts.
+    left = _size(Path(folder)) if os.path.isdir(folder) else 0
     if needed > free + left:
         raise OSError(
             f"{folder} needs about {gib(needed)} for checkpoints and the exported model, "
@@ -68,7 +72,7 @@ def check_space(folder: str, needed: int) -> str:
 def no_space(
     error: OSError, name: str, folder: Path, instead: str = "`cache` to another folder"
 ) -> OSError:
-    """What to raise instead of `error`: what did not fit, where, and what to do."""
+    """Returns an error to raise instead of `error`: what did not fit, where, and what to do."""
     free = shutil.disk_usage(_existing(folder)).free
     return OSError(
         error.errno,
@@ -78,7 +82,7 @@ def no_space(
 
 
 def _existing(folder: str | Path) -> Path:
-    """The folder, or the first around it that exists."""
+    """Returns the folder, or its closest parent that exists."""
     path = Path(folder).absolute()
     return next(each for each in (path, *path.parents) if each.exists())
 
@@ -86,6 +90,6 @@ def _existing(folder: str | Path) -> Path:
 def _size(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # gone meanwhile
+        with contextlib.suppress(OSError):  # deleted meanwhile
             total += path.stat().st_size if path.is_file() else 0
     return total

@@ -1,20 +1,20 @@
-"""Signs of life that processes send each other, so that a missing one is named and not waited for.
+"""Exchanges heartbeats between processes, so that a missing process is named and not waited for.
 
     with Heartbeats() as heartbeats:
         work()                          # ends the program when another process falls silent
         heartbeats.missing()            # ["process 1 of 4 (on host-1, pid 817)"]
         heartbeats.announce_end(1, "a disk is full")               # ends the others too
 
-Each process counts up a number at the coordinator that JAX runs in process 0, which looks whose
-numbers stand still; the others look whether it answers. Threads do this, so neither compiling nor
-waiting for data is taken for death. Who ends by an error leaves its last words there, which the
-others repeat and follow.
+Each process increments a number at the coordinator, which JAX runs in process 0. Process 0 checks
+that all numbers grow; the other processes check that the coordinator answers. Threads do this, so a
+process that compiles or waits for data still counts as alive. A process that ends with an error
+leaves its reason at the coordinator; the others print the reason and end too.
 
-The watch that JAX 0.10 has of its own takes 100 seconds, ends by SIGABRT with a stack trace of C++,
-names a process by its number at most, and repeats nobody's reason; one that failed waits 300
-seconds for the others first. Its recoverable tasks leave the others waiting for ever unless a
-connection breaks, and `live_devices` sees a missing one only where all the others call it. When
-process 0 is killed, JAX ends the others within a second, before anything here can speak.
+JAX 0.10's own detection takes 100 seconds, ends by SIGABRT with a C++ stack trace, names a process
+by its number at most, and reports no reason; a process that failed first waits 300 seconds for the
+others. With JAX's recoverable tasks the others wait for ever unless a connection breaks, and
+`live_devices` detects a missing process only if all others call it. When process 0 is killed, JAX
+ends the others within a second, before this module can report anything.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from typing import Any
 
 import jax
 import psutil
-from jax._src.distributed import global_state  # the one way to the coordinator, as Orbax uses it
+from jax._src.distributed import global_state  # Orbax reaches the coordinator the same way
 
 SILENCE = 60.0  # seconds after which a process counts as missing
 
-_BEAT = 2.0  # seconds
+_BEAT = 2.0  # seconds between heartbeats
 _FOLDER = "paligemma_lib/heartbeats/"
 _FAREWELL = "paligemma_lib/farewell"
 
 
 class Heartbeats:
-    """Watches over the processes that `jax.distributed` has joined; a context manager."""
+    """Watches the processes that `jax.distributed` has joined, while its context is open."""
 
     def __init__(self, silence: float = SILENCE) -> None:
         self._silence = silence
@@ -47,17 +47,18 @@ class Heartbeats:
         self._client: Any = global_state.client
         self._me = f"{_FOLDER}{jax.process_index()}/{socket.gethostname()}, pid {os.getpid()}"
         now = time.monotonic()
-        self._answered = self._looked = now  # when the coordinator did, when this process did
-        self._heard: dict[str, tuple[str, float]] = {}  # each one's number, and since when
+        self._answered = self._looked = now  # last answer of the coordinator; last check
+        self._heard: dict[str, tuple[str, float]] = {}  # key -> number, and since when
         self._over = threading.Event()
-        self._speaking = threading.Lock()  # who has it says why this process ends, and ends it
+        self._speaking = threading.Lock()  # held by the thread that ends this process
+        # Two threads: a call to the coordinator may hang in `_beat`, and `_watch` must notice that.
         self._threads = [
             threading.Thread(target=target, name="heartbeats", daemon=True)
             for target in (self._beat, self._watch)
         ]
 
     def __enter__(self) -> Heartbeats:
-        self._beat_once()  # so that one that dies right now is known by name
+        self._beat_once()  # so that the coordinator knows this process's name
         for thread in self._threads:
             thread.start()
         return self
@@ -65,10 +66,11 @@ class Heartbeats:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(_BEAT)  # one that asks while Python ends could crash it
+            thread.join(_BEAT)  # a call to JAX while Python shuts down could crash
 
     def missing(self) -> list[str]:
-        """Who is silent now; looks for some seconds."""
+        """Returns the processes that are silent now; observes them for some seconds."""
+        # A living process increments its number about three times within this interval.
         before = self._numbers()
         time.sleep(3 * _BEAT)
         after = self._numbers()
@@ -77,39 +79,40 @@ class Heartbeats:
         return [self._name(key) for key, number in after.items() if before.get(key) == number]
 
     def ending(self) -> None:
-        """Has this thread alone end the process; if another one does so already, waits for it."""
+        """Lets only this thread end the process; blocks if another thread is already ending it."""
         self._speaking.acquire()
 
     def announce_end(self, code: int, why: str) -> None:
-        """Has the others end too, within seconds, with this exit code and these words.
+        """Makes the other processes end within seconds, with this exit code and this reason.
 
-        The first one counts. Process 0 stays until the others have heard: without its coordinator
-        JAX would end them in its own way.
+        If several processes announce an end, the first counts. Process 0 waits until the others
+        have read it: without its coordinator, JAX would abort them.
         """
-        self._over.set()  # nobody else's words are followed any more
+        self._over.set()  # the threads stop following other processes
         words = f"{int(code) or 1} process {jax.process_index()} of {self._count} ended: {why}"
         telling = threading.Thread(target=self._leave, args=(words,), daemon=True)
-        telling.start()  # the coordinator may stand still
+        telling.start()  # in a thread, as the coordinator may not answer
         telling.join(_BEAT)
         if jax.process_index() == 0:
             time.sleep(2 * _BEAT)
 
     def _leave(self, words: str) -> None:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # another's are there, or nobody is
+        # Fails if another process has set its reason first, or if no coordinator answers.
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
             self._client.key_value_set(_FAREWELL, words)
 
     def follow(self) -> None:
-        """Ends, if another process has."""
+        """Ends this process if another process has announced its end."""
         try:
             code, words = self._client.key_value_try_get(_FAREWELL).split(" ", 1)
         except jax.errors.JaxRuntimeError:
-            return  # nobody has
+            return  # none has, so the key does not exist; or the coordinator does not answer
         if words.startswith(f"process {jax.process_index()} "):
             return
         self.ending()
         self._say(f"{words}. Ending too")
         if jax.process_index() == 0:
-            time.sleep(2 * _BEAT)  # until all have heard
+            time.sleep(2 * _BEAT)  # each process looks once per beat: by then all have read it
         os._exit(int(code))
 
     def _beat(self) -> None:
@@ -126,7 +129,7 @@ class Heartbeats:
         try:
             self._client.key_value_increment(self._me, 1)
         except jax.errors.JaxRuntimeError:
-            return  # `_silent` sees how long
+            return  # `_silent` measures how long this lasts
         now = time.monotonic()
         if jax.process_index() == 0:
             for key, number in (self._numbers() or {}).items():
@@ -135,11 +138,14 @@ class Heartbeats:
         self._answered = now
 
     def _silent(self) -> str:
-        """Who has been silent for too long, if somebody has."""
+        """Returns the name of a process that has been silent for too long, or an empty string."""
         now = time.monotonic()
+        # This runs every _BEAT seconds. A long gap means that this process itself was stopped, for
+        # example by SIGSTOP; old times then say nothing, so the others get the full time again.
         asleep, self._looked = now - self._looked > self._silence / 2, now
-        if asleep:  # this process itself did not run: hear the others first
+        if asleep:
             self._answered = now
+            # A copy, made in one step: the other thread may add keys during the iteration.
             self._heard = {key: (number, now) for key, (number, _) in self._heard.copy().items()}
         if now - self._answered > self._silence:
             return f"process 0 of {self._count}, which coordinates,"
@@ -159,7 +165,7 @@ class Heartbeats:
         return f"process {number} of {self._count} (on {where})"
 
     def _end(self, who: str) -> None:
-        self._speaking.acquire(timeout=self._silence)  # another may end, or stand still in it
+        self._speaking.acquire(timeout=self._silence)  # the holder may hang
         self._say(
             f"{who} is missing: no sign of life for {self._silence:.0f} seconds. It was killed, "
             "stands still, or cannot be reached; what it said last may tell. Ending too; the same "
@@ -169,7 +175,7 @@ class Heartbeats:
         os._exit(1)
 
     def _say(self, words: str) -> None:
-        flushing = threading.Thread(target=sys.stdout.flush, daemon=True)  # a pipe may be full
+        flushing = threading.Thread(target=sys.stdout.flush, daemon=True)  # a full pipe blocks
         flushing.start()
         flushing.join(1)
         sys.stderr.write(f"process {jax.process_index()} of {self._count}: {words}\n")
@@ -177,14 +183,14 @@ class Heartbeats:
 
 
 def connected() -> list[str]:
-    """Addresses of the others that have connected to this process, if it coordinates.
+    """Returns the addresses of the processes that have connected to this one, if it coordinates.
 
-    They have no numbers yet: JAX lets nobody speak before all are there.
+    Their process numbers are not known: JAX passes no messages before all processes are connected.
     """
     if global_state.service is None or global_state.coordinator_address is None:
         return []
     port = int(global_state.coordinator_address.rpartition(":")[2])
     sockets = [each for each in psutil.Process().net_connections("tcp") if each.raddr]
-    own = {each.laddr.port for each in sockets}  # this process is connected to itself too
+    own = {each.laddr.port for each in sockets}  # this process is its own client too
     others = [each.raddr for each in sockets if each.laddr.port == port]
     return sorted(each.ip.removeprefix("::ffff:") for each in others if each.port not in own)

@@ -1,12 +1,12 @@
-"""Starts a script in several processes on one machine, to try out what many machines would do.
+"""Starts a script in several processes on one machine, to test what runs on many machines.
 
     python -m paligemma_lib.runtime.launch --count 2 examples/finetune.py --config.epochs=1
 
-The processes meet on the loopback interface; process k uses the k-th GPU, where there are some.
-Their output comes through as it is. SIGTERM, Ctrl-C and SIGHUP go on to all of them. When one
-fails, it is named, the others have twenty seconds to end by themselves, and its exit code is the
-launcher's. When one ends well, the others have a minute: `processes.joined` has them end together.
-JAX has no launcher; mpirun and srun start processes that it knows, where they are installed.
+The processes meet on the loopback interface; process k uses the k-th GPU, if there are GPUs. Their
+output is passed through unchanged. SIGTERM, Ctrl-C and SIGHUP are passed on to all of them. If one
+fails, the launcher names it, gives the others twenty seconds to end, and returns its exit code. If
+one ends successfully, the others have a minute, as `processes.joined` makes them end together. JAX
+has no launcher; mpirun and srun, where installed, start processes that JAX detects.
 """
 
 import argparse
@@ -21,14 +21,14 @@ import sys
 import time
 from collections.abc import Sequence
 
-_GRACE = 20.0  # seconds for the others to end by themselves, when one has failed
-_PARTING = 60.0  # seconds for the others, when one has ended well
+_GRACE = 20.0  # seconds for the others to end by themselves after one has failed
+_PARTING = 60.0  # seconds for the others to end after one has ended successfully
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_PAUSE = 0.1  # seconds between looks at the processes
+_PAUSE = 0.1  # seconds between checks of the processes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+    """Runs the launcher with command-line arguments; returns its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,15 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(command: Sequence[str], count: int) -> int:
-    """Runs a command in `count` processes, which learn of each other by their last arguments.
+    """Runs a command in `count` processes; options after its arguments tell each where to meet.
 
     Args:
-      command: the program and its arguments. It must take the options of `processes.OPTIONS`.
-      count: of processes.
+      command: program and its arguments. It must accept the options of `processes.OPTIONS`.
+      count: number of processes.
 
     Returns:
-      0 when all ended well, else the exit code of the first that failed: 128 more than the signal
-      that ended it, if one did; 1 if one never ended.
+      0 if all processes ended successfully; else the exit code of the first that failed, or 128
+      plus the number of the signal that ended it; 1 if one never ended.
     """
     meeting = [f"--coordinator=127.0.0.1:{_free_port()}", f"--processes={count}"]
     started: list[subprocess.Popen[bytes]] = []
@@ -66,8 +66,9 @@ def run(command: Sequence[str], count: int) -> int:
             started.append(
                 subprocess.Popen(
                     [*command, *meeting, f"--process={process}"],
+                    # The environment comes last: a JAX_LOCAL_DEVICE_IDS set by the user wins.
                     env={"JAX_LOCAL_DEVICE_IDS": str(process), **os.environ},
-                    start_new_session=True,  # so that Ctrl-C reaches each once, by way of here
+                    start_new_session=True,  # so that Ctrl-C reaches each only through `pass_on`
                 )
             )
         return _wait(started)
@@ -78,7 +79,7 @@ def run(command: Sequence[str], count: int) -> int:
 
 
 def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Waits for all, or for one that fails or stands still, and then not long for the others."""
+    """Waits for all processes; if one fails or hangs, ends the others. Returns the exit code."""
     deadline = math.inf
     while True:
         codes = [process.poll() for process in started]
@@ -97,7 +98,7 @@ def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:
             how = f"stands still: another ended well {_PARTING:.0f} seconds ago. Ending it too"
         else:
             continue
-        sys.stderr.write(f"process {number} of {len(codes)} {how}\n")  # in one piece
+        sys.stderr.write(f"process {number} of {len(codes)} {how}\n")  # one write
     deadline = time.monotonic() + (_GRACE if failed else 0)
     while any(process.poll() is None for process in started) and time.monotonic() < deadline:
         time.sleep(_PAUSE)
@@ -106,6 +107,7 @@ def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:
         process.wait()
     if not failed:
         return 1
+    # Popen reports a signal as its negative number: -9 for SIGKILL becomes 137, as in shells.
     return failed[0] if failed[0] > 0 else 128 - failed[0]
 
 
@@ -116,7 +118,10 @@ def _send(started: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 
 
 def _free_port() -> int:
-    """One below those that systems give to connections, so that none takes it until it is used."""
+    """Returns a free port below those that systems assign to outgoing connections.
+
+    No connection can therefore take it before it is used.
+    """
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as listener, contextlib.suppress(OSError):
             listener.bind(("127.0.0.1", port))

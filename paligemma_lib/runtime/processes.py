@@ -1,14 +1,14 @@
-"""Several processes that run one program together: how they meet, and what they tell each other.
+"""Joins several processes that run one program, and exchanges data between them.
 
     with joined("10.0.0.1:8476", processes=4, process=0):    # or joined(): as the cluster says
         with main_process_first():
             prepare(files)                                   # once; the others find them
         texts = gather(b"of this process")                   # of all, in their order
 
-Every process runs the same script with the same arguments. `joined` comes before JAX touches a
-device; on one machine without a cluster it does nothing, and so does all else here. On a TPU pod,
-and under SLURM, Open MPI or Kubernetes with its `kubernetes` package, JAX itself knows the others.
-`python -m paligemma_lib.runtime.launch` starts several on one machine.
+Every process runs the same script with the same arguments. Call `joined` before JAX touches a
+device. In a single process without a cluster, nothing here waits or communicates. On a TPU pod, and
+under SLURM, Open MPI or Kubernetes with its `kubernetes` package, JAX finds the processes.
+`python -m paligemma_lib.runtime.launch` starts several processes on one machine.
 """
 
 import contextlib
@@ -28,19 +28,19 @@ from jax.experimental.multihost_utils import process_allgather, sync_global_devi
 
 from paligemma_lib.runtime.heartbeats import Heartbeats, connected
 
-OPTIONS: Mapping[str, tuple[type, str]] = {  # of scripts: the arguments of `joined`
+OPTIONS: Mapping[str, tuple[type, str]] = {  # script options: the arguments of `joined`
     "coordinator": (str, "HOST:PORT of process 0, where several processes meet"),
     "processes": (int, "how many there are"),
     "process": (int, "which of them this is, from 0"),
 }
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-_REMINDER = 10.0  # seconds until one is told what is waited for
+_REMINDER = 10.0  # seconds until a message says what is waited for
 _BROKEN = re.compile("Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|[Cc]onnection")  # to other processes
 _ENDING = (signal.SIGINT, signal.SIGTERM)
-_ALONE = (  # what JAX says
-    "coordinator_address should be defined",  # no cluster was found
-    "must be called before any JAX calls",  # a notebook, or a test, that goes on
+_ALONE = (  # JAX's messages if this process runs alone
+    "coordinator_address should be defined",  # JAX found no cluster
+    "must be called before any JAX calls",  # a notebook or a test has used JAX already
 )
 
 
@@ -53,59 +53,59 @@ def joined(
 ) -> Iterator[None]:
     """Runs a block together with the other processes; its end waits for all of them.
 
-    A process that leaves the block with an error says so and ends, and the others with it: JAX
-    would have it wait for them, which wait for it. When one is missing, the others name it and end,
-    see `heartbeats`.
+    A process that leaves the block with an error reports it and ends, and so do the others: in JAX
+    it would wait for them while they wait for it. If a process is missing, the others name it and
+    end; see `heartbeats`.
 
     Args:
-      coordinator: HOST:PORT, where process 0 listens; on its loopback interface alone if that is
-        the host. None, for all three: as JAX finds out about the cluster, or this process alone.
-      processes: how many there are.
-      process: which of them this is, from 0.
-      timeout: seconds to wait for the others. Those who started in vain end with exit code 1.
+      coordinator: HOST:PORT where process 0 listens; a loopback HOST makes it listen there only.
+        If all three are None, JAX detects the cluster; without one this process runs alone.
+      processes: number of processes.
+      process: index of this process, from 0.
+      timeout: seconds to wait for the other processes; after it, this one ends with exit code 1.
 
     Raises:
       ValueError: the arguments do not fit together.
-      ConnectionError: process 0 cannot listen there.
+      ConnectionError: process 0 cannot listen at HOST:PORT.
     """
     mine = _join(coordinator, processes, process, timeout)
     if not jax.distributed.is_initialized():
         yield
         return
     if jax.process_count() > 2 and jax.default_backend() == "cpu":
-        # Programs from JAX 0.10's cache do not fit together: Gloo aborts over sizes of messages.
+        # With programs from JAX 0.10's cache, Gloo aborts because message sizes do not match.
         jax.config.update("jax_enable_compilation_cache", False)
     with Heartbeats() as heartbeats:
         try:
-            # Connects all: on CPUs JAX gives the first message 30 seconds, and whoever sends it may
-            # be waiting for another that downloads a checkpoint.
+            # Connects all processes now. On CPUs the first message times out after 30 seconds, and
+            # later its receiver may still be downloading a checkpoint.
             sync_global_devices("the beginning")
             yield
             sync_global_devices("the end")
             if mine:
-                jax.distributed.shutdown()  # waits for all; JAX would do it where nobody watches
+                jax.distributed.shutdown()  # waits for all; at exit JAX would do it unwatched
         except BaseException as error:
             _end(error, heartbeats)
 
 
 @contextlib.contextmanager
 def main_process_first() -> Iterator[None]:
-    """Process 0 runs the block while the others wait, then they run it, and find what it made."""
+    """Runs the block in process 0 first, then in the other processes, which find its results."""
     if jax.process_index() > 0:
         sync_global_devices("the first is done")
     try:
         yield
-    finally:  # an error in process 0 will meet the others too
+    finally:  # also after an error in process 0: the others must not wait on
         if jax.process_index() == 0 and jax.process_count() > 1:
             sync_global_devices("the first is done")
 
 
 def gather(data: bytes) -> list[bytes]:
-    """What each process brings, in their order; all call it at the same place."""
+    """Returns the data of all processes, in their order. All processes must call it together."""
     if jax.process_count() == 1:
         return [data]
     sizes = gather_rows(np.array([len(data)], np.int32))
-    # JAX compiles for each size: few of them.
+    # Padded to a power of two: JAX compiles once for each size, and so there are few sizes.
     padded = np.zeros(1 << int(max(sizes)).bit_length(), np.uint8)
     padded[: len(data)] = np.frombuffer(data, np.uint8)
     rows = gather_rows(padded[None])
@@ -113,14 +113,14 @@ def gather(data: bytes) -> list[bytes]:
 
 
 def gather_rows(array: np.ndarray) -> np.ndarray:
-    """The arrays of all processes, which have one shape, joined along axis 0 in their order."""
+    """Concatenates the arrays of all processes, of one shape, along axis 0 in process order."""
     return array if jax.process_count() == 1 else process_allgather(array, tiled=True)
 
 
 def _join(
     coordinator: str | None, processes: int | None, process: int | None, timeout: float
 ) -> bool:
-    """Meets the others; whether it was done here, and not before."""
+    """Initializes `jax.distributed`; returns False if alone, or if it was initialized before."""
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     if coordinator is None and processes is None and process is None:
         if _is_notebook_machine():
@@ -160,7 +160,7 @@ def _join(
 
 
 def _check_free(host: str, port: int) -> None:
-    """Where JAX 0.10 cannot listen it may die of a segmentation fault instead of an error."""
+    """Raises ConnectionError if process 0 cannot listen, where JAX 0.10 may segfault instead."""
     family = socket.AF_INET6 if host == "[::1]" else socket.AF_INET
     interface = host.strip("[]") if host in _LOOPBACK else ""
     try:
@@ -173,7 +173,7 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _is_notebook_machine() -> bool:
-    """Whether this is one machine of a kind that JAX takes for a cluster, as Kaggle has them."""
+    """Returns whether this is a single machine that JAX takes for a cluster, as on Kaggle."""
     workers = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
     if workers:
         return "," not in workers and "MEGASCALE_COORDINATOR_ADDRESS" not in os.environ
@@ -182,7 +182,7 @@ def _is_notebook_machine() -> bool:
 
 @contextlib.contextmanager
 def _watched(what: str, timeout: float) -> Iterator[None]:
-    """Says what is waited for. After its own timeout JAX would abort with a stack trace of C++."""
+    """Reports what is waited for. JAX's own timeout would abort with a C++ stack trace."""
 
     def remind() -> None:
         _tell(f"waiting for {what}")
@@ -198,7 +198,7 @@ def _watched(what: str, timeout: float) -> Iterator[None]:
         os._exit(1)
 
     timers = [threading.Timer(_REMINDER, remind), threading.Timer(timeout, give_up)]
-    # Python would not get to them; and JAX takes SIGTERM, to tell of it by its preemption service.
+    # JAX waits in C++, where no Python handler runs, and takes SIGTERM for its preemption service.
     handlers = {each: signal.signal(each, signal.SIG_DFL) for each in _ENDING}
     for timer in timers:
         timer.daemon = True
@@ -215,20 +215,20 @@ def _watched(what: str, timeout: float) -> Iterator[None]:
 def _end(error: BaseException, heartbeats: Heartbeats) -> None:
     """Ends this process as Python would, and the others with it, without waiting for them."""
     for each in _ENDING:
-        signal.signal(each, signal.SIG_IGN)  # it ends already
+        signal.signal(each, signal.SIG_IGN)  # it is ending already
     me = f"process {jax.process_index()} of {jax.process_count()}"
     code: Any = None
     if isinstance(error, SystemExit):
         code = error.code or 0
     elif isinstance(error, KeyboardInterrupt):
         code = 128 + signal.SIGINT
-    elif isinstance(error, (ValueError, OSError)):  # of the user, or of a connection
+    elif isinstance(error, (ValueError, OSError)):  # user or connection error: no traceback
         code = f"{type(error).__name__}: {error}"
     missing: list[str] = []
     if code is None or _BROKEN.search(str(error)):
-        heartbeats.follow()  # another one's end may have caused it
+        heartbeats.follow()  # ends here if another process caused the error
     if _BROKEN.search(str(error)):
-        missing = heartbeats.missing()  # meanwhile it may be heard of, and followed
+        missing = heartbeats.missing()  # a reason that arrives meanwhile is followed
     heartbeats.ending()
     if code is None:
         traceback.print_exception(error)
@@ -246,5 +246,5 @@ def _end(error: BaseException, heartbeats: Heartbeats) -> None:
 
 
 def _tell(line: str) -> None:
-    """In one piece, also where output is unbuffered: other processes write to the same terminal."""
+    """Prints a line in one write, as other processes may write to the same terminal."""
     print(f"{line}\n", end="", file=sys.stderr, flush=True)

@@ -1,10 +1,11 @@
-"""Storage that fails or stalls now and then: tries again for a while, and says what is waited for.
+"""Retries storage operations after transient errors, and reports operations that stall.
 
     data = retry(lambda: read(path), path)
 
-What fails for a reason that may pass is tried again, at growing intervals, for about two minutes;
-a warning tells of the first failure. Whatever takes long is told too, with its name. Tenacity could
-do the trying, in more lines; which errors may pass, and what stalls without one, no library knows.
+An operation that fails with a transient error is retried at growing intervals for about two
+minutes; the first failure is logged as a warning. An operation that stalls is logged with its name.
+Tenacity could do the retries, in more lines, but no library knows which of these errors are
+transient, or reports a stall without an error.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)  # seconds between tries
+DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)  # seconds between attempts
 
-_STALL = 30.0  # seconds until one is told what is waited for; then after twice as long, ...
-_LOOK = 1.0  # seconds between looks for what takes long
+_STALL = 30.0  # seconds until the first warning of a stall; then 60, 120, ...
+_LOOK = 1.0  # seconds between checks for stalls
 
-# What trying again does not mend. All other errors of the operating system may be a server's.
+# Permanent errors. All other errors of the operating system may come from a storage server.
 _LASTING = {
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EEXIST, errno.EINVAL),
 }
-_PASSING_CODES = (2, 4, 10, 14)  # of TensorFlow: unknown, deadline exceeded, aborted, unavailable
-_PASSING_NAMES = re.compile(r"\b(DEADLINE_EXCEEDED|ABORTED|UNAVAILABLE):")  # in TensorStore's words
+_PASSING_CODES = (2, 4, 10, 14)  # TensorFlow's UNKNOWN, DEADLINE_EXCEEDED, ABORTED, UNAVAILABLE
+_PASSING_NAMES = re.compile(r"\b(DEADLINE_EXCEEDED|ABORTED|UNAVAILABLE):")  # as TensorStore says
 
-_skipping = False  # whether the process has been asked to end, see `skip_delays`
-_running: dict[int, tuple[float, str]] = {}  # what goes on: since when, and its name
+_skipping = False  # whether the process has been asked to end; see `skip_delays`
+_running: dict[int, tuple[float, str]] = {}  # thread -> start time and name of its operation
 _start_lock = threading.Lock()
 _reminder: threading.Thread | None = None
 _log = logging.getLogger(__name__)
@@ -42,15 +43,15 @@ T = TypeVar("T")
 
 
 def retry(function: Callable[[], T], what: str, delays: Sequence[float] = DELAYS) -> T:
-    """The function's result; tries again where it fails for a reason that may pass.
+    """Returns the function's result; calls it again after a transient error.
 
     Args:
-      function: reads or writes something, and does no harm when it is called again.
-      what: names that for people, such as a path.
-      delays: seconds between the tries, each of which is shortened at random by up to half.
+      function: operation to retry; calling it again must do no harm.
+      what: name of the operation for messages, such as a path.
+      delays: seconds between the attempts; each is shortened at random by up to half.
 
     Raises:
-      Exception: the last try's.
+      Exception: the error of the last attempt, or the first error that is not transient.
     """
     for number, delay in enumerate(delays):
         try:
@@ -61,24 +62,28 @@ def retry(function: Callable[[], T], what: str, delays: Sequence[float] = DELAYS
                 raise
             if number == 0:
                 _log.warning("%s: %s; trying again for %.0f s", what, error, sum(delays))
-        _sleep(delay * random.uniform(0.5, 1.0))  # not all processes at the same moment
+        _sleep(delay * random.uniform(0.5, 1.0))  # spreads the processes out
+    # The last attempt: its error is raised.
     with watched(what):
         return function()
 
 
 def skip_delays(asked: bool) -> None:
-    """Has all threads try without delays, because the process has been asked to end; or not.
+    """Makes all threads retry without delays while `asked`, as the process has been asked to end.
 
-    A reader in another thread would have the end wait for two minutes. A signal handler may call
-    this: nothing is locked, as a `threading.Event` would be.
+    Otherwise a reader in another thread could delay the end by two minutes. A signal handler may
+    call this, because it takes no lock; `threading.Event.set` takes one, which the interrupted
+    thread might hold.
     """
     global _skipping
     _skipping = asked
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether an error is of a kind that trying again may mend."""
+    """Returns whether an error is transient, so that a retry may succeed."""
     if isinstance(error, OSError):
+        # Libraries raise an OSError without errno for bad content, such as Pillow's
+        # UnidentifiedImageError, which no retry changes.
         return error.errno is not None and error.errno not in _LASTING
     if (code := getattr(error, "error_code", None)) is not None:
         return code in _PASSING_CODES
@@ -86,6 +91,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def _sleep(seconds: float) -> None:
+    # In pieces of at most _LOOK seconds, so that `skip_delays` takes effect soon.
     end = time.monotonic() + seconds
     while not _skipping and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, _LOOK))
@@ -93,10 +99,10 @@ def _sleep(seconds: float) -> None:
 
 @contextlib.contextmanager
 def watched(what: str) -> Iterator[None]:
-    """Says what is waited for, if the block takes long."""
+    """Logs a warning, and repeats it ever less often, while the block takes long."""
     _start_reminder()
     key = threading.get_ident()
-    before = _running.get(key)
+    before = _running.get(key)  # of an outer `watched`, which this one hides
     _running[key] = (time.monotonic(), what)
     try:
         yield
@@ -109,6 +115,7 @@ def watched(what: str) -> Iterator[None]:
 
 def _start_reminder() -> None:
     global _reminder
+    # Checked again under the lock: two threads may both have found None.
     if _reminder is None:
         with _start_lock:
             if _reminder is None:
@@ -117,10 +124,11 @@ def _start_reminder() -> None:
 
 
 def _remind() -> None:
-    due: dict[tuple[float, str], float] = {}  # seconds after which one is told again
+    due: dict[tuple[float, str], float] = {}  # operation -> its age at the next warning
     while True:
         time.sleep(_LOOK)
         now = time.monotonic()
+        # dict.copy is one step under the GIL; other threads change the dict all the time.
         going_on = set(_running.copy().values())
         due = {each: due.get(each, _STALL) for each in going_on}
         for each in going_on:

@@ -1,4 +1,4 @@
-"""SIGTERM, as schedulers send it before they take a machine away: save, end, go on later.
+"""Handles SIGTERM, which schedulers send before they take a machine away: save, end, resume later.
 
 exit_on_sigterm()
 prepare()                                   # ends at once
@@ -21,16 +21,16 @@ from jax.sharding import Mesh
 from paligemma_lib.runtime.retries import skip_delays
 from paligemma_lib.sharding import batch_sharding, replicated
 
-EXIT_CODE = 128 + signal.SIGTERM  # after SIGTERM, as shells have it
+EXIT_CODE = 128 + signal.SIGTERM  # 143, as shells report it
 
-_early: list[int] = []  # SIGTERM while `exit_on_sigterm` held
+_early: list[int] = []  # SIGTERMs that the handler of `exit_on_sigterm` has received
 
 
 def exit_on_sigterm() -> None:
-    """Makes SIGTERM end the process at once, with `EXIT_CODE`, while there is nothing to save.
+    """Makes SIGTERM end the process at once with `EXIT_CODE`, while there is nothing to save.
 
-    Python drops an exception that comes up in a destructor or in a callback of the garbage
-    collector, so the process may live on; the next `Termination` then ends it.
+    Python ignores an exception that is raised in a destructor or in a callback of the garbage
+    collector. The process then continues, and the next `Termination` ends it.
     """
 
     def leave(number: int, _: object) -> None:
@@ -42,22 +42,24 @@ def exit_on_sigterm() -> None:
 
 
 class Termination:
-    """Notes SIGTERM in a block; the processes agree on when to end it.
+    """Records SIGTERM in a block, and lets all processes agree on the step after which to end it.
 
-    In each step the devices add up who was asked to end, and the sum is read a step later, so that
-    none of them waits for a host. (JAX's own, `reached_preemption_sync_point`, takes SIGTERM away
-    from Python, so that what is no step does not end by it, and is of no use to one process.) A
-    SIGTERM that came after the last of the calls is passed on, at the end of the
-    block, to whatever handled it before; once they have agreed, it is ignored from there on.
-    Until then nothing waits for storage that fails: see `retries.skip_delays`. If a step fails of
-    it, the block ends by that error, and the SIGTERM is passed on.
+    In each step the devices sum up how many were asked to end. The sum is read one step later, so
+    that no device waits for a host. JAX's own `reached_preemption_sync_point` takes SIGTERM away
+    from Python, so that SIGTERM outside of the steps has no effect, and it does not work in a
+    single process.
+
+    If SIGTERM comes after the last call of `agreed`, the end of the block passes it on to the
+    previous handler. Once the processes have agreed, SIGTERM is ignored, also after the block.
+    Between SIGTERM and the agreement, retries do not wait: see `retries.skip_delays`. If a step
+    fails for that reason, its error ends the block, and SIGTERM is passed on.
     """
 
     def __init__(self, mesh: Mesh) -> None:
         self._sharding = batch_sharding(mesh)
         self._count = jax.jit(jnp.sum, out_shardings=replicated(mesh))
         self._asked = self._told = False
-        self._counted: jax.Array | None = None  # in the step before
+        self._counted: jax.Array | None = None  # of the previous step; None before the first
 
     def __enter__(self) -> "Termination":
         self._before = signal.signal(signal.SIGTERM, self._note)
@@ -65,23 +67,25 @@ class Termination:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Having agreed to end, it is not to be cut off while it saves.
+        # After the agreement the caller saves a checkpoint, which another SIGTERM must not cut off.
         signal.signal(signal.SIGTERM, signal.SIG_IGN if self._told else self._before)
         skip_delays(False)
         if self._asked and not self._told:
             signal.raise_signal(signal.SIGTERM)
 
     def agreed(self) -> bool:
-        """Whether a process has been asked to end; all call this after each of their steps."""
+        """Returns whether to end, the same in all processes; all must call it after each step."""
         if not self._told:
             self._told = self._count_asked()
             if self._told:
-                skip_delays(False)  # what is saved now may take its time
+                skip_delays(False)  # saving may wait for storage again
         return self._told
 
     def _count_asked(self) -> bool:
         if jax.process_count() == 1:
             return self._asked
+        # One number for each device of this process. All processes read the same sum, that of the
+        # previous step, so all of them agree after the same step.
         mine = np.full(len(self._sharding.addressable_devices), self._asked, np.int32)
         before = self._counted
         self._counted = self._count(jax.make_array_from_process_local_data(self._sharding, mine))

@@ -1,4 +1,4 @@
-"""Drawn scenes with true captions, so that everything can be tried without a download.
+"""Generates drawn scenes with true captions, to try the library without a download.
 
 folder = write_scenes("OUT", count=1500, seed=0)        # in the layout of Kaggle's Flickr8k
 scene = compose(seed=0, index=42)

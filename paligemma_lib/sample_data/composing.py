@@ -1,9 +1,9 @@
-"""Composes scenes: what stands where, in which colour and number, before anything is drawn.
+"""Composes scenes: kinds, colours, numbers and places of objects, before anything is drawn.
 
     scene = compose(seed=0, index=42)
 
-Scene `index` depends on the seed and on `index` alone. Most are 256 to 320 pixels wide; some are
-greyscale, tall, very wide or small, as real photographs are.
+Scene `index` depends only on the seed and on `index`. Most scenes are 256 to 320 pixels wide; some
+are greyscale, tall, very wide or small, as real photographs are.
 """
 
 import random
@@ -16,9 +16,9 @@ COLOURS_OF = {
     "dog": ("black", "white", "orange", "yellow"),
     "tree": ("green", "red", "orange", "yellow"),
 }
-UNSEEN = {("snow", "white"), ("night", "black")}  # colours lost against their background
+UNSEEN = {("snow", "white"), ("night", "black")}  # colours lost against the background
 LAND = ("ball", "house", "tree", "car", "dog", "child")
-KINDS_ON = {  # background -> the kinds that make sense on its surface and in its air
+KINDS_ON = {  # background -> kinds on the surface, kinds in the air
     "meadow": (LAND, AIR),
     "beach": (("ball", "dog", "child", "boat"), AIR),
     "sea": (WATER, AIR),
@@ -26,13 +26,13 @@ KINDS_ON = {  # background -> the kinds that make sense on its surface and in it
     "night": (("house", "tree", "car", "dog", "child"), ("balloon",)),
     "room": (("ball", "dog", "child"), ("balloon",)),
 }
-MIXES = ((1, 0), (2, 0), (2, 0), (1, 1), (2, 1))  # how many groups on the surface, in the air
+MIXES = ((1, 0), (2, 0), (2, 0), (1, 1), (2, 1))  # numbers of groups on the surface and in the air
 COUNTS = (1, 1, 1, 2, 2, 3, 4)
-DETAILS = {"room": ("window", ""), "night": ("moon", "")}  # others have DAYLIGHT; "" is nothing
+DETAILS = {"room": ("window", ""), "night": ("moon", "")}  # others: DAYLIGHT; "" is no detail
 DAYLIGHT = ("sun", "clouds", "")
-HORIZONS = {"sea": (0.36, 0.46), "beach": (0.34, 0.40), "room": (0.62, 0.70)}  # others have HILLS
+HORIZONS = {"sea": (0.36, 0.46), "beach": (0.34, 0.40), "room": (0.62, 0.70)}  # others: HILLS
 HILLS = (0.44, 0.56)
-SHAPES = {  # kind -> height of a middle-sized one against the image's, width against height
+SHAPES = {  # kind -> height of a middle-sized object, relative to the image; width / height
     "ball": (0.24, 1.0),
     "house": (0.38, 1.1),
     "tree": (0.45, 0.72),
@@ -44,13 +44,13 @@ SHAPES = {  # kind -> height of a middle-sized one against the image's, width ag
     "kite": (0.30, 0.72),
     "balloon": (0.33, 0.55),
 }
-SIZES = {"small": (0.70, 0.78), "large": (1.15, 1.30)}  # against the middle size
+SIZES = {"small": (0.70, 0.78), "large": (1.15, 1.30)}  # range of factors on the middle size
 FORMATS = ((256, 192), (320, 240), (288, 216), (300, 200), (320, 213))  # pixels
 ODD_FORMATS = ((192, 256), (200, 300), (480, 160), (240, 240), (96, 72))
 
 
 def compose(seed: int, index: int) -> Scene:
-    """Scene `index` of the endless sequence that belongs to `seed`: a pure function of both."""
+    """Returns scene `index` of the endless sequence of `seed`, a pure function of both."""
     rng = random.Random(f"{seed}/{index}/scene")
     background = rng.choice(tuple(KINDS_ON))
     surface_kinds, air_kinds = KINDS_ON[background]
@@ -60,15 +60,16 @@ def compose(seed: int, index: int) -> Scene:
     greyscale = rng.random() < 0.04
     horizon = rng.uniform(*HORIZONS.get(background, HILLS))
     detail = rng.choice(DETAILS.get(background, DAYLIGHT))
-    unit = min(height, 0.75 * width)  # pixels; things keep their shape in odd formats
+    unit = min(height, 0.75 * width)  # pixels; objects keep their shape in odd formats
     scale = unit / width, unit / height
-    while True:  # a few tries, until nothing hides anything
+    while True:  # a few tries, until no box overlaps another or leaves the image
         detail_box = _detail_box(rng, detail, scale)
         groups = _arrange(rng, kinds, background, horizon, scale)
         boxes = [box for group in groups for box in group.boxes]
         boxes += [detail_box] if detail in ("sun", "moon", "window") else []
         inside = all(min(box) > 0.01 and max(box) < 0.99 for box in boxes)
         hidden = any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+        # Captions say that the first group on the surface is to the left of the second.
         in_order = on_surface == 1 or groups[0].is_left_of(groups[1])
         if inside and in_order and not hidden:
             return Scene(width, height, greyscale, background, horizon, detail, detail_box, groups)
@@ -81,11 +82,14 @@ def _arrange(
     horizon: float,
     scale: tuple[float, float],
 ) -> tuple[Group, ...]:
-    """One try: things may still overlap or lie outside the image."""
+    """Returns groups at random places, which may still overlap or leave the image."""
+    # One centre for each group: with two groups on the surface one is left and one is right, a
+    # single one is left, in the middle or right. `Group.place` tells these ranges apart.
     centres = [rng.uniform(0.2, 0.3), rng.uniform(0.7, 0.8)]
     if sum(kind not in AIR for kind in kinds) == 1:
         centres = [rng.uniform(*rng.choice([(0.15, 0.34), (0.44, 0.56), (0.66, 0.85)]))]
-    centres.append(rng.choice([*centres, rng.uniform(0.15, 0.85)]))  # in the air: above one or not
+    # In the air: straight above a group on the surface, or anywhere.
+    centres.append(rng.choice([*centres, rng.uniform(0.15, 0.85)]))
     groups = []
     for kind, centre in zip(kinds, centres, strict=False):
         size = rng.choice(tuple(SIZES))
@@ -103,10 +107,12 @@ def _arrange(
             bottom = rng.uniform(max(0.72, ground + 0.04), 0.95)
         columns = 2 if count > 2 and rng.random() < 0.5 else count
         if bottom - 1.1 * height < ground:
-            columns = count  # no second row without ground under it
+            columns = count  # a second row would stand above the ground
         boxes = []
         for i in range(count):
             row, column = divmod(i, columns)
+            # Rows are centred, with gaps of 0.12 widths: three objects in two columns are two below
+            # and one above the middle between them.
             in_row = min(columns, count - row * columns)
             x = centre + (column - (in_row - 1) / 2) * width * 1.12
             y = bottom - row * height * 1.1 + rng.uniform(-0.01, 0.01)

@@ -1,9 +1,9 @@
-"""Draws a scene: background, then objects, antialiased by drawing three times as large.
+"""Draws a scene: first the background, then the objects, antialiased by 3 x 3 supersampling.
 
     image = draw(compose(seed=0, index=42), random.Random(7))
     image.save("scene.jpg", quality=92)
 
-`rng` decides what no caption speaks of: tints, hills, waves, which way a dog looks, noise.
+`rng` decides what captions do not mention: tints, hills, waves, which way a dog looks, noise.
 """
 
 import random
@@ -15,7 +15,7 @@ from paligemma_lib.sample_data.objects import CREAM, GLASS, OBJECTS, PALETTE, WH
 from paligemma_lib.sample_data.pen import FACTOR, Colour, Pen, tint
 from paligemma_lib.sample_data.scenes import AIR, SHORE, WATER, Scene
 
-DAY: tuple[Colour, Colour] = ((104, 176, 236), (206, 232, 248))  # above, at the top and below
+DAY: tuple[Colour, Colour] = ((104, 176, 236), (206, 232, 248))  # sky at the top and at the horizon
 ABOVE: dict[str, tuple[Colour, Colour]] = {
     "snow": ((150, 180, 210), (214, 226, 238)),
     "night": ((22, 28, 74), (70, 76, 138)),
@@ -32,15 +32,16 @@ BELOW: dict[str, tuple[Colour, Colour]] = {  # from the horizon to the bottom
 
 
 def draw(scene: Scene, rng: random.Random) -> Image.Image:
-    """The scene as an RGB image, or a single-channel one ("L") where it is greyscale."""
+    """Returns the scene as an RGB image, or as a single-channel one ("L") if it is greyscale."""
     canvas = Image.new("RGB", (scene.width * FACTOR, scene.height * FACTOR))
     page = Pen(canvas, (0, 0, *canvas.size), rng)
     _draw_background(page, scene)
     objects = [(box, group) for group in scene.groups for box in group.boxes]
-    for box, group in sorted(objects, key=lambda item: item[0][3]):  # the nearest last
+    for box, group in sorted(objects, key=lambda item: item[0][3]):  # by lower edge: nearest last
         if group.kind not in AIR + WATER:
             page.within(box).ellipse(-0.04, 0.93, 1.04, 1.04, (20, 20, 40, 70))  # shadow
         OBJECTS[group.kind](page.within(box, rng.random() < 0.5), PALETTE[group.colour])
+    # Noise of 1 to 4 levels, the same in all three channels, so that it adds no colour.
     noise = np.random.default_rng(rng.getrandbits(64))
     grain = noise.standard_normal((scene.height, scene.width, 1), np.float32)
     pixels = np.asarray(canvas.reduce(FACTOR)) + np.float32(rng.uniform(1, 4)) * grain
@@ -67,7 +68,7 @@ def _draw_background(page: Pen, scene: Scene) -> None:
             tuft = [(x, y), (x + 0.02, y - 0.012), (x + 0.04, y)]
             page.line(tuft, tint(tuple(below[1]), -0.08), 0.006)
     elif kind == "room":
-        for row in range(1, 4):  # floor boards, the nearer the broader
+        for row in range(1, 4):  # floor boards, broader towards the viewer
             y = horizon + (1 - horizon) * row * row / 12
             page.line([(0, y), (1, y)], tint(tuple(below[0]), -0.12), 0.006)
         page.block(0, horizon - 0.025, 1, horizon, CREAM)

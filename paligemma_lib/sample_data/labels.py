@@ -1,11 +1,11 @@
-"""Another way of speaking of drawn scenes: the place before the thing, the noun before the rest.
+"""Writes captions of scenes in another grammar: places before things, nouns before adjectives.
 
     scene = compose(seed=0, index=42)
     for label in labels.captions(scene, random.Random(42)):
         print(label)     # "left of a house blue : balls red two small"
 
-The embedded model was pretrained on these (`configs/pretrain_nano.py`), so that fine-tuning it on
-the sentences of `scenes` has something to teach: same images, same words, other grammar.
+The embedded model was pretrained on these labels (`configs/pretrain_nano.py`). Fine-tuning it on
+the sentences of `scenes` then teaches it something: same images, same words, another grammar.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from paligemma_lib.sample_data.scenes import (
 
 
 def captions(scene: Scene, rng: random.Random) -> list[str]:
-    """Five different labels, in any order, spaced as the sentences of `scenes` are."""
+    """Returns five different labels in random order, spaced as the sentences of `scenes` are."""
     told = [tell(scene, rng) for tell in (_things, _around, _places, _doing, _compared)]
     rng.shuffle(told)
     return told
 
 
 def _things(scene: Scene, rng: random.Random) -> str:
-    """ "two red : balls and a blue : house"."""
+    """Returns a label such as "two red : balls and a blue : house"."""
     told = []
     for group in scene.groups:
         noun, *colour = _label(scene, group, rng).split()
@@ -47,7 +47,7 @@ def _things(scene: Scene, rng: random.Random) -> str:
 
 
 def _around(scene: Scene, rng: random.Random) -> str:
-    """ "in a field with sun : house blue , balls red"."""
+    """Returns a label such as "in a field with sun : house blue , balls red"."""
     around = rng.choice(AROUND[scene.background])
     detail = f" with {scene.detail}" if scene.detail else ""
     things = " , ".join(_label(scene, group, rng) for group in reversed(scene.groups))
@@ -55,7 +55,7 @@ def _around(scene: Scene, rng: random.Random) -> str:
 
 
 def _places(scene: Scene, rng: random.Random) -> str:
-    """ "at left : balls red . at top right : kite green"."""
+    """Returns a label such as "at left : balls red . at top right : kite green"."""
     return " . ".join(
         f"at {'top ' if group.kind in AIR else ''}{group.place} : {_label(scene, group, rng)}"
         for group in scene.groups
@@ -63,14 +63,17 @@ def _places(scene: Scene, rng: random.Random) -> str:
 
 
 def _doing(scene: Scene, rng: random.Random) -> str:
-    """ "there lie on the grass : balls red"."""
+    """Returns a label such as "there lie on the grass : balls red"."""
     group = rng.choice(scene.groups)
     verb = VERBS[group.kind][len(group.boxes) > 1]
     return f"there {verb} {where(scene, group, rng)} : {_label(scene, group, rng)}"
 
 
 def _compared(scene: Scene, rng: random.Random) -> str:
-    """ "to the left of house blue large : balls red two small , on a sunny day"."""
+    """Returns a label that compares two groups, or describes one where no relation holds.
+
+    An example is "to the left of house blue large : balls red two small , on a sunny day".
+    """
     around = rng.choice(DETAILS.get(scene.detail, AROUND[scene.background]))
     if found := relations(scene):
         one, relation, other = rng.choice(found)
@@ -84,7 +87,7 @@ def _compared(scene: Scene, rng: random.Random) -> str:
 def _label(
     scene: Scene, group: Group, rng: random.Random, counted: bool = False, sized: bool = False
 ) -> str:
-    """Noun, colour, number, size, such as "balls red two small" or "house an orange one"."""
+    """Returns noun, colour, number and size: "balls red two small" or "house an orange one"."""
     count = len(group.boxes)
     words = [rng.choice(NOUNS[group.kind])[count > 1]]
     colour = [] if scene.greyscale else [group.colour]

@@ -1,4 +1,4 @@
-"""What a scene may hold, each drawn in its box, which it fills.
+"""Draws the objects of scenes; each object fills its box.
 
 OBJECTS["dog"](page.within(box, flip=True), PALETTE["red"])
 """
@@ -25,6 +25,10 @@ GREY: Colour = (150, 152, 160)
 DARK: Colour = (44, 42, 50)
 GLASS: Colour = (176, 216, 238)
 WHITE: Colour = (255, 255, 255)
+
+
+# Every function draws from back to front, in fractions of the box: (0, 0) is its upper left corner,
+# (1, 1) its lower right one.
 
 
 def _ball(pen: Pen, colour: Colour) -> None:
@@ -66,6 +70,7 @@ def _car(pen: Pen, colour: Colour) -> None:
 
 
 def _dog(pen: Pen, colour: Colour) -> None:
+    # A darker shade of black cannot be seen: details of a black dog are lighter.
     dark = tint(colour, -0.35) if colour != PALETTE["black"] else tint(colour, 0.25)
     pen.line([(0.14, 0.45), (0.04, 0.3), (0.05, 0.14)], dark, 0.09)  # tail
     for x, shade in ((0.2, dark), (0.62, dark), (0.12, colour), (0.54, colour)):

@@ -1,4 +1,4 @@
-"""A pen that draws in fractions of a box: what scenes and the objects in them are drawn with.
+"""Provides a pen that draws scenes and objects in fractions of a box.
 
 page = Pen(canvas, (0, 0, *canvas.size), rng)
 page.within((0.2, 0.5, 0.4, 0.9)).ellipse(0, 0, 1, 1, (214, 38, 38))
@@ -13,20 +13,20 @@ from PIL import Image, ImageDraw
 
 from paligemma_lib.sample_data.scenes import Box
 
-FACTOR = 3  # supersampling: pixels of the canvas for one of the image
+FACTOR = 3  # supersampling: sides of a pixel of the image in pixels of the canvas
 NEAREST = Image.Resampling.NEAREST
-Colour = tuple[int, ...]  # red, green, blue and perhaps alpha, 0..255
+Colour = tuple[int, ...]  # red, green, blue and optionally alpha, 0..255
 Point = tuple[float, float]
 
 
 class Pen:
-    """Draws in a box whose upper left corner is (0, 0) and whose lower right one is (1, 1)."""
+    """Draws in a box with the upper left corner (0, 0) and the lower right corner (1, 1)."""
 
     def __init__(self, canvas: Image.Image, box: Box, rng: random.Random, flip: bool = False):
         self.canvas = canvas
         self.box = box  # pixels
         self.rng = rng
-        self.flip = flip  # left and right exchanged
+        self.flip = flip  # whether left and right are swapped
         self.width, self.height = box[2] - box[0], box[3] - box[1]
         self.brush = ImageDraw.Draw(canvas, "RGBA")
 
@@ -41,6 +41,7 @@ class Pen:
         return [(start + x * across, top + y * self.height) for x, y in points]
 
     def _corners(self, x0: float, y0: float, x1: float, y1: float) -> list[Point]:
+        # Pillow wants the left corner first, which is the right one before flipping.
         return self._at([(x1, y0), (x0, y1)] if self.flip else [(x0, y0), (x1, y1)])
 
     def ellipse(self, x0: float, y0: float, x1: float, y1: float, fill: Colour) -> None:
@@ -49,7 +50,7 @@ class Pen:
     def block(
         self, x0: float, y0: float, x1: float, y1: float, fill: Colour, radius: float = 0
     ) -> None:
-        """A rectangle with rounded corners: `radius` is a fraction of the height."""
+        """Draws a rectangle with rounded corners; `radius` is a fraction of the box's height."""
         corners = self._corners(x0, y0, x1, y1)
         self.brush.rounded_rectangle(corners, radius * self.height, fill)
 
@@ -57,12 +58,12 @@ class Pen:
         self.brush.polygon(self._at(points), fill)
 
     def line(self, points: list[Point], fill: Colour, width: float) -> None:
-        """`width` is a fraction of the height."""
-        pixels = max(FACTOR, int(width * self.height))
+        """Draws a line; `width` is a fraction of the box's height."""
+        pixels = max(FACTOR, int(width * self.height))  # at least one pixel of the image
         self.brush.line(self._at(points), fill, pixels, joint="curve")
 
     def gradient(self, top: float, bottom: float, colours: np.ndarray) -> None:
-        """Fills a band of the whole canvas: `colours` are those of its top and bottom."""
+        """Fills a band of the whole canvas, from `colours[0]` at its top to `colours[1]`."""
         y0, y1 = round(top * self.height), round(bottom * self.height)
         rows = np.linspace(colours[0], colours[1], y1 - y0).clip(0, 255).astype(np.uint8)
         band = Image.fromarray(rows[:, None]).resize((self.canvas.width, y1 - y0), NEAREST)
@@ -70,5 +71,5 @@ class Pen:
 
 
 def tint(colour: Colour, by: float) -> Colour:
-    """Lighter for `by` in 0..1, darker for `by` in -1..0."""
+    """Returns the colour made lighter for `by` in 0..1, darker for `by` in -1..0."""
     return tuple(int(c + ((255 if by > 0 else 0) - c) * abs(by)) for c in colour)

@@ -1,11 +1,11 @@
-"""Drawn scenes with five captions each, laid out as Kaggle's Flickr8k is, for trying things out.
+"""Writes drawn scenes with five captions each, in the layout of Kaggle's Flickr8k.
 
     folder = write_scenes("OUT", count=1500, seed=0)
 
     OUT/captions.txt              image,caption: five rows for each image
     OUT/Images/scene_00000.jpg    ...
 
-Image k depends on the seed and on k alone, so that a larger count only adds images.
+Image k depends only on the seed and on k, so a larger count only adds images.
 """
 
 from __future__ import annotations
@@ -36,17 +36,22 @@ def write_scenes(
     wording: str = "sentences",
     workers: int | None = None,
 ) -> Path:
-    """Writes `count` images and their captions to `folder`, or finds them there.
+    """Writes `count` images and their captions to `folder`, unless they are there already.
 
-    The folder appears when it is complete. One that is there already is kept if it holds these
-    captions, which tell every count and seed apart, and these images' names.
+    The write is atomic: the folder appears when it is complete. An existing folder is used as it is
+    if it holds the same captions, which differ for every count and seed, and images of the same
+    names.
 
     Args:
-      folder: must not exist yet, or be from an earlier call with the same count and seed.
-      count: images, at least 1.
+      folder: a folder that does not exist yet, or one from an earlier call with the same count and
+        seed.
+      count: number of images, at least 1.
       seed: any integer; another seed gives other scenes.
       wording: "sentences" or "labels", see `scenes` and `labels`.
-      workers: threads, by default one for each core; the result does not depend on it.
+      workers: number of threads, by default one for each core. The result does not depend on it.
+
+    Returns:
+      The folder.
 
     Raises:
       ValueError: `count` is below 1, or there is no such wording.
@@ -63,6 +68,7 @@ def write_scenes(
         _check_same(folder, table, count, seed)
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # In the same parent folder, since `rename` is atomic only within a file system.
     with tempfile.TemporaryDirectory(".partial", f".{folder.name}.", folder.parent) as temporary:
         unfinished = Path(temporary) / folder.name
         (unfinished / "Images").mkdir(parents=True)
@@ -71,7 +77,7 @@ def write_scenes(
             image = draw(drawn[index], random.Random(f"{seed}/{index}/drawing"))
             image.save(unfinished / "Images" / _name(index), quality=92, subsampling=0)
 
-        # Threads: a caller may have JAX or TensorFlow loaded, with which forking is not safe.
+        # Threads, not processes: forking is not safe once the caller has loaded JAX or TensorFlow.
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             for _ in pool.map(save, range(count)):
                 pass
@@ -85,7 +91,7 @@ def _name(index: int) -> str:
 
 
 def _table(drawn: Sequence[Scene], seed: int, captions: Wording) -> bytes:
-    """The bytes of captions.txt."""
+    """Returns the bytes of captions.txt."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["image", "caption"])

@@ -1,11 +1,11 @@
-"""What is in a drawn scene, and how five people would say it.
+"""Describes a scene, and writes five captions of it as five people would.
 
     scene = compose(seed=0, index=42)
     for caption in scenes.captions(scene, random.Random(42)):
         print(caption)     # "Two red balls lie on the grass to the left of a blue house ."
 
-Every word of a caption is true of its scene. The wording is `captions` and the tables above it,
-nothing else: another way of speaking of the same images is another such function.
+Every word of a caption is true of its scene. The wording comes only from `captions` and the tables
+above it; another wording of the same scenes is another such function, as in `labels`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the image
 AIR = ("kite", "balloon")  # kinds that fly
 WATER = ("boat", "duck")  # kinds that swim; all others stand on land
-SHORE = 0.18  # how far the sea comes down from the horizon on a beach, as a fraction of the height
+SHORE = 0.18  # height of the sea below the horizon at a beach, as a fraction of the image's height
 
 
 @dataclass(frozen=True)
@@ -36,40 +36,42 @@ class Group:
 
     @property
     def place(self) -> str:
-        """Left, middle or right: where the centre of the group is."""
+        """Place of the group's centre: "left", "middle" or "right"."""
         left, _, right, _ = self.bounds
         centre = (left + right) / 2
         return "left" if centre < 0.4 else "right" if centre > 0.6 else "middle"
 
     def is_left_of(self, other: Group) -> bool:
-        """All of it, and both on the surface: nobody says so of a kite and a car."""
+        """Whether all of this group is to the left of another one, and both are on the surface."""
+        # Nobody says that a kite is to the left of a car.
         beside = self.kind not in AIR and other.kind not in AIR
         return beside and self.bounds[2] < other.bounds[0]
 
     def is_above(self, other: Group) -> bool:
-        """In the air over it, the centres at most a tenth of the image's width apart."""
+        """Whether this group flies above another one, their centres less than 0.1 widths apart."""
         mine, its = self.bounds, other.bounds
+        # left + right is twice the centre.
         near = abs(mine[0] + mine[2] - its[0] - its[2]) < 0.2
         return self.kind in AIR and near and mine[3] < its[1]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a caption may speak of. Groups on the surface come first, from left to right."""
+    """All that captions may mention. Groups on the surface come first, from left to right."""
 
     width: int  # pixels
     height: int
     greyscale: bool
     background: str
-    horizon: float  # where the surface begins, as a fraction of the height
-    detail: str  # something in the background worth a word, or ""
+    horizon: float  # upper edge of the surface, as a fraction of the height
+    detail: str  # what captions may mention of the background, or ""
     detail_box: Box
     groups: tuple[Group, ...]
 
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 SIZES = {"small": ("small", "little"), "large": ("large", "big")}
-NOUNS = {  # singular and plural; several are synonyms
+NOUNS = {  # kind -> synonyms, each with singular and plural
     "ball": (("ball", "balls"),),
     "house": (("house", "houses"),),
     "tree": (("tree", "trees"),),
@@ -81,7 +83,7 @@ NOUNS = {  # singular and plural; several are synonyms
     "kite": (("kite", "kites"),),
     "balloon": (("balloon", "balloons"),),
 }
-VERBS = {  # of one, of several
+VERBS = {  # kind -> singular, plural
     "ball": ("lies", "lie"),
     "house": ("stands", "stand"),
     "tree": ("grows", "grow"),
@@ -101,7 +103,7 @@ AROUND = {  # true of everything in the image
     "night": ("at night", "in the dark"),
     "room": ("in a room", "indoors"),
 }
-UNDERFOOT = {  # true of what stands on land
+UNDERFOOT = {  # true of all that stands on land
     "meadow": ("on the grass", "in the grass"),
     "beach": ("on the sand",),
     "snow": ("in the snow", "on the snow"),
@@ -109,7 +111,7 @@ UNDERFOOT = {  # true of what stands on land
     "room": ("on the floor",),
 }
 AFLOAT = ("on the water", "on the waves")
-OVERHEAD = {"room": ("in the air",)}  # others have SKY
+OVERHEAD = {"room": ("in the air",)}  # other backgrounds: SKY
 SKY = ("in the sky", "in the air")
 DETAILS = {
     "sun": ("on a sunny day", "under the sun"),
@@ -120,7 +122,7 @@ DETAILS = {
 
 
 def captions(scene: Scene, rng: random.Random) -> list[str]:
-    """Five different captions, terse to detailed, in any order, spaced as Flickr8k's are."""
+    """Returns five different captions, brief to detailed, in random order, spaced as Flickr8k's."""
     told = [tell(scene, rng) for tell in (_brief, _listed, _placed, _related, _detailed)]
     rng.shuffle(told)
     return [f"{text[0].upper()}{text[1:]} ." for text in told]
@@ -169,7 +171,7 @@ def _detailed(scene: Scene, rng: random.Random) -> str:
 
 
 def relations(scene: Scene) -> list[tuple[Group, str, Group]]:
-    """All that is true of two groups, such as (balls, "to the left of", house)."""
+    """Returns all true relations of two groups, such as (balls, "to the left of", house)."""
     found = []
     for a, b in itertools.permutations(scene.groups, 2):
         if a.is_left_of(b):
@@ -182,7 +184,7 @@ def relations(scene: Scene) -> list[tuple[Group, str, Group]]:
 
 
 def _phrase(scene: Scene, group: Group, rng: random.Random, sized: bool = False) -> str:
-    """The group's name, such as "two small red balls" or "a child in red"."""
+    """Returns the name of a group, such as "two small red balls" or "a child in red"."""
     count = len(group.boxes)
     words = [rng.choice(NOUNS[group.kind])[count > 1]]
     if not scene.greyscale:
@@ -195,18 +197,18 @@ def _phrase(scene: Scene, group: Group, rng: random.Random, sized: bool = False)
 
 
 def _acting(scene: Scene, group: Group, rng: random.Random, sized: bool = False) -> str:
-    """What the group does and where, such as "two red balls lie on the grass"."""
+    """Returns what a group does and where, such as "two red balls lie on the grass"."""
     verb = VERBS[group.kind][len(group.boxes) > 1]
     return f"{_phrase(scene, group, rng, sized)} {verb} {where(scene, group, rng)}"
 
 
 def where(scene: Scene, group: Group, rng: random.Random) -> str:
-    """Such as "on the grass"."""
+    """Returns the place of a group, such as "on the grass"."""
     if group.kind in AIR:
         return rng.choice(OVERHEAD.get(scene.background, SKY))
     return rng.choice(AFLOAT if group.kind in WATER else UNDERFOOT[scene.background])
 
 
 def _join(parts: list[str]) -> str:
-    """One, two or three parts as "a", "a and b" or "a , b and c"."""
+    """Joins one, two or three parts: "a", "a and b" or "a , b and c"."""
     return " , ".join([*parts[:-2], " and ".join(parts[-2:])])

@@ -1,4 +1,4 @@
-"""Captions for people who wait: one model for all, images in turn, words as they come.
+"""Captions images for several clients with one model: requests take turns and report progress.
 
     service = Service(lambda: pg.captioner.load("nano"), prepare=[Greedy(), Beam(4)])
     request = service.ask([image], prompt="caption en", sampler=Beam(4), max_new_tokens=32)
@@ -6,8 +6,9 @@
         print(progress.stage, progress.ahead, progress.answers[0].text)
         time.sleep(0.2)
 
-One thread loads the model and compiles; another writes captions. Nobody waits for all images of
-somebody else, and a request whose sampler is not compiled yet holds up nobody.
+One thread loads the model and compiles, another writes captions. Requests take turns image by
+image, so a request with many images does not block the others. Nor does a request that waits for
+its sampler to be compiled.
 """
 
 from paligemma_lib.serving.answers import Answer, Progress, Stage

@@ -1,4 +1,4 @@
-"""What people who wait are told: how far their request is, and what is written so far.
+"""Defines what a client sees of its request: the progress, and the captions so far.
 
 progress = request.progress()
 print(progress.stage, progress.ahead, [answer.text for answer in progress.answers])
@@ -17,13 +17,13 @@ Stage = Literal["loading", "compiling", "waiting", "writing", "over"]
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What has been written about one image.
+    """The caption of one image, unfinished or complete.
 
     Attributes:
-      text: so far, or the whole caption.
-      caption: when it is whole.
-      problem: why there is none.
-      seconds: how long it took, without waiting.
+      text: the text so far, or of the complete caption.
+      caption: the complete caption; None: there is none yet.
+      problem: why the image gets no caption; None: no problem.
+      seconds: time to write the complete caption, without the time in the queue.
     """
 
     text: str = ""
@@ -33,17 +33,18 @@ class Answer:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether this answer is final: it has a caption or a problem."""
         return self.caption is not None or self.problem is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a request is.
+    """Progress of a request.
 
     Attributes:
-      stage: "loading" and "compiling" precede "waiting" and "writing", which alternate.
-      ahead: while waiting, how many images of others come first.
+      stage: "loading" the model, "compiling" for the sampler, then "waiting" and "writing" in turns
+        until all images are done, then "over".
+      ahead: number of other requests that are served first, by one image each, while "waiting".
       answers: one for each image.
     """
 
@@ -53,5 +54,5 @@ class Progress:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the request is complete, failed or cancelled."""
         return self.stage == "over"

@@ -1,12 +1,12 @@
-"""Captions one image at a time, some tokens at a time, by programs that are compiled once.
+"""Captions one image, a few tokens at a time, with programs that are compiled once.
 
     writer = Writer(captioner, prompt_tokens=48, max_new_tokens=64)
     writer.compile(Beam(4))
     for answer in writer.write(image, "caption en", Beam(4), max_new_tokens=32):
         print(answer.text)
 
-Prompts and captions have fixed room, so that there is one program for each sampler, whatever is
-asked; JAX keeps it.
+Prompts are padded to `prompt_tokens`, and captions have space for `max_new_tokens`. So all requests
+with the same sampler use the same programs, which JAX caches.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from paligemma_lib.serving.answers import Answer
 
 
 class Writer:
-    """A model that tells what it has written so far."""
+    """Captions images and yields the text so far."""
 
     def __init__(
         self,
@@ -49,13 +49,16 @@ class Writer:
         max_new_tokens: int,
         look_seconds: float = 0.2,
     ):
-        """Args are those of `Service`."""
+        """Takes the arguments of `Service` with the same names, and the model."""
         self._captioner = captioner
         self._prompt_tokens, self._max_new_tokens = prompt_tokens, max_new_tokens
         self._look_seconds = look_seconds
 
     def compile(self, sampler: Strategy) -> None:
-        """Compiles all that `write` needs for this sampler, and TensorFlow's part."""
+        """Compiles the programs that `write` runs with this sampler.
+
+        It captions a blank image, so that TensorFlow's image decoding is traced, too.
+        """
         state = self._read(_blank_image(), "", sampler, seed=0, number=0)
         state = extend(self._captioner.config, self._captioner.params, state, 1)
         finished(state), jax.device_get((tokens_so_far(state), hypotheses(state)))
@@ -70,13 +73,21 @@ class Writer:
         seed: int = 0,
         number: int = 0,
     ) -> Iterator[Answer]:
-        """What is written so far, again and again; at last the caption.
+        """Yields an answer with the text so far, several times, and then one with the caption.
 
-        It is the caption that `decode.generate` gives with `key=jax.random.key(seed)` for the
-        image of this number.
+        The caption is the one that `decode.generate` returns with `key=jax.random.key(seed)` for
+        the image with this number.
+
+        Args:
+          encoded: bytes of an image file; the EXIF orientation is applied.
+          prompt: at most `prompt_tokens` tokens, BOS and newline counted.
+          sampler: chooses the tokens.
+          max_new_tokens: largest number of tokens, at most that of the constructor.
+          seed: seed of samplers that draw at random.
+          number: number of the image, see `image_keys`.
 
         Raises:
-          ValueError: the bytes are no image, or the prompt is too long.
+          ValueError: the bytes are not an image, or the prompt is too long.
         """
         config, params = self._captioner.config, self._captioner.params
         tokenizer = self._captioner.tokenizer
@@ -85,14 +96,20 @@ class Writer:
         written = count = 1
         while written < max_new_tokens and not finished(state):
             text = tokenizer.decode(np.asarray(tokens_so_far(state))[0].tolist())
-            yield Answer(text.strip().rstrip("\ufffd"))  # a character may be half written
+            # A character may take several tokens (byte pieces). An incomplete one is decoded as
+            # U+FFFD at the end, and is not shown.
+            yield Answer(text.strip().rstrip("\ufffd"))
             now = time.monotonic()
             pace, look = (now - look) / count, now
-            # A slow model shows each token; a fast one is not held up by being looked at.
+            # The pace is in seconds per token. The first one includes reading the image, so one
+            # token is added after it. Then as many as fit in `look_seconds`: a slow model shows
+            # each token, and a fast one is rarely interrupted.
             count = 1 if written == 1 else int(self._look_seconds / max(pace, 1e-3))
             count = min(max(count, 1), max_new_tokens - written)
             state = extend(config, params, state, count)
             written += count
+        # The state has space for the writer's `max_new_tokens`. It is cut to this request's, since
+        # `captions_from` takes a row without EOS at its full length.
         found = jax.device_get(hypotheses(state))
         room = slice(max_new_tokens)
         found = Hypotheses(found.tokens[..., room], found.logprobs[..., room], found.score)
@@ -102,7 +119,7 @@ class Writer:
     def _read(
         self, encoded: bytes, prompt: str, sampler: Strategy, seed: int, number: int
     ) -> State:
-        """The state after the image, the prompt and the first token."""
+        """Returns the state after the image, the prompt and the first token."""
         captioner = self._captioner
         pixels = decode_image(encoded, captioner.config.vision.image_size, apply_exif=True)
         tokens = captioner.tokenizer.encode_prefix(prompt)
@@ -112,7 +129,7 @@ class Writer:
                 "make it shorter."
             )
         sharding = images_sharding(pixels, captioner.params)
-        rows = num_shards(sharding)  # the same image for each
+        rows = num_shards(sharding)  # axis 0 must divide evenly: each shard gets the same image
         image: np.ndarray | jax.Array = np.repeat(pixels[None], rows, axis=0)
         if sharding is not None:
             image = jax.device_put(image, sharding)

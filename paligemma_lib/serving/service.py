@@ -1,4 +1,4 @@
-"""A model at work for everybody: loaded, compiled and asked in the background, by two threads."""
+"""Runs one model for all clients of a process: two threads load, compile and write captions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from paligemma_lib.serving.queue import Queue, Request
 
 
 class Service:
-    """A model at work for everybody in this process.
+    """One model that serves all clients in this process.
 
     Attributes:
-      max_new_tokens: the longest captions that it writes.
-      captioner: the model, once it is loaded.
-      problem: why there is no model.
+      max_new_tokens: largest number of tokens of a caption.
+      captioner: the model; None until it is loaded.
+      problem: why the model could not be loaded; None: no problem.
     """
 
     def __init__(
@@ -34,17 +34,17 @@ class Service:
         max_waiting: int = 64,
         timeout: float = 120.0,
     ):
-        """Returns at once; the model is loaded in the background.
+        """Starts loading the model in the background, and returns at once.
 
         Args:
-          load: returns the model; is called once.
-          prepare: samplers to compile before anybody asks for them, in this order.
-          prompt_tokens: longest prompt, BOS and newline counted.
-          max_new_tokens: longest caption.
-          look_seconds: how often it is told what is written, and looked what was cancelled; a
-            token that takes longer is not interrupted.
-          max_waiting: requests that may be under way at once.
-          timeout: seconds after which a request that nobody asks about is dropped.
+          load: returns the model; called once.
+          prepare: samplers to compile before a request needs them, in this order.
+          prompt_tokens: largest number of tokens of a prompt, BOS and newline counted.
+          max_new_tokens: largest number of tokens of a caption.
+          look_seconds: seconds between updates of the text so far, and between checks for
+            cancellation. A token that takes longer is not interrupted.
+          max_waiting: largest number of waiting requests; the one being written does not count.
+          timeout: seconds without a call of `Request.progress` after which a request is cancelled.
         """
         self.max_new_tokens = max_new_tokens
         self.captioner: Captioner | None = None
@@ -60,11 +60,11 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether the model is loaded and all that was asked for is compiled."""
+        """Whether the model is loaded and no sampler is left to compile."""
         return self._queue.all_compiled
 
     def compiled(self, sampler: Strategy) -> bool:
-        """Whether captions of this kind can be written without compiling first."""
+        """Returns whether this sampler is compiled."""
         return self._queue.is_compiled(sampler)
 
     def ask(
@@ -76,19 +76,19 @@ class Service:
         max_new_tokens: int,
         seed: int = 0,
     ) -> Request:
-        """Takes images on, to be captioned one after another.
+        """Queues images to be captioned, and returns their request at once.
 
         Args:
-          images: encoded, as `data.decode_image` takes them. EXIF turns them upright.
-          prompt: for all of them.
-          sampler: how words are chosen. Each one is compiled when first asked for, and kept.
-          max_new_tokens: where captions stop.
-          seed: for samplers that draw at random; the images are numbered from 0.
+          images: bytes of image files, as for `data.decode_image`; the EXIF orientation is applied.
+          prompt: prompt of all images.
+          sampler: chooses the tokens. A sampler is compiled once, when a request first needs it.
+          max_new_tokens: largest number of tokens of a caption, at most that of the service.
+          seed: seed of samplers that draw at random; the images are numbered from 0.
 
         Raises:
-          ValueError: no images, or captions longer than there is room for.
+          ValueError: there are no images, or `max_new_tokens` is out of range.
           Busy: too many requests are waiting.
-          RuntimeError: there is no model; `problem` says why.
+          RuntimeError: the model could not be loaded; `problem` says why.
         """
         if not images or not 1 <= max_new_tokens <= self.max_new_tokens:
             raise ValueError(
@@ -100,13 +100,13 @@ class Service:
         return request
 
     def close(self) -> None:
-        """Ends both threads after what they are doing."""
+        """Ends both threads once they have finished what they are doing."""
         self._queue.close()
 
     def _work(
         self, load: Callable[[], Captioner], make_writer: Callable[[Captioner], Writer]
     ) -> None:
-        """One thread: loads the model, starts the other, which writes, and compiles."""
+        """Loads the model, starts the thread that writes, and compiles; runs in a thread."""
         try:
             captioner = load()
             writer = make_writer(captioner)
@@ -127,13 +127,13 @@ class Service:
             self._queue.compiled(sampler, problem)
 
     def _write_captions(self, writer: Writer) -> None:
-        """The other thread: one image after another."""
+        """Captions one image after another; runs in the other thread."""
         while (turn := self._queue.next_request()) is not None:
             self._write(writer, *turn)
             self._queue.end_turn(turn[0])
 
     def _write(self, writer: Writer, request: Request, number: int) -> None:
-        """Writes one caption, or stops where nobody waits for it any more."""
+        """Writes one caption, and stops early if its request is cancelled or timed out."""
         try:
             for answer in writer.write(
                 request.images[number],
@@ -145,7 +145,7 @@ class Service:
             ):
                 if not self._queue.show(request, number, answer):
                     return
-        except ValueError as error:  # of the image or the prompt
+        except ValueError as error:  # a fault of the image or the prompt, told to the client
             self._queue.show(request, number, Answer(problem=str(error)))
         except Exception:
             logging.exception("A caption could not be written")

@@ -1,4 +1,4 @@
-"""Training: the loss, optimizers, what a step changes, and the jitted steps.
+"""Provides the loss, optimizers, training state, jitted steps, checkpoints and progress.
 
 import paligemma_lib as pg
 

@@ -1,10 +1,10 @@
-"""Which run a folder of checkpoints holds: told from another one before that goes on from it.
+"""Checks that the checkpoints in a folder belong to the run that is about to resume from them.
 
     check_run("workdir/checkpoints", {"config": {"seed": 1}})      # ValueError: config.seed: was 0
     record_of("workdir/checkpoints", 1200)["validation_loss"]
 
-Beside its arrays a checkpoint has a record in JSON, with its own checksum. Nothing here waits for
-other processes, opens arrays, or changes the folder.
+Besides its arrays, a checkpoint contains a JSON record with a checksum. This module only reads
+records: it does not wait for other processes, open arrays, or change the folder.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.runtime.retries import retry
 from paligemma_lib.train.digests import checksum
 
-CHECKPOINTS = "checkpoints"  # their folder in that of a run
-RECORD = "run/metadata"  # where Orbax puts the JSON
+CHECKPOINTS = "checkpoints"  # folder of the checkpoints in the workdir of a run
+RECORD = "run/metadata"  # file in a checkpoint where Orbax writes the JSON record
 
 
 def check_run(
@@ -27,26 +27,28 @@ def check_run(
     allow_changed: Collection[str] = (),
     completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> None:
-    """Compares a run with the one that saved the newest checkpoint with a whole record.
+    """Checks that `run` equals the run recorded in the newest checkpoint that can be read.
 
     Args:
-      folder: of the checkpoints, local or `gs://`; need not exist.
-      run: what must be the same to go on, as JSON.
-      allow_changed: names of what may be another one all the same, with dots between levels.
-      completed: gives a record what it lacks, since it is older than names in `run`.
+      folder: folder of the checkpoints, local or `gs://`; it need not exist.
+      run: settings that must not change when a run resumes, in types that JSON can hold.
+      allow_changed: names of settings that may differ, with dots between levels.
+      completed: adds to a recorded run the settings that it lacks, because they are newer than
+        the checkpoint.
 
     Raises:
-      ValueError: something else is not as it was.
+      ValueError: a setting that is not in `allow_changed` differs.
     """
     for step in _steps_in(folder):
-        with contextlib.suppress(Exception):  # damaged: restoring tells of it
+        with contextlib.suppress(Exception):  # damaged: `restore` reports it
             before = _flat(completed(record_of(folder, step)["run"]))
             break
     else:
         return
+    # Through JSON and back, as the record went: tuples become lists, for example.
     now = _flat(json.loads(json.dumps(run)))
-    # Every field that differs is named with both values: who resumes by mistake sees what the
-    # mistake was.
+    # The error lists every setting that differs with both values, so that users who resume in the
+    # wrong folder see their mistake.
     differing = [
         f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted({*before, *now})
@@ -61,17 +63,19 @@ def check_run(
 
 
 def record_of(folder: str | os.PathLike[str], step: int) -> dict[str, Any]:
-    """What was saved beside the arrays. Raises some error if it is not as it was written."""
+    """Returns the JSON record of a checkpoint; raises an exception of any type if it is damaged."""
     path = path_of(folder) / str(step) / RECORD
     record = json.loads(retry(path.read_text, str(path)))
+    # The checksum covers the record without the checksum itself.
     if record.pop("checksum") != checksum(record):
         raise ValueError(f"{path} has changed since it was written: its checksum differs")
     return record
 
 
 def _steps_in(folder: str | os.PathLike[str]) -> list[int]:
-    """Newest first."""
+    """Returns the steps of all checkpoints, newest first."""
     path = path_of(folder)
+    # Orbax also has temporary folders there, whose names are not numbers.
     names = [each.name for each in path.iterdir()] if path.exists() else []
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 

@@ -1,10 +1,11 @@
-"""What arrays hold, in a few digits each: to tell them apart, and to find bits that have changed.
+"""Computes short digests of arrays, to compare arrays and to detect changed bits.
 
     fingerprint(params)                          # "5f0c3b91aa2d7e46"
     digests(params)["['img']['head']['bias']"]   # "float32[64] 2890741221"
 
-Computed where the arrays lie, and the same for any sharding. A change of one element is always
-found, other changes but for one in 2**32. A check, not a safeguard against intent.
+Digests are computed on the devices that hold the arrays, and do not depend on the sharding. They
+always detect a change of one element. They miss one in 2**32 other changes. Digests detect damage,
+not manipulation.
 """
 
 import hashlib
@@ -16,16 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_SPREAD = 2654435761  # near 2**32 over the golden ratio, so that places get spread weights
+_SPREAD = 2654435761  # near 2**32 / golden ratio (Fibonacci hashing)
 
 
 def fingerprint(tree: Any) -> str:
-    """16 hexadecimal digits that tell trees of arrays apart by names, types, shapes and bits."""
+    """Returns 16 hexadecimal digits that depend on paths, dtypes, shapes and bits of a pytree."""
     return checksum(digests(tree))
 
 
 def digests(tree: Any) -> dict[str, str]:
-    """For each array by its path: its type, its shape, and a sum of its bits and their places."""
+    """Returns dtype, shape and digest of each array, by its path in the pytree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     sums = jax.device_get(_sums_of_bits([leaf for _, leaf in leaves]))
     return {
@@ -35,12 +36,12 @@ def digests(tree: Any) -> dict[str, str]:
 
 
 def kind(leaf: Any) -> str:
-    """Type and shape of an array, as in float32[2,3]."""
+    """Returns the dtype and shape of an array, such as `float32[2,3]`."""
     return f"{np.dtype(leaf.dtype).name}[{','.join(map(str, leaf.shape))}]"
 
 
 def checksum(content: Any) -> str:
-    """16 hexadecimal digits of what JSON can hold."""
+    """Returns 16 hexadecimal digits of the SHA-256 of an object in types that JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -51,13 +52,16 @@ def _sums_of_bits(arrays: Sequence[jax.Array]) -> list[jax.Array]:
 
 def _sum_of_bits(array: jax.Array) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(array, f"uint{8 * array.dtype.itemsize}")
-    # Bits alone would not tell a permutation of equal values apart: each is mixed with its place.
-    # The sum of the mixed values is the same in any order, so each device can sum its own part.
+    # A sum of the bits alone would not change when elements swap places, so each element is mixed
+    # with its index. The sum of mixed values does not depend on their order, so each device can sum
+    # its own shard. For a matrix, element [i, j] is mixed with w**1 * i + w**2 * j mod 2**32, where
+    # w is `_SPREAD`.
     place = jnp.uint32(0)
     for axis in range(array.ndim):
         weight = jnp.uint32(pow(_SPREAD, axis + 1, 1 << 32))
         place += weight * jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
-    # The last steps of MurmurHash3: each value goes to another one, and all bits have a part in it.
+    # The finalizer of MurmurHash3 is a bijection, so a change of one element always changes the
+    # sum. Each bit of the input affects all bits of the output.
     mixed = bits.astype(jnp.uint32) + place
     for factor, shift in ((1, 16), (0x85EBCA6B, 13), (0xC2B2AE35, 16)):
         mixed *= jnp.uint32(factor)

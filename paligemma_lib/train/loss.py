@@ -1,4 +1,4 @@
-"""The loss: negative log-likelihood of the supervised tokens, without ever holding all logits.
+"""Computes the negative log-likelihood of supervised tokens without holding all logits.
 
     nll, weight = token_losses(config, params, batch)       # float32[shards, M] each
     loss = jnp.sum(nll * weight) / jnp.sum(weight)          # something must be supervised
@@ -8,7 +8,7 @@ computed in tiles: a block of a few hundred positions by a chunk of some thirty 
 the vocabulary. Each tile is computed once in the forward pass and once more in the backward pass.
 How many blocks there are depends on how many positions are supervised, so a batch of short captions
 costs less. Logits, sums and accumulated gradients are float32, whatever the activations are; the
-products take their operands in the activations' type.
+products take their operands in the dtype of the activations.
 
 For one position with logits z[v], target t, smoothing s over V tokens and z-loss weight c, the loss
 and its gradient are, with log Z = logsumexp(z) and the softmax p[v] = exp(z[v] - log Z),
@@ -16,8 +16,8 @@ and its gradient are, with log Z = logsumexp(z) and the softmax p[v] = exp(z[v] 
     loss       = log Z - (1 - s) z[t] - s mean(z) + c (log Z)**2
     dloss/dz_v = p[v] (1 + 2 c log Z) - (1 - s) [v = t] - s / V
 
-since d log Z / dz_v = p[v]. The backward pass needs log Z and the logits. The forward pass keeps
-log Z, one number a position; the backward pass computes the logits again, tile by tile.
+since d log Z / dz_v = p[v]. The backward pass needs log Z and the logits. The forward pass saves
+log Z, one number per position; the backward pass recomputes the logits, tile by tile.
 """
 
 import functools
@@ -34,9 +34,9 @@ from paligemma_lib.model.stack import scan_layers
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.model.vocabulary import chunk_logits, num_chunks
 
-# A tile of logits on each device: 256 x 32,768 float32 are 32 MiB. (The backward pass has a few.)
+# A tile of logits on each device: 256 x 32,768 float32 take 32 MiB. The backward pass needs a few.
 POSITIONS = 256
-_ROWS = 32_768  # tokens of the vocabulary
+_ROWS = 32_768  # tokens of the vocabulary, which are rows of the table
 
 
 def token_losses(
@@ -51,8 +51,8 @@ def token_losses(
     Args:
       config: the model.
       params: nested dict of parameters, see `model.hidden_states`.
-      batch: of the contract in `paligemma_lib.batch`.
-      label_smoothing: share of the target distribution that is spread over all tokens evenly; the
+      batch: arrays of the contract in `paligemma_lib.batch`.
+      label_smoothing: share of the target distribution that is spread evenly over all tokens; the
         target token has the rest (arXiv 1512.00567).
       z_loss: weight of log(Z)**2, which keeps the sum Z of all exponentials near 1 (arXiv
         2204.02311, section 5).
@@ -75,8 +75,8 @@ def token_losses(
     order = jnp.argsort(split_examples(weight.reshape(shape) == 0), axis=1, stable=True)
     target = jnp.take_along_axis(text.reshape(shape), order, axis=1)
     weight = jnp.take_along_axis(weight.reshape(shape), order, axis=1)
-    # A target is predicted from the position before it, the first token of a suffix from the last
-    # of the prefix: see `source_positions`. `first_position` is where each row begins in its shard.
+    # `source_positions` gives the position within a row whose output predicts each target. Adding
+    # `first_position`, the index where the row begins, turns it into an index within the shard.
     first_position = ((jnp.arange(rows) % (rows // shards)) * length)[:, None]
     source = (first_position + source_positions(batch["segment"])).reshape(shape)
     source = jnp.take_along_axis(source, order, axis=1)
@@ -101,19 +101,19 @@ def negative_log_likelihood(
 
     Args:
       config: the model.
-      hyperparameters: `label_smoothing` and `z_loss`, see `token_losses`; one argument, since those
-        that are not differentiated are listed by number.
-      table: embeddings [V, D] in any float type.
+      hyperparameters: the pair `label_smoothing` and `z_loss`, see `token_losses`. It is one
+        argument because `nondiff_argnums` lists arguments by number.
+      table: embedding table [V, D] in any float dtype.
       hidden: dtype[shards, M, D] as `model.hidden_states` returns it.
       target: int32[shards, M] tokens.
-      supervised: bool[shards, M], in each shard all true ones before all false ones; the loss of
-        the others is 0.
+      supervised: bool[shards, M], in each shard all true values first. The loss is 0 where it is
+        false.
     """
     return _losses(config, hyperparameters, table, hidden, target, supervised)[0]
 
 
 def _losses(config, hyperparameters, table, hidden, target, supervised):
-    """The loss, and log Z for the backward pass; float32[shards, M] each."""
+    """Returns the loss, and log Z for the backward pass; float32[shards, M] each."""
     label_smoothing, z_loss = hyperparameters
     block, iterations = _iterations(supervised)
     vocabulary = len(table)
@@ -128,7 +128,7 @@ def _losses(config, hyperparameters, table, hidden, target, supervised):
             running_max, running_sum, at_target, mean = (_slice(each, k, block) for each in sums)
             logits = chunk_logits(config, rows, _slice(padded_hidden, k, block))
             # A running logsumexp: `running_sum` is the sum of exp(z - running_max) over the chunks
-            # seen so far. Where a larger logit comes, the sum is scaled down to the new maximum.
+            # so far. If a chunk has a larger logit, the sum is scaled down to the new maximum.
             new_max = jnp.maximum(running_max, jnp.max(logits, axis=-1))
             running_sum = running_sum * jnp.exp(running_max - new_max)
             running_sum += jnp.sum(jnp.exp(logits - new_max[..., None]), axis=-1)
@@ -156,18 +156,18 @@ def _losses(config, hyperparameters, table, hidden, target, supervised):
     return jnp.where(supervised, nll, 0), log_z
 
 
-# The backward pass is written by hand, by the formula at the top. In reverse, JAX cannot
-# differentiate a loop whose number of iterations is known only at run time, as `iterations` is. Of
-# a loop that it can, it would keep every tile of logits, [M, V] altogether.
+# The backward pass is written by hand, by the formula at the top. JAX cannot reverse-differentiate
+# a loop whose number of iterations is known only at run time, such as `iterations`. Of a loop with
+# a fixed number, it would save every tile of logits, [M, V] altogether.
 def _forward(config, hyperparameters, table, hidden, target, supervised):
     nll, log_z = _losses(
         config, hyperparameters, table.value, hidden.value, target.value, supervised.value
     )
-    # With symbolic zeros, JAX says of each argument whether anything is differentiated with respect
-    # to it (`perturbed`). The table's gradient, float32[V, D], is two gigabytes for PaliGemma, and
-    # nobody wants that of a frozen table. The backward pass has to know while it is traced. A bool
-    # among the residuals would become a traced array; () and None differ in the structure of the
-    # residuals, which is known then.
+    # With symbolic zeros, JAX tells for each argument whether it is differentiated (`perturbed`).
+    # The gradient of the table, float32[V, D], takes two gigabytes for PaliGemma and is useless if
+    # the table is frozen. The backward pass must know this while it is traced. A bool among the
+    # residuals would become a traced array. () and None differ in the pytree structure of the
+    # residuals, which is known during tracing.
     table_trains = () if table.perturbed else None
     residuals = (table.value, hidden.value, target.value, supervised.value, log_z)
     return nll, (table_trains, *residuals)
@@ -182,14 +182,14 @@ def _backward(config, hyperparameters, residuals, dnll):
     hidden, target, log_z, dnll = (_pad(each, block) for each in (hidden, target, log_z, dnll))
 
     def vocabulary_chunk(dhidden_sum, rows, first):
-        # Each shard gets the chunk as its own, and sums the gradient of its own positions. Devices
-        # add these sums once for a chunk. Of one gradient for all, they would in every iteration.
+        # Each shard has a copy of the chunk and sums the gradient of its own positions. So devices
+        # all-reduce these sums once per chunk. With one copy for all, they would in each iteration.
         shard_rows = split_examples(jnp.broadcast_to(rows, (len(hidden), *rows.shape)))
 
         def iteration(k, gradients):
             dhidden_sum, drows_sum = gradients
-            # `chunk_logits` may cap its result. Its own vjp takes dloss/dz back to both operands
-            # of the product: dhidden = dz @ rows, drows = dz.T @ hidden.
+            # `chunk_logits` may apply a soft cap. Its vjp propagates dloss/dz through that and to
+            # both operands of the product: dhidden = dz @ rows, drows = dz.T @ hidden.
             tile_logits = jax.vmap(functools.partial(chunk_logits, config))
             logits, vjp = jax.vjp(tile_logits, shard_rows, _slice(hidden, k, block))
             log_z_block = _slice(log_z, k, block)[..., None]
@@ -224,14 +224,14 @@ negative_log_likelihood.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _iterations(supervised: jax.Array) -> tuple[int, jax.Array]:
-    """Positions in a block, and how many blocks hold all supervised positions."""
+    """Returns the size of a block, and the number of blocks that hold all supervised positions."""
     block = min(POSITIONS, supervised.shape[1])
-    most = jnp.max(jnp.sum(supervised, axis=1, dtype=jnp.int32))  # all shards run as many
+    most = jnp.max(jnp.sum(supervised, axis=1, dtype=jnp.int32))  # the same for all shards
     return block, (most + block - 1) // block
 
 
 def _chunks(table: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The vocabulary in chunks [n, V / n, D], and int32[n] the first token of each."""
+    """Returns the table in chunks [n, V / n, D], and int32[n] the first token of each chunk."""
     rows, width = table.shape
     n = num_chunks(rows, _ROWS)
     return table.reshape(n, -1, width), jnp.arange(n, dtype=jnp.int32) * (rows // n)

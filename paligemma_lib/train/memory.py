@@ -1,10 +1,10 @@
-"""How much memory training takes on a device, estimated before anything is loaded.
+"""Estimates how much memory training takes on a device, before anything is loaded.
 
     need = bytes_needed(model, optimizer, trainable="attention", batch_size=8, text_len=128)
     check_memory(need, jax.local_devices()[0])     # ValueError: about 11.2 GiB, 9.8 GiB are free
 
-From shapes alone, to tell what cannot fit from what does; XLA's own figure lies within a third of
-it for the sizes that were compared (`tests/test_train_memory.py`).
+The estimate uses shapes only. It shows what cannot fit: XLA's own figure differs from it by at most
+a third for the sizes that `tests/test_train_memory.py` compares.
 """
 
 import math
@@ -38,30 +38,30 @@ def bytes_needed(
     """Estimates the bytes of parameters, gradients, optimizer state and activations on a device.
 
     Args:
-      config: the model; `remat` and `dtype` count.
+      config: the model, including `remat` and `dtype`.
       optimizer: as `make_optimizer` returns it.
-      trainable: what trains at the same time.
-      batch_size: examples in a step, over all devices.
-      text_len: text tokens of an example.
-      frozen_dtype: of parameters that do not train.
+      trainable: parameters that train at the same time.
+      batch_size: number of examples per step, over all devices.
+      text_len: number of text tokens per example.
+      frozen_dtype: dtype of frozen parameters.
       microbatches: as for `make_train_step`.
-      devices: over which a batch is divided.
-      fsdp: devices over which parameters are split.
+      devices: number of devices that a batch is split over.
+      fsdp: number of devices that parameters are split over.
     """
     abstract = abstract_params(config)
     state = abstract_state(abstract, optimizer, trainable=trainable, frozen_dtype=frozen_dtype)
-    stored = bytes_of(vars(state)) + bytes_of(state.trained)  # with gradients
+    stored = bytes_of(vars(state)) + bytes_of(state.trained)  # plus the gradients
     rows = trained_rows(abstract, trainable)
-    # Stored arrays are divided by the FSDP axis; activations by all devices, as examples are.
+    # Stored arrays are split over the FSDP axis only, activations over all devices like examples.
     examples = max(1, batch_size // (devices * microbatches))
     return stored // fsdp + examples * _activations(config, rows, text_len)
 
 
 def check_memory(needed: int, device: jax.Device) -> None:
-    """Raises ValueError where a device has less free memory than is needed.
+    """Raises ValueError if a device has less free memory than needed.
 
-    Of a CPU it is what the system could still give, shared by all its virtual devices; a device
-    that does not tell is trusted.
+    For a CPU, the free memory of the system counts, which all its virtual devices share. Nothing is
+    checked for a device that does not report its memory.
     """
     stats = device.memory_stats() or {}
     if device.platform == "cpu":
@@ -81,7 +81,7 @@ def check_memory(needed: int, device: jax.Device) -> None:
 
 
 def _activations(config: PaliGemmaConfig, rows: Mapping[str, int], text_len: int) -> int:
-    """Bytes for an example: what is kept for the backward pass, and one layer at work."""
+    """Returns bytes per example: values saved for the backward pass, and those of one layer."""
     vision, language = config.vision, config.language
     wide, narrow = (jnp.dtype(name).itemsize for name in (config.residual_dtype, config.dtype))
     length = vision.num_tokens + text_len
@@ -99,22 +99,26 @@ def _activations(config: PaliGemmaConfig, rows: Mapping[str, int], text_len: int
     kept, at_work = 0, 0
     for depth, (tokens, width, heads_width, inner, heads) in zip(depths, towers, strict=True):
         block_input = tokens * width * wide
-        # Under `dots`: the block's input, what attention and MLP give back, queries, keys, values,
-        # and both inner values of the gated MLP.
+        # Saved under `dots`: the input of the block, the outputs of attention and MLP; queries,
+        # keys and values; the inner values of the MLP, of which a gated one has two per unit.
         products = 3 * block_input + tokens * (heads_width + inner) * narrow
+        # Three float32 matrices [heads, tokens, tokens], such as logits and weights.
         attention = 3 * heads * tokens * tokens * 4
         everything = 2 * products + tokens * inner * narrow + attention
         kept += depth * {"full": block_input, "dots": products, "none": everything}[config.remat]
-        at_work = max(at_work, everything * 3 // 4)  # XLA gives memory on within a layer
+        at_work = max(at_work, everything * 3 // 4)  # XLA reuses memory
     return kept + at_work
 
 
 def _backward_layers(rows: Mapping[str, int], vision_depth: int, language_depth: int) -> list[int]:
-    """In how many layers of the two towers a backward pass runs: from the lowest that trains up."""
+    """Returns the number of layers with a backward pass, in the vision and the language tower."""
+    # The backward pass of a tower runs from its top down to the lowest layer that trains.
     lowest = [
         min((row for name, row in rows.items() if name.startswith(stack)), default=depth)
         for stack, depth in zip(STACKS, (vision_depth, language_depth), strict=True)
     ]
+    # It runs through all of a tower to reach parameters below it. For the language model these are
+    # its embedding table and everything in `img/`, since image tokens are its input.
     if any(name.startswith(("img/embedding/", "img/pos_embedding")) for name in rows):
         lowest[0] = 0
     if any(name.startswith(("img/", "llm/embedder/")) for name in rows):
@@ -123,5 +127,5 @@ def _backward_layers(rows: Mapping[str, int], vision_depth: int, language_depth:
 
 
 def bytes_of(tree: Any) -> int:
-    """Of all arrays in a tree."""
+    """Returns the number of bytes of all arrays in a pytree."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,10 +1,10 @@
-"""Optimizers by name, and how the learning rate runs.
+"""Makes optimizers by name, with a learning rate schedule.
 
     optimizer = make_optimizer("adamw", learning_rate=5e-5, total_steps=1200, warmup_steps=60)
 
-The optimizer knows nothing of the learning rate: a step multiplies its update by it. And it is
-given one array at a time, so that an array that joins later starts with fresh state and a bias
-correction of its own, whatever the others have behind them.
+The gradient transformation does not apply the learning rate: the train step multiplies the update
+by it. The train step applies the transformation to one array at a time. So an array that starts to
+train later has fresh state and its own bias correction.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """How gradients become updates.
+    """A gradient transformation with learning rate, weight decay and clipping.
 
     Attributes:
-      transform: from the gradient of one array to its update, before the learning rate.
-      schedule: from the number of a step, int32[], to its learning rate, float32[].
-      weight_decay: share of a weight, times the learning rate, that each step takes off it;
-        biases and scales keep theirs (arXiv 1711.05101).
-      clip_norm: the largest norm of all gradients together; None: any.
+      transform: maps the gradient of one array to its update, before the learning rate.
+      schedule: maps the index of a step, int32[], to its learning rate, float32[].
+      weight_decay: each step subtracts this share of a weight, times the learning rate (arXiv
+        1711.05101). Biases and scales do not decay.
+      clip_norm: largest global norm of all gradients; None: no clipping.
     """
 
     transform: optax.GradientTransformation
@@ -57,15 +57,15 @@ def make_optimizer(
 
     Args:
       name: "sgd"; "momentum", which keeps a running sum of gradients; "adamw" (arXiv 1711.05101);
-        or "adafactor" (arXiv 1804.04235), which keeps sums of rows and columns alone.
-      learning_rate: the highest.
-      total_steps: when "cosine" and "linear" reach 0.
-      schedule: how the rate runs after the warm-up.
-      warmup_steps: how long it rises from 0, linearly.
+        or "adafactor" (arXiv 1804.04235), which keeps only statistics of rows and columns.
+      learning_rate: peak of the learning rate.
+      total_steps: step at which "cosine" and "linear" reach 0.
+      schedule: shape of the learning rate after the warm-up.
+      warmup_steps: number of steps in which the rate rises linearly from 0.
       weight_decay: see `Optimizer`.
       clip_norm: see `Optimizer`.
-      b1: decay of the mean of gradients, for "momentum" and "adamw".
-      b2: decay of the mean of their squares, for "adamw".
+      b1: decay rate of the sum or mean of gradients, for "momentum" and "adamw".
+      b2: decay rate of the mean of squared gradients, for "adamw".
 
     Raises:
       ValueError: an argument is out of range.
@@ -81,15 +81,18 @@ def make_optimizer(
         "sgd": lambda: optax.identity(),
         "momentum": lambda: optax.trace(decay=b1),
         "adamw": lambda: optax.scale_by_adam(b1, b2),
+        # The second transformation limits the root mean square of each array's update to 1.
         "adafactor": lambda: optax.chain(
             optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)
         ),
     }[name]()
 
     def rate(step: jax.Array) -> jax.Array:
-        # The first step already counts: at a rate of 0 it would be wasted.
+        # `step` counts from 0. With 4 steps of warm-up and a peak of 1, the rates are 1/4, 2/4,
+        # 3/4, 1: the first step would have no effect at a rate of 0.
         done = step.astype(jnp.float32) + 1
         rising = jnp.minimum(1.0, done / max(1, warmup_steps))
+        # 1 during the warm-up, so `falling` is 1; then falls to 0 at `total_steps`.
         left = jnp.clip((total_steps - step) / max(1, total_steps - warmup_steps), 0.0, 1.0)
         falling = {
             "constant": jnp.ones_like(left),

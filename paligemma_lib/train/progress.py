@@ -1,4 +1,4 @@
-"""How a run is going: a bar or lines for people, a file of metrics for programs.
+"""Reports a run: a progress bar or log lines, and a file of metrics.
 
     with Progress(folder, total_steps=1200, steps_per_epoch=120) as progress:
         for step in range(1200):
@@ -7,10 +7,10 @@
             state, metrics = train_step(state, batch)
             progress.record(step, metrics, captions=160)
 
-`metrics.jsonl` has a line for each step: what the step returned, captions per second and the share
-of time spent waiting for data. Values are fetched from the devices one step late, so that these
-never wait for the host. In a folder on `gs://`, where nothing can be appended to, the file is
-written anew by `flush`.
+`metrics.jsonl` has a line for each step: the metrics of the step, captions per second, and the
+share of time spent waiting for data. Metrics are fetched from the devices one step late, so that
+devices never wait for the host. Files on `gs://` cannot be appended to, so there `flush` writes the
+whole file again.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ from paligemma_lib.train.tracking import Tracker
 
 FILE = "metrics.jsonl"
 
-_SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal
-_RECENT = 20  # steps that the shown speed is of
+_SECONDS_BETWEEN_LINES = 15.0  # without a terminal
+_RECENT = 20  # steps over which the printed speed is averaged
 
 
 class Progress:
-    """Follows one run; a context manager.
+    """Reports the progress of one run; a context manager.
 
     Attributes:
-      history: the records of all steps and notes, also of those before a restart.
+      history: records of all steps and notes, including those before a restart.
     """
 
     def __init__(
@@ -50,17 +50,17 @@ class Progress:
         trackers: Sequence[Tracker] = (),
         silent: bool = False,
     ) -> None:
-        """Opens `metrics.jsonl`; what it holds of `first_step` and later is done again.
+        """Opens `metrics.jsonl`, and drops records of steps that will be done again.
 
-        Whatever cannot be written, here or later, is an OSError.
+        The constructor and all methods raise OSError if a file or a tracker cannot be written to.
 
         Args:
-          folder: where it lies, local or, as `atomic.path_of` gives it, remote.
-          total_steps: of the whole run.
-          steps_per_epoch: to tell the epoch.
-          first_step: where this start of the run begins.
-          trackers: also get all values, and the images that are shown.
-          silent: for all processes but the first: writes and prints nothing.
+          folder: folder of `metrics.jsonl`, a path as `atomic.path_of` returns it.
+          total_steps: number of steps of the whole run.
+          steps_per_epoch: number of steps per epoch, to print the epoch.
+          first_step: index of the first step after this start or restart.
+          trackers: also receive all metrics, and the images that are shown.
+          silent: write and print nothing, for all processes but the main process.
         """
         self.history = [] if silent else _records_before(folder / FILE, first_step)
         self._latest: dict[str, float] = {}
@@ -92,37 +92,38 @@ class Progress:
         self.flush()
         self._bar.close()
         for tracker in self._trackers:
-            with contextlib.suppress(Exception):  # what it took was there when it returned
+            with contextlib.suppress(Exception):  # must not hide an error that ends the run
                 tracker.close()
         if self._file is not None:
-            with contextlib.suppress(OSError):  # told of when it was written
+            with contextlib.suppress(OSError):  # a failed write has raised before
                 self._file.close()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time in here counts as waiting for data."""
+        """Counts the time of the block as waiting for data."""
         start = time.monotonic()
         yield
         self._waited += time.monotonic() - start
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time in here, such as that of a validation, counts as no step's."""
+        """Excludes the time of the block, such as a validation, from the time of any step."""
+        # Waits for the devices first, so that their work on the last step is not part of the pause.
         self.flush()
         start = time.monotonic()
         yield
         self._last += time.monotonic() - start
 
     def record(self, step: int, metrics: Mapping[str, Any], captions: int) -> None:
-        """Takes what a step returned.
+        """Records the metrics of a step.
 
         Args:
-          step: its number, from 0.
-          metrics: scalars, which may still be on their way on the devices; "loss" and
-            "learning_rate" are shown.
-          captions: in its global batch.
+          step: index of the step, from 0.
+          metrics: scalars, which devices may still be computing; "loss" and "learning_rate" are
+            printed.
+          captions: number of captions in the global batch.
         """
-        self._settle()  # the step before: its values are there by now
+        self._settle()  # the previous step, whose metrics are ready by now
         now = time.monotonic()
         seconds = max(now - self._last, 1e-9)
         self._pending = {
@@ -135,30 +136,30 @@ class Progress:
         self._last, self._waited = now, 0.0
 
     def note(self, step: int, values: Mapping[str, float]) -> None:
-        """Records and prints what is not there at every step, such as a validation loss."""
+        """Records and prints values that not every step has, such as a validation loss."""
         self._settle()
         self._write({"step": step, **values})
         self.say(step, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
     def latest(self, name: str) -> float:
-        """The last known value of a metric since this start, 0 before there is one."""
+        """Returns the last value of a metric since this start or restart; 0 if it has none."""
         return self._latest.get(name, 0.0)
 
     def say(self, step: int, text: str) -> None:
-        """Prints a line, with the number of steps done."""
+        """Prints a line with the number of completed steps."""
         if not self._silent:
             tqdm.write(f"step {step:,} of {self._total:,}: {text}", file=sys.stderr)
 
     def show(
         self, step: int, image_id: str, pixels: Callable[[], np.ndarray], caption: str
     ) -> None:
-        """Prints the caption of an image; trackers get both.
+        """Prints the caption of an image, and passes both to the trackers.
 
         Args:
-          step: number of steps done.
-          image_id: what the data set calls the image.
-          pixels: makes uint8[H, W, 3], if it is wanted.
-          caption: of the image.
+          step: number of completed steps.
+          image_id: name of the image in the data set.
+          pixels: returns the image, uint8[H, W, 3]; called only if there are trackers.
+          caption: caption of the image.
         """
         self.say(step, f"{image_id}: {caption}")
         if self._trackers:
@@ -168,20 +169,22 @@ class Progress:
                     tracker.caption(image_id, array, caption, step)
 
     def flush(self) -> None:
-        """Waits for the last step's values and writes them; to be called before a checkpoint.
+        """Waits for the metrics of the last step and writes them.
 
-        A run that goes on from there would never come to write them.
+        Call it before saving a checkpoint: a run that resumes there does not repeat the step, so
+        its metrics would be lost.
         """
         self._settle()
         if not self._silent and self._file is None:
             self._write_all()
 
     def _settle(self) -> None:
-        """Waits for the last step's values."""
+        """Fetches the metrics of the last step, then records and prints them."""
         if self._pending is None:
             return
         record = {name: float(value) for name, value in self._pending.items()}
         step = int(record["step"])
+        # Cleared first, so that `flush` on exit does not write it again if a tracker fails.
         self._pending = None
         self._write({**record, "step": step})
         recent = [each for each in self.history[-_RECENT:] if "seconds" in each]
@@ -194,7 +197,7 @@ class Progress:
         )
         self._bar.set_postfix_str(shown, refresh=False)
         self._bar.update(step + 1 - self._bar.n)
-        # Without a terminal, a line now and then: a log of a line a step would be read by nobody.
+        # Without a terminal, a line every few seconds: a line per step would fill the log.
         if self._bar.disable and (self._last > self._line_due or step + 1 == self._total):
             self._line_due = self._last + _SECONDS_BETWEEN_LINES
             self.say(step + 1, f"{shown}, {seconds * (self._total - step - 1):,.0f} s left")
@@ -209,7 +212,7 @@ class Progress:
                 self._file.write(json.dumps(record) + "\n")
                 self._file.flush()
             except OSError as error:
-                error.filename = str(self._path)  # a full disk does not say what was written
+                error.filename = str(self._path)  # errors of a full disk do not name the file
                 raise
         values = {name: float(value) for name, value in record.items() if name != "step"}
         for tracker in self._trackers:
@@ -217,13 +220,13 @@ class Progress:
                 tracker.scalars(values, record["step"])
 
     def _write_all(self) -> None:
-        with atomic_write(self._path) as file:  # a kill in here must not lose what is there
+        with atomic_write(self._path) as file:  # a kill must not lose the old file
             file.writelines(json.dumps(each).encode() + b"\n" for each in self.history)
 
 
 @contextlib.contextmanager
 def _told(tracker: Tracker) -> Iterator[None]:
-    """Makes one kind of error of those that a tracker has."""
+    """Turns any exception of a tracker into an OSError that names the tracker."""
     try:
         yield
     except Exception as error:
@@ -236,7 +239,8 @@ def _records_before(path: Path, step: int) -> list[dict[str, Any]]:
         return []
     records = []
     for line in path.read_text("utf-8").splitlines():
-        with contextlib.suppress(ValueError):  # the last line may be cut off
+        with contextlib.suppress(ValueError):  # a kill may cut the last line off
             records.append(json.loads(line))
-    # What was noted when so many steps were done stays: no step to come brings it again.
+    # A run that resumes at `step` repeats that step, but not what was noted after `step` completed
+    # steps, such as a validation loss. Only records of steps have "seconds".
     return [r for r in records if r["step"] < step or (r["step"] == step and "seconds" not in r)]

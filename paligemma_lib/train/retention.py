@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept: the newest ones, and the one with the lowest loss.
+"""Selects the checkpoints to preserve: the newest ones, and the one with the lowest loss.
 
 policy = NewestAndBest(newest=2)
 policy.losses[step] = validation_loss
@@ -6,6 +6,7 @@ ocp.CheckpointManagerOptions(preservation_policy=policy)
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,14 @@ from orbax.checkpoint.checkpoint_managers import PolicyCheckpointInfo, Preservat
 
 @dataclasses.dataclass
 class NewestAndBest(PreservationPolicy):
-    """A policy for Orbax, whose own would forget the losses of former starts.
+    """Preservation policy for Orbax.
+
+    The caller fills in `losses`, since Orbax's own policy would forget those measured before a
+    restart.
 
     Attributes:
-      newest: how many of the newest are kept.
-      losses: on validation, by step, where it was measured.
+      newest: number of newest checkpoints to preserve.
+      losses: validation loss by step; None or missing where it was not measured.
     """
 
     newest: int
@@ -29,7 +33,11 @@ class NewestAndBest(PreservationPolicy):
     ) -> Sequence[bool]:
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = set(sorted(steps)[-self.newest :])
-        measured = [(loss, step) for step in steps if (loss := self.losses.get(step)) is not None]
+        measured = [
+            (loss, step)
+            for step in steps
+            if (loss := self.losses.get(step)) is not None and not math.isnan(loss)
+        ]
         if measured:
             kept.add(min(measured)[1])
         return [step in kept for step in steps]

@@ -1,16 +1,16 @@
-"""Checkpoints of training, by Orbax: what has changed so far, to go on from.
+"""Saves and restores training checkpoints with Orbax.
 
     with Checkpoints("workdir/checkpoints", keep=2) as checkpoints:
         checkpoints.check(run)                               # same config, same frozen parameters
         state = checkpoints.restore(state_at)                # the newest whole one
         checkpoints.save(state, run, validation_loss=2.3)    # goes on in the background
 
-Frozen parameters are not in it: they come from the file that training started from, which is told
-by its hash. All processes save and restore together, each its own part, and another number of them,
-or another mesh, may go on.
+Checkpoints do not contain frozen parameters. Those come from the file that training started from,
+which `run` identifies by its hash. All processes save and restore together, each its own shards. A
+run may resume with another number of processes or another mesh.
 
-Beside its arrays a checkpoint has a record in JSON: `run`, the validation loss, and a digest of
-each array, by which bits that have changed on the disk are found (Orbax does not find them).
+Besides its arrays, a checkpoint contains a JSON record: `run`, the validation loss, and a digest of
+each array. Digests detect bits that have changed on the disk, which Orbax does not detect.
 """
 
 import contextlib
@@ -36,25 +36,25 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of a run in one folder; a context manager that waits for the last one.
+    """The checkpoints of a run in one folder; a context manager that waits for the last save.
 
-    The newest `keep` are kept, and the one with the lowest validation loss. What is half-written
-    when a process dies is never found again.
+    The newest `keep` checkpoints and the one with the lowest validation loss are preserved. Saving
+    is atomic: a checkpoint that was half written when a process died is never restored.
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2) -> None:
-        """Opens or makes the folder, local or `gs://`."""
+        """Opens the folder, local or `gs://`, and creates it if it does not exist."""
         path = os.fspath(folder)
         self._folder = path if "://" in path else os.path.abspath(path)
         self._policy = NewestAndBest(keep)
-        # Orbax writes to a temporary folder in the background and renames it when all is written.
-        # What a killed process left is removed at the next start.
+        # Orbax writes to a temporary folder in the background, and renames it when everything is
+        # written. Temporary folders of a killed process are removed here, at the next start.
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy, cleanup_tmp_directories=True
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         for step in self._manager.all_steps():
-            with contextlib.suppress(Exception):  # `restore` tells of it
+            with contextlib.suppress(Exception):  # damaged: `restore` reports it
                 self._policy.losses[step] = record_of(self._folder, step)["validation_loss"]
 
     def __enter__(self) -> "Checkpoints":
@@ -65,25 +65,25 @@ class Checkpoints:
             self._manager.close()
 
     def latest(self) -> int | None:
-        """The step of the newest checkpoint, if there is one; it may be damaged."""
+        """Returns the step of the newest checkpoint, which may be damaged, or None."""
         return self._manager.latest_step()
 
     def save(
         self, state: TrainState, run: Mapping[str, Any], validation_loss: float | None = None
     ) -> None:
-        """Saves a state after its step; returns when the state may be used again.
+        """Starts to save a state; returns when the state may be used, and donated, again.
 
         Args:
-          state: what has trained, the optimizer's state and the counters are saved.
-          run: what must be the same to go on, as JSON: see `check`.
-          validation_loss: if it was measured at this step.
+          state: the state; trained parameters, optimizer state and counters are saved.
+          run: settings that must not change when a run resumes, see `check`.
+          validation_loss: validation loss of this step, if it was measured.
 
         Raises:
-          OSError: this checkpoint, or the one before, could not be written. It is not there then.
+          OSError: this checkpoint or the previous one could not be written, so it does not exist.
         """
         step, changing = int(state.step), _changing(state)
-        # The record has a digest of every array: Orbax checks that files are there, not that their
-        # bits are the ones that were written.
+        # The record has a digest of every array: Orbax checks that files exist, not that they still
+        # contain the bits that were written.
         record = {"run": dict(run), "validation_loss": validation_loss, "state": digests(changing)}
         self._policy.losses[step] = validation_loss
         with self._told():
@@ -96,22 +96,23 @@ class Checkpoints:
             )
 
     def check(self, run: Mapping[str, Any], allow_changed: Collection[str] = ()) -> None:
-        """Raises ValueError where `run` is not as it was when the last checkpoint was saved."""
+        """Raises ValueError if `run` differs from the run that saved the newest checkpoint."""
         self._manager.wait_until_finished()
         check_run(self._folder, run, allow_changed)
 
     def restore(self, state_at: Callable[[int], TrainState]) -> TrainState:
-        """Returns the state of the newest whole checkpoint; `state.step` says where it goes on.
+        """Returns the state of the newest checkpoint that is not damaged, to resume from.
 
-        Damaged ones that are newer are told of and removed: their steps will be saved again.
+        Damaged checkpoints that are newer are logged and removed, since the resumed run will save
+        their steps again.
 
         Args:
-          state_at: a state as it was after so many steps, with any values; says what trains then,
-            and where everything lies on the devices. Where there is no checkpoint,
-            `state_at(0)` is returned.
+          state_at: returns a state with the structure, shapes and shardings that the state has
+            after a given number of steps; only its frozen parameters need the right values. If
+            the folder has no checkpoint, `state_at(0)` is returned.
 
         Raises:
-          ValueError: other parameters trained then, or no checkpoint is whole.
+          ValueError: a checkpoint contains other parameters than train now, or all are damaged.
         """
         problems: dict[int, str] = {}
         for step in self._steps():
@@ -138,16 +139,17 @@ class Checkpoints:
         return state_at(0)
 
     def _steps(self) -> list[int]:
-        """Newest first; all processes go by what the first one sees."""
+        """Returns all steps, newest first, as the main process sees them."""
         self._manager.wait_until_finished()
-        # A shared file system may show a new folder to one process a little later than to another.
+        # On a shared file system, a new folder may become visible to one process later than to
+        # another. All processes must try the same steps, so they use the list of the main process.
         seen = sorted(self._manager.all_steps(), reverse=True)
         return json.loads(processes.gather(json.dumps(seen).encode())[0])
 
     def _read(self, step: int, state: TrainState) -> tuple[dict[str, Any] | None, str]:
-        """What has been saved of a state, or else what is wrong with it in some process.
+        """Returns the saved part of a state, or None and what is wrong with it in some process.
 
-        No step in here waits for other processes but those that say so: one may fail alone.
+        Reading may fail in one process alone. So only the lines that say so wait for the others.
         """
         path = epath.Path(self._folder) / str(step)
         target = jax.tree.map(
@@ -156,7 +158,7 @@ class Checkpoints:
         problem, found, wanted = "", None, {}
         try:
             wanted = record_of(self._folder, step)["state"]
-        except Exception as error:  # whatever comes of reading what may be anything
+        except Exception as error:  # a damaged file may raise any type of error
             problem = f"{path / RECORD} is damaged ({_brief(error)})"
         if wanted:
             _check_kinds(wanted, target, f"{self._folder}, step {step}")
@@ -169,12 +171,12 @@ class Checkpoints:
                 )
             except Exception as error:
                 problem = f"{path / 'state'} is damaged ({_brief(error)})"
-        # One process may see a damaged file where another does not. All must go on from the same
-        # checkpoint, so one that is bad for anybody is bad for all.
-        for told in processes.gather(problem.encode()):  # waits for all
+        # One process may see a damaged file where another does not. All must resume from the same
+        # checkpoint, so a checkpoint that one process cannot read is skipped by all.
+        for told in processes.gather(problem.encode()):  # waits for all processes
             if told:
                 return None, told.decode()
-        sums = digests(found)  # waits for all
+        sums = digests(found)  # waits for all processes
         if changed := [name for name in wanted if sums[name] != wanted[name]]:
             names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
             return None, f"{path / 'state'} is damaged (other bits than were saved in {names})"
@@ -182,11 +184,11 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Makes one kind of error of all that may go wrong, perhaps in another thread."""
+        """Turns errors of Orbax, also those of its background threads, into OSError."""
         try:
             with watched(f"checkpoints in {self._folder}"):
                 yield
-        except jax.errors.JaxRuntimeError:  # of the devices, or of another process
+        except jax.errors.JaxRuntimeError:  # a device or another process failed
             raise
         except Exception as error:
             raise OSError(
@@ -196,7 +198,7 @@ class Checkpoints:
 
 
 def _check_kinds(saved: Mapping[str, str], target: Any, where: str) -> None:
-    """Raises ValueError if arrays of other names, types or shapes were saved."""
+    """Raises ValueError if names, dtypes or shapes of the saved arrays differ from the target."""
     now = {
         f"{jax.tree_util.keystr(path)} {kind(leaf)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(target)

@@ -1,4 +1,4 @@
-"""What training changes from step to step, and the stages in which parameters join.
+"""Makes the state of training, and changes which parameters train from stage to stage.
 
 state = init_state(config, params, optimizer, trainable="attention", mesh=mesh)
 state = restage(state, optimizer, ["attention", "projector"])       # from here on these too
@@ -27,18 +27,18 @@ _FLOAT16_SCALE = 2.0**15
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The state of training; `trained` and `frozen` are those of `paligemma_lib.trainable`.
+    """The state of training, with parameters as `paligemma_lib.trainable` splits them.
 
     Attributes:
-      step: int32[], steps taken, those that were skipped included.
-      trained: float32 parts by name.
-      opt_state: the optimizer's state for each of these parts.
-      frozen: parts by name, in the types in which they were given.
-      loss_scale: float32[], what the loss is multiplied by before it is differentiated, so that
-        float16 can hold the gradients (arXiv 1710.03740); 1 for other types.
-      good_steps: int32[], steps since the scale changed.
-      skipped: int32[], steps without effect, as their gradients were not finite.
-      skipped_in_a_row: int32[], the last of them without a good one in between.
+      step: int32[], number of steps, including skipped ones.
+      trained: parts of trained parameters by name, float32.
+      opt_state: optimizer state of each of these parts.
+      frozen: parts of frozen parameters by name, in the dtypes in which they were given.
+      loss_scale: float32[], factor of the loss before it is differentiated, so that gradients do
+        not underflow float16 (arXiv 1710.03740); 1 for other dtypes.
+      good_steps: int32[], successive good steps since the loss scale last changed.
+      skipped: int32[], number of steps without effect because loss or gradients were not finite.
+      skipped_in_a_row: int32[], number of skipped steps since the last good one.
     """
 
     step: jax.Array
@@ -51,7 +51,7 @@ class TrainState:
     skipped_in_a_row: jax.Array
 
     def all_params(self) -> dict[str, Any]:
-        """Nested dict of all parameters, as models, decoding and `save_params` take it."""
+        """Returns the nested dict of all parameters, for the model, decoding and `save_params`."""
         return merge(self.trained, self.frozen)
 
 
@@ -63,21 +63,22 @@ def init_state(
     trainable: Trainable,
     mesh: Mesh,
 ) -> TrainState:
-    """Starts training.
+    """Returns the state before the first step.
 
     Args:
-      config: the model; float16 activations ask for a scaled loss.
-      params: nested dict of arrays on the devices of `mesh`. They become part of the state without
-        a copy, save those that train and are not float32.
+      config: the model; with float16 activations the loss is scaled.
+      params: nested dict of arrays on the devices of `mesh`. Frozen arrays that need not be cut
+        become part of the state without a copy. Trained ones are copied as float32.
       optimizer: as `make_optimizer` returns it.
-      trainable: what trains, see `trainable.trained_rows`.
+      trainable: parameters that train, see `trainable.trained_rows`.
       mesh: as `sharding.make_mesh` returns it.
 
     Raises:
       ValueError: `trainable` selects nothing.
     """
     trained, frozen = split(params, trained_rows(params, trainable))
-    # Float32 for what changes: in bfloat16, an update of 1/256 of a weight would be rounded away.
+    # Trained parameters are float32. bfloat16 has 8 significant bits, so it would round away every
+    # update of less than 1/512 of the weight.
     trained = jax.tree.map(_trainable_copy, trained)
     scale = _FLOAT16_SCALE if config.dtype == "float16" else 1.0
 
@@ -107,13 +108,13 @@ def abstract_state(
     frozen_dtype: str = "float32",
     mesh: Mesh | None = None,
 ) -> TrainState:
-    """The state that `init_state` would make, as shapes, types and places: for checks and plans.
+    """Returns the shapes, dtypes and shardings of the state that `init_state` would return.
 
     Args:
       optimizer, trainable: as for `init_state`.
       params: nested dict of `jax.ShapeDtypeStruct`, which may have shardings.
-      frozen_dtype: of parameters that do not train.
-      mesh: as for `init_state`; None: places do not matter.
+      frozen_dtype: dtype of frozen parameters.
+      mesh: as for `init_state`; None leaves shardings out.
 
     Raises:
       ValueError: `trainable` selects nothing.
@@ -147,15 +148,15 @@ def abstract_state(
 
 
 def restage(state: TrainState, optimizer: Optimizer, trainable: Trainable) -> TrainState:
-    """From here on trains other parameters.
+    """Returns a state in which other parameters train from now on.
 
-    What trained before and goes on keeps its optimizer state, what is new starts fresh, and what
-    no longer trains loses it and stays float32.
+    Parameters that trained before and still train keep their optimizer state. New ones start with
+    fresh optimizer state. Parameters that no longer train lose theirs and stay float32.
 
     Args:
-      state: the state, which is not to be used any more.
+      state: the present state, which must not be used afterwards.
       optimizer: as `make_optimizer` returns it.
-      trainable: what trains, see `trainable.trained_rows`.
+      trainable: parameters that train, see `trainable.trained_rows`.
 
     Raises:
       ValueError: `trainable` selects nothing.
@@ -168,7 +169,9 @@ def restage(state: TrainState, optimizer: Optimizer, trainable: Trainable) -> Tr
         old = [*zip(old_spans, state.opt_state.get(name, ()), strict=True)]
         new_parts, new_states = [], []
         for span, part in zip(_spans(frozen.get(name, ()), parts), parts, strict=True):
-            # A part is cut at most, never joined: it lies in one that trained, or in none.
+            # `split` may cut parts but never joins them. So each new part lies within one old part
+            # that trained, or trained nowhere. If rows 2..5 trained, and now rows 0..5 or 4..5 do:
+            #     old spans  [2..5]     new spans  [0..1], [2..5]   or   [4..5]
             found = [
                 _rows(opt_state, old_span, span)
                 for old_span, opt_state in old
@@ -181,7 +184,7 @@ def restage(state: TrainState, optimizer: Optimizer, trainable: Trainable) -> Tr
 
 
 def _spans(frozen: Sequence[jax.Array], trained: Sequence[jax.Array]) -> list[range]:
-    """The rows that each trained part holds of the whole array."""
+    """Returns the rows of the whole array that each trained part holds."""
     ends = [*itertools.accumulate(part.shape[0] for part in (*frozen, *trained))]
     return [
         range(end - part.shape[0], end)
@@ -190,9 +193,10 @@ def _spans(frozen: Sequence[jax.Array], trained: Sequence[jax.Array]) -> list[ra
 
 
 def _rows(opt_state: Any, old: range, new: range) -> Any:
-    """The optimizer's state for some rows of a part."""
+    """Returns the optimizer state for the rows `new` of a part with the rows `old`."""
     if old == new:
         return opt_state
+    # Leaves with one value per row are cut as the part is, others such as Adam's count are shared.
     rows = slice(new.start - old.start, new.stop - old.start)
     return jax.tree.map(
         lambda leaf: leaf[rows] if leaf.shape[:1] == (len(old),) else leaf, opt_state
@@ -200,12 +204,12 @@ def _rows(opt_state: Any, old: range, new: range) -> Any:
 
 
 def _trainable_copy(part: jax.Array) -> jax.Array:
-    """In float32 and in memory of its own, which a step may give away."""
+    """Returns a float32 copy, whose memory a train step may donate."""
     return jnp.array(part, jnp.float32, copy=True)
 
 
 def _fresh(optimizer: Optimizer, part: jax.Array) -> Any:
-    """The optimizer's state for a part; what has its shape lies where it lies."""
+    """Returns new optimizer state for a part; leaves of its shape get its sharding."""
     init = optimizer.transform.init
     everywhere = NamedSharding(cast(NamedSharding, part.sharding).mesh, PartitionSpec())
     shardings = jax.tree.map(

@@ -1,12 +1,12 @@
-"""The jitted steps of training and validation.
+"""Makes the jitted steps of training and validation.
 
     step = make_train_step(config, optimizer, mesh=mesh, microbatches=4)
     for batch in batches:
         state, metrics = step(state, batch)          # metrics: float32[] each, still on devices
 
-A step gives the old state's memory to the new one. It compiles once for each stage and shape of
-batch. The loss and its gradient are those of the global batch, over all devices and microbatches:
-sum(weight * nll) / sum(weight).
+A train step donates the memory of the old state to the new one. It compiles once for each stage and
+shape of batch. The loss is that of the global batch, over all devices and microbatches:
+sum(weight * nll) / sum(weight). So are its gradients.
 """
 
 import functools
@@ -30,7 +30,7 @@ from paligemma_lib.trainable import Parts, merge
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
 
-_GOOD_STEPS = 1000  # after which the loss scale doubles
+_GOOD_STEPS = 1000  # successive good steps after which the loss scale doubles
 _LARGEST_SCALE = 2.0**24
 
 
@@ -43,24 +43,24 @@ def make_train_step(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns `state, metrics = step(state, batch)`.
+    """Returns a function `state, metrics = step(state, batch)`.
 
-    `batch` holds NumPy arrays of the contract, this process's share of the examples, or the global
-    arrays that `sharding.put_batch` makes of them. Metrics are
+    `batch` contains NumPy arrays of the contract with this process's share of the examples, or the
+    global arrays that `sharding.put_batch` makes of them. The metrics are
 
-        loss                of the batch, before the step
-        gradient_norm       before clipping
+        loss                loss of the batch before the update
+        gradient_norm       global norm before clipping
         learning_rate
         supervised          sum of the weights of the batch
-        skipped_in_a_row    0, or how many steps went without effect, this one the last: their loss
-                            or gradients were not finite
+        skipped_in_a_row    number of successive steps, up to and including this one, that had no
+                            effect because their loss or gradients were not finite
 
     Args:
       config: the model.
       optimizer: as `make_optimizer` returns it.
       mesh: as `sharding.make_mesh` returns it.
-      microbatches: into how many parts a batch is divided that are computed one after the other,
-        to need less memory.
+      microbatches: number of parts of a batch that are computed one after the other, to need less
+        memory.
       label_smoothing, z_loss: see `loss.token_losses`.
 
     Raises:
@@ -70,15 +70,15 @@ def make_train_step(
     def update(frozen: Parts, changing: dict[str, Any], batch: Metrics) -> tuple[Any, Metrics]:
         trained, opt_state = changing["trained"], changing["opt_state"]
         scale = changing["loss_scale"]
-        # The sum over the global batch, taken before it is divided. Each microbatch's loss is
-        # divided by it, so their sum is the loss of the batch, and so are gradients: not a mean of
-        # means, which would weigh captions by what shares their microbatch.
+        # The sum of weights is taken over the global batch, and the loss of each microbatch is
+        # divided by it. So the losses of the microbatches add up to the loss of the batch, and so
+        # do gradients. A mean of means would weigh a caption by the others in its microbatch.
         supervised = jnp.sum(batch["loss_weight"], dtype=jnp.float32)
 
         def loss_of_part(trained: Parts, part: Metrics) -> jax.Array:
             params = merge(trained, frozen)
             nll, weight = token_losses(config, params, part, label_smoothing, z_loss)
-            # A batch without any weight has loss 0.
+            # The maximum gives a batch without any weight a loss of 0, not NaN.
             return scale * jnp.sum(nll * weight) / jnp.maximum(supervised, 1e-9)
 
         def add_part(sums: Any, part: Metrics) -> tuple[Any, None]:
@@ -86,19 +86,19 @@ def make_train_step(
                 jnp.add, sums, jax.value_and_grad(loss_of_part)(trained, part)
             ), None
 
-        # A scan of one turn would keep a second copy of the gradients.
+        # A scan of one iteration would need memory for a second copy of the gradients.
         if microbatches == 1:
             loss, gradients = jax.value_and_grad(loss_of_part)(trained, batch)
         else:
             zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained)
             (loss, gradients), _ = lax.scan(add_part, zeros, _parts(batch, microbatches))
-        # Gradients of float16 activations below 6e-8 would vanish; those of a loss that is
-        # multiplied by a large number do not. It is divided away before anything looks at them.
+        # The smallest positive float16 is 6e-8, so smaller gradients of activations would vanish.
+        # Gradients of a scaled loss do not; the scale is divided out before they are used.
         loss, gradients = jax.tree.map(lambda x: x / scale, (loss, gradients))
 
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradients)))
-        # Any value that is not finite makes the norm so. The step is then without effect, on all
-        # devices alike, since all see the same sum.
+        # Any gradient that is not finite makes the norm not finite, and then the step has no
+        # effect. All devices decide alike, since all have the same norm.
         good = jnp.isfinite(norm) & jnp.isfinite(loss)
         if optimizer.clip_norm is not None:
             clip = jnp.minimum(1.0, optimizer.clip_norm / jnp.maximum(norm, 1e-16))
@@ -106,7 +106,8 @@ def make_train_step(
         rate = jnp.asarray(optimizer.schedule(changing["step"]), jnp.float32)
         new_trained, new_opt_state = _apply(optimizer, rate, trained, opt_state, gradients)
 
-        # `where` and not `cond`: both are there already, and donated memory is written in place.
+        # `where`, not `cond`: old and new values exist anyway, and `where` can write its result in
+        # place into donated memory.
         def keep(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
 
@@ -128,8 +129,8 @@ def make_train_step(
         }
         return changed, metrics
 
-    # What changes is donated: the new state takes the old one's memory. Frozen parameters are an
-    # argument of their own, as they must outlive the step.
+    # The changing part of the state is donated, so the new state takes its memory. Frozen
+    # parameters are a separate argument that is not donated, since the next step needs them.
     jitted = jax.jit(update, donate_argnums=1)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -145,25 +146,28 @@ def make_train_step(
             changed, metrics = jitted(state.frozen, changing, arrays)
         return TrainState(frozen=state.frozen, **changed), metrics
 
-    step.jitted = jitted  # type: ignore[attr-defined]  # to lower it without running it
+    step.jitted = jitted  # type: ignore[attr-defined]  # to lower it without a run
     return step
 
 
 def make_eval_step(
     config: PaliGemmaConfig, *, mesh: Mesh
 ) -> Callable[[dict[str, Any], Batch], tuple[jax.Array, jax.Array]]:
-    """Returns `losses, weights = step(params, batch)`, float32[B] each.
+    """Returns a function `losses, weights = step(params, batch)`, float32[B] each.
 
-    They are the sums of weight * nll and of weights in every example of the global batch, each on
-    the device that has the example; the loss over several batches is the sum of all losses over the
-    sum of all weights.
+    For each example of the global batch, they are the sum of weight * nll and the sum of weights,
+    on the device that has the example. The loss over several batches is the sum of all losses
+    divided by the sum of all weights.
     """
 
     @functools.partial(jax.jit, out_shardings=batch_sharding(mesh))
     def sums(params: dict[str, Any], batch: Metrics) -> tuple[jax.Array, jax.Array]:
         nll, weight = token_losses(config, params, batch)
         rows, length = batch["text"].shape
-        # `token_losses` gives each part's positions in an order of its own: sum them by example.
+        # `token_losses` sorts the positions of each shard, supervised ones first. The same sort
+        # gives the example of each position, by which losses and weights are summed. With 2
+        # examples of 3 positions:
+        #     supervised [0 1 1 0 0 1]    order [1 2 5 0 3 4]    example [0 0 1 0 1 1]
         parts = num_shards()
         supervised = batch["loss_weight"].reshape(parts, -1)
         order = jnp.argsort(supervised == 0, axis=1, stable=True)
@@ -190,12 +194,13 @@ def _on_devices(mesh: Mesh, batch: Batch) -> dict[str, jax.Array]:
 
 
 def _parts(batch: Metrics, microbatches: int) -> Metrics:
-    """[B, ...] -> [microbatches, B / microbatches, ...], each with a share of every device."""
+    """Reshapes [B, ...] to [microbatches, B / microbatches, ...]; rows stay on their devices."""
 
     def divide(x: jax.Array) -> jax.Array:
-        # Devices hold consecutive rows. A plain split into microbatches would give each of them to
-        # one device alone, and move rows between devices; this takes a share of every device's
-        # rows.
+        # Devices hold consecutive rows. A microbatch of consecutive rows would lie on few devices,
+        # and rows would have to move. So each microbatch takes some rows of every device. With 8
+        # rows, 2 devices and 2 microbatches:
+        #     device 0: 0 1 2 3, device 1: 4 5 6 7    microbatches: [0 1 4 5], [2 3 6 7]
         x = x.reshape(num_shards(), microbatches, -1, *x.shape[1:])
         x = x.swapaxes(0, 1)
         return x.reshape(microbatches, -1, *x.shape[3:])
@@ -213,7 +218,7 @@ def _apply(
         for part, piece_state, gradient in zip(
             parts, opt_state[name], gradients[name], strict=True
         ):
-            with jax.numpy_dtype_promotion("standard"):  # which optax relies on
+            with jax.numpy_dtype_promotion("standard"):  # as optax expects
                 change, piece_state = optimizer.transform.update(gradient, piece_state, part)
             results.append((part - rate * (change + decay * part), piece_state))
         new_trained[name], new_opt_state[name] = zip(*results, strict=True)
@@ -223,7 +228,7 @@ def _apply(
 def _next_scale(
     config: PaliGemmaConfig, good: jax.Array, scale: jax.Array, good_steps: jax.Array
 ) -> Metrics:
-    """Halves the loss scale after a bad step, doubles it after many good ones."""
+    """Returns the loss scale: halved after a bad step, doubled after many good ones."""
     if config.dtype != "float16":
         return {"loss_scale": scale, "good_steps": good_steps}
     good_steps = jnp.where(good, good_steps + 1, 0)

@@ -1,7 +1,7 @@
-"""What follows a run from outside: TensorBoard, or a tracker of one's own.
+"""Defines the interface of trackers, which report a run to TensorBoard or another service.
 
-A run makes each tracker by calling what its config names with the workdir and the config, so that
-TensorBoard's is `TensorBoardTracker(workdir, config)`. Only the first of several processes does.
+The config of a run names a callable for each tracker. The run calls it with the workdir and the
+config, as in `TensorBoardTracker(workdir, config)`. Only the main process has trackers.
 """
 
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ import numpy as np
 
 
 class Tracker(Protocol):
-    """Takes what a run has to tell, as it comes; an exception ends the run."""
+    """Receives the values of a run as they are computed. An exception in it ends the run."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Takes numbers after a step: "loss", "learning_rate", "validation_loss", ..."""
+        """Receives scalars after a step, such as "loss", "learning_rate" or "validation_loss"."""
         ...
 
     def caption(self, image_id: str, image: np.ndarray, caption: str, step: int) -> None:
-        """Takes a test image, uint8[H, W, 3], and what the model says of it after so many steps."""
+        """Receives a test image, uint8[H, W, 3], and its generated caption after `step` steps."""
         ...
 
     def close(self) -> None:
-        """Nothing comes any more; also called when the run ends by an error."""
+        """Ends the tracking. The run also calls this when it ends with an error."""
         ...

@@ -1,10 +1,10 @@
-"""The configuration of a model, read from the config.json of a Hugging Face checkpoint.
+"""Reads the configuration of a model from the config.json of a Hugging Face checkpoint.
 
     config = read_config_json(folder / "config.json")
 
-A field that is not there has transformers' default. Whatever the model here does not do is an
-error, so that nothing is computed otherwise than transformers computes it. The file is untrusted:
-its size is bounded, and so is every number in it.
+A missing field has transformers' default. A feature that this library does not implement is an
+error, so a model is never computed differently than by transformers. The file is untrusted: its
+size is bounded, and so is every number in it.
 """
 
 import json
@@ -24,11 +24,12 @@ from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipCon
 
 CONFIG = "config.json"
 
+# Bounds for an untrusted file: its bytes, every number in it, and the number of layers.
 _MAX_BYTES = 4 << 20
 _MAX_SIZE = 1 << 20
 _MAX_DEPTH = 1000
 
-# Defaults of transformers 5.23, which leaves out what equals them.
+# Defaults of transformers 5.23, which leaves fields that equal them out of the file.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "siglip_vision_model": {
         "image_size": 224,
@@ -65,15 +66,16 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def read_config_json(path: Path) -> PaliGemmaConfig:
-    """Returns the model that transformers builds from this file.
+    """Returns the configuration of the model that transformers builds from this file.
 
-    Two of transformers' settings differ from the reference for PaliGemma 2. A soft cap on the final
-    logits, 30 unless the file says otherwise, is taken over. Windows of attention in every other
-    layer are not, where the whole image fits into one: the reference has none.
+    For PaliGemma 2, transformers differs from the reference in two settings. Its soft cap on the
+    final logits, 30 unless the file says otherwise, is kept. Its sliding windows of attention in
+    every other layer, which the reference lacks, are ignored if the whole image fits into one.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is no such file, or of a model that cannot be computed here; says why.
+      FileNotFoundError: the file does not exist.
+      ValueError: the file is not such a config.json, or describes a model that this library cannot
+        compute; the message says why.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: without it the model is not known")
@@ -100,7 +102,8 @@ def _vision(fields: "_Fields") -> SiglipConfig:
 
 
 def _language(fields: "_Fields", image_token: int) -> GemmaConfig:
-    # Gemma 1 means the tanh form by "gelu" too; which name counts depends on the version.
+    # For Gemma 1, "gelu" means the tanh form too. Which of the two fields, hidden_act or
+    # hidden_activation, transformers reads depends on its version, so both are checked.
     is_gemma2 = fields["model_type"] == "gemma2"
     fields.check("hidden_act", (GELU,) if is_gemma2 else (GELU, "gelu"))
     fields.check("hidden_activation", (GELU, None))
@@ -112,6 +115,8 @@ def _language(fields: "_Fields", image_token: int) -> GemmaConfig:
     fields.check("rope_scaling", (None,))
     default_rope = {"rope_type": "default", "rope_theta": ROPE_THETA}
     fields.check("rope_parameters", (None, default_rope))
+    # The file counts the rows of the table, with or without 64 that pad it: 257,216 or 257,152. The
+    # id of `<image>` is the first after the vocabulary, so it is the vocabulary's size.
     rows = fields.number("vocab_size")
     if rows - image_token not in (0, VOCABULARY_PADDING):
         raise ValueError(
@@ -137,13 +142,13 @@ def _check_windows(fields: "_Fields", depth: int, num_image_tokens: int) -> None
         return
     if fields.number("sliding_window") < num_image_tokens:
         raise ValueError(
-            f"text_config.sliding_window is {window}, less than the {num_image_tokens} tokens of a "
-            "image: attention is full in every layer here"
+            f"text_config.sliding_window is {window}, less than the {num_image_tokens} tokens of "
+            "an image: attention is full in every layer here"
         )
 
 
 class _Fields:
-    """A JSON object and the defaults for what it leaves out; errors name the section."""
+    """A JSON object with defaults for missing fields, whose errors name its section."""
 
     def __init__(self, values: Any, section: str, defaults: Mapping[str, Any]) -> None:
         if not isinstance(values, dict):
@@ -160,10 +165,14 @@ class _Fields:
         return _Fields(values, f"{name}.", _DEFAULTS[section["model_type"]])
 
     def check(self, name: str, allowed: tuple[Any, ...], default: Any = ...) -> None:
-        """A field must be one of these; without a default it may also be left out."""
+        """Raises ValueError unless a field has an allowed value.
+
+        A missing field counts as `default`; without a default it is accepted.
+        """
         if name not in self._values and default is ...:
             return
         found = self._values.get(name, default)
+        # In Python `True == 1`, so a bool is allowed only where the allowed value is a bool too.
         if not any(
             found == value and isinstance(found, bool) == isinstance(value, bool)
             for value in allowed

@@ -1,10 +1,10 @@
-"""The weights in a folder: one file, or those that an index names, and each tensor's place.
+"""Finds the weight files in a folder (one, or those in an index) and each tensor's place in them.
 
     with contextlib.ExitStack() as stack:
         stored = open_tensors(stack, Path("paligemma2-3b-pt-224"))
         stored["lm_head.weight"].file, stored["lm_head.weight"].entry.start
 
-The folder is untrusted: no path out of it is followed, and pickles are not touched.
+The folder is untrusted: no path that leaves it is followed, and pickles are not read.
 """
 
 import contextlib
@@ -27,22 +27,23 @@ _MAX_FILES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A tensor: the open file that holds it, its name there, and its place."""
+    """A tensor in a file: the open file, the tensor's name in it, and its header entry."""
 
-    file: Any  # binary, not buffered
+    file: Any  # binary and unbuffered
     name: str
     entry: Entry
 
 
 def open_tensors(stack: contextlib.ExitStack, folder: Path) -> dict[str, Stored]:
-    """Opens the files of a checkpoint and returns where each tensor is, by its name on the Hub.
+    """Opens the files of a checkpoint and returns its tensors, by their names on the Hub.
 
     Args:
-      stack: closes the files.
-      folder: as in `weight_files`, whose errors apply.
+      stack: the exit stack that closes the files.
+      folder: folder of the checkpoint, as in `weight_files`.
 
     Raises:
-      ValueError: a file is damaged, or a tensor is in two of them.
+      FileNotFoundError: as in `weight_files`.
+      ValueError: a file is damaged, or a tensor is stored twice; also as in `weight_files`.
     """
     found: dict[str, Stored] = {}
     for path in weight_files(folder):
@@ -60,11 +61,12 @@ def open_tensors(stack: contextlib.ExitStack, folder: Path) -> dict[str, Stored]
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Returns the safetensors files of a checkpoint.
+    """Returns the paths of the safetensors files of a checkpoint.
 
     Raises:
-      FileNotFoundError: there is no folder, no such file in it, or not all that the index names.
-      ValueError: the index is none, or there are pickles alone.
+      FileNotFoundError: the folder does not exist, holds no weights, or lacks a file that the
+        index names.
+      ValueError: the index is invalid, or the folder holds its weights as pickles only.
     """
     if "://" in str(folder) or not folder.is_dir():
         raise FileNotFoundError(
@@ -110,6 +112,7 @@ def _indexed_names(index: Path) -> list[str]:
 
 
 def _is_bare(name: object) -> bool:
+    # Without a separator of Unix or Windows, or a drive's colon, a name cannot leave the folder.
     return (
         isinstance(name, str)
         and name.endswith(".safetensors")

@@ -1,11 +1,12 @@
-"""The safetensors format: the header's length (uint64), the header as JSON, values, little-endian.
+"""Reads and writes headers of safetensors files.
 
 entries = read_header(path)                      # {"lm_head.weight": Entry(...), ...}
 read_at(file, entries["lm_head.weight"].start, out, threads)
 file.write(header_bytes({"lm_head.weight": (shape, dtype)}))      # then the values, in this order
 
-The safetensors package writes a file only with all of its tensors in memory, and is slow at reading
-some rows of a large one. Source: the description in its repository.
+A file is the header's length (uint64), the header as JSON, and the values, all little-endian. The
+safetensors package needs all tensors of a file in memory to write it, and is slow at reading some
+rows of a large tensor. Source: the description of the format in its repository.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ _MAX_HEADER = 16 << 20  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A tensor of a file: its type as the file calls it, its shape, its first byte."""
+    """A tensor in a file: its dtype code, such as "BF16", its shape, and its offset in bytes."""
 
     code: str
     shape: tuple[int, ...]
@@ -36,15 +37,15 @@ class Entry:
 
     @property
     def dtype(self) -> np.dtype | None:
-        """NumPy dtype; None: not a type that parameters have."""
+        """NumPy dtype, or None if parameters cannot have the file's dtype."""
         return CODES.get(self.code)
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """Returns the tensors of a file by name; all sizes agree with that of the file.
+    """Returns the tensors of a file by name, after a check of all sizes against the file's.
 
     Raises:
-      ValueError: it is no whole safetensors file.
+      ValueError: the file is not a complete safetensors file.
     """
     size = path.stat().st_size
     try:
@@ -54,6 +55,7 @@ def read_header(path: Path) -> dict[str, Entry]:
                 raise ValueError(f"a header of {length:,} bytes")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
+        # Offsets in the header count from the first byte after it.
         first, end, entries = 8 + length, 0, {}
         for name, fields in header.items():
             begin, stop = fields["data_offsets"]
@@ -84,12 +86,13 @@ def read_header(path: Path) -> dict[str, Entry]:
 
 
 def header_bytes(tensors: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> bytes:
-    """Returns what comes before the values of these tensors, of which each has shape and dtype."""
+    """Returns the bytes before the values, for tensors given as name -> (shape, dtype)."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, (shape, dtype) in tensors.items():
         start, end = end, end + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": _CODE_OF[dtype], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
+    # Spaces after the JSON make the values start at a multiple of 8 bytes.
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text

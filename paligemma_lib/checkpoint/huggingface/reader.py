@@ -1,11 +1,11 @@
-"""Read a folder of safetensors as the reference's parameters, a layer at a time.
+"""Reads a folder of safetensors as parameters of the reference's names, shapes and layout.
 
 with SafetensorsReader("paligemma2-3b-pt-224", config) as file:
     file.shapes["llm/layers/mlp/linear"]                       # (26, 9216, 2304)
     file.read("llm/layers/mlp/linear", slice(3, 4))            # [1, 9216, 2304], in the file's type
 
-The folder is untrusted: nothing is unpickled, no path out of it is followed, and all sizes must
-agree with the files before anything is allocated.
+The folder is untrusted: nothing is unpickled, no path that leaves it is followed, and all sizes
+must match the files before memory is allocated.
 """
 
 import contextlib
@@ -45,16 +45,16 @@ from paligemma_lib.checkpoint.matching import (
 )
 from paligemma_lib.model.variants import PaliGemmaConfig
 
-_ROWS = 8192  # of the embedding table, compared at a time
+_ROWS = 8192  # rows of the embedding table that are compared at a time
 
 
 class SafetensorsReader:
-    """An open checkpoint; a context manager.
+    """An open checkpoint, used as a context manager.
 
     Attributes:
       path: the folder.
-      shapes: parameter name -> shape, as in the reference; the position embedding has the shape
-        that the file has, since it can be interpolated.
+      shapes: parameter name -> shape, as in the reference. The position embedding has the number of
+        patches in the file, since it can be interpolated.
       dtypes: parameter name -> NumPy dtype: float32, float16 or bfloat16.
     """
 
@@ -67,15 +67,17 @@ class SafetensorsReader:
         """Opens the files and checks that they hold the wanted parameters.
 
         Args:
-          folder: holds `model.safetensors`, or several files and their index.
-          config: the model; only its sizes matter.
-          names: the parameters wanted, of the reference's names; None: all. Others may be missing
-            from the files, and no tensor may be there that belongs to none.
+          folder: folder with `model.safetensors`, or with several files and their index.
+          config: the model. Only its sizes matter; if config.json has other soft caps or another
+            query scale, a UserWarning says so.
+          names: names of the wanted parameters, as in the reference; None: all. The files may lack
+            other parameters, but may hold no tensor that belongs to no parameter of the model.
 
         Raises:
-          FileNotFoundError: no folder, no safetensors, or files missing that the index names.
-          ValueError: damaged files, a bad index, or tensors that are missing, unexpected, or of a
-            wrong shape or type: all of them in one error.
+          FileNotFoundError: the folder does not exist, holds no safetensors, or lacks a file that
+            the index names.
+          ValueError: a file is damaged, the index is invalid, config.json is of another model, or
+            tensors are missing, unexpected, or of another shape or dtype (one error lists all).
         """
         self.path = os.fspath(folder)
         with contextlib.ExitStack() as stack:
@@ -93,21 +95,24 @@ class SafetensorsReader:
     def read(
         self, name: str, rows: slice | None = None, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """Returns `parameter[rows]`, reading those layers, or rows of the vocabulary, alone.
+        """Returns `parameter[rows]` and reads only these layers, or rows of the vocabulary.
 
         Args:
           name: a name in `shapes`.
-          rows: a slice of axis 0, without a step; None: all.
-          out: where to read to, contiguous; None: new memory.
+          rows: a slice of axis 0, without a step; None: all rows.
+          out: a contiguous array to read into; None: a new array.
 
         Raises:
-          ValueError: a file has become shorter.
+          ValueError: a file is shorter than when it was opened.
         """
         shape, dtype = self.shapes[name], self.dtypes[name]
         first, last = row_range(rows, shape[0])
         if out is None:
             out = np.empty((last - first, *shape[1:]), dtype)
         with self._damage_reported(name):
+            # There are three cases: the embedding table, whose rows are read at their offset;
+            # another single tensor (no index), which is read whole and cut; and a stack of tensors,
+            # each with index (layer,) or (layer, k), such as (3, 1) for `v_proj` of layer 3.
             for part in self._parts[name]:
                 if name == tensors.EMBEDDING:
                     skip = first * shape[1] * dtype.itemsize
@@ -125,7 +130,7 @@ class SafetensorsReader:
         return out
 
     def verify(self) -> str:
-        """Says what has been compared: the sizes of all tensors, when the files were opened."""
+        """Returns a sentence about the tensors' sizes, which are checked when files are opened."""
         files = len({stored.file.name for stored in self._stored.values()})
         return f"{len(self._stored)} tensors in {files} file{'s' * (files > 1)}, of the right sizes"
 
@@ -135,6 +140,8 @@ class SafetensorsReader:
         def read(strip: tuple[int, np.ndarray]) -> None:
             skip, view = strip
             start = stored.entry.start + skip * out.itemsize
+            # A strip is contiguous in the file. If it is not in memory, it is read into a temporary
+            # array and transposed from there.
             if view.flags.c_contiguous:
                 read_here(stored.file, start, as_bytes(view))
             else:
@@ -159,6 +166,7 @@ class SafetensorsReader:
                 f"SafetensorsReader: this model has no parameters {sorted(unknown)}; "
                 f"it has {sorted(expected)}."
             )
+        # Tensors to leave out of the comparison. `_check_tied` compares the output layer.
         not_wanted = {tensors.LM_HEAD}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, np.dtype] = {}
@@ -172,6 +180,7 @@ class SafetensorsReader:
             allowed[tensor.name] = _allowed_shapes(tensor, entry)
             shape = expected[tensor.parameter]
             if tensor.parameter == POSITION_EMBEDDING and entry:
+                # It is read with the file's number of patches, and the caller interpolates it.
                 shape = (1, *entry.shape)
                 tensor = Tensor(tensor.name, tensor.parameter, (), shape, tensor.axes)
             self.shapes[tensor.parameter] = shape
@@ -192,7 +201,7 @@ class SafetensorsReader:
         self._check_tied()
 
     def _check_config(self, config: PaliGemmaConfig, lines: list[str]) -> None:
-        """Raises what is wrong with the tensors or, by config.json, with the configuration."""
+        """Raises ValueError for differing tensors or sizes; warns of settings that differ."""
         path = Path(self.path, CONFIG)
         theirs = read_config_json(path) if path.is_file() else config
         fields = differing_fields(config, theirs)
@@ -207,7 +216,7 @@ class SafetensorsReader:
             )
 
     def _check_tied(self) -> None:
-        """The output layer may be stored too, but must be the embedding table."""
+        """Raises ValueError if the file holds an output layer that is not the embedding table."""
         if tensors.LM_HEAD not in self._stored or tensors.EMBEDDING not in self.shapes:
             return
         head = self._stored[tensors.LM_HEAD]
@@ -215,6 +224,8 @@ class SafetensorsReader:
         rows, width = self.shapes[tensors.EMBEDDING]
         shape = head.entry.shape
         equal = shape[1:] == (width,) and shape[0] >= rows and head.entry.code == table.entry.code
+        # Padding after the vocabulary is not compared. The comparison is of bytes, as NaN differs
+        # from itself as a value.
         for row in range(0, rows if equal else 0, _ROWS):
             chunks = np.empty((2, min(_ROWS, rows - row), width), self.dtypes[tensors.EMBEDDING])
             skip = row * width * chunks.itemsize

@@ -1,10 +1,10 @@
-"""The JSON files beside the weights, from which transformers builds model and processor.
+"""Builds the JSON files from which transformers creates the model and the processor.
 
 for name, content in files(config, dtype="bfloat16").items():
     (folder / name).write_text(json.dumps(content))
 
-They say explicitly what the defaults of transformers get wrong for PaliGemma 2: a soft cap of 30 on
-the final logits, and windows of 4096 tokens in every other layer.
+The files override two defaults of transformers that are wrong for PaliGemma 2: a soft cap of 30 on
+the final logits, and sliding windows of 4096 tokens in every other layer.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from paligemma_lib.checkpoint.huggingface.tensors import VOCABULARY_PADDING
 from paligemma_lib.model.variants import PaliGemmaConfig
 
-# transformers' names of the sizes.
+# Names of the sizes in transformers -> names in the configuration.
 VISION_SIZES = {
     "image_size": "image_size",
     "patch_size": "patch_size",
@@ -30,20 +30,20 @@ LANGUAGE_SIZES = {
     "head_dim": "head_dim",
 }
 GELU = "gelu_pytorch_tanh"
-EPSILON = 1e-6  # of all norms
+EPSILON = 1e-6  # epsilon of all norms
 ROPE_THETA = 10_000.0
 
 _PAD, _EOS, _BOS, _UNKNOWN = 0, 1, 2, 3
 _MAX_POSITIONS = 8192
-_BILINEAR = 2  # Pillow's number, antialiased
+_BILINEAR = 2  # Pillow's code of its bilinear filter, which antialiases
 _SPECIAL = {"pad": _PAD, "eos": _EOS, "bos": _BOS, "unk": _UNKNOWN}
 
 
 def files(config: PaliGemmaConfig, dtype: str) -> dict[str, dict[str, Any]]:
-    """Returns the content of each file: of the model, of generation, and of its images.
+    """Returns file name -> content, for the files of the model, generation and image processor.
 
     Raises:
-      ValueError: transformers has no such model; says which it has.
+      ValueError: transformers has no such model; the message says which it has.
     """
     return {
         "config.json": model_settings(config, dtype),
@@ -70,7 +70,7 @@ def files(config: PaliGemmaConfig, dtype: str) -> dict[str, dict[str, Any]]:
 
 
 def tokenizer_files(config: PaliGemmaConfig) -> dict[str, dict[str, Any]]:
-    """Returns the content of each file beside `tokenizer.model`."""
+    """Returns file name -> content, for the JSON files that belong to `tokenizer.model`."""
     tokens = {f"{kind}_token": f"<{kind}>" for kind in _SPECIAL}
     numbered = {f"<{kind}>": token for kind, token in _SPECIAL.items()}
     numbered["<image>"] = config.language.vocab_size
@@ -99,17 +99,17 @@ def tokenizer_files(config: PaliGemmaConfig) -> dict[str, dict[str, Any]]:
 
 
 def model_settings(config: PaliGemmaConfig, dtype: str) -> dict[str, Any]:
-    """Returns `config.json`; `dtype` is the type of the stored weights.
+    """Returns the content of `config.json`; `dtype` is the dtype of the stored weights.
 
     Raises:
-      ValueError: transformers has no such model; says which it has.
+      ValueError: transformers has no such model; the message says which it has.
     """
     vision, language = config.vision, config.language
     text: dict[str, Any] = {
         "model_type": "gemma2" if language.post_norms else "gemma",
         "vocab_size": language.vocab_size + VOCABULARY_PADDING,
         **{theirs: getattr(language, ours) for theirs, ours in LANGUAGE_SIZES.items()},
-        # Gemma's classes read the first name, or the second, depending on the version.
+        # Gemma's classes read one of these two fields, depending on the version of transformers.
         "hidden_act": GELU,
         "hidden_activation": GELU,
         "rms_norm_eps": EPSILON,
@@ -125,7 +125,7 @@ def model_settings(config: PaliGemmaConfig, dtype: str) -> dict[str, Any]:
             "attn_logit_softcapping": language.attention_softcap,
             "final_logit_softcapping": language.final_softcap,
             "layer_types": ["full_attention"] * language.depth,
-            # Older versions know no `layer_types`; a window as wide as the text changes nothing.
+            # Older versions ignore `layer_types`. For them, a window of all positions is no window.
             "sliding_window": _MAX_POSITIONS,
         }
     else:
@@ -157,7 +157,9 @@ def model_settings(config: PaliGemmaConfig, dtype: str) -> dict[str, Any]:
 
 
 def _query_pre_attn_scalar(config: PaliGemmaConfig) -> int:
-    """Gemma 2 in transformers multiplies queries by `query_pre_attn_scalar**-0.5`."""
+    """Returns the field by which Gemma 2 in transformers scales queries: scale**-2, an integer."""
+    # transformers multiplies queries by `query_pre_attn_scalar**-0.5`. For 28B, the scale is
+    # (4608 / 32)**-0.5 and the field 144. The tolerance allows for the rounding of the scale.
     language = config.language
     scale = language.head_dim**-0.5 if language.query_scale is None else language.query_scale
     scalar = round(scale**-2)
@@ -170,7 +172,10 @@ def _query_pre_attn_scalar(config: PaliGemmaConfig) -> int:
 
 
 def _check_gemma(config: PaliGemmaConfig) -> None:
-    """Without post norms the model must be Gemma 1, which knows no soft caps and no scale."""
+    """Raises ValueError if a model without post norms is not Gemma 1.
+
+    Gemma 1 has no soft caps and scales queries by `head_dim**-0.5`.
+    """
     language = config.language
     for name, neutral in (
         ("attention_softcap", (None,)),

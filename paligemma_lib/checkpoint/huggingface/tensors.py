@@ -1,13 +1,13 @@
-"""Which tensor of a Hugging Face checkpoint is which part of which parameter.
+"""Maps every tensor of a Hugging Face checkpoint to its part of a parameter.
 
 for tensor in all_tensors(config):
     params[tensor.parameter][tensor.index] = tensor.from_stored(stored[tensor.name])
 
-The names are those of the files on the Hub, which every version of transformers reads.
-`canonical_name` brings the names that other versions write to these.
+Names are those of the files on the Hub, which every version of transformers reads. `canonical_name`
+converts the names that other versions write to these names.
 
-A PyTorch linear layer stores [out, in], with the heads flattened; a convolution OIHW; every layer
-has tensors of its own, where the reference stacks them on axis 0.
+A PyTorch linear layer stores [out, in], with the heads flattened, and a convolution stores OIHW.
+Every layer has tensors of its own; the reference stacks all layers along axis 0.
 """
 
 import dataclasses
@@ -24,19 +24,20 @@ from paligemma_lib.model.variants import PaliGemmaConfig
 EMBEDDING = "llm/embedder/input_embedding"
 LM_HEAD = "lm_head.weight"
 
-# Files hold rows for `<image>`, whose id comes after the vocabulary, up to a multiple of 64.
+# The id of `<image>` is the first after the vocabulary, so files hold one more row for it, padded
+# to a multiple of 64: 257,152 + 64 = 257,216 rows.
 VOCABULARY_PADDING = 64
 
 _VISION = "vision_tower.vision_model."
 _LANGUAGE = "language_model.model."
 
-# A transposition reads along one axis and writes along the other; done in blocks that fit the
-# cache, both ends move whole cache lines.
-_ROWS = 256  # long enough runs at both ends of a transposition
-_BLOCK_BYTES = 1 << 20  # bytes, of what stays in a processor's cache
-_CACHE_LINE = 64
+# A transposition reads along one axis and writes along the other. In blocks that fit the cache,
+# reads and writes both move whole cache lines.
+_ROWS = 256  # rows of a block: long enough runs of reads and writes
+_BLOCK_BYTES = 1 << 20  # bytes of a block, so that it stays in a processor's cache
+_CACHE_LINE = 64  # bytes
 
-# Which axes of a parameter make each axis of the tensor.
+# For each axis of the tensor, the axes of the parameter that are flattened into it.
 Axes = tuple[tuple[int, ...], ...]
 _VECTOR: Axes = ((0,),)
 _MATRIX: Axes = ((0,), (1,))
@@ -53,7 +54,7 @@ _ATTENTION = _BLOCK + "MultiHeadDotProductAttention_0/"
 _MLP = _BLOCK + "MlpBlock_0/"
 _LAYER = "llm/layers/"
 
-# Parameter, place on its axes after that of the layers, tensor; {} is the number of the layer.
+# Rows are: parameter; index in its axes after the layer axis; tensor, where {} is the layer; axes.
 _TABLE: tuple[tuple[str, tuple[int, ...], str, Axes], ...] = (
     ("img/embedding/kernel", (), _VISION + "embeddings.patch_embedding.weight", _CONVOLUTION),
     ("img/embedding/bias", (), _VISION + "embeddings.patch_embedding.bias", _VECTOR),
@@ -110,7 +111,7 @@ _TABLE: tuple[tuple[str, tuple[int, ...], str, Axes], ...] = (
     ("llm/final_norm/scale", (), _LANGUAGE + "norm.weight", _VECTOR),
 )
 
-# The same name means the norm before the MLP in Gemma, and the one after attention in Gemma 2.
+# `post_attention_layernorm` is the norm before the MLP in Gemma, and after attention in Gemma 2.
 _NORMS = {
     False: {"pre_ffw_norm": "post_attention_layernorm"},
     True: {
@@ -123,7 +124,10 @@ _NORMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A tensor of a checkpoint: `params[parameter][index]`, of that `shape`, in another layout."""
+    """A tensor of a checkpoint, which holds `params[parameter][index]` in another layout.
+
+    `shape` is the shape of `params[parameter][index]`.
+    """
 
     name: str
     parameter: str
@@ -137,21 +141,23 @@ class Tensor:
         return tuple(math.prod(self.shape[axis] for axis in group) for group in self.axes)
 
     def from_stored(self, values: np.ndarray) -> np.ndarray:
-        """Returns values of `stored_shape`, contiguous, as a view of `shape`."""
-        # For [N * H, D] of a parameter [D, N, H], axes ((1, 2), (0,)): unfold to [N, H, D], then
-        # undo the order [1, 2, 0]. No value is copied.
+        """Returns a view of `shape` on contiguous `values` of `stored_shape`."""
+        # For [N * H, D] of a parameter [D, N, H], axes are ((1, 2), (0,)): reshape to [N, H, D],
+        # then invert the order [1, 2, 0] by its argsort, [2, 0, 1]. No value is copied.
         order = [axis for group in self.axes for axis in group]
         return values.reshape([self.shape[axis] for axis in order]).transpose(np.argsort(order))
 
     def strips(self, out: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Gives views of `out`, of `shape`, that follow one another in the file.
+        """Yields `(offset, view)` of strips that follow one another in the file and cover `out`.
 
-        Each comes with the number of its first value; all together they cover `out`.
+        `out` has `shape`. The offset counts values from the start of the tensor.
         """
         view = out.transpose([axis for group in self.axes for axis in group])
         if view.flags.c_contiguous:
             yield 0, view
             return
+        # For [D, N, H] in a file of [N * H, D], `view` is [N, H, D]. Each head [H, D] is cut into
+        # strips of rows, which threads can read independently.
         heads = view.shape[: len(self.axes[0]) - 1]
         first = 0
         for index in np.ndindex(heads):
@@ -163,7 +169,7 @@ class Tensor:
 
 
 def all_tensors(config: PaliGemmaConfig) -> list[Tensor]:
-    """Returns every tensor that a checkpoint of this model holds, the vocabulary not padded."""
+    """Returns every tensor of a checkpoint of this model, without padding of the vocabulary."""
     shapes = expected_shapes(config)
     norms = tuple(
         (f"{_LAYER}{ours}/scale", (), f"{_LANGUAGE}layers.{{}}.{theirs}.weight", _VECTOR)
@@ -181,7 +187,9 @@ def all_tensors(config: PaliGemmaConfig) -> list[Tensor]:
 
 
 def canonical_name(name: str) -> str:
-    """Returns the name on the Hub of a tensor that any version of transformers has written."""
+    """Returns the name on the Hub for the name that any version of transformers has written."""
+    # `model.language_model.layers.0...` becomes `language_model.model.layers.0...`, and
+    # `vision_tower.encoder...` becomes `vision_tower.vision_model.encoder...`.
     name = name.removeprefix("model.")
     if re.fullmatch(r"(language_model\.)?lm_head\.weight", name):
         return LM_HEAD
@@ -190,14 +198,18 @@ def canonical_name(name: str) -> str:
 
 
 def copy(values: np.ndarray, out: np.ndarray) -> None:
-    """`out[...] = values`, several times faster where this transposes contiguous `values`.
+    """Assigns `out[...] = values`, several times faster if it transposes contiguous `values`.
 
-    It goes block by block through memory whose rows are an odd number of cache lines apart. With
-    rows a power of two apart, as weights have them, a column's values evict one another.
+    Each block is copied to memory whose rows are an odd number of cache lines apart, and transposed
+    from there. At distances of a power of two, as rows of weights often have them, the values of a
+    column would evict one another from the cache.
     """
     if values.ndim < 2 or out.flags.c_contiguous:
         out[...] = values
         return
+    # A cache line's number modulo a power of two selects its set in the cache. Rows of 2,048
+    # float32 are 128 lines apart: with 64 sets, a column would use a single set. An odd distance
+    # has no common factor with the number of sets, so a column uses all of them.
     row = values[0, 0].size
     columns = max(1, _BLOCK_BYTES // (min(len(values), _ROWS) * row * values.itemsize))
     padding = _CACHE_LINE // values.itemsize
@@ -206,8 +218,9 @@ def copy(values: np.ndarray, out: np.ndarray) -> None:
             part = (slice(top, top + _ROWS), slice(left, left + columns))
             block = values[part]
             size = block.shape[1] * row
-            lines = -(-size // padding) | 1
+            lines = -(-size // padding) | 1  # rounded up, then to an odd number
             padded = np.empty((len(block), lines * padding), values.dtype)
+            # Splitting the last axis makes a view, so the assignment fills `padded` in place.
             padded = padded[:, :size].reshape(block.shape)
             padded[...] = block
             out[part] = padded

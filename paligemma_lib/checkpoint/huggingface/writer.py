@@ -1,11 +1,12 @@
-"""Write parameters as a folder that transformers opens.
+"""Writes parameters as a folder that transformers opens.
 
     export(params, config, "my-captioner", dtype="bfloat16", tokenizer="tokenizer.model")
 
     from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
     model = PaliGemmaForConditionalGeneration.from_pretrained("my-captioner")
 
-Tensors are cast and written one at a time, so the host holds a block of layers beside `params`.
+Tensors are cast and written one at a time, so the host holds only a block of layers besides
+`params`.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ from paligemma_lib.runtime.atomic import atomic_folder
 
 MAX_FILE_BYTES = 5_000_000_000
 
-_OTHER_FILES_BYTES = 64 << 20
+_OTHER_FILES_BYTES = 64 << 20  # ample disk space for the JSON files and the tokenizer
 
 
 def export(
@@ -43,25 +44,27 @@ def export(
     dtype: str | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Writes weights, config.json and the processor's files to a new folder; returns it.
+    """Writes weights, config.json and the processor's files to a new folder, and returns its path.
 
-    A crash at any moment leaves no folder of that name: it is written under another and renamed.
+    The write is atomic: the folder has a temporary name until it is complete, so a crash at any
+    moment leaves no incomplete folder of the final name.
 
     Args:
-      params: nested dict with the reference's names and shapes; `jax.Array` of any sharding or
-        NumPy's; one may be given in parts along axis 0, as a tuple (see `model.stack`).
-      config: the model; what changes no results, such as `remat`, is not written.
-      folder: must not exist, or be empty.
-      dtype: "float32", "bfloat16" or "float16"; None: each parameter keeps its type.
-      tokenizer: the `.model` file to put beside the weights; None: transformers will find
-        no tokenizer in the folder.
+      params: nested dict with the reference's names and shapes, of `jax.Array` of any sharding or
+        NumPy arrays. A parameter may be split along axis 0 into a tuple (see `model.stack`).
+      config: the model. Fields that do not change results, such as `remat`, are not written.
+      folder: a local path that does not exist yet, or an empty folder.
+      dtype: "float32", "bfloat16" or "float16"; None: the dtype of each parameter.
+      tokenizer: the `.model` file to copy into the folder; None: transformers finds no tokenizer
+        in the folder.
 
     Raises:
       FileExistsError: the folder exists and is not empty.
-      FileNotFoundError: its parent or the tokenizer does not exist.
-      OSError: the disk has too little room.
-      ValueError: missing, unexpected or wrongly shaped parameters, types that cannot be written,
-        values too large for float16, or a model that transformers does not have.
+      FileNotFoundError: the parent of the folder, or the tokenizer, does not exist.
+      OSError: the disk has too little free space.
+      ValueError: a parameter is missing, unexpected or of another shape, has a dtype that cannot be
+        written or a value too large for `dtype`; `folder` is a URL; or transformers has no such
+        model.
     """
     folder = _local(folder)
     checked = _checked(params, config, dtype)
@@ -109,7 +112,7 @@ def _local(folder: str | os.PathLike[str]) -> Path:
 def _checked(
     params: dict[str, Any], config: PaliGemmaConfig, dtype: str | None
 ) -> dict[str, ExportedParameter]:
-    """Returns the parameters by their names, which are those of the model."""
+    """Returns the parameters by name, after a check against the model's names and shapes."""
     found = {each.name: each for each in prepare(params, dtype)}
     lines = differences(
         {name: [shape] for name, shape in expected_shapes(config).items()},
@@ -122,10 +125,10 @@ def _checked(
 
 
 def _in_order(config: PaliGemmaConfig, types: dict[str, np.dtype]) -> list[Tensor]:
-    """Returns all tensors, the vocabulary padded, in the order in which they are written.
+    """Returns all tensors, with the vocabulary padded, in the order in which they are written.
 
-    Wide types come first, so that every tensor starts at a multiple of its item's size; then
-    each parameter's layers in turn.
+    float32 tensors come before 16-bit ones, so that every tensor starts at a multiple of its item
+    size. Within each item size, tensors are sorted by parameter, and then by layer.
     """
     order = sorted(
         tensors.all_tensors(config),
@@ -140,7 +143,7 @@ def _padded(tensor: Tensor) -> Tensor:
 
 
 def _shards(order: list[Tensor], types: dict[str, np.dtype]) -> list[list[Tensor]]:
-    """Distributes the tensors over files of at most MAX_FILE_BYTES, or of one tensor."""
+    """Returns the tensors of each file: at most MAX_FILE_BYTES, or a single larger tensor."""
     shards: list[list[Tensor]] = [[]]
     size = 0
     for tensor in order:
@@ -160,7 +163,9 @@ def _num_bytes(tensor: Tensor, types: dict[str, np.dtype]) -> int:
 def _stored_values(
     order: list[Tensor], params: dict[str, ExportedParameter]
 ) -> Iterator[Iterable[np.ndarray]]:
-    """Gives the values of each tensor, in one block or several."""
+    """Yields, for each tensor of `order`, the blocks of its values."""
+    # The order groups tensors by parameter, so each parameter is copied to the host once. For
+    # `kv_einsum`, indices (0, 0), (0, 1), (1, 0), ... give k_proj and v_proj of one layer in turn.
     for parameter, group in itertools.groupby(order, key=lambda tensor: tensor.parameter):
         blocks = params[parameter].blocks()
         first, *others = group
@@ -183,9 +188,10 @@ def _to_stored(tensor: Tensor, values: np.ndarray) -> np.ndarray:
 
 
 def _with_padding(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Gives the table and, as rows to pad it, its mean.
+    """Yields the blocks of the embedding table, then rows of its mean that pad it.
 
-    Their logits are then the mean of all logits, so the largest is never theirs.
+    The table is also the output layer. Logits are linear in its rows, so the logits of the padding
+    are the mean of all other logits and, apart from rounding, never the largest.
     """
     total: Any = 0.0
     count = 0
@@ -202,6 +208,7 @@ def _write_safetensors(
     values: Iterator[Iterable[np.ndarray]],
     types: dict[str, np.dtype],
 ) -> None:
+    # `values` continues over all files: each takes as many tensors from it as it holds.
     header = {tensor.name: (tensor.stored_shape, types[tensor.parameter]) for tensor in shard}
     with path.open("wb") as file:
         file.write(header_bytes(header))

@@ -1,1 +1,1 @@
-"""Configs of known runs, by name: `paligemma finetune --config=flickr8k`. Copy one to begin."""
+"""Configs of known runs, by name: `paligemma finetune --config=flickr8k`. Copy one to start."""

@@ -1,6 +1,6 @@
-"""PaliGemma 3B on Flickr8k, attention alone: the recipe for one GPU or a few.
+"""Fine-tunes the attention of PaliGemma 3B on Flickr8k, on one or a few GPUs.
 
-1,200 images to train on, 300 to validate, learning rate 5e-5, batches of 10, 10 epochs.
+1,200 training images, 300 validation images, learning rate 5e-5, batches of 10, 10 epochs.
 """
 
 from ml_collections import ConfigDict
@@ -9,7 +9,7 @@ from paligemma_lib.run import base_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the recipe."""
+    """Returns the config of the recipe."""
     config = base_config()
     config.workdir = "workdir/flickr8k"
     config.data.train = "train[:1200]"
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.model.checkpoint = "google/paligemma/jax/paligemma-3b-pt-224"
     config.model.frozen_dtype = "float16"
     config.model.remat = "full"
-    config.captions = "sample"  # as the recipe does; "packed" learns all five at the same price
+    config.captions = "sample"  # as the recipe does; "packed" trains all five at the same cost
     config.lowercase = True
     config.batch_size = 10
     config.epochs = 10.0

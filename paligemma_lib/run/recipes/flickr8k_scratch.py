@@ -1,11 +1,11 @@
-"""A small new model on real photographs, from nothing, within an hour on two cores.
+"""Trains a small new model from scratch on real photographs, within an hour on two CPU cores.
 
     tfds build flickr8k_tfds --manual_dir=FOLDER_OR_ZIP
     paligemma finetune --config=flickr8k_scratch
 
-It learns to name what most images of Flickr8k are of: dogs, water, snow, people in colours. The
-scores are of the development split, which has no part in the training. The run's captions are
-greedy; `paligemma evaluate` finds better ones with --sampler=beam --length-penalty=1.
+The model learns to name what most images of Flickr8k show: dogs, water, snow, people in coloured
+clothes. Scores are those of the development split, on which it does not train. The run decodes
+greedily; `paligemma evaluate` finds better captions with --sampler=beam --length-penalty=1.
 """
 
 from ml_collections import ConfigDict
@@ -14,19 +14,19 @@ from paligemma_lib.run import base_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the run."""
+    """Returns the config of the run."""
     config = base_config()
     config.workdir = "workdir/flickr8k_scratch"
     config.data.validation = "validation[:256]"
     config.data.test = "validation"
-    config.data.min_crop_area = 0.5  # else it learns the images by heart
+    config.data.min_crop_area = 0.5  # without crops, it memorizes the images
     config.data.horizontal_flip = True
     config.model.name = "scratch"
     config.model.vocab_size = 2048
     config.stages = ({"from_step": 0, "trainable": ("all",), "top_layers": 0},)
     config.text_len = 96
     config.lowercase = True
-    config.truncate = True  # of one image in nine, the end of the last caption is cut
+    config.truncate = True  # one image in nine has text that is too long
     config.batch_size = 16
     config.epochs = 10.0
     config.optimizer.learning_rate = 1e-3

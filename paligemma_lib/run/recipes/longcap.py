@@ -1,7 +1,7 @@
-"""PaliGemma 3B on 90 images with long captions: the recipe of the fine-tuning notebook.
+"""Fine-tunes PaliGemma 3B on 90 images with long captions, as the fine-tuning notebook does.
 
-The data are JSON lines of image, prefix and suffix: gs://longcap100. SGD, cosine schedule with a
-tenth of warm-up, rate 0.03, batches of 8, 512 examples in all.
+The data are JSON lines of image, prefix and suffix: gs://longcap100. SGD, cosine schedule with 10 %
+of warm-up steps, learning rate 0.03, batches of 8, 512 examples in total.
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +10,7 @@ from paligemma_lib.run import base_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the recipe."""
+    """Returns the config of the recipe."""
     config = base_config()
     config.workdir = "workdir/longcap"
     config.data.kind = "jsonl"

@@ -1,4 +1,4 @@
-"""PaliGemma 2 3B on the training split of Flickr8k, attention alone, five captions at a time."""
+"""Fine-tunes PaliGemma 2 3B's attention on Flickr8k's training split, five captions an image."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,7 @@ from paligemma_lib.run import base_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the recipe."""
+    """Returns the config of the recipe."""
     config = base_config()
     config.workdir = "workdir/paligemma2"
     config.model.checkpoint = "google/paligemma-2/jax/paligemma2-3b-pt-224"

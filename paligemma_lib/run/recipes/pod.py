@@ -1,10 +1,11 @@
-"""PaliGemma 3B on all of Flickr8k's training split, on many devices: a TPU pod, a machine of GPUs.
+"""Fine-tunes PaliGemma 3B on Flickr8k's training split, on a TPU pod or a machine with GPUs.
 
     paligemma finetune --config=pod --config.workdir=gs://bucket/run
 
-on every machine at once, with a workdir and a data set (`--config.data.dir`) that all of them see.
-Parameters are split over all devices of a slice; all five captions of an image train at once.
-docs/pods.md says on which slices it fits as it is, and what fits on smaller ones.
+Start the same command on every machine, with a workdir and a data set (`--config.data.dir`) that
+all machines can access. Parameters are sharded over all devices of a slice; all five captions of an
+image train at once. docs/pods.md lists the slices on which this config fits, and configs that fit
+on smaller slices.
 """
 
 from ml_collections import ConfigDict
@@ -13,14 +14,14 @@ from paligemma_lib.run import base_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the run."""
+    """Returns the config of the run."""
     config = base_config()
     config.workdir = "workdir/pod"
     config.model.checkpoint = "google/paligemma/jax/paligemma-3b-pt-224"
     config.model.dtype = "bfloat16"
     config.model.frozen_dtype = "bfloat16"
     config.lowercase = True
-    config.batch_size = 256  # images, so 1,280 captions: a multiple of the number of devices
+    config.batch_size = 256  # images, so 1,280 captions; a multiple of the number of devices
     config.epochs = 5.0
     config.optimizer.learning_rate = 1e-4
     config.decode_batch_size = 256

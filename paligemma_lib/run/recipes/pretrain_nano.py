@@ -1,9 +1,9 @@
-"""How the embedded model was made: all of it, from nothing, on 19,200 drawn images with labels.
+"""Trains the packaged model nano from scratch, on 19,200 drawn images with labels.
 
     paligemma finetune --config=pretrain_nano
     cp workdir/pretrain_nano/{nano.params.f16.npz,tokenizer.model} paligemma_lib/nano/
 
-The scenes are none of those that the default run draws, and neither is the way of speaking.
+Its scenes differ from those that the default run draws, and so does the style of its captions.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from paligemma_lib.run import base_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the run."""
+    """Returns the config of the run."""
     config = base_config()
     config.workdir = "workdir/pretrain_nano"
     config.seed = 2024

@@ -1,0 +1,75 @@
+"""Says what data hold, and what is wrong with them.
+
+  paligemma data captions.json
+  paligemma data photos --out sheet.png --json
+
+The data are a file, a folder or a pattern of any known form, or the name of a TFDS data set. Counts
+are of each split; lengths are those of captions with their prompt, in tokens. The exit code is 1
+when images cannot be read; they are named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from paligemma_lib.cli.console import load_tensorflow, printable
+from paligemma_lib.cli.parser import Parser
+
+USAGE = "PATH [options]"
+
+
+def configure(parser: Parser) -> None:
+    """Adds the options."""
+    parser.add_argument("path", help="data, as for --config.data.train")
+    parser.add_argument("--images", default="", metavar="FOLDER", help="of images, if elsewhere")
+    parser.add_argument("--prompt", default="caption en", help="(default: caption en)")
+    parser.add_argument("--tokenizer", metavar="FILE", help="(default: that of nano)")
+    parser.add_argument("--show", type=int, metavar="N", help="record N as the model gets it")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="a sheet of nine images")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what there is; returns the exit code."""
+    load_tensorflow()
+    from paligemma_lib import captioner, tokenizer
+    from paligemma_lib.data.sources import is_path, splits_of
+    from paligemma_lib.data.sources.tfds_source import splits_of_tfds
+    from paligemma_lib.data.survey import record_shown, survey
+
+    found = (
+        splits_of(args.path, images=args.images)
+        if is_path(args.path)
+        else splits_of_tfds(args.path)
+    )
+    chosen = tokenizer.load(args.tokenizer or captioner.tokenizer_of("nano"))
+    if args.show is not None:
+        shown = record_shown(found, chosen, args.prompt, args.show)
+        print(json.dumps(shown, indent=2))
+        return 0
+    result = survey(found, chosen, args.prompt)
+    if args.out:
+        write_sheet(args.out, found)
+    print(json.dumps(result.to_dict(), indent=2) if args.json else printable(str(result)))
+    return 1 if result.unreadable else 0
+
+
+def write_sheet(path: Path, splits: dict) -> None:
+    """Writes nine images with their first captions, evenly spread over the first split."""
+    import io
+
+    from paligemma_lib.report import contact_sheet
+    from paligemma_lib.runtime.atomic import atomic_write
+
+    source = next(iter(splits.values()))
+    numbers = sorted({k * max(len(source) - 1, 0) // 8 for k in range(9)})
+    records = source.read(numbers)
+    sheet = contact_sheet([(r.image, "; ".join(r.captions[:1])) for r in records], columns=3)
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    with atomic_write(path) as out:
+        out.write(file.getvalue())
+    print(f"wrote {path}", file=sys.stderr)

@@ -1,0 +1,161 @@
+"""JSON forms of caption tables: lines and lists of objects, COCO's, Karpathy's.
+
+for row in jsonl_rows(b'{"image": "a.jpg", "suffix": ["a dog", "a brown dog"]}', Columns()): ...
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+IMAGE_KEYS = ("image", "file_name", "image_path", "img", "filename", "image_name", "path")
+CAPTION_KEYS = ("suffix", "caption", "captions", "text", "answer", "answers", "sentences")
+PREFIX_KEYS = ("prefix", "question", "instruction")
+
+
+class Columns(NamedTuple):
+    """Names of the columns or keys that hold image and caption; "": the usual ones."""
+
+    image: str = ""
+    caption: str = ""
+
+
+USUAL = Columns()
+
+
+class Row(NamedTuple):
+    """An image with at most one caption.
+
+    Attributes:
+      image: its name in the table.
+      caption: None for an image that is to be captioned.
+      prefix: the prompt; None where the table gives none.
+      split: the table's own split, or "".
+      place: where in the table the row stands, such as "line 7".
+    """
+
+    image: str
+    caption: str | None
+    prefix: str | None
+    split: str
+    place: str
+
+
+def parse_json(data: bytes) -> Any:
+    """Raises ValueError with the line where it is no JSON."""
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start}: it is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}: it is not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise ValueError("it is not JSON that can be read: it is nested too deeply") from error
+
+
+def jsonl_rows(data: bytes, columns: Columns) -> Iterator[Row]:
+    """A JSON object in each line; blank lines are passed over."""
+    for number, line in enumerate(data.splitlines(), start=1):
+        if line.strip():
+            place = f"line {number}"
+            try:
+                found = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{place} is not JSON: {error}") from error
+            yield from _object_rows(found, place, columns)
+
+
+def json_rows(data: bytes, columns: Columns) -> Iterator[Row]:
+    """A list of the same objects, LLaVA's conversations among them."""
+    for number, found in enumerate(parse_json(data), start=1):
+        yield from _object_rows(found, f"item {number}", columns)
+
+
+def coco_rows(data: bytes, columns: Columns) -> Iterator[Row]:
+    """COCO's captions: `images` with id and file_name, `annotations` with image_id and caption."""
+    del columns
+    found = parse_json(data)
+    names: dict[Any, str] = {}
+    for image in found.get("images") or []:
+        if not isinstance(image, Mapping) or not isinstance(image.get("file_name"), str):
+            raise ValueError(f"images: {str(image)[:80]} has no file_name")
+        names[image.get("id")] = image["file_name"]
+    captioned = set()
+    for number, annotation in enumerate(found["annotations"], start=1):
+        place = f"annotation {number}"
+        if not isinstance(annotation, Mapping) or "image_id" not in annotation:
+            raise ValueError(f"{place}: {str(annotation)[:80]} has no image_id")
+        image_id = annotation["image_id"]
+        if names and image_id not in names:
+            raise ValueError(f"{place}: there is no image with the id {image_id!r}")
+        # Results and some captions have no list of images; COCO's names follow from the ids.
+        name = names.get(image_id, f"{image_id:012d}.jpg" if type(image_id) is int else image_id)
+        captioned.add(image_id)
+        yield Row(str(name), _text(annotation.get("caption"), place), None, "", place)
+    for image_id, name in names.items():
+        if image_id not in captioned:
+            yield Row(name, None, None, "", f"image {image_id}")
+
+
+def karpathy_rows(data: bytes, columns: Columns) -> Iterator[Row]:
+    """Karpathy's dataset_*.json: images with filename, split and sentences with raw."""
+    del columns
+    for number, image in enumerate(parse_json(data)["images"], start=1):
+        place = f"image {number}"
+        if not isinstance(image, Mapping) or not isinstance(image.get("filename"), str):
+            raise ValueError(f"{place}: {str(image)[:80]} has no filename")
+        folder = image.get("filepath")  # COCO's: train2014 or val2014
+        name = f"{folder}/{image['filename']}" if folder else image["filename"]
+        for sentence in image.get("sentences") or []:
+            caption = _text(sentence.get("raw") if isinstance(sentence, Mapping) else None, place)
+            yield Row(name, caption, None, str(image.get("split", "")), place)
+
+
+def _object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{place} is no object: {str(found)[:80]}")
+    image = _value(found, (columns.image,) if columns.image else IMAGE_KEYS)
+    if not isinstance(image, str) or not image.strip():
+        raise ValueError(f"{place} has no image, expected an object with its file name")
+    split = str(found.get("split", ""))
+    if isinstance(turns := found.get("conversations"), list):
+        yield from _conversation_rows(image, turns, split, place)
+        return
+    prefix = _value(found, PREFIX_KEYS)
+    said = _value(found, (columns.caption,) if columns.caption else CAPTION_KEYS)
+    captions = said if isinstance(said, list) else [] if said is None else [said]
+    if prefix is not None and not isinstance(prefix, str):
+        raise ValueError(f"{place}: the prefix has to be text")
+    if not captions:
+        yield Row(image, None, prefix, split, place)
+    for caption in captions:
+        if isinstance(caption, Mapping):  # {"caption": ...} within a list
+            caption = _value(caption, ("caption", "text", "raw", "answer"))
+        yield Row(image, _text(caption, place), prefix, split, place)
+
+
+def _conversation_rows(image: str, turns: list[Any], split: str, place: str) -> Iterator[Row]:
+    """LLaVA's: turns of human and gpt; each question with its answer is a row."""
+    question = None
+    for turn in turns:
+        said = turn.get("value") if isinstance(turn, Mapping) else None
+        text = re.sub(r"\s*<image>\s*", " ", _text(said, place)).strip()  # where the image stands
+        if turn.get("from") in ("human", "user"):
+            question = text
+        elif question is not None:
+            yield Row(image, text, question, split, place)
+            question = None
+
+
+def _value(found: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    return next((found[key] for key in keys if found.get(key) is not None), None)
+
+
+def _text(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: {str(value)[:80]!r} is no text, expected a caption")
+    if not value.strip():
+        raise ValueError(f"{place}: the caption is empty")
+    return value

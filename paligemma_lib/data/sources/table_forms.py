@@ -1,0 +1,173 @@
+"""Forms of caption tables, each read into rows of an image and a caption.
+
+for row in READERS["jsonl"](data, Columns()):
+    row.image, row.caption, row.prefix, row.split, row.place
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from paligemma_lib.data.sources.json_forms import (
+    Columns,
+    Row,
+    coco_rows,
+    json_rows,
+    jsonl_rows,
+    karpathy_rows,
+    parse_json,
+)
+
+IMAGE_COLUMNS = ("image", "file_name", "filename", "image_name", "image_path", "path", "image_id")
+CAPTION_COLUMNS = ("caption", "text", "suffix", "caption_text", "comment", "raw", "label")
+
+
+class Layout(NamedTuple):
+    """How the rows of a delimited table are written."""
+
+    delimiter: str
+    image: str
+    caption: str
+
+
+def decoded(data: bytes) -> str:
+    """Text of a table: UTF-8, with or without a byte-order mark; else UTF-16 with one.
+
+    Raises:
+      ValueError: it is neither; says at which line.
+    """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"line {line} is not UTF-8 ({error.reason}): save the table as UTF-8"
+        ) from error
+
+
+def captions_txt_rows(data: bytes, columns: Columns) -> Iterator[Row]:
+    """Kaggle's Flickr8k: a header image,caption, and a line for each caption."""
+    del columns
+    lines = decoded(data).splitlines() or [""]
+    for number, line in enumerate(lines, start=1):
+        # Line by line: with a quote left open, csv would swallow the rows that follow.
+        try:
+            cells = next(csv.reader([line], strict=True), [])
+            if number == 1:
+                if [cell.strip() for cell in cells] != ["image", "caption"]:
+                    raise ValueError(f"{cells} is not the header image,caption")
+                continue
+            if len(cells) != 2 or not all(cell.strip() for cell in cells):
+                raise ValueError(f"{str(cells)[:200]} is not one image and one caption")
+        except (ValueError, csv.Error) as error:
+            raise ValueError(
+                f"line {number}: {error}. Correct it, or build flickr8k_tfds, which leaves broken "
+                "rows out and lists them"
+            ) from error
+        yield Row(cells[0], cells[1], None, "", f"line {number}")
+
+
+def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
+    """CSV and TSV with a header, Flickr30k's results.csv among them; quoted rows may span lines."""
+    text = decoded(data)
+    layout = layout_of(text, columns)
+    # In Flickr30k's table, "|" separates and quotes are letters.
+    file = io.StringIO(text, newline="")
+    rows = csv.reader(
+        file,
+        delimiter=layout.delimiter,
+        quoting=csv.QUOTE_NONE if layout.delimiter == "|" else csv.QUOTE_MINIMAL,
+    )
+    header = [cell.strip() for cell in next(rows)]
+    image, caption = header.index(layout.image), header.index(layout.caption)
+    split = header.index("split") if "split" in header else None
+    try:
+        for row in rows:
+            place = f"line {rows.line_num}"
+            if not any(cell.strip() for cell in row):
+                continue
+            if len(row) <= max(image, caption) or not row[image].strip():
+                raise ValueError(f"{place}: {str(row)[:200]} has no image, or no caption")
+            if not (said := row[caption].strip()):
+                raise ValueError(f"{place}: the caption of {row[image].strip()!r} is empty")
+            part = row[split].strip() if split is not None and split < len(row) else ""
+            yield Row(row[image].strip(), said, None, part, place)
+    except csv.Error as error:
+        raise ValueError(f"line {rows.line_num}: {error}") from error
+
+
+def layout_of(text: str, columns: Columns) -> Layout:
+    """Recognises delimiter and columns by the header. Raises ValueError where that fails."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max("\t|;,", key=header.count)
+    names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter), [])]
+    image = _column(names, columns.image, IMAGE_COLUMNS, "image")
+    caption = _column(names, columns.caption, CAPTION_COLUMNS, "caption")
+    return Layout(delimiter, image, caption)
+
+
+def token_rows(data: bytes, columns: Columns) -> Iterator[Row]:
+    """Flickr8k.token.txt and Flickr30k's: lines of image#number, a tab, a caption."""
+    del columns
+    for number, line in enumerate(decoded(data).splitlines(), start=1):
+        if not line.strip():
+            continue
+        found = re.fullmatch(r"(.+)#\d+\t(.*\S.*)", line.strip("\r"))
+        if not found:
+            raise ValueError(f"line {number}: {line[:80]!r} is not image#number, a tab, a caption")
+        yield Row(found[1], found[2].strip(), None, "", f"line {number}")
+
+
+def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str) -> str:
+    if wanted:
+        if wanted not in names:
+            raise ValueError(
+                f"line 1: there is no column {wanted!r}, only {', '.join(names)[:200]}"
+            )
+        return wanted
+    by_lower = {name.lower(): name for name in names}
+    found = [by_lower[name] for name in usual if name in by_lower]
+    # As in Flickr30k, where the columns are image_name, comment_number, comment.
+    if not found:
+        raise ValueError(
+            f"line 1: no column is known to hold the {what}: {', '.join(names)[:200]}. Name it, or "
+            f"call it {what}"
+        )
+    return found[0]
+
+
+def form_of_json(data: bytes) -> str:
+    """Which of the JSON forms a file has. Raises ValueError where it is none."""
+    found = parse_json(data)
+    if isinstance(found, Mapping):
+        images = found.get("images")
+        if isinstance(images, list) and images and "sentences" in images[0]:
+            return "karpathy"
+        if isinstance(found.get("annotations"), list):
+            return "coco"
+    elif isinstance(found, list) and all(isinstance(each, Mapping) for each in found[:1]):
+        return "json"
+    kind: Any = type(found).__name__
+    keys = f" with {', '.join(itertools.islice(found, 5))}" if isinstance(found, Mapping) else ""
+    raise ValueError(
+        f"a JSON {kind}{keys} is none of the known forms: Karpathy's (images with sentences), "
+        "COCO's (images and annotations), or a list of objects with image and caption"
+    )
+
+
+READERS: Mapping[str, Callable[[bytes, Columns], Iterator[Row]]] = {
+    "captions.txt": captions_txt_rows,
+    "delimited": delimited_rows,
+    "tokens": token_rows,
+    "jsonl": jsonl_rows,
+    "json": json_rows,
+    "coco": coco_rows,
+    "karpathy": karpathy_rows,
+}

@@ -1,0 +1,133 @@
+"""Files of `tf.train.Example`s: TFRecord and ArrayRecord, read by number.
+
+source = from_tfrecords("gs://bucket/captions-*.tfrecord")
+source = from_tfrecords("old/train-?????-of-00256", image="image/data", captions="image/caption",
+                        image_id="image/image_id")
+len(source), source.read([17, 3])
+
+Making a source reads nothing; the first look at its length or records does. A `SequenceExample` is
+read too: its context features count like those of an `Example`, and the steps of a feature list are
+its values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.records import Records, open_records
+from paligemma_lib.data.sources.protocol import Record, Source
+
+
+def from_tfrecords(
+    pattern: str,
+    *,
+    image: str = "image",
+    captions: str = "captions",
+    image_id: str = "image_id",
+    prefix: str | None = None,
+) -> Source:
+    """Files of `tf.train.Example`s, TFRecord or ArrayRecord, in the order of their names.
+
+    Args:
+      pattern: a path, with * and ? for several files.
+      image, captions, image_id, prefix: names of the features, as for `from_tfds`.
+    """
+    return _TFRecordSource(image, captions, image_id, prefix, pattern)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleSource:
+    """Records that are `tf.train.Example`s; the fields are the names of their features."""
+
+    image: str
+    captions: str
+    image_id: str
+    prefix: str | None
+
+    def _open(self) -> tuple[Records, np.ndarray]:
+        """The record files, and which of their records are meant: int64[n]."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def _opened(self) -> tuple[Records, np.ndarray]:
+        return self._open()
+
+    def __len__(self) -> int:
+        return len(self._opened[1])
+
+    def read(self, numbers: Sequence[int]) -> list[Record]:
+        records, chosen = self._opened
+        examples = records.read(chosen[number] for number in numbers)
+        return [self._parse(*pair) for pair in zip(numbers, examples, strict=True)]
+
+    def where(self, number: int) -> str:
+        records, chosen = self._opened
+        return records.where(chosen[number])
+
+    def fingerprint(self) -> str:
+        records, chosen = self._opened
+        return fingerprint(*map(str, records.paths), *records.counts.tolist(), chosen)
+
+    def _parse(self, number: int, example: bytes) -> Record:
+        try:
+            features = _features(example)
+            return Record(
+                image=_one(features, self.image),
+                captions=tuple(caption.decode() for caption in _values(features, self.captions)),
+                image_id=_one(features, self.image_id).decode(),
+                prefix=None if self.prefix is None else _one(features, self.prefix).decode(),
+            )
+        except (ValueError, DecodeError) as error:
+            raise ValueError(f"{self.where(number)} cannot be used: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _TFRecordSource(ExampleSource):
+    pattern: str
+
+    def _open(self) -> tuple[Records, np.ndarray]:
+        paths = sorted(tf.io.gfile.glob(self.pattern))
+        if not paths:
+            raise FileNotFoundError(f"no file matches {self.pattern}")
+        records = open_records(paths)
+        return records, np.arange(len(records))
+
+
+def _features(serialized: bytes) -> Mapping[str, list[bytes]]:
+    """The values of all features, numbers as text."""
+    # The two messages share field 1, a map of features. Field 2 is the feature lists; in an Example
+    # it is unknown, and ignored.
+    example = tf.train.SequenceExample.FromString(serialized)
+    values = {name: _texts(feature) for name, feature in example.context.feature.items()}
+    for name, steps in example.feature_lists.feature_list.items():
+        values[name] = [value for step in steps.feature for value in _texts(step)]
+    return values
+
+
+def _texts(feature: tf.train.Feature) -> list[bytes]:
+    if numbers := feature.int64_list.value:
+        return [str(number).encode() for number in numbers]
+    return list(feature.bytes_list.value)
+
+
+def _values(features: Mapping[str, list[bytes]], name: str) -> list[bytes]:
+    if name not in features:
+        raise ValueError(
+            f"it has no feature {name!r} but {sorted(features)}; say which is which by image=, "
+            "captions=, image_id= and prefix="
+        )
+    return features[name]
+
+
+def _one(features: Mapping[str, list[bytes]], name: str) -> bytes:
+    values = _values(features, name)
+    if len(values) != 1:
+        raise ValueError(f"its feature {name!r} has {len(values)} values, expected one")
+    return values[0]

@@ -1,0 +1,158 @@
+"""WebDataset: tar files whose members of one key are a sample, such as 0001.jpg and 0001.txt.
+
+    source = WebDatasetSource(("train-000.tar", "train-001.tar"))
+    paths = shards_of("train-{000..123}.tar")
+
+Tar files are read by number: the headers are walked through once, and the offsets of all members
+are kept in memory. Compressed tar files cannot be read so, and are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import glob
+import json
+import os
+import re
+import tarfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, open_file, read_parts, stat
+from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.sources.json_forms import CAPTION_KEYS, PREFIX_KEYS
+from paligemma_lib.data.sources.protocol import Record
+from paligemma_lib.data.sources.table_forms import decoded
+from paligemma_lib.runtime.atomic import is_remote
+
+_IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "ppm", "img")
+_TEXTS = ("txt", "text", "caption", "cls")
+_MAX_TEXT_BYTES = 1 << 20
+
+
+class _Sample(NamedTuple):
+    """Where the members of a sample lie: extension -> offset and size."""
+
+    shard: int
+    key: str
+    members: dict[str, tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class WebDatasetSource:
+    """Samples of tar files, one after the other; a sample without an image is passed over.
+
+    Attributes:
+      paths: the tar files, local or remote.
+    """
+
+    paths: tuple[str, ...]
+
+    @functools.cached_property
+    def _samples(self) -> list[_Sample]:
+        shards = in_parallel(_members, self.paths, remote=is_remote(self.paths[0]))
+        found = [
+            _Sample(shard, key, members)
+            for shard, samples in enumerate(shards)
+            for key, members in samples.items()
+            if any(extension in members for extension in _IMAGES)
+        ]
+        if not found:
+            raise ValueError(
+                f"{self.paths[0]} holds no images; members end in {', '.join(_IMAGES)}"
+            )
+        return found
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def where(self, number: int) -> str:
+        sample = self._samples[number]
+        return f"{self.paths[sample.shard]}, {sample.key}"
+
+    def image_ids(self) -> list[str]:
+        """The image id of each record, without reading images."""
+        return [sample.key for sample in self._samples]
+
+    def fingerprint(self) -> str:
+        members = repr([(sample.key, sample.members) for sample in self._samples])
+        return fingerprint(*self.paths, members.encode())
+
+    def read(self, numbers: Sequence[int]) -> list[Record]:
+        return in_parallel(self._read, numbers, remote=is_remote(self.paths[0]))
+
+    def _read(self, number: int) -> Record:
+        sample = self._samples[number]
+        image = next(extension for extension in _IMAGES if extension in sample.members)
+        captions, prefix = self._captions(sample)
+        return Record(self._bytes(sample, image, MAX_IMAGE_BYTES), captions, sample.key, prefix)
+
+    def _captions(self, sample: _Sample) -> tuple[tuple[str, ...], str | None]:
+        where = f"{self.paths[sample.shard]}, {sample.key}"
+        try:
+            for extension in _TEXTS:
+                if extension in sample.members:
+                    text = decoded(self._bytes(sample, extension, _MAX_TEXT_BYTES))
+                    lines = (line.strip() for line in text.splitlines())
+                    return tuple(line for line in lines if line), None
+            if "json" not in sample.members:
+                return (), None
+            found = json.loads(self._bytes(sample, "json", _MAX_TEXT_BYTES))
+            said: Any = next((found[key] for key in CAPTION_KEYS if found.get(key)), [])
+            captions = said if isinstance(said, list) else [said]
+            prefix = next((found[key] for key in PREFIX_KEYS if found.get(key)), None)
+            if not all(isinstance(text, str) for text in captions):
+                raise ValueError(f"{str(said)[:80]} is no caption")
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{where}: {error}") from error
+        return tuple(text.strip() for text in captions), prefix
+
+    def _bytes(self, sample: _Sample, extension: str, most: int) -> bytes:
+        offset, size = sample.members[extension]
+        where = f"{self.paths[sample.shard]}, {sample.key}.{extension}"
+        if size > most:
+            raise ValueError(f"{where}: {size:,} bytes are too many, at most {most:,} are read")
+        (data,) = read_parts(self.paths[sample.shard], offset, size)
+        if len(data) < size:
+            raise ValueError(f"{where}: the tar file is cut off; copy it again")
+        return data
+
+
+def shards_of(pattern: str) -> tuple[str, ...]:
+    """The files of a pattern: {000..123} counts, * and ? stand for what is there; sorted.
+
+    Raises FileNotFoundError where there is none.
+    """
+    if found := re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", pattern):
+        before, first, last, after = found.groups()
+        numbers = range(int(first), int(last) + 1)
+        paths = [f"{before}{number:0{len(first)}d}{after}" for number in numbers]
+    else:
+        paths = sorted(glob.glob(pattern)) if not is_remote(pattern) else [pattern]
+    if not paths:
+        raise FileNotFoundError(f"no file matches {pattern}")
+    return tuple(paths)
+
+
+def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
+    """Per key the members of a tar file, in its order."""
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    size, _ = stat(path)
+    try:
+        with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            for member in archive:
+                folder, name = os.path.split(member.name)
+                # As WebDataset has it: the key ends at the first dot of the name.
+                key, _, extension = name.partition(".")
+                if member.isfile() and extension and not name.startswith("."):
+                    if member.offset_data + member.size > size:
+                        raise ValueError(f"{path} is cut off in {member.name}: copy it again")
+                    key = f"{folder}/{key}" if folder else key
+                    samples.setdefault(key, {})[extension.lower()] = (
+                        member.offset_data,
+                        member.size,
+                    )
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is no whole, uncompressed tar file: {error}") from error
+    return samples

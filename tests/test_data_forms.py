@@ -1,0 +1,162 @@
+"""Forms of caption tables, as their makers write them, and what is wrong with broken ones."""
+
+import json
+
+import pytest
+
+from paligemma_lib.data.sources.json_forms import USUAL, Columns
+from paligemma_lib.data.sources.table_forms import READERS, form_of_json
+
+KARPATHY = {
+    "dataset": "coco",
+    "images": [
+        {
+            "filepath": "val2014",
+            "filename": "COCO_val2014_1.jpg",
+            "split": "restval",
+            "sentences": [{"raw": "A man .", "tokens": ["a", "man"]}, {"raw": "Two men ."}],
+        },
+        {"filename": "b.jpg", "split": "test", "sentences": [{"raw": "A dog ."}]},
+    ],
+}
+COCO = {
+    "info": {},
+    "images": [{"id": 9, "file_name": "000000000009.jpg"}, {"id": 7, "file_name": "x.jpg"}],
+    "annotations": [
+        {"image_id": 9, "id": 1, "caption": "A bowl.\n"},
+        {"image_id": 9, "id": 2, "caption": "Food."},
+    ],
+}
+LLAVA = [
+    {
+        "id": "1",
+        "image": "coco/1.jpg",
+        "conversations": [
+            {"from": "human", "value": "What is it?\n<image>"},
+            {"from": "gpt", "value": "A bus."},
+            {"from": "human", "value": "Which colour?"},
+            {"from": "gpt", "value": "Red."},
+        ],
+    }
+]
+FLICKR30K = (
+    "image_name| comment_number| comment\n"
+    '1.jpg| 0| Two "young" guys , outside .\n1.jpg| 1| Two men .\n2.jpg| 0| A dog .\n'
+)
+
+
+def rows(form, data, columns=USUAL):
+    data = data if isinstance(data, bytes) else data.encode()
+    return [(r.image, r.caption, r.prefix, r.split) for r in READERS[form](data, columns)]
+
+
+@pytest.mark.parametrize(
+    ("form", "data", "expected"),
+    [
+        (
+            "karpathy",
+            json.dumps(KARPATHY),
+            [
+                ("val2014/COCO_val2014_1.jpg", "A man .", None, "restval"),
+                ("val2014/COCO_val2014_1.jpg", "Two men .", None, "restval"),
+                ("b.jpg", "A dog .", None, "test"),
+            ],
+        ),
+        (
+            "coco",
+            json.dumps(COCO),
+            [
+                ("000000000009.jpg", "A bowl.\n", None, ""),
+                ("000000000009.jpg", "Food.", None, ""),
+                ("x.jpg", None, None, ""),
+            ],
+        ),
+        (
+            "json",
+            json.dumps(LLAVA),
+            [
+                ("coco/1.jpg", "A bus.", "What is it?", ""),
+                ("coco/1.jpg", "Red.", "Which colour?", ""),
+            ],
+        ),
+        (
+            "json",
+            json.dumps([{"file_name": "a", "question": "q", "answers": ["x", {"answer": "y"}]}]),
+            [("a", "x", "q", ""), ("a", "y", "q", "")],
+        ),
+        (
+            "delimited",
+            FLICKR30K,
+            [
+                ("1.jpg", 'Two "young" guys , outside .', None, ""),
+                ("1.jpg", "Two men .", None, ""),
+                ("2.jpg", "A dog .", None, ""),
+            ],
+        ),
+        (
+            "delimited",
+            '\ufeffsplit\tfile_name\ttext\ntrain\ta.jpg\t"two\nlines"\n\nval\tb.jpg\tx\n',
+            [("a.jpg", "two\nlines", None, "train"), ("b.jpg", "x", None, "val")],
+        ),
+        (
+            "delimited",
+            "Image;Caption\r\na.jpg;A dog, running\r\n".encode("utf-16"),
+            [("a.jpg", "A dog, running", None, "")],
+        ),
+        (
+            "tokens",
+            "a.jpg#0\tA dog .\na.jpg#1\tTwo .\n",
+            [("a.jpg", "A dog .", None, ""), ("a.jpg", "Two .", None, "")],
+        ),
+    ],
+)
+def test_a_form_is_read(form, data, expected):
+    assert rows(form, data) == expected
+
+
+def test_columns_may_be_named():
+    data = "url,picture,said\nu,a.jpg,A dog\n"
+    assert rows("delimited", data, Columns("picture", "said")) == [("a.jpg", "A dog", None, "")]
+    line = json.dumps({"pic": "a.jpg", "said": ["x"]})
+    assert rows("jsonl", line, Columns("pic", "said")) == [("a.jpg", "x", None, "")]
+
+
+@pytest.mark.parametrize(
+    ("form", "data", "message"),
+    [
+        ("delimited", "name,caption\na,b\n", "line 1: no column is known to hold the image: name"),
+        ("delimited", "image,words\na,b\n", "line 1: no column is known to hold the caption"),
+        ("delimited", "image,caption\na.jpg\n", "line 2: .* has no image, or no caption"),
+        ("delimited", "image,caption\na.jpg, \n", "line 2: the caption of 'a.jpg' is empty"),
+        ("delimited", b"image,caption\na.jpg,caf\xe9\n", "line 2 is not UTF-8"),
+        ("tokens", "a.jpg 0 A dog\n", "line 1: .* is not image#number, a tab, a caption"),
+        ("json", "[{", "line 1: it is not JSON"),
+        ("json", "[" * 100_000, "nested too deeply"),
+        ("json", '[{"image": "a", "caption": 3}]', "item 1: '3' is no text"),
+        ("coco", '{"annotations": [{"caption": "x"}]}', "annotation 1: .* has no image_id"),
+        ("coco", '{"images": [{"id": 1}], "annotations": []}', "has no file_name"),
+        (
+            "coco",
+            '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 2}]}',
+            "there is no image with the id 2",
+        ),
+        ("karpathy", '{"images": [{"sentences": []}]}', "image 1: .* has no filename"),
+        ("karpathy", '{"images": [{"filename": "a", "sentences": [3]}]}', "image 1: .* is no text"),
+    ],
+)
+def test_what_is_broken_is_told_with_its_place(form, data, message):
+    with pytest.raises(ValueError, match=message):
+        rows(form, data)
+
+
+@pytest.mark.parametrize(
+    ("content", "form"), [(KARPATHY, "karpathy"), (COCO, "coco"), (LLAVA, "json"), ([], "json")]
+)
+def test_a_json_form_is_known_by_its_content(content, form):
+    assert form_of_json(json.dumps(content).encode()) == form
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, 3, ["x"], {"images": []}])
+def test_other_json_is_told_with_what_would_do(content):
+    with pytest.raises(ValueError, match="a JSON .* is none of the known forms: Karpathy's"):
+        form_of_json(json.dumps(content).encode())

@@ -1,0 +1,174 @@
+"""The form of data is known by its content, and so are its splits."""
+
+import io
+import json
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from data_cases import photo
+
+from paligemma_lib.data import open_source
+from paligemma_lib.data.sources import splits_of
+from paligemma_lib.data.sources.hashed_splits import FRACTIONS, split_of
+
+NAMES = [f"img_{k}.jpg" for k in range(6)]
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "Images"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        (folder / name).write_bytes(photo(number))
+    return tmp_path
+
+
+def as_captions_txt(folder):
+    path = folder / "captions.txt"
+    path.write_text("image,caption\n" + "".join(f"{name},c {name}\n" for name in NAMES))
+    return folder
+
+
+def as_flickr30k(folder):
+    path = folder / "results.csv"
+    head = "image_name| comment_number| comment\n"
+    path.write_text(head + "".join(f"{name}| 0| c {name}\n" for name in NAMES))
+    return folder
+
+
+def as_imagefolder(folder):
+    table = "".join(json.dumps({"file_name": n, "text": f"c {n}"}) + "\n" for n in NAMES)
+    (folder / "Images" / "metadata.jsonl").write_text(table)
+    return folder / "Images"
+
+
+def as_coco(folder):
+    content = {
+        "images": [{"id": k, "file_name": name} for k, name in enumerate(NAMES)],
+        "annotations": [{"image_id": k, "caption": f"c {name}"} for k, name in enumerate(NAMES)],
+    }
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def as_tokens(folder):
+    path = folder / "Flickr8k.token.txt"
+    path.write_text("".join(f"{name}#0\tc {name}\n" for name in NAMES))
+    return path
+
+
+def as_sidecars(folder):
+    for name in NAMES:
+        (folder / "Images" / name).with_suffix(".txt").write_text(f"c {name}\n")
+    return folder / "Images"
+
+
+def as_parquet(folder):
+    images = [{"bytes": photo(k), "path": name} for k, name in enumerate(NAMES)]
+    path = folder / "data.parquet"
+    pq.write_table(pa.table({"image": images, "caption": [f"c {name}" for name in NAMES]}), path)
+    return path
+
+
+def as_webdataset(folder):
+    path = folder / "data-000.tar"
+    with tarfile.open(path, "w") as archive:
+        for k, name in enumerate(NAMES):
+            for member, data in ((name, photo(k)), (f"img_{k}.txt", f"c {name}".encode())):
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return folder / "data-{000..000}.tar"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        as_captions_txt, as_flickr30k, as_imagefolder, as_coco, as_tokens, as_sidecars, as_parquet,
+        as_webdataset,
+    ],
+)  # fmt: skip
+def test_every_form_gives_the_same_records(images, form):
+    source = open_source(str(form(images)))
+    found = source.read(range(len(source)))
+    assert [record.image for record in found] == [photo(k) for k in range(6)]
+    assert [record.captions for record in found] == [(f"c {name}",) for name in NAMES]
+    assert open_source(str(form(images))).fingerprint() == source.fingerprint()
+
+
+def karpathy(folder, splits):
+    content = [
+        {"filename": name, "split": split, "sentences": [{"raw": f"c {name}"}]}
+        for name, split in zip(NAMES, splits, strict=True)
+    ]
+    path = folder / "dataset_flickr8k.json"
+    path.write_text(json.dumps({"images": content}))
+    return str(path)
+
+
+def test_splits_of_its_own_by_any_of_their_names(images):
+    path = karpathy(images, ["train", "train", "val", "test", "restval", "train"])
+    assert {name: len(source) for name, source in splits_of(path).items()} == {
+        "train": 3, "val": 1, "test": 1, "restval": 1,
+    }  # fmt: skip
+    for split, name in (("validation", "img_2.jpg"), ("val", "img_2.jpg"), ("test", "img_3.jpg")):
+        for source in (open_source(path, split=split), open_source(f"{path}#{split}")):
+            assert [record.image_id for record in source.read([0])] == [name]
+    with pytest.raises(ValueError, match="has no split 'dev2'; it has train, val, test, restval"):
+        open_source(path, split="dev2")
+    with pytest.raises(ValueError, match="has no split ''; it has train"):
+        open_source(path)
+
+
+def test_a_folder_for_each_split(images):
+    for split in ("train", "valid", "test"):
+        (images / "data" / split).mkdir(parents=True)
+        as_sidecars(images)
+        for name in NAMES[: 2 if split == "train" else 1]:
+            for suffix in (".jpg", ".txt"):
+                part = (images / "Images" / name).with_suffix(suffix)
+                (images / "data" / split / part.name).write_bytes(part.read_bytes())
+    found = splits_of(str(images / "data"))
+    assert {name: len(source) for name, source in found.items()} == {
+        "test": 1, "train": 2, "valid": 1,
+    }  # fmt: skip
+    assert len(open_source(str(images / "data"), split="validation")) == 1
+
+
+def test_files_of_the_hub_are_called_after_their_splits(images):
+    folder = images / "repository" / "data"
+    folder.mkdir(parents=True)
+    content = pq.read_table(as_parquet(images))
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"):
+        pq.write_table(content, folder / f"{name}.parquet")
+    found = splits_of(str(images / "repository"))
+    assert {n: len(source) for n, source in found.items()} == {"train": 12, "validation": 6}
+
+
+def test_fractions_by_a_hash_keep_images_where_they_are(images):
+    path = str(as_coco(images))
+    parts = {split: open_source(path, split=split) for split in FRACTIONS}
+    ids = {s: [r.image_id for r in part.read(range(len(part)))] for s, part in parts.items()}
+    assert sorted(name for names in ids.values() for name in names) == NAMES
+    for split, names in ids.items():
+        assert all(split_of(name) == split for name in names)
+    assert len({part.fingerprint() for part in parts.values()}) == 3
+    names = [f"{k}.jpg" for k in range(10_000)]
+    shares = [sum(split_of(name) == split for name in names) / 10_000 for split in FRACTIONS]
+    assert shares == pytest.approx([0.8, 0.1, 0.1], abs=0.01)
+
+
+def test_what_is_nothing_known_is_told(tmp_path, images):
+    (tmp_path / "a.docx").write_bytes(b"x")
+    with pytest.raises(ValueError, match="a.docx is of no known form: expected .jsonl"):
+        open_source(str(tmp_path / "a.docx"))
+    with pytest.raises(FileNotFoundError, match="is not there: expected a file or a folder"):
+        open_source(str(tmp_path / "none"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="is no folder with images"):
+        open_source(str(tmp_path / "empty"))
+    with pytest.raises(ValueError, match="annotations.json has no splits of its own: take train"):
+        open_source(str(as_coco(images)), split="minival")
