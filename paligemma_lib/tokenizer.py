@@ -77,8 +77,13 @@ class Tokenizer:
             )
 
     def encode_prefix(self, text: str) -> list[int]:
-        """Returns the token ids of a prefix: BOS, the tokens of `text`, newline."""
-        return [BOS, *self._pieces.encode(text), self.newline]
+        """Returns the token ids of a prefix: BOS, the tokens of `text`, newline.
+
+        A newline that `text` ends in already is not doubled. Control tokens that are spelt in a
+        text, such as <eos> or <image>, are encoded as the letters that they are. <loc0000> and
+        <seg000> are tokens, as PaliGemma's own prefixes and suffixes have them.
+        """
+        return [BOS, *self._pieces.encode(text.removesuffix("\n")), self.newline]
 
     def encode_suffix(self, text: str) -> list[int]:
         """Returns the token ids of a suffix: the tokens of `text`, EOS."""

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paligemma_lib.batch import EOS, attention_mask, check, source_positions
-from paligemma_lib.data.text import pack
+from paligemma_lib.data.text import cleaned, pack
 from paligemma_lib.tokenizer import load
 
 KEYS = ("text", "segment", "position", "loss_weight")
@@ -139,3 +139,8 @@ def test_slot_by_slot_as_the_semantics_say_on_real_captions(shared):
         # The model is fed tokens[:-1] and predicts tokens[1:].
         supervised = np.flatnonzero(mask_loss)
         np.testing.assert_array_equal(source_positions(row["segment"])[supervised], supervised - 1)
+
+
+def test_captions_are_on_one_line_and_otherwise_as_they_are():
+    assert cleaned(" A  dog ,\r\n runs .\n") == "A  dog , runs ."
+    assert cleaned("caf\u00e9 <eos>") == "caf\u00e9 <eos>"

@@ -12,6 +12,7 @@ import flickr8k_tfds
 from paligemma_lib.data.sources import from_jsonl
 from paligemma_lib.run import checks
 from paligemma_lib.run.config import SPLITS
+from paligemma_lib.run.data_checks import looked_at
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +125,17 @@ def test_one_caption_at_a_time_needs_fewer_slots(setup, tmp_path):
     assert "fit 32 tokens" in checks.texts(setup(given=given, captions="sample"))
     with pytest.raises(ValueError, match="text_len is 32"):
         checks.texts(setup(given=given, captions="packed"))
+
+
+def test_images_without_captions_are_nothing_to_learn_from(setup, tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(photo(number))
+    (tmp_path / "bare.jsonl").write_text(
+        "".join(f'{{"image": "{number}.png"}}\n' for number in range(3))
+    )
+    source = from_jsonl(tmp_path / "bare.jsonl")
+    with pytest.raises(ValueError, match="train: none of 3 records has a caption, the first is"):
+        looked_at("train", source)
+    (tmp_path / "1.png").write_bytes(photo(1)[:100])
+    with pytest.raises(ValueError, match="test: image 1.png .*line 2.*: not a whole JPEG"):
+        looked_at("test", source)

@@ -137,7 +137,7 @@ def test_gradients_that_stay_infinite_end_the_run(config, tmp_path):
         ({"batch_size": 5, "microbatches": 2}, "batch_size=5: expected a multiple of microbatches"),
         ({"text_len": 8}, "image .*png .*text_len is 8"),
         ({"model.checkpoint": "nowhere.npz"}, "nowhere.npz"),
-        ({"data.kind": "zip"}, "data.kind='zip': expected tfds, jsonl"),
+        ({"data.kind": "zip"}, "data.kind='zip': expected auto, tfds"),
         ({"data.train": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"stages": ({"from_step": 3, "trainable": ("all",)},)}, r"begin at steps \[3\]"),
         ({"stages": ({"from_step": 0, "trainable": ("lora",)},)}, "selects none of the parameters"),

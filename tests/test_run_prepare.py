@@ -29,9 +29,7 @@ def test_folders_are_read_as_they_are(config, tmp_path):
 
 
 def test_an_unknown_kind_is_refused_with_those_that_are_known(config, tmp_path):
-    with pytest.raises(
-        ValueError, match="expected tfds, jsonl, folder, sample, or package.module:name"
-    ):
+    with pytest.raises(ValueError, match="expected auto, tfds, jsonl"):
         setup_of(of(config, tmp_path, **{"data.kind": "csv"}))
 
 

@@ -126,3 +126,8 @@ def test_a_trained_tokenizer_encodes_any_text():
 def test_a_tokenizer_that_cannot_be_trained_is_refused(vocab_size):
     with pytest.raises(ValueError, match=f"no tokenizer of {vocab_size} pieces"):
         tokenizer.train(["a red ball"] * 9, vocab_size)
+
+
+def test_a_newline_at_the_end_of_a_prefix_is_not_doubled():
+    tokenizer = tiny_tokenizer()
+    assert tokenizer.encode_prefix("caption en\n") == tokenizer.encode_prefix("caption en")

@@ -20,11 +20,21 @@ big_vision.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from paligemma_lib.batch import EOS
+
+
+def cleaned(caption: str) -> str:
+    """A caption as it is learned: on one line, without blanks at its ends.
+
+    All sources of files pass captions through here. Everything else stays as it is: case, inner
+    blanks, punctuation. A line break would be the token that ends a prefix.
+    """
+    return re.sub(r"\s*[\r\n]+\s*", " ", caption.strip())
 
 
 def pack(

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from paligemma_lib.data.files import join, read_whole, stat
+from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.sources import Source
 from paligemma_lib.data.text import pack
 from paligemma_lib.tokenizer import Tokenizer
@@ -20,6 +21,8 @@ from paligemma_lib.tokenizer import Tokenizer
 REPORT = "verification.json"  # flickr8k_tfds writes it into the data set's folder
 
 _CHUNK = 64  # records read at a time
+_LOOKED_AT = 8  # records of a source whose images are decoded
+_SIDE = 32  # pixels: decoding is what counts
 _FRAME = 16  # bytes around each record of a TFRecord file: 8 of length, 4 + 4 of checksums
 _MAX_REPORT_BYTES = 1 << 30
 
@@ -57,6 +60,34 @@ def verified(name: str, data_dir: str) -> str:
     if not tf.io.gfile.exists(path):
         return ""
     return _told(path, {name: split.num_examples for name, split in builder.info.splits.items()})
+
+
+def looked_at(split: str, source: Source) -> None:
+    """Decodes some images of a source, evenly spread, and looks for their captions.
+
+    Args:
+      split: what the source is for, to name it.
+      source: of one record at least.
+
+    Raises:
+      ValueError: an image does not decode, or none of the images has a caption: nothing could be
+        learned from them, and nothing scored.
+    """
+    last = len(source) - 1
+    numbers = sorted({k * last // (_LOOKED_AT - 1) for k in range(_LOOKED_AT)})
+    captioned = False
+    for number, record in zip(numbers, source.read(numbers), strict=True):
+        captioned |= any(caption.strip() for caption in record.captions)
+        try:
+            decode_image(record.image, _SIDE)
+        except ValueError as error:
+            where = source.where(number)
+            raise ValueError(f"{split}: image {record.image_id} ({where}): {error}") from error
+    if not captioned:
+        raise ValueError(
+            f"{split}: none of {len(numbers)} records has a caption, the first is "
+            f"{source.where(0)}. Nothing can be learned from images without captions, or scored"
+        )
 
 
 def check_texts(

@@ -21,6 +21,7 @@ from paligemma_lib.data.sources import (
     from_tfds,
     is_path,
     open_source,
+    splits_of,
 )
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model.variants import PaliGemmaConfig
@@ -157,10 +158,7 @@ class Setup:
     def _source(self, data: DataConfig, split: str) -> Source:
         name = getattr(data, split)
         if data.kind == "auto" and not self.data_set:
-            path = name if is_path(name) else f"{data.train.partition('#')[0]}#{name}"
-            if split == "train" and "#" not in name and not is_path(data.validation):
-                path = f"{name}#train"  # the others are parts of the same data
-            return open_source(path, images=data.images)
+            return self._recognised(data, split)
         if data.kind == "jsonl":
             return from_jsonl(name)
         if data.kind == "folder":
@@ -168,3 +166,17 @@ class Setup:
         if is_dotted(data.kind):
             return load_dotted(data.kind, "data.kind")(name)
         return from_tfds(self.data_set, name, data_dir=self.data_dir or None)
+
+    def _recognised(self, data: DataConfig, split: str) -> Source:
+        """Returns a source of recognised form: a path, or a split of the data in `train`."""
+        name = getattr(data, split)
+        if split == "train":
+            apart = is_path(data.validation) and is_path(data.test)
+            part = "" if apart or "#" in name else "train"
+            return open_source(name, split=part, images=data.images)
+        if is_path(name):
+            return open_source(name, images=data.images)
+        path = data.train.partition("#")[0]
+        # A recipe may name splits of another data set, as "train[:1200]".
+        known = name in splits_of(path, images=data.images)
+        return open_source(path, split=name if known else split, images=data.images)

@@ -23,6 +23,7 @@ from paligemma_lib.data.files import MAX_IMAGE_BYTES
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.sources.json_forms import CAPTION_KEYS, PREFIX_KEYS, USUAL, Columns
 from paligemma_lib.data.sources.protocol import Record
+from paligemma_lib.data.text import cleaned
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png")
 _ID_COLUMNS = ("image_id", "filename", "file_name", "img_id", "id")
@@ -178,4 +179,4 @@ def _texts(value: Any, where: str) -> list[str]:
     ]
     if not all(isinstance(text, str) for text in values):
         raise ValueError(f"{where}: {str(value)[:80]} is no caption")
-    return [text.strip() for text in values if text.strip()]
+    return [cleaned(text) for text in values if text.strip()]

@@ -24,6 +24,7 @@ from paligemma_lib.data.sources.image_folder import SHOWN, ImageFolder, differin
 from paligemma_lib.data.sources.json_forms import USUAL, Columns
 from paligemma_lib.data.sources.protocol import Record, Source
 from paligemma_lib.data.sources.table_forms import READERS
+from paligemma_lib.data.text import cleaned
 from paligemma_lib.runtime.atomic import is_remote
 
 MAX_TABLE_BYTES = 4 << 30
@@ -70,7 +71,7 @@ class TableSource:
                 if self.split in ("", row.split):
                     key = row.image, row.prefix
                     captions = groups.setdefault(key, [])
-                    captions += [row.caption] if row.caption is not None else []
+                    captions += [cleaned(row.caption)] if row.caption is not None else []
                     places.setdefault(key, row.place)
         except ValueError as error:
             raise ValueError(f"{self.table}, {error}") from error

@@ -24,6 +24,7 @@ from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.sources.json_forms import CAPTION_KEYS, PREFIX_KEYS
 from paligemma_lib.data.sources.protocol import Record
 from paligemma_lib.data.sources.table_forms import decoded
+from paligemma_lib.data.text import cleaned
 from paligemma_lib.runtime.atomic import is_remote
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "ppm", "img")
@@ -106,7 +107,7 @@ class WebDatasetSource:
                 raise ValueError(f"{str(said)[:80]} is no caption")
         except (ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"{where}: {error}") from error
-        return tuple(text.strip() for text in captions), prefix
+        return tuple(cleaned(text) for text in captions if text.strip()), prefix
 
     def _bytes(self, sample: _Sample, extension: str, most: int) -> bytes:
         offset, size = sample.members[extension]

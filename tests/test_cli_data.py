@@ -1,0 +1,70 @@
+"""`paligemma data`: what data hold, for people and for programs."""
+
+import json
+
+import pytest
+from data_cases import photo
+from PIL import Image
+
+from paligemma_lib.cli.main import main
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "Images").mkdir()
+    rows = []
+    for number in range(5):
+        (tmp_path / "Images" / f"{number}.jpg").write_bytes(photo(min(number, 3)))
+        rows += [f"{number}.jpg,a dog runs", f"{number}.jpg,dog {number}"]
+    (tmp_path / "captions.txt").write_text("\n".join(["image,caption", *rows]) + "\n")
+    return tmp_path
+
+
+def told(capsys):
+    return json.loads(capsys.readouterr().out)
+
+
+def test_people_are_told_what_is_there(folder, capsys):
+    assert main(["data", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "images     all 5" in out and "captions   10; images 5 with 2" in out
+    assert "1 images are there more than once: 3.jpg = 4.jpg" in out
+
+
+def test_programs_are_told_the_same(folder, capsys):
+    assert main(["data", str(folder), "--json"]) == 0
+    found = told(capsys)
+    assert (found["images"], found["captions"], found["splits"]) == (5, 10, {"all": 5})
+    assert found["captions_per_image"] == {"2": 5} and found["unreadable"] == {}
+    assert 5 < found["text_len"] < 60
+
+
+def test_what_cannot_be_read_is_named_and_ends_with_1(folder, capsys):
+    (folder / "Images" / "1.jpg").write_bytes(photo(1)[:200])
+    (folder / "Images" / "2.jpg").unlink()
+    assert main(["data", str(folder), "--json"]) == 1
+    found = told(capsys)
+    assert len(found["unreadable"]) == 2 and found["captions"] == 6
+    assert any("there is no image '2.jpg'" in why for why in found["unreadable"].values())
+
+
+def test_a_record_as_the_model_gets_it(folder, capsys):
+    assert main(["data", str(folder), "--show", "3"]) == 0
+    found = told(capsys)
+    assert (found["image_id"], found["captions"]) == ("3.jpg", ["a dog runs", "dog 3"])
+    assert all(tokens[-1] == 1 for tokens in found["tokens"]) and len(found["tokens"]) == 2
+    with Image.open(folder / "Images" / "3.jpg") as image:
+        assert found["size"] == list(image.size)
+    assert main(["data", str(folder), "--show", "5"]) == 1
+    assert "there is no record 5: the data have 5, from 0" in capsys.readouterr().err
+
+
+def test_a_sheet_of_nine_images(folder, capsys):
+    assert main(["data", str(folder), "--out", str(folder / "sheet.png")]) == 0
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.width > 700 and sheet.format == "PNG"
+
+
+def test_what_is_not_there_is_told(tmp_path, capsys):
+    assert main(["data", str(tmp_path / "none")]) == 1
+    assert "none is not there: expected a file or a folder" in capsys.readouterr().err
