@@ -127,9 +127,9 @@ def test_captions_of_an_image_are_one_record_wherever_they_stand(tmp_path):
     folder = write(tmp_path, ["a.png", "b.png"], table + "\n\n", "train.jsonl")
     source = from_jsonl(f"{folder}/train.jsonl", images=f"{folder}/Images")
     assert [(r.image_id, r.prefix, r.captions) for r in source.read(range(3))] == [
-        ("a.png", None, ("one", "three")),
+        ("a.png#1", None, ("one", "three")),
         ("b.png", None, ("two",)),
-        ("a.png", "how many?", ("four",)),
+        ("a.png#2", "how many?", ("four",)),
     ]
     assert source.where(2).endswith("train.jsonl, line 4")
 

@@ -42,7 +42,12 @@ EXTENSIONS = dict(  # docs/extending.md, by the names that its commands use
         re.DOTALL,
     )
 )
-STANDS_FOR = {"FOLDER_OR_ZIP": "scenes", "FOLDER": "scenes", "CHECKPOINT": "nano"}
+STANDS_FOR = {
+    "FOLDER_OR_ZIP": "scenes",
+    "FOLDER": "scenes",
+    "CHECKPOINT": "nano",
+    "workdir/demo": "nano",  # of the first command, which is not run here
+}
 SHORT = ["--config.epochs=0.5", "--config.test_images=3", "--config.max_new_tokens=8"]
 SMALL = {  # config -> what makes it small
     "flickr8k": [

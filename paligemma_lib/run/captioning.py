@@ -51,8 +51,15 @@ def caption_test_images(
         count=count or config.test_images or None,
     )
     captioned: list[Captioned] = []
+    seen: set[str] = set()
     for result in results:
         if isinstance(result, Captioned):
+            if result.image_id in seen:
+                raise ValueError(
+                    f"{result.image_id} is in the test images twice: the captions of an image "
+                    "belong into one record, and each record needs an id of its own"
+                )
+            seen.add(result.image_id)
             captioned.append(result)
         elif config.data.on_corrupt_image == "raise":
             raise ValueError(f"{result.where}: {result.problem}")

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -78,10 +79,16 @@ class TableSource:
         folder = ImageFolder(self.images)
         files = {name: folder.find(name) for name, _ in groups}
         self._tell(files, folder)
-        return [
-            _Entry(name, files[name], tuple(captions), prefix, places[name, prefix])
-            for (name, prefix), captions in groups.items()
-        ]
+        counts = Counter(name for name, _ in groups)
+        ordinals: Counter[str] = Counter()
+        entries = []
+        for (name, prefix), captions in groups.items():
+            # With several prompts an image is several records, which need ids of their own.
+            ordinals[name] += 1
+            image_id = f"{name}#{ordinals[name]}" if counts[name] > 1 else name
+            place = places[name, prefix]
+            entries.append(_Entry(image_id, files[name], tuple(captions), prefix, place))
+        return entries
 
     def _tell(self, files: dict[str, str | None], folder: ImageFolder) -> None:
         """Says which names were matched loosely; raises ValueError where none was found."""
