@@ -96,7 +96,7 @@ def test_a_file_in_the_old_style_still_works(tmp_path, base):
     assert (first.trainable, first.top_layers) == (("attention",), 0)
     assert (second.from_step, second.trainable, second.top_layers) == (9, ("llm", "projector"), 2)
     assert (config.epochs, config.allow_changed, config.batch_size) == (3.0, ("epochs",), 16)
-    assert (config.data.train, config.data.kind) == ("train[:100]", "tfds")
+    assert (config.data.train, config.data.kind) == ("train[:100]", "auto")
     assert sys.path.count(str(tmp_path)) == 0  # nothing is left behind
 
 

@@ -1,11 +1,11 @@
-"""Images and captions to batches: tf.data, without JAX.
+"""Reads images and captions and makes batches of them, with tf.data and without JAX.
 
     source = from_tfds("flickr8k_tfds", split="train[:1200]")
     batches = train_batches(source, tokenizer, image_size=224, text_len=128, captions="packed",
                             batch_size=32, seed=0)
 
-The names load when touched (PEP 562), so that `paligemma_lib.data.text` and `.order`, which are
-NumPy alone, do not cost TensorFlow.
+Each name is imported on first access (PEP 562). So importing `paligemma_lib.data.text` or `.order`,
+which need only NumPy, does not import TensorFlow.
 """
 
 import lazy_loader

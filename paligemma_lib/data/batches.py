@@ -1,9 +1,9 @@
-"""Examples, row after row, to finished batches, by tf.data.
+"""Makes finished batches from the rows of `Examples`, with tf.data.
 
     for batch in Batches(examples, step=0, replace=False): ...
 
-Records are read by number, several at a time, in Python; images are decoded by TensorFlow's
-threads; at most two finished batches wait.
+Python reads records by number, in chunks. TensorFlow's threads decode the images. At most two
+finished batches are buffered.
 """
 
 import logging
@@ -20,20 +20,20 @@ from paligemma_lib.batch import Batch
 from paligemma_lib.data.examples import Examples
 from paligemma_lib.data.image import allow_memory_growth, decode_image, to_pixels
 
-# A call from TensorFlow into Python holds the interpreter's lock and costs much the same for one
-# record as for many. So records come in chunks, and images, which take the time, are decoded one by
-# one by TensorFlow's threads.
-_CHUNK = 32  # records read by one call of Python
-_READERS = 2  # such calls at a time
-_FINISHED = 2  # batches kept ready
+# A call from TensorFlow into Python holds the GIL and costs about the same for one record as for
+# many. So Python loads records in chunks. Decoding takes most of the time, so TensorFlow's threads
+# do it, image by image and without the GIL.
+_CHUNK = 32  # records loaded by one call into Python
+_READERS = 2  # concurrent calls into Python
+_FINISHED = 2  # finished batches to prefetch
 _TEXT = ("text", "segment", "position", "loss_weight")
 
 
 class Batches(Iterator[Batch]):
-    """Batches in the order of their steps, made ahead by other threads.
+    """Iterator over the batches in the order of steps; other threads prepare them ahead.
 
     Attributes:
-      step: the step whose batch comes next: what a checkpoint keeps to go on from here.
+      step: step of the next batch. A checkpoint saves it in order to resume from here.
     """
 
     def __init__(self, examples: Examples, step: int, *, replace: bool):
@@ -41,16 +41,17 @@ class Batches(Iterator[Batch]):
         self._examples = examples
         self._replace = replace
         self._iterator: list[Iterator[Any]] = []  # none or one
-        # Threads that call Python when Python ends would abort the program, or wait forever.
+        # The finalizer also runs at interpreter exit. It drops the iterator, and so stops the
+        # threads of tf.data: a call into Python during shutdown would abort or hang the process.
         weakref.finalize(self, self._iterator.clear)
 
     @property
     def corrupt_images(self) -> list[str]:
-        """The ids of the images that this process found not to decode, and replaced."""
+        """Ids of the images that this process failed to decode and replaced."""
         return list(self._examples.broken.values())
 
     def image_ids(self, step: int) -> list[str]:
-        """The ids of the images in this process's rows of a step's batch."""
+        """Returns the ids of the images in this process's rows of the batch of a step."""
         examples = self._examples
         _, numbers = examples.records(np.arange(examples.share) + step * examples.share)
         return [record.image_id for record in examples.source.read(numbers.tolist())]
@@ -62,14 +63,16 @@ class Batches(Iterator[Batch]):
             try:
                 batch = next(self._iterator[0])
             except BaseException as error:
-                # A tf.data iterator that has raised goes on behind the example that failed. A new
-                # one, begun at this step, gives the batch again, with another record in its place.
-                self._iterator.clear()  # it would skip the example that failed
-                traceback.clear_frames(error.__traceback__)  # which hold it too
+                # After an error, a tf.data iterator continues with the element after the failed
+                # one, so this batch would lose a row. Instead, a new iterator starts at this step
+                # and makes the batch again, with a substitute for the failed record.
+                self._iterator.clear()
+                traceback.clear_frames(error.__traceback__)  # the frames refer to the iterator too
                 if not isinstance(error, tf.errors.OpError):
-                    raise  # Ctrl-C, or the end of the data
+                    raise  # KeyboardInterrupt, or StopIteration at the end of the data
                 self._examine(error)
                 continue
+            # `rows` is int32[B, 4, T], stacked in `load`. A view restores the float32 weights.
             for number, key in enumerate(_TEXT):
                 row = np.ascontiguousarray(batch["rows"][:, number])
                 batch[key] = row.view(np.float32) if key == "loss_weight" else row
@@ -80,14 +83,21 @@ class Batches(Iterator[Batch]):
             return batch
 
     def _examine(self, error: tf.errors.OpError) -> None:
-        """Raises what is wrong with the records of this step, or notes which do not decode."""
+        """Finds the cause of an error at this step: raises it, or marks images as broken.
+
+        Raises:
+          ValueError: an image does not decode, and `replace` is false.
+          Exception: the original error of a record that cannot be loaded; otherwise `error`, if
+            every image decodes.
+        """
         examples = self._examples
         first = self.step * examples.share
-        # Records are read in chunks, so the fault may lie a little behind the step.
+        # The last chunk of this step may reach up to _CHUNK - 1 rows into later steps, and an error
+        # in those rows also fails this step.
         indices = np.arange(first, min(first + examples.share + _CHUNK, examples.count()))
-        # TensorFlow reports what Python raised as an error of its own, with a traceback as text.
-        # Loading the same rows here raises the error itself.
-        examples.load(indices)  # raises as it is what TensorFlow has wrapped
+        # TensorFlow turns an exception of `load` into an OpError that has the traceback as text.
+        # Loading the same rows here raises the original exception.
+        examples.load(indices)
         _, numbers = examples.records(indices)
         numbers = np.unique(numbers[numbers >= 0]).tolist()
         found = {}
@@ -115,12 +125,14 @@ def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
 
     def load(start: np.int64) -> list[np.ndarray]:
         loaded = examples.load(np.arange(int(start), min(int(start) + _CHUNK, last)))
-        # One array instead of four: TensorFlow takes its time for each.
+        # TensorFlow has a cost per array, so the four text arrays travel as one, int32[n, 4, T].
+        # The float32 weights are reinterpreted as int32, which keeps their bits.
         loaded["rows"] = np.stack([loaded[key].view(np.int32) for key in _TEXT], axis=1)
         return [loaded[key] for key in spec]
 
     def load_chunk(start: tf.Tensor) -> dict[str, tf.Tensor]:
         arrays = tf.numpy_function(load, [start], [each.dtype for each in spec.values()])
+        # numpy_function loses the static shapes.
         return {
             key: tf.ensure_shape(array, [None, *each.shape])
             for (key, each), array in zip(spec.items(), arrays, strict=True)
@@ -141,12 +153,14 @@ def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
 
     threads = os.cpu_count() or 1
     options = tf.data.Options()
-    # All numbers are given; and the thread that would tune them may sleep on for a minute at the
-    # end: TensorFlow wakes it before it says that it is over.
+    # All parallelism and buffer sizes are set below, so there is nothing to tune. At shutdown, the
+    # autotuning thread may also sleep for another minute, because TensorFlow wakes it before it
+    # sets the flag that tells it to stop.
     options.autotune.enabled = False
     return (
-        # Which examples come is known from their numbers alone: the pipeline is a range. Every map
-        # keeps its order (`deterministic` is the default), so threads change nothing but the time.
+        # The index of a row determines its example, so the pipeline starts from a range of indices
+        # and needs no shuffle buffer. Every parallel map keeps the order (`deterministic` is True
+        # by default), so the number of threads does not affect the batches.
         tf.data.Dataset.range(first, last, _CHUNK)
         .map(load_chunk, num_parallel_calls=_READERS)
         .unbatch()
@@ -158,7 +172,7 @@ def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:
 
 
 def _spec(examples: Examples) -> dict[str, tf.TensorSpec]:
-    """What TensorFlow gets for each row."""
+    """Returns the dtype and shape of each array that TensorFlow receives, for a single row."""
     spec = {
         "encoded": tf.TensorSpec([], tf.string),
         "rows": tf.TensorSpec([len(_TEXT), examples.text_len], tf.int32),

@@ -1,10 +1,10 @@
-"""What stands in the rows of one process's batches: everything but the pixels.
+"""Loads the rows of one process's batches: everything except the pixels.
 
     examples = Examples(source, tokenizer, image_size=224, text_len=128, batch_size=32, seed=0, ...)
     rows = examples.load(np.arange(first, last))      # encoded images, text arrays, crop boxes
 
-A pure function of the rows' indices, except that images found not to decode are kept in
-`broken`, and others then stand in for them.
+A row is a pure function of its index, with one exception: once an image is found not to decode, it
+is recorded in `broken`, and a substitute replaces it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _FILLER = Record(image=b"", captions=(), image_id="")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Examples:
-    """The examples of one process, by row; the arguments are those of `train_batches`.
+    """Examples of one process, by row; the arguments are those of `train_batches`.
 
     Attributes:
-      seed: None is evaluation: every record once, in order.
-      captions: "packed", "sample", or "none" for prompts alone.
-      broken: records found not to decode, with their image ids.
+      seed: seed of training; None in evaluation, which reads every record once, in order.
+      captions: "packed", "sample", or "none" for the prompt alone.
+      broken: image ids of the records that did not decode, by record number.
     """
 
     source: Source
@@ -73,19 +73,32 @@ class Examples:
 
     @property
     def share(self) -> int:
-        """How many of a step's rows are this process's."""
+        """Number of rows of a step that belong to this process."""
         return self.batch_size // self.process_count
 
     def count(self) -> int:
-        """How many rows there are; in training, more than will ever be used."""
+        """Returns the number of rows; in training, more than any run uses.
+
+        Raises:
+          ValueError: the source has no records.
+        """
         if len(self.source) == 0:
             raise ValueError(f"{self.source} has no records")
         if self.seed is None:
+            # Rounded up to whole batches: 10 records in batches of 4 over 2 processes give 3
+            # batches, so 6 rows for each process.
             return self.share * -(-len(self.source) // self.batch_size)
+        # Row i has an example number near i * process_count, which this bound keeps within int64.
         return np.iinfo(np.int64).max // self.batch_size
 
     def records(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The rows' examples and records, int64[n] each; record -1 fills up the last batch."""
+        """Returns the example and the record of each row, int64[n] both.
+
+        In evaluation, record -1 marks a row that only fills up the last batch.
+
+        Raises:
+          ValueError: in training, no unbroken substitute was found for a broken record.
+        """
         count = len(self.source)
         examples = order.example_numbers(
             indices,
@@ -95,9 +108,9 @@ class Examples:
         )
         if self.seed is None:
             return examples, np.where(examples < count, examples, -1)
-        # Records that do not decode are known once they were met (`broken`); who meets one again
-        # takes the substitute that everybody takes, as it depends on the record's number and the
-        # seed.
+        # Each process learns which records are broken only when it decodes them. A substitute
+        # depends on the record number and the seed alone, so all processes choose the same one,
+        # before and after a resume.
         numbers = order.record_numbers(examples, records=count, seed=self.seed)
         for attempt in range(_MAX_SUBSTITUTIONS):  # a substitute may be broken too
             is_broken = np.isin(numbers, list(self.broken))
@@ -108,15 +121,15 @@ class Examples:
         raise ValueError(f"{len(self.broken)} of the {count} images of {self.source} are broken")
 
     def load(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads some rows.
+        """Loads rows from the source.
 
         Args:
-          indices: int64[n], of rows counted through all steps.
+          indices: int64[n], indices of rows, counted through all steps.
 
         Returns:
           `encoded`: bytes[n] as objects; `text`, `segment`, `position`, `loss_weight` of the batch
-          contract; `orientation`: int32[n], `box`: float32[n, 4] and `flipped`: bool[n], where
-          asked for, see `to_pixels`; in evaluation `image_id`: bytes[n] as objects and `valid`:
+          contract; if enabled, `orientation`: int32[n], `box`: float32[n, 4] and `flipped`:
+          bool[n], see `to_pixels`; in evaluation, `image_id`: bytes[n] as objects and `valid`:
           bool[n].
 
         Raises:
@@ -128,8 +141,8 @@ class Examples:
         found = self.source.read(numbers[valid].tolist())
         for index, record in zip(np.flatnonzero(valid), found, strict=True):
             records[index] = record
-        # Texts are encoded here, in Python: SentencePiece releases no lock, and the captions of an
-        # epoch come from the cache in the next one.
+        # Texts are tokenized in this thread: SentencePiece does not release the GIL, so more
+        # threads would not help, and from the second epoch on the cache holds most captions.
         rows = [self._text(*each) for each in zip(examples, numbers, records, strict=True)]
         loaded = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         loaded["encoded"] = np.array([as_jpeg_or_png(record.image) for record in records], object)
@@ -148,7 +161,7 @@ class Examples:
 
     @functools.cached_property
     def _encode(self) -> tuple[Callable[[str], list[int]], Callable[[str], list[int]]]:
-        """Prefix and suffix to tokens, kept since every epoch brings the same ones."""
+        """Functions that tokenize prefix and suffix, cached since every epoch repeats the texts."""
         keep = functools.lru_cache(_KEPT_TEXTS)
         return keep(self.tokenizer.encode_prefix), keep(self.tokenizer.encode_suffix)
 

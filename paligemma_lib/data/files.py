@@ -1,10 +1,10 @@
-"""Bytes of local files and of remote ones (`gs://`, TensorFlow's `ram://`), a part at a time.
+"""Reads parts of local and remote files (`gs://`, and `ram://` of TensorFlow).
 
     data, checksum = read_parts(path, offset, 5000, 4)
     everything = in_parallel(read, names, remote=is_remote(path))
 
-What fails now and then is tried again, and what takes long is told: see `runtime.retries`.
-TensorFlow reads `gs://` in blocks of 64 MiB, however little is asked for, unless the environment
+Reads are retried after transient errors, and stalled reads are logged: see `runtime.retries`.
+TensorFlow reads `gs://` in blocks of 64 MiB, even for a smaller part, unless the environment
 variable GCS_READ_CACHE_DISABLED is 1 before TensorFlow is imported.
 """
 
@@ -22,7 +22,7 @@ import tensorflow as tf
 from paligemma_lib.runtime.atomic import is_remote
 from paligemma_lib.runtime.retries import retry
 
-MAX_IMAGE_BYTES = 64 << 20  # of an encoded image; larger ones are refused unread
+MAX_IMAGE_BYTES = 64 << 20  # of an encoded image; larger images are refused without reading them
 
 _PARALLEL_REQUESTS = 16
 
@@ -31,12 +31,12 @@ R = TypeVar("R")
 
 
 def join(folder: str, name: str) -> str:
-    """A path below a local or remote folder."""
+    """Returns the path of a name in a local or remote folder."""
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, name)
 
 
 def stat(path: str) -> tuple[int, int]:
-    """Size in bytes and time of change in ns (0 where the file system keeps none).
+    """Returns the size in bytes and the modification time in ns (0 if the file system has none).
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -49,7 +49,7 @@ def stat(path: str) -> tuple[int, int]:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file for reading; a local one without a buffer."""
+    """Opens a file for reading; a local file is opened without a buffer."""
     if not is_remote(path):
         return cast(BinaryIO, open(path, "rb", buffering=0))
     if path.startswith("gs://"):
@@ -58,9 +58,10 @@ def open_file(path: str) -> BinaryIO:
 
 
 def read_parts(path: str, offset: int, *lengths: int) -> list[bytes]:
-    """Parts of these lengths, one behind the other from `offset` on; less where the file ends."""
+    """Reads consecutive parts of the given lengths from `offset` on; shorter at the file's end."""
 
     def read() -> list[bytes]:
+        # Each attempt opens the file again, so a retry does not depend on the state of a handle.
         with open_file(path) as file:
             file.seek(offset)
             return [file.read(length) for length in lengths]
@@ -69,11 +70,11 @@ def read_parts(path: str, offset: int, *lengths: int) -> list[bytes]:
 
 
 def read_whole(path: str, limit: int) -> bytes:
-    """All bytes of a file.
+    """Reads all bytes of a file.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is larger than `limit` bytes.
+      ValueError: the file is larger than `limit` bytes.
     """
     size, _ = stat(path)
     if size > limit:
@@ -87,12 +88,16 @@ def read_whole(path: str, limit: int) -> bytes:
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T], *, remote: bool) -> list[R]:
-    """`function` of each item, in order; many requests at once where each has to wait."""
+    """Applies a function to each item and returns the results in order.
+
+    If `remote` is true, up to 16 calls run at the same time, since each waits for the network.
+    """
     if not remote:
         return [function(item) for item in items]
     return list(_requests().map(function, items))
 
 
+# One pool for all callers, so that at most 16 requests of this process run at the same time.
 @functools.cache
 def _requests() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_PARALLEL_REQUESTS, thread_name_prefix="paligemma-data")

@@ -1,4 +1,4 @@
-"""A few digits that tell one set of records from another, of what is known without reading images.
+"""Computes short fingerprints of sets of records from what is known without reading images.
 
 fingerprint("train.tfrecord", 1200, np.arange(1000))      # "5f0c3b91aa2d7e46"
 """
@@ -10,9 +10,9 @@ import numpy as np
 
 
 def fingerprint(*things: str | int | bytes | np.ndarray) -> str:
-    """16 hexadecimal digits of names, sizes and contents, in their order.
+    """Returns a hash, 16 hexadecimal digits, of names, sizes and contents in the given order.
 
-    Of a path only the last part counts, so that a copy in another folder is the same.
+    Only the last component of a path counts, so a copy in another folder has the same fingerprint.
     """
     digest = hashlib.sha256()
     for thing in things:
@@ -22,5 +22,6 @@ def fingerprint(*things: str | int | bytes | np.ndarray) -> str:
             thing = str(thing).encode()
         elif isinstance(thing, np.ndarray):
             thing = np.ascontiguousarray(thing).tobytes()
-        digest.update(hashlib.sha256(thing).digest())  # so that no two sequences run together
+        # Each thing is hashed first, so that ("ab", "c") and ("a", "bc") differ.
+        digest.update(hashlib.sha256(thing).digest())
     return digest.hexdigest()[:16]

@@ -1,9 +1,9 @@
-"""Images as a program has them, as a source of records without captions.
+"""Makes a source, without captions, of images that a program already has in any form.
 
 source = from_images(["dog.jpg", Path("Images"), data, PIL.Image.open("cat.png"), array])
 source.read([0])[0].image
 
-All of them become bytes of image files, so that there is one way to pixels: see `data.image`.
+All forms become the bytes of image files, so that `data.image` decodes all images the same way.
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ from paligemma_lib.data.sources import Record, Source
 
 Image = str | os.PathLike[str] | bytes | PIL.Image.Image | np.ndarray
 
-_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # modes of 16 bits, which PNG keeps
+# Pillow's modes with more than 8 bits per pixel. PNG stores them with 16 bits.
+_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GivenImages(Source):
-    """Images in memory or in files: their names, and what was given."""
+    """Images in memory or in files.
+
+    Attributes:
+      names: image ids.
+      images: the images as they were given.
+    """
 
     names: tuple[str, ...]
     images: tuple[Image, ...]
@@ -47,17 +53,18 @@ class GivenImages(Source):
 
 
 def from_images(images: Sequence[Image]) -> GivenImages:
-    """Images in any mixture of forms, in their order; a folder stands for the images in it.
+    """Returns a source of images in any mixture of forms, in the given order.
 
     Args:
-      images: paths of files and folders; bytes of image files; images of Pillow's; arrays, uint8[H,
-        W, 3], uint8[H, W, 4] or uint8[H, W]. A file is named by its path, an image of a folder by
-        its path below that, another one by its place: "0", "1", ...
+      images: paths of files, or of folders, which stand for all images in them; bytes of image
+        files; Pillow images; arrays, uint8[H, W, 3], uint8[H, W, 4] or uint8[H, W]. The image id
+        of a file is its path, of an image in a folder its path below that folder, of any other
+        image its index in `images`: "0", "1", ...
 
     Raises:
-      FileNotFoundError: a path leads to no file, or to a folder without images.
-      TypeError: something is of none of these forms.
-      ValueError: an array is of another type or shape.
+      FileNotFoundError: a path does not exist, or a folder has no images.
+      TypeError: an image has none of these forms.
+      ValueError: an array has another dtype or shape.
     """
     found = [pair for place, image in enumerate(images) for pair in _named(place, image)]
     return GivenImages(tuple(name for name, _ in found), tuple(image for _, image in found))
@@ -91,7 +98,7 @@ def _named(place: int, image: Image) -> Iterator[tuple[str, Image]]:
 
 
 def _encoded(image: Image) -> bytes:
-    """The bytes of a file with the same pixels."""
+    """Returns the bytes of an image file with the same pixels."""
     if isinstance(image, bytes):
         if len(image) > MAX_IMAGE_BYTES:
             raise ValueError(f"{len(image):,} bytes are too many: at most {MAX_IMAGE_BYTES:,}")
@@ -101,6 +108,7 @@ def _encoded(image: Image) -> bytes:
     if isinstance(image, np.ndarray):
         image = PIL.Image.fromarray(image)
     file = io.BytesIO()
+    # `convert` would clip 16-bit values at 255. TensorFlow scales them to 8 bits when it decodes.
     kept = image if image.mode in _DEEP else image.convert("RGB")
     kept.save(file, "PNG", compress_level=1)
     return file.getvalue()

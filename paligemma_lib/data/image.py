@@ -1,14 +1,15 @@
-"""Encoded images to model pixels: the one way for training, prediction and the app.
+"""Decodes and resizes images to model pixels, identically in training, prediction and the app.
 
     pixels = decode_image(path.read_bytes(), size=224)       # float32[224, 224, 3] in [-1, 1]
 
-JPEG, PNG, GIF, BMP and WebP. Grey becomes RGB, CMYK is converted, 16 bits become 8, what moves
-gives its first frame, and transparency is dropped: the colours below it show. The image is
-squashed to a square, bilinear and antialiased, as in PaliGemma's pre-training. JPEG's accurate
-integer DCT gives the pixels that Pillow gives; TensorFlow's default differs by up to 23 levels.
+The formats are JPEG, PNG, GIF, BMP and WebP. Grey and CMYK become RGB, and 16 bits become 8. Of an
+animation, the first frame is used. Transparency is dropped, so that the colours below it show. The
+image is resized to a square without keeping its aspect ratio, bilinear and antialiased, as in
+PaliGemma's pre-training. The accurate integer DCT of JPEG gives the same pixels as Pillow;
+TensorFlow's default DCT differs by up to 23 levels.
 
-In training, evaluation and prediction an image lies as it is stored, whatever its EXIF orientation
-says, as in the reference. `apply_exif` is for where people see it upright, as in the web app.
+Training, evaluation and prediction use an image as it is stored and ignore its EXIF orientation, as
+the reference does. `apply_exif` is for uses where people see the image upright, as in the web app.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import tensorflow as tf
 
 from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation
 
-# EXIF orientation: after transposing for 5 to 8, which sides are reversed.
+# EXIF orientations that need a flip of left and right, or of top and bottom. Orientations 5 to 8
+# are transposed first: 6, a rotation by 90 degrees, is a transposition and a left-right flip.
 _LEFT_RIGHT, _UP_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
 
 
@@ -32,16 +34,16 @@ def decode_image(
     """Decodes and resizes one image.
 
     Args:
-      encoded: the bytes of an image file. TensorFlow refuses images of 2**29 pixels and more.
+      encoded: bytes of an image file. TensorFlow refuses images of 2**29 pixels and more.
       size: S, the side of the result in pixels.
-      dtype: "float32" for [-1, 1], or "uint8" for 0..255, cut off to whole levels.
-      apply_exif: turn the image as its EXIF orientation says; the reference does not.
+      dtype: "float32" for values in [-1, 1], or "uint8" for 0..255, truncated to whole levels.
+      apply_exif: whether to apply the EXIF orientation; the reference does not.
 
     Returns:
       float32[S, S, 3] or uint8[S, S, 3].
 
     Raises:
-      ValueError: the bytes are no image, or a damaged one.
+      ValueError: the bytes are not an image, or the image is damaged.
     """
     allow_memory_growth()
     orientation = exif_orientation(encoded) if apply_exif else 1
@@ -63,27 +65,27 @@ def to_pixels(
     box: tf.Tensor | None = None,
     flipped: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """`decode_image` as TensorFlow operations.
+    """Decodes and resizes one image with TensorFlow operations, as `decode_image` does.
 
     Args:
       encoded: string[], from `as_jpeg_or_png`.
       size: S.
       dtype: "float32" or "uint8".
-      orientation: int32[], from `exif_orientation`; None for as it is stored.
-      box: float32[4], the part to keep: top, left, height, width as fractions; None for all.
+      orientation: int32[], from `exif_orientation`; None to use the image as it is stored.
+      box: float32[4], the crop: top, left, height, width as fractions; None for the whole image.
       flipped: bool[], whether to exchange left and right.
 
     Returns:
       float32[S, S, 3] or uint8[S, S, 3].
     """
-    # `channels=3` has libjpeg and libpng convert grey, CMYK and palettes. `decode_image` of
-    # TensorFlow would do the same with a DCT that differs from Pillow's.
+    # With `channels=3`, libjpeg and libpng convert grey, CMYK and palettes to RGB. The function
+    # `tf.io.decode_image` does so too, but its DCT differs from Pillow's.
     pixels = tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
         lambda: tf.io.decode_png(encoded, channels=3),
     )
-    # In this order: what is cropped and flipped is what a viewer would see.
+    # The orientation comes first, so that crop and flip apply to the image as a viewer shows it.
     if orientation is not None:
         pixels = _turn(pixels, orientation)
     if box is not None:
@@ -93,12 +95,12 @@ def to_pixels(
     pixels = tf.ensure_shape(pixels, [None, None, 3])
     pixels = tf.cond(
         tf.reduce_all(tf.shape(pixels)[:2] == size),
-        lambda: tf.cast(pixels, tf.float32),  # what resizing would give, in less time
+        lambda: tf.cast(pixels, tf.float32),  # the same values as resizing gives, but faster
         lambda: tf.image.resize(pixels, (size, size), method="bilinear", antialias=True),
     )
     pixels = tf.ensure_shape(pixels, [size, size, 3])
-    # Antialiased resizing may leave [0, 255] by a little. A cast cuts off, as the reference's
-    # preprocessing does; float32 keeps all.
+    # Antialiased resizing may exceed [0, 255] slightly. For uint8, values are clipped, and the cast
+    # truncates, as in the reference's preprocessing. For float32, values stay as they are.
     if dtype == "uint8":
         return tf.cast(tf.clip_by_value(pixels, 0, 255), tf.uint8)
     return pixels * (1 / 127.5) - 1
@@ -106,15 +108,16 @@ def to_pixels(
 
 @functools.cache
 def allow_memory_growth() -> None:
-    """Keeps TensorFlow, which needs no GPU here, from taking all memory of all GPUs."""
+    """Prevents TensorFlow, which needs no GPU here, from allocating all memory of all GPUs."""
     for gpu in tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # TensorFlow is in use, and has what it took
+        # RuntimeError: TensorFlow has already initialized the GPU, so its allocation is final.
+        with contextlib.suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
 @functools.cache
 def _decode(size: int, dtype: str) -> Callable[..., tf.Tensor]:
-    # A graph, since that is what training runs: operation by operation, roundings could differ.
+    # Training decodes in a graph, so this does too: eager execution could round differently.
     @tf.function(
         input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32)], autograph=False
     )
@@ -132,6 +135,8 @@ def _turn(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _crop(pixels: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+    # A crop has at least one pixel per side. Corner and extent are rounded separately, so together
+    # they may exceed the image by one pixel; then the corner moves back.
     sides = tf.shape(pixels)[:2]
     extent = tf.maximum(tf.cast(tf.round(box[2:] * tf.cast(sides, tf.float32)), tf.int32), 1)
     corner = tf.cast(tf.round(box[:2] * tf.cast(sides, tf.float32)), tf.int32)

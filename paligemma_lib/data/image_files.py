@@ -1,4 +1,4 @@
-"""Images in files and folders, as a source of records without captions.
+"""Makes a source, without captions, of image files, folders and patterns.
 
 source = from_image_files(["photo.jpg", "Images/", "more/*.png"])
 len(source), source.read([0])[0].image
@@ -21,7 +21,12 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles(Source):
-    """Images without captions: their names, and their paths."""
+    """Image files without captions.
+
+    Attributes:
+      names: image ids.
+      paths: paths of the files.
+    """
 
     names: tuple[str, ...]
     paths: tuple[str, ...]
@@ -43,9 +48,13 @@ class ImageFiles(Source):
 
 
 def from_image_files(places: Sequence[str]) -> ImageFiles:
-    """Images in local files, in folders and all below them, and by patterns such as `in/*.jpg`.
+    """Returns a source of local image files, in the given order and without duplicates.
 
-    An image of a folder is named by its path below that folder, another one as it was given.
+    The image id of an image in a folder is its path below that folder, of any other image its path
+    as given.
+
+    Args:
+      places: image files, folders, which are searched recursively, and patterns such as `in/*.jpg`.
 
     Raises:
       FileNotFoundError: a place has no images.
@@ -69,5 +78,5 @@ def from_image_files(places: Sequence[str]) -> ImageFiles:
 
 
 def _is_image(path: Path) -> bool:
-    # Hidden files are none: macOS leaves a ._1.jpg beside 1.jpg.
+    # Hidden files are not images: macOS leaves its metadata of 1.jpg in ._1.jpg.
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()

@@ -1,11 +1,11 @@
-"""Where the records of TFRecord files start: found once, and kept.
+"""Finds the offsets of the records in TFRecord files, and caches them in an index file.
 
     offsets, problems = offsets_of(["data-train.tfrecord-00000-of-00002", ...])
 
-A TFRecord file is a chain of records: length (uint64), its CRC, data, the data's CRC; see
-tensorflow.org/tutorials/load_data/tfrecord. Only the 12-byte heads are read. What was found is kept
-beside the data (or in the user's cache, if that is read-only) together with the files' sizes and
-times, and made anew when those change.
+A TFRecord file is a sequence of records. Each consists of the length (uint64), the CRC of the
+length, the data, and the CRC of the data; see tensorflow.org/tutorials/load_data/tfrecord. The scan
+reads only the 12-byte heads. The index is saved beside the data, or in the user's cache if that
+folder is read-only. It includes the sizes and times of the files, and is rebuilt when they change.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ from paligemma_lib.data.files import in_parallel, join, open_file, read_whole, s
 from paligemma_lib.runtime.atomic import is_remote
 from paligemma_lib.runtime.retries import retry
 
-HEAD, FOOT = 12, 4  # bytes: length and its CRC; the data's CRC
+HEAD, FOOT = 12, 4  # bytes: the length and its CRC; the CRC of the data
 
 _MAX_RECORD_BYTES = 1 << 30
 _MAX_INDEX_BYTES = 1 << 32
 
 
 def offsets_of(paths: Sequence[str]) -> tuple[list[np.ndarray], list[str]]:
-    """Per file int64[records + 1], where each record starts and the last one ends, and what is
-    wrong with it: "", or why there are no more.
+    """Returns the offsets of the records of each file, and what is wrong with each file.
 
-    Raises FileNotFoundError if there is no such file.
+    Returns:
+      Per file, int64[records + 1]: the start of each record, then the end of the last one. And per
+      file, "" if it is whole, otherwise why the records end early.
+
+    Raises:
+      FileNotFoundError: a file does not exist.
     """
     stats = np.array([stat(path) for path in paths], np.int64)
     places = _index_places(paths)
@@ -45,6 +49,7 @@ def offsets_of(paths: Sequence[str]) -> tuple[list[np.ndarray], list[str]]:
     scanned = in_parallel(_scan, zip(paths, stats[:, 0], strict=True), remote=is_remote(paths[0]))
     offsets = [found for found, _ in scanned]
     problems = [problem for _, problem in scanned]
+    # Damaged files get no index, so that the next call scans them again and finds the problem.
     for place in () if any(problems) else places:
         if _write_index(place, stats, offsets):
             break
@@ -52,12 +57,12 @@ def offsets_of(paths: Sequence[str]) -> tuple[list[np.ndarray], list[str]]:
 
 
 def _scan(path_and_size: tuple[str, int]) -> tuple[np.ndarray, str]:
-    """Walks through a file from head to head."""
+    """Scans a file; after a transient error, scans it again."""
     return retry(lambda: _heads(*path_and_size), path_and_size[0])
 
 
 def _heads(path: str, size: int) -> tuple[np.ndarray, str]:
-    """Where each record starts, and where the last one ends; why there are no more, if so."""
+    """Reads the head of each record; returns the offsets, and the problem that ended the scan."""
     offsets, problem = [0], ""
     with open_file(path) as file:
         while not problem and (start := offsets[-1]) < size:
@@ -65,6 +70,8 @@ def _heads(path: str, size: int) -> tuple[np.ndarray, str]:
             head = file.read(HEAD)
             length = int.from_bytes(head[:8], "little")
             end = start + HEAD + length + FOOT
+            # The CRC is checked before the length is used: a wrong length leads to a wrong place. A
+            # head that the file's end cuts off has no CRC, and counts as cut off below.
             if len(head) == HEAD and masked_crc(head[:8]) != head[8:]:
                 problem = (
                     f"{path} is no TFRecord file, or damaged at byte {start}: the checksum of "
@@ -82,16 +89,20 @@ def _heads(path: str, size: int) -> tuple[np.ndarray, str]:
 
 
 def masked_crc(data: bytes) -> bytes:
-    """CRC-32C, rotated and shifted as in the TFRecord format."""
+    """Returns the CRC-32C of the data, masked as in the TFRecord format, as 4 bytes."""
     crc = google_crc32c.value(data)
+    # Rotated right by 15 bits, plus a constant, modulo 2**32. Python's integers are unbounded, so
+    # bits of `crc << 17` above the 32nd are dropped only at the end.
     masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
     return masked.to_bytes(4, "little")
 
 
 def _index_places(paths: Sequence[str]) -> list[str]:
-    """Where an index may be kept: beside the data, else in the user's cache."""
+    """Returns the paths where the index may be: beside the data, then in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(Path.home(), ".cache")
     full = [path if is_remote(path) else os.path.abspath(path) for path in paths]
+    # Beside the data, file names suffice, so the index stays valid when the folder moves. The cache
+    # serves all folders, so there the name depends on the full paths.
     beside, elsewhere = _digest(os.path.basename(path) for path in paths), _digest(full)
     return [
         join(os.path.dirname(full[0]), f".offsets-{beside}"),
@@ -104,7 +115,7 @@ def _digest(names: Iterable[str]) -> str:
 
 
 def _read_index(place: str, stats: np.ndarray) -> list[np.ndarray] | None:
-    """The offsets, unless there are none, or files have changed since."""
+    """Reads the offsets; returns None if there is no valid index, or if files have changed."""
     try:
         data = read_whole(place, _MAX_INDEX_BYTES)
     except (OSError, ValueError, tf.errors.OpError):
@@ -112,6 +123,7 @@ def _read_index(place: str, stats: np.ndarray) -> list[np.ndarray] | None:
     body, checksum = data[:-FOOT], data[-FOOT:]
     if masked_crc(body) != checksum:
         return None
+    # The table has 3 columns: the 2 of `stats`, and the number of offsets. See `_write_index`.
     table, offsets = np.split(np.frombuffer(body, "<i8"), [stats.size + len(stats)])
     table = table.reshape(-1, 3)
     if not np.array_equal(table[:, :2], stats):
@@ -120,13 +132,14 @@ def _read_index(place: str, stats: np.ndarray) -> list[np.ndarray] | None:
 
 
 def _write_index(place: str, stats: np.ndarray, offsets: Sequence[np.ndarray]) -> bool:
-    """Whether the index could be written; it appears whole or not at all.
+    """Writes the index atomically; returns whether it could be written.
 
-    Its form, all little-endian: per file size, time and number of offsets, int64[files, 3]; the
-    offsets of all files, int64[...]; the checksum of all that.
+    The format, all little-endian, is: size, time and number of offsets of each file, int64[files,
+    3]; the offsets of all files, int64[...]; the masked CRC-32C of everything before it.
     """
     table = np.column_stack([stats, [len(array) for array in offsets]])
     body = np.concatenate([table.ravel(), *offsets]).astype("<i8").tobytes()
+    # Several processes may write the same index at once, so each has a temporary file of its own.
     temporary = f"{place}.{uuid.uuid4().hex}"
     try:
         tf.io.gfile.makedirs(os.path.dirname(place))

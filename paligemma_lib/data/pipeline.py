@@ -1,4 +1,4 @@
-"""Source to batches of the contract in `batch.py`, by tf.data.
+"""Makes batches of the contract in `batch.py` from a source, with tf.data.
 
     batches = train_batches(source, tokenizer, image_size=224, text_len=128, captions="packed",
                             batch_size=32, seed=0, start_step=0)
@@ -6,9 +6,9 @@
 
     for batch in eval_batches(source, tokenizer, image_size=224, text_len=128, batch_size=32): ...
 
-`batch_size` is global; with several processes each passes its index and their number and gets its
-own rows, `batch_size / process_count` of them. The global batch of a step is the same however many
-processes read it, wherever the run was resumed.
+`batch_size` is global. With several processes, each process passes its index and their number, and
+gets its own rows, `batch_size / process_count` of them. The global batch of a step depends neither
+on the number of processes nor on where the run was resumed.
 """
 
 from __future__ import annotations
@@ -44,29 +44,29 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """Endless batches; every epoch visits all records in a new order.
+    """Returns endless batches for training; every epoch visits all records in a new order.
 
     Args:
-      source: where the records are.
-      tokenizer: the model's.
+      source: source of the records.
+      tokenizer: tokenizer of the model.
       image_size: S in pixels.
-      text_len: T, tokens of an example, prompt and captions together.
-      batch_size: B, examples of a step over all processes.
-      seed: which order, captions and crops.
-      captions: "packed" puts all captions of an image behind it; "sample" takes one in each
-        epoch, all of them before any comes again.
-      prefix: the prompt, where the record has none of its own.
-      lowercase: whether captions are lower-cased.
-      truncate: cut text that is too long (keeping EOS) instead of raising.
-      image_dtype: float32 in [-1, 1], or uint8 to be scaled on the device: a quarter of the bytes.
-      apply_exif: turn images as their EXIF orientation says; the reference does not.
-      min_crop_area: below 1, a random part of the image of at least this share of its area.
-      horizontal_flip: exchange left and right in half of the images, at random.
-      on_corrupt_image: whether an image that does not decode raises, or is replaced by another
-        record, always the same one. `Batches.corrupt_images` then lists its id. Finding one stops
-        the stream for a moment, once in a run.
-      start_step: the step to begin with.
-      process_index, process_count: which of how many processes this is.
+      text_len: T, the number of text positions of an example, for prompt and captions together.
+      batch_size: B, the number of examples per step over all processes.
+      seed: seed of the order of records, the choice of captions, crops and flips.
+      captions: "packed" puts all captions of an image behind one prompt; "sample" uses one caption
+        in each epoch, and all captions before any repeats.
+      prefix: the prompt of records that have none of their own.
+      lowercase: whether to lower-case the captions.
+      truncate: whether to cut text that is too long (keeping EOS) instead of raising an error.
+      image_dtype: float32 in [-1, 1], or uint8, which the device scales: a quarter of the bytes.
+      apply_exif: whether to apply the EXIF orientation of images; the reference does not.
+      min_crop_area: if below 1, crops each image at random to at least this fraction of its area.
+      horizontal_flip: whether to exchange left and right in half of the images, at random.
+      on_corrupt_image: "raise" raises an error for an image that does not decode; "replace"
+        substitutes another record, always the same one, and lists the image id in
+        `Batches.corrupt_images`. Finding such an image pauses the batches, once in a run.
+      start_step: step of the first batch.
+      process_index, process_count: index of this process, and the number of processes.
 
     Raises:
       ValueError: an argument is out of range; while iterating, a record cannot be used.
@@ -112,14 +112,15 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """Every record once, in the source's order, over all processes together.
+    """Returns batches for evaluation: all processes together read every record once, in order.
 
-    Batches also have `image_id` and `valid`. The last one is filled up with examples of a grey (or
-    black) image and the prompt, whose `valid` is False; all processes get the same number.
+    Batches also have `image_id` and `valid`. The last batch is filled up with examples that have
+    `valid` False, the prompt, and an image of zeros (grey, or black if uint8). All processes get
+    the same number of batches.
 
     Args:
-      captions: "packed" puts all captions of an image behind it; "none" gives the prompt alone,
-        to generate from.
+      captions: "packed" puts all captions of an image behind one prompt; "none" gives the prompt
+        alone, to generate from.
       source, tokenizer, ...: as for `train_batches`.
 
     Raises:

@@ -1,11 +1,11 @@
-"""Record files read by number: TFRecord, with an index of offsets, and ArrayRecord.
+"""Reads records of TFRecord files (through an index of offsets) and ArrayRecord files by number.
 
     records = open_records(["data-train.tfrecord-00000-of-00002", ...])
     len(records), records.read([17, 3]), records.where(17)
 
-Checksums are verified: a record whose bits have changed raises `CorruptRecord`. A file that is cut
-off is only opened where it is known how many records it should hold; those that it has lost are
-damaged.
+Checksums are verified: reading a damaged record raises `CorruptRecord`. A truncated file can be
+opened only if the caller knows how many records it should hold. Then reading one of the lost
+records raises `CorruptRecord`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from paligemma_lib.runtime.retries import watched
 
 
 class CorruptRecord(ValueError):
-    """A record is not as it was written; the message says which, in which file."""
+    """Raised for a damaged or lost record; the message names the record and its file."""
 
 
 class Records:
-    """Byte strings by number, from several files one after the other.
+    """Records (byte strings) of several files, numbered through all files in their order.
 
     Attributes:
-      counts: int64[files], how many records each file holds.
+      paths: paths of the files.
+      counts: int64[files], the number of records of each file.
     """
 
     def __init__(self, paths: Sequence[str], counts: Sequence[int]):
@@ -41,14 +42,16 @@ class Records:
         return int(self.counts.sum())
 
     def read(self, numbers: Iterable[int]) -> list[bytes]:
-        """The records with these numbers. Raises CorruptRecord where one is damaged."""
+        """Reads the records with the given numbers. Raises CorruptRecord if one is damaged."""
         return in_parallel(self._read, map(self._place, numbers), remote=is_remote(self.paths[0]))
 
     def where(self, number: int) -> str:
-        """File and place of a record, for messages."""
+        """Returns the file of a record and its number in that file, for messages."""
         return self._where(self._place(number))
 
     def _place(self, number: int) -> tuple[int, int]:
+        # The last file whose first number is <= number. This skips empty files: counts [2, 0, 3]
+        # give firsts [0, 2, 2], and number 2 is in the third file.
         file = int(np.searchsorted(self._firsts, number, side="right")) - 1
         return file, int(number - self._firsts[file])
 
@@ -60,15 +63,16 @@ class Records:
 
 
 class TFRecords(Records):
-    """TFRecord files.
+    """Records of TFRecord files.
 
     Args:
-      paths: of the files.
-      counts: how many records each should hold, to open them also if they hold less.
+      paths: paths of the files.
+      counts: number of records that each file should hold. With it, files that hold fewer records,
+        or are damaged, can be opened too.
 
     Raises:
-      FileNotFoundError: there are no such files.
-      ValueError: a file is cut off, compressed, or of another kind.
+      FileNotFoundError: a file does not exist.
+      ValueError: a file is truncated, compressed, or not a TFRecord file, and `counts` is None.
     """
 
     def __init__(self, paths: Sequence[str], counts: Sequence[int] | None = None):
@@ -88,7 +92,7 @@ class TFRecords(Records):
             )
         start, end = (int(offset) for offset in self._offsets[file][number : number + 2])
         length = end - start - HEAD - FOOT
-        for _ in range(2):  # what came wrong over a network may come right
+        for _ in range(2):  # a second read may succeed if the first was corrupted in transfer
             data, checksum = read_parts(self.paths[file], start + HEAD, length, FOOT)
             if masked_crc(data) == checksum:
                 return data
@@ -99,17 +103,18 @@ class TFRecords(Records):
 
 
 class ArrayRecords(Records):
-    """ArrayRecord files, read by their own reader.
+    """Records of ArrayRecord files, read by the reader of the `array_record` package.
 
     Raises:
-      FileNotFoundError: there are no such files.
-      ValueError: the files are remote, or damaged.
+      FileNotFoundError: a file does not exist.
+      ValueError: a file is remote or damaged.
     """
 
     def __init__(self, paths: Sequence[str]):
-        from array_record.python import array_record_module  # only where such files are read
+        from array_record.python import array_record_module  # imported only if it is needed
 
-        options = "readahead_buffer_size:0,max_parallelism:0"  # as its makers say, for random reads
+        # What ArrayRecord recommends for random access.
+        options = "readahead_buffer_size:0,max_parallelism:0"
         self._readers = []
         for path in paths:
             if is_remote(path):
@@ -117,7 +122,7 @@ class ArrayRecords(Records):
                     f"{path}: the ArrayRecord reader opens local files only. Copy the files, or "
                     "build the data set as TFRecord (tfds build --file_format=tfrecord)"
                 )
-            stat(path)
+            stat(path)  # raises FileNotFoundError
             self._readers.append(array_record_module.ArrayRecordReader(path, options))
             if not self._readers[-1].ok():
                 raise ValueError(f"{path} is no ArrayRecord file, or damaged: copy it again")
@@ -133,6 +138,9 @@ class ArrayRecords(Records):
 
 
 def open_records(paths: Sequence[str], counts: Sequence[int] | None = None) -> Records:
-    """TFRecord files, see there, or ArrayRecord files, whose names have `.array_record` in them."""
+    """Opens record files: ArrayRecord if `.array_record` is in the first name, else TFRecord.
+
+    Args and errors are those of `TFRecords` and `ArrayRecords`.
+    """
     is_array_record = ".array_record" in os.path.basename(paths[0])
     return ArrayRecords(paths) if is_array_record else TFRecords(paths, counts)

@@ -1,11 +1,12 @@
-"""A source that does without its damaged records.
+"""Wraps a source so that other records replace the damaged ones.
 
     source = replace_corrupt(from_tfds("flickr8k_tfds", split="train"))
     len(source), source.read([17, 3]), source.damaged
 
-Another, whole record stands in for a damaged one, always the same, so all numbers stay, and with
-them the order of training. Damaged is what `CorruptRecord` says: of a TFDS data set also what is
-lost of a file that is cut off. A file that is missing is an error still.
+The substitute of a damaged record is always the same intact record. The numbers of all other
+records stay the same, and with them the order of training. A record is damaged if reading it raises
+`CorruptRecord`. For TFDS data sets, this includes the records lost from a truncated file. A missing
+record file remains an error.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def replace_corrupt(source: Source) -> Replacing:
-    """The same records, but for those that are damaged; a warning tells of each that is met."""
+    """Returns a source that replaces damaged records, and logs a warning when it finds one."""
     if isinstance(source, MayBeCutOff):
         source = source.despite_damage()
     return Replacing(source)
@@ -33,20 +34,20 @@ def replace_corrupt(source: Source) -> Replacing:
 
 @runtime_checkable
 class MayBeCutOff(Protocol):
-    """A source that knows what its files should hold, and so which records a cut-off one lacks."""
+    """A source that knows how many records its files should hold, even if a file is truncated."""
 
     def despite_damage(self) -> Source:
-        """The same, in which records that are lost raise `CorruptRecord` when they are read."""
+        """Returns the same source, but reading a lost record raises `CorruptRecord`."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Replacing(Source):
-    """As `replace_corrupt` returns it.
+    """Source that replaces damaged records; made by `replace_corrupt`.
 
     Attributes:
-      source: what is read.
-      damaged: what is wrong with the damaged records that were met, by their numbers.
+      source: the source to read from.
+      damaged: error message of each damaged record found so far, by record number.
     """
 
     source: Source
@@ -65,6 +66,7 @@ class Replacing(Source):
         try:
             return self.source.read(numbers)
         except CorruptRecord:
+            # One by one, to find which are damaged. Intact reads do not get here, and stay fast.
             return [self._read(number) for number in numbers]
 
     def _read(self, number: int) -> Record:
@@ -75,7 +77,8 @@ class Replacing(Source):
                 return record
             except CorruptRecord as error:
                 if candidate not in self.damaged:
-                    if str(error) not in self.damaged.values():  # once for all that a file has lost
+                    # All records lost from a truncated file have one message, which is logged once.
+                    if str(error) not in self.damaged.values():
                         _log.warning("%s; other records stand in", error)
                     self.damaged[candidate] = str(error)
         raise ValueError(
@@ -85,8 +88,9 @@ class Replacing(Source):
 
 
 def _others(number: int, count: int, tries: int) -> list[int]:
-    """Numbers to try in turn, spread evenly, so that neighbours get different ones to stand in."""
-    # A stride without a common divisor with the count visits every record before any comes again;
-    # near the golden ratio, neighbours' substitutes lie far apart.
+    """Returns the record numbers to try in turn: the record itself, then its substitutes."""
+    # A stride that is coprime to the count visits every record before any repeats. A stride near
+    # the golden ratio of the count spreads the candidates evenly, and leads out of a run of
+    # neighbouring records that a truncated file has lost.
     stride = next(n for n in range(max(1, round(0.618 * count)), count + 1) if gcd(n, count) == 1)
     return [(number + k * stride) % count for k in range(tries)]

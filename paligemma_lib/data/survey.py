@@ -1,4 +1,4 @@
-"""Surveys data before they are used: counts, lengths in tokens, duplicates, what cannot be read.
+"""Surveys data before training: counts, lengths in tokens, duplicates, unreadable images.
 
 result = survey(splits_of("captions.json"), tokenizer, "caption en")
 print(result)                         # for people
@@ -24,21 +24,21 @@ from paligemma_lib.tokenizer import Tokenizer
 
 _CHUNK = 64  # records read at a time
 _SHOWN = 3  # examples in a line
-_SIDE = 32  # pixels: images are decoded in full, and resized to that
+_SIDE = 32  # pixels; images are decoded at full size, then resized to this
 
 
 @dataclasses.dataclass
 class Survey:
-    """What data hold.
+    """Result of a survey; its string form is a summary for people.
 
     Attributes:
-      splits: per split the number of images.
+      splits: number of images of each split.
       captions: number of captions.
-      per_image: number of captions -> images that have so many.
-      lengths: tokens of each caption with its prompt and EOS, sorted.
-      text_len: tokens of the longest example with all captions of its image.
-      unreadable: record -> why its image, or the record itself, cannot be read.
-      problems: sentences on what should be looked at.
+      per_image: number of captions -> number of images with that many captions.
+      lengths: number of tokens of each caption with its prompt and EOS, sorted.
+      text_len: number of tokens of the longest example with all captions of its image.
+      unreadable: record -> why the record or its image cannot be read.
+      problems: sentences about what a person should check.
     """
 
     splits: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -50,7 +50,7 @@ class Survey:
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON has them."""
+        """Returns the survey as values that JSON can represent, without `lengths`."""
         return {
             "images": sum(self.splits.values()),
             "captions": self.captions,
@@ -76,12 +76,12 @@ class Survey:
 
 
 def survey(splits: Mapping[str, Source], tokenizer: Tokenizer, prompt: str) -> Survey:
-    """Reads every record, decodes every image, and tokenizes every caption.
+    """Surveys data: reads every record, decodes every image, and tokenizes every caption.
 
     Args:
-      splits: sources by name.
-      tokenizer: whose tokens are counted.
-      prompt: the prefix of records that have none.
+      splits: source of each split, by name.
+      tokenizer: tokenizer that counts the tokens.
+      prompt: prefix of records that have none of their own.
     """
     result, lengths = Survey(), []
     texts: dict[str, set[str]] = {}  # caption -> splits
@@ -105,6 +105,7 @@ def survey(splits: Mapping[str, Source], tokenizer: Tokenizer, prompt: str) -> S
             repeated += len(record.captions) - len(set(record.captions))
             for caption in record.captions:
                 texts.setdefault(caption, set()).add(split)
+            # 96 bits tell millions of images apart, and take less memory than the whole hash.
             digest = hashlib.sha256(record.image).digest()[:12]
             images.setdefault(digest, []).append(f"{split}/{record.image_id}".lstrip("/"))
     result.lengths = np.sort(np.array(lengths, np.int64))
@@ -115,9 +116,10 @@ def survey(splits: Mapping[str, Source], tokenizer: Tokenizer, prompt: str) -> S
 def record_shown(
     splits: Mapping[str, Source], tokenizer: Tokenizer, prompt: str, number: int
 ) -> dict[str, Any]:
-    """Returns a record as the model gets it, counted through all splits.
+    """Returns a record, numbered through all splits, with the text and tokens for the model.
 
-    Raises ValueError where there are fewer records.
+    Raises:
+      ValueError: there is no record with this number.
     """
     left = number
     for source in splits.values():

@@ -12,8 +12,8 @@ Packing puts all suffixes of an image behind one prefix. With the prefix `p q` a
     position     0  1   2   3   4   2   3   0  0  0
     loss_weight  0  0  1/3 1/3 1/3 1/2 1/2  0  0  0
 
-By `segment` and `position` a suffix attends to the image, the prefix and its own past, and not to
-other suffixes: see `batch.attention_mask`. A suffix's weights sum to one, so that
+With this `segment` and `position`, a suffix attends to the image, the prefix and its own past, but
+not to other suffixes: see `batch.attention_mask`. The weights of a suffix sum to one. So
 sum(weight * loss) / sum(weight) is the mean over captions of each caption's mean loss, as in
 big_vision.
 """
@@ -29,10 +29,10 @@ from paligemma_lib.batch import EOS
 
 
 def cleaned(caption: str) -> str:
-    """A caption as it is learned: on one line, without blanks at its ends.
+    """Returns a caption on one line, without whitespace at its ends.
 
-    All sources of files pass captions through here. Everything else stays as it is: case, inner
-    blanks, punctuation. A line break would be the token that ends a prefix.
+    A line break within a caption becomes a space, because its token is the one that ends a prefix.
+    Case, other inner whitespace and punctuation stay as they are.
     """
     return re.sub(r"\s*[\r\n]+\s*", " ", caption.strip())
 
@@ -44,19 +44,20 @@ def pack(
     *,
     truncate: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Lays out one example's text; one suffix is the ordinary, unpacked case.
+    """Lays out the text of one example; a single suffix is the usual, unpacked case.
 
     Args:
-      prefix: token ids, BOS to newline.
+      prefix: token ids, from BOS to newline.
       suffixes: token ids of each suffix, ending in EOS. An empty list gives the prefix alone.
-      text_len: T, how many tokens an example holds.
-      truncate: cut the longest suffixes where they do not all fit; each keeps its EOS.
+      text_len: T, the number of text positions of an example.
+      truncate: whether to cut the longest suffixes if they do not all fit; each keeps its EOS.
 
     Returns:
       `text`, `segment`, `position`: int32[T], `loss_weight`: float32[T].
 
     Raises:
-      ValueError: the text needs more than T tokens, and may not be truncated, or not so far.
+      ValueError: the text needs more than T tokens, and either `truncate` is false, or truncating
+        would leave a suffix with EOS alone.
     """
     lengths = [len(suffix) for suffix in suffixes]
     needed = len(prefix) + sum(lengths)
@@ -67,9 +68,10 @@ def pack(
                 f"{len(suffixes)} suffixes), text_len is {text_len}. Raise text_len, use "
                 'captions="sample" for one suffix per example, or allow truncate=True'
             )
-        # One limit for all suffixes: longer ones are cut to it, shorter ones keep every word.
+        # All suffixes have the same limit: longer ones are cut to it, shorter ones stay whole.
         limit = _limit(lengths, text_len - len(prefix))
-        if limit < min(2, max(lengths, default=1)):  # a caption of EOS alone teaches to say nothing
+        # A suffix of EOS alone would teach the model empty captions, so a limit of 1 is an error.
+        if limit < min(2, max(lengths, default=1)):
             raise ValueError(
                 f"{len(prefix)} tokens of prefix and two for each of {len(suffixes)} suffixes do "
                 f"not fit into text_len {text_len} even when truncated: raise text_len"
@@ -78,17 +80,17 @@ def pack(
             suffix if len(suffix) <= limit else [*suffix[: limit - 1], EOS] for suffix in suffixes
         ]
 
-    # Segment 0 is the prefix, segment k the k-th suffix. All else follows from which segment a
-    # token is in and where that segment begins, so it is computed for the whole row at once.
+    # Segment 0 is the prefix, segment k the k-th suffix. Positions and weights follow from the
+    # segment of each token and where that segment starts, so whole rows are computed at once.
     segments = [prefix, *suffixes]
     counts = np.array([len(tokens) for tokens in segments])
     segment = np.repeat(np.arange(len(segments)), counts)
     index = np.arange(len(segment))
-    # For the example above: counts [2, 3, 2], starts of segments [0, 2, 5], and for each token
+    # For the example in the module docstring: counts [2, 3, 2], starts of segments [0, 2, 5], and
     #     start  0  0  2  2  2  5  5
     start = (np.cumsum(counts) - counts)[segment]
     supervised = segment > 0
-    # A suffix's positions go on from the prefix's end, whatever suffixes lie between.
+    # The positions of every suffix continue from the end of the prefix.
     return {
         "text": _padded(np.concatenate(segments), text_len, 0, np.int32),
         "segment": _padded(segment, text_len, -1, np.int32),
@@ -104,9 +106,9 @@ def _padded(values: np.ndarray, length: int, padding: int, dtype: type) -> np.nd
 
 
 def _limit(lengths: Sequence[int], total: int) -> int:
-    """The longest that a suffix may be for all to fit into `total` tokens."""
-    # The largest limit for which sum(min(length, limit)) fits. A row has few suffixes, so counting
-    # down is fast enough.
+    """Returns the largest length limit for which all suffixes fit into `total` tokens."""
+    # This is the largest limit for which sum(min(length, limit)) <= total. A row has few suffixes,
+    # so counting down is fast enough.
     limit = max(lengths, default=0)
     while limit > 0 and sum(min(length, limit) for length in lengths) > total:
         limit -= 1

@@ -1,4 +1,4 @@
-"""Runs the token loop: `prefill` reads images and prompts, `extend` adds up to k tokens per row.
+"""Runs the token loop: `prefill` writes the first token of every row, `extend` up to k more.
 
     state = prefill(config, params, image, prompt, length, sampler=Beam(4))
     while not finished(state):
@@ -9,10 +9,10 @@
 Every image has R rows: sequences that are generated at the same time, such as beams or samples. All
 rows of an image share the keys and values of the image and its prompt.
 
-The program that reads images and prompts is compiled once for each config, batch size, prompt
-length and cache dtype. The programs that choose tokens are also compiled for each sampler, for each
-`max_new_tokens`, and with or without banned tokens. Other images, keys, sets of banned tokens,
-`min_new_tokens` and k reuse the compiled programs.
+The program that reads images and prompts is compiled once for each config, cache dtype, and shapes,
+dtypes and shardings of its arguments. The programs that run the decoder and choose tokens also
+depend on the sampler, on `max_new_tokens`, and on whether there are banned tokens. Other values of
+images, keys, banned tokens, `min_new_tokens` and k reuse the compiled programs.
 
 A state is immutable, so two calls of `extend` may start from the same state. For this reason its
 buffers are not donated: an old state keeps its own cache in memory until it is dropped.
@@ -61,8 +61,8 @@ def prefill(
     Args:
       config: the model.
       params: its parameters, see `model.init`; on one device or many, with any sharding.
-      image: float32[B, S, S, 3] in [-1, 1] or uint8[B, S, S, 3]. If axis 0 is sharded over
-        devices, all arrays with the axis B are sharded in the same way.
+      image: float32[B, S, S, 3] in [-1, 1] or uint8[B, S, S, 3]. If its axis 0 is sharded over
+        devices, this function shards everything else that has the axis B in the same way.
       prompt: int32[B, L], padded on the right; see `pad_prompts`.
       length: int32[B], number of tokens of each prompt, 1 to L.
       sampler: `Greedy`, `Sample`, `BestOf`, `Beam`, or a `Sampler` of your own.
@@ -108,7 +108,7 @@ def prefill(
         config, sampler, max_new_tokens, sharding,
         params, read, hidden, keys, banned, min_new_tokens,
     )  # fmt: skip
-    # An array and not a static int, so that another minimum does not compile the programs again.
+    # `begin` has traced it. In the state it is an array, as all that `extend_state` traces.
     minimum = jnp.int32(min_new_tokens)
     return State(read, keys, banned, minimum, written, cache, step, sharding)
 

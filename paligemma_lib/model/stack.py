@@ -1,4 +1,4 @@
-"""Runs one block over a stack of layers whose parameters are stacked along axis 0.
+"""Runs a layer function over layers whose parameters are stacked along axis 0.
 
     def layer(x, params, _):
         return x + x @ params["kernel"], None
@@ -8,10 +8,10 @@
 
 The third argument of `layer` is the layer's share of `inputs`, such as a key/value cache.
 
-A leaf may be split along its layers, as a tuple: layers 0..lo-1 in the first array, the others in
-the second. The layers between two split points run in a scan of their own. So, when only the top
-layers train, and nothing below them does, the lower scan depends on nothing that is differentiated
-and has no backward pass. Leaves that are not split serve both scans without being copied.
+A leaf may be split along its layers, as a tuple: layers 0..lo-1 in the first array, for example,
+and the others in the second. The layers between two split points run in a scan of their own. So,
+when only the top layers train, and nothing below them does, the lower scan depends on nothing that
+is differentiated and has no backward pass. Leaves that are not split serve all scans without a copy.
 """
 
 import bisect
@@ -25,8 +25,9 @@ from jax import lax
 
 from paligemma_lib.model.partitioning import gathered
 
-# The results of these primitives are copies of their operands. Saving one could save a second copy
-# of the weights of every layer. Recomputing it costs next to no arithmetic.
+# These primitives move or cast values. A layer's weights pass through them (a slice of the stack, a
+# cast), so saving their results would save a second copy of all weights. Recomputing them costs
+# next to no arithmetic.
 _DATA_MOVEMENT = {
     "broadcast_in_dim",
     "convert_element_type",
@@ -43,16 +44,13 @@ def _keep_arithmetic(primitive, *_, **__) -> bool:
     return primitive.name not in _DATA_MOVEMENT
 
 
-# Rematerialization by its name in the config: what a layer saves for its backward pass. `lax.scan`
+# What the backward pass of a layer recomputes, by the name of the policy in the config. `lax.scan`
 # stacks saved values over all layers, so they count `depth` times (`train.memory` has the sizes):
 #
-#     none   saves every result but those of data movement; recomputes no arithmetic
-#     dots   saves the results of matrix products with weights; recomputes the attention, since its
-#            products have batch dimensions
-#     full   saves the input of the layer; recomputes the whole layer
-#
-# The weights of the layer are inputs, which cost nothing under any policy as long as no copy is
-# saved.
+#     none   nothing but data movement; every other result is saved
+#     dots   all but the matrix products with weights, whose results are saved; the products within
+#            the attention have batch dimensions, and are recomputed
+#     full   the whole layer; its input is saved
 _POLICIES = {
     "none": _keep_arithmetic,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -96,10 +94,10 @@ def scan_layers(
     # layers 0..1 frozen and 2..4 trained there is one, at 2: one scan runs over 0..1 and another
     # over 2..4. JAX differentiates a scan as a whole. In one scan over 0..4, the backward pass
     # would also run through layers 0 and 1, for gradients that are not needed. The price is that
-    # the block is compiled twice.
+    # the layer is compiled once for each scan.
     outputs = []
     for first, last in itertools.pairwise(sorted({0}.union(*ends))):
-        stretch = []  # for every leaf, the array that holds these layers and the first layer of it
+        stretch = []  # for every leaf, the array with these layers, and at which layer it begins
         for leaf, leaf_ends in zip(parts, ends, strict=True):
             k = bisect.bisect_right(leaf_ends, first)
             stretch.append((leaf[k], leaf_ends[k] - leaf[k].shape[0]))

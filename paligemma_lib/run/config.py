@@ -38,11 +38,11 @@ class DataConfig:
     """The images and captions of a run."""
 
     kind: Annotated[str, NameOrDotted("auto", "tfds", "jsonl", "folder", "sample")] = "auto"
-    """form of the data; auto: by their content, or a TFDS data set where train is no path"""
+    """form of the data; auto: recognised by content, or TFDS where train is no path"""
     name: str = "flickr8k_tfds"
-    """name of the TFDS data set; for sample, the number of images"""
+    """TFDS data set; of drawn scenes, how many"""
     wording: Literal["sentences", "labels"] = "sentences"
-    """caption style of sample: sentences, or labels that name things"""
+    """captions of drawn scenes: sentences, or labels that name things"""
     dir: str = ""
     """TFDS data_dir, if not the usual one"""
     on_corrupt_image: Literal["raise", "replace"] = "raise"
@@ -50,11 +50,11 @@ class DataConfig:
     train: str = "train"
     """training images: the path of a file or folder, or a TFDS split"""
     validation: str = "validation"
-    """images for the validation loss: likewise, or a split of the data in train"""
+    """images for the validation loss: a path, or the name of a split of the same data"""
     test: str = "test"
-    """images to caption and score at the end: likewise"""
+    """images to caption and score: a path, or the name of a split of the same data"""
     images: str = ""
-    """folder of images, if it is not beside the table"""
+    """folder of images, if it is not beside the file of captions"""
     min_crop_area: float = Field(default=1.0, gt=0, le=1)
     """random crops for training, of at least this share of the area; 1: none"""
     horizontal_flip: bool = False
@@ -85,13 +85,13 @@ class ModelConfig:
     vocab_size: int = Field(default=0, ge=0)
     """train a tokenizer of so many pieces on the captions, for a new model; 0: none"""
     image_size: int = Field(default=0, ge=0)
-    """side in pixels; 0: the checkpoint's"""
+    """side in pixels; 0: the model's own"""
     dtype: Dtype = "float32"
     """type of activations"""
     frozen_dtype: Literal["", Dtype] = ""
     """type of parameters that never train; empty: as they are stored"""
     remat: Remat = "dots"
-    """rematerialization: save all results (none), matrix products (dots), block inputs (full)"""
+    """what the backward pass recomputes: nothing, all but products with weights, all"""
 
 
 @options.config
@@ -140,7 +140,7 @@ class RunConfig:
     text_len: int = Field(default=128, ge=4)
     """text tokens of an example: prompt and captions together"""
     captions: Literal["packed", "sample"] = "packed"
-    """packed: all captions behind one copy of their image; sample: one caption in each epoch"""
+    """packed: all captions of an image at once; sample: another one of them in each epoch"""
     lowercase: bool = False
     """lower-case the captions"""
     truncate: bool = False
@@ -163,13 +163,13 @@ class RunConfig:
     """stop after so many steps in a row whose gradients are not finite"""
 
     fsdp: int = Field(default=0, ge=0)
-    """devices over which parameters are sharded; 0: all, 1: none"""
+    """devices over which parameters are sharded; 0: all; 1: not sharded"""
     validate_every: float = Field(default=0.5, ge=0)
     """epochs between validations; 0: never"""
     save_every: float = Field(default=0.5, ge=0)
     """epochs between checkpoints; 0: at the end only"""
     keep: int = Field(default=2, ge=1)
-    """newest checkpoints to keep, beside the best"""
+    """newest checkpoints to keep, beside the one with the lowest validation loss"""
     allow_changed: Names = ()
     """fields that may differ when a run resumes"""
 

@@ -1,4 +1,4 @@
-"""Computes the negative log-likelihood of supervised tokens without holding all logits.
+"""Computes the loss of supervised tokens without holding all logits.
 
     nll, weight = token_losses(config, params, batch)       # float32[shards, M] each
     loss = jnp.sum(nll * weight) / jnp.sum(weight)          # something must be supervised
@@ -7,8 +7,7 @@ Supervised positions are moved to the front, and logits are computed for them al
 computed in tiles: a block of a few hundred positions by a chunk of some thirty thousand tokens of
 the vocabulary. Each tile is computed once in the forward pass and once more in the backward pass.
 How many blocks there are depends on how many positions are supervised, so a batch of short captions
-costs less. Logits, sums and accumulated gradients are float32, whatever the activations are; the
-products take their operands in the dtype of the activations.
+costs less. Logits, sums and accumulated gradients are float32, whatever the activations are.
 
 For one position with logits z[v], target t, smoothing s over V tokens and z-loss weight c, the loss
 and its gradient are, with log Z = logsumexp(z) and the softmax p[v] = exp(z[v] - log Z),
@@ -16,8 +15,9 @@ and its gradient are, with log Z = logsumexp(z) and the softmax p[v] = exp(z[v] 
     loss       = log Z - (1 - s) z[t] - s mean(z) + c (log Z)**2
     dloss/dz_v = p[v] (1 + 2 c log Z) - (1 - s) [v = t] - s / V
 
-since d log Z / dz_v = p[v]. The backward pass needs log Z and the logits. The forward pass saves
-log Z, one number per position; the backward pass recomputes the logits, tile by tile.
+since d log Z / dz_v = p[v]. So the backward pass needs log Z and the logits. Beside its own inputs,
+the forward pass saves log Z, one number per position. The backward pass recomputes the logits, tile
+by tile.
 """
 
 import functools
@@ -36,7 +36,7 @@ from paligemma_lib.model.vocabulary import chunk_logits, num_chunks
 
 # A tile of logits on each device: 256 x 32,768 float32 take 32 MiB. The backward pass needs a few.
 POSITIONS = 256
-_ROWS = 32_768  # tokens of the vocabulary, which are rows of the table
+_ROWS = 32_768  # most tokens of the vocabulary in a chunk, which are rows of the table
 
 
 def token_losses(
@@ -52,13 +52,13 @@ def token_losses(
       config: the model.
       params: nested dict of parameters, see `model.hidden_states`.
       batch: arrays of the contract in `paligemma_lib.batch`.
-      label_smoothing: share of the target distribution that is spread evenly over all tokens; the
-        target token has the rest (arXiv 1512.00567).
+      label_smoothing: s above, the share of the target distribution that is spread evenly over all
+        tokens; the target token gets the rest in addition (arXiv 1512.00567).
       z_loss: weight of log(Z)**2, which keeps the sum Z of all exponentials near 1 (arXiv
         2204.02311, section 5).
 
     Returns:
-      float32[shards, M] negative log-likelihoods and float32[shards, M] weights. A shard is the
+      float32[shards, M] losses and float32[shards, M] weights. A shard is the
       share of the batch that one device holds: M = (B / shards) * T positions, supervised ones
       first. Both are 0 where nothing is supervised.
     """
@@ -75,8 +75,8 @@ def token_losses(
     order = jnp.argsort(split_examples(weight.reshape(shape) == 0), axis=1, stable=True)
     target = jnp.take_along_axis(text.reshape(shape), order, axis=1)
     weight = jnp.take_along_axis(weight.reshape(shape), order, axis=1)
-    # `source_positions` gives the position within a row whose output predicts each target. Adding
-    # `first_position`, the index where the row begins, turns it into an index within the shard.
+    # `source_positions` gives the index along T at which the target is predicted. Adding
+    # `first_position`, the index at which its row begins, makes it an index along M.
     first_position = ((jnp.arange(rows) % (rows // shards)) * length)[:, None]
     source = (first_position + source_positions(batch["segment"])).reshape(shape)
     source = jnp.take_along_axis(source, order, axis=1)
@@ -101,10 +101,9 @@ def negative_log_likelihood(
 
     Args:
       config: the model.
-      hyperparameters: the pair `label_smoothing` and `z_loss`, see `token_losses`. It is one
-        argument because `nondiff_argnums` lists arguments by number.
+      hyperparameters: the pair `label_smoothing` and `z_loss`, see `token_losses`.
       table: embedding table [V, D] in any float dtype.
-      hidden: dtype[shards, M, D] as `model.hidden_states` returns it.
+      hidden: dtype[shards, M, D] hidden states, each where its target is predicted.
       target: int32[shards, M] tokens.
       supervised: bool[shards, M], in each shard all true values first. The loss is 0 where it is
         false.
@@ -132,7 +131,7 @@ def _losses(config, hyperparameters, table, hidden, target, supervised):
             new_max = jnp.maximum(running_max, jnp.max(logits, axis=-1))
             running_sum = running_sum * jnp.exp(running_max - new_max)
             running_sum += jnp.sum(jnp.exp(logits - new_max[..., None]), axis=-1)
-            # A comparison and a sum instead of a gather: the target is in one of the chunks only.
+            # Not a gather, since all chunks but one hold no target.
             is_target = _is_target(_slice(padded_target, k, block), first, len(rows))
             at_target += jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
             mean += jnp.sum(logits, axis=-1) / vocabulary
@@ -151,14 +150,14 @@ def _losses(config, hyperparameters, table, hidden, target, supervised):
     log_z = running_max + jnp.log(running_sum)
     nll = log_z - (1 - label_smoothing) * at_target - label_smoothing * mean
     nll += z_loss * jnp.square(log_z)
-    # Positions that no iteration reached have log(0) = -inf, or NaN. `where` drops them, and no
-    # gradient is taken through this line.
+    # Where no iteration came, log Z is -inf, and the loss may be NaN (0 * inf). `where` drops these
+    # positions, and no gradient is taken through this line.
     return jnp.where(supervised, nll, 0), log_z
 
 
 # The backward pass is written by hand, by the formula at the top. JAX cannot reverse-differentiate
-# a loop whose number of iterations is known only at run time, such as `iterations`. Of a loop with
-# a fixed number, it would save every tile of logits, [M, V] altogether.
+# `fori_loop` with a number of iterations that is known only at run time. (In a loop with a fixed
+# number, checkpointing each iteration would do.)
 def _forward(config, hyperparameters, table, hidden, target, supervised):
     nll, log_z = _losses(
         config, hyperparameters, table.value, hidden.value, target.value, supervised.value
@@ -182,8 +181,9 @@ def _backward(config, hyperparameters, residuals, dnll):
     hidden, target, log_z, dnll = (_pad(each, block) for each in (hidden, target, log_z, dnll))
 
     def vocabulary_chunk(dhidden_sum, rows, first):
-        # Each shard has a copy of the chunk and sums the gradient of its own positions. So devices
-        # all-reduce these sums once per chunk. With one copy for all, they would in each iteration.
+        # Each shard has a copy of the chunk and sums the gradient of its own positions. Devices
+        # all-reduce these sums once per chunk. With one copy for all, XLA would all-reduce the
+        # gradient in each iteration.
         shard_rows = split_examples(jnp.broadcast_to(rows, (len(hidden), *rows.shape)))
 
         def iteration(k, gradients):
@@ -226,7 +226,7 @@ negative_log_likelihood.defvjp(_forward, _backward, symbolic_zeros=True)
 def _iterations(supervised: jax.Array) -> tuple[int, jax.Array]:
     """Returns the size of a block, and the number of blocks that hold all supervised positions."""
     block = min(POSITIONS, supervised.shape[1])
-    most = jnp.max(jnp.sum(supervised, axis=1, dtype=jnp.int32))  # the same for all shards
+    most = jnp.max(jnp.sum(supervised, axis=1, dtype=jnp.int32))  # of the shard that has most
     return block, (most + block - 1) // block
 
 

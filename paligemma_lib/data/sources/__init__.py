@@ -1,11 +1,12 @@
-"""Where images and captions come from: a file for each form of data.
+"""Sources of images and captions, with one module for each form of data.
 
     source = open_source("captions.json")                 # the form is recognised by content
     source = open_source("dataset_coco.json", split="test", images="val2014")
     source = from_tfds("flickr8k_tfds", split="train[:1200]")
     len(source), source.read([17, 3])
 
-Equal arguments make equal sources. Images stay encoded. An error names the record and its file.
+Equal arguments make equal sources. Records hold encoded images. Errors name the record and its
+file.
 """
 
 import lazy_loader

@@ -1,8 +1,9 @@
-"""Splits of a source that has none: fractions by a hash of the image's name.
+"""Splits a source that has no splits of its own into fractions, by a hash of the image id.
 
 train = hashed_split(source, "train")           # 80 %; validation and test are 10 % each
 
-Adding images moves none of the others between splits, and all records of an image are on one side.
+Adding images moves no other image to another split. All records with the same image id are in the
+same split.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ _CHUNK = 256  # records read at a time
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """Some records of a source, in its order.
+    """Records of one split of a source, in the order of the source.
 
     Attributes:
-      source: of all records.
-      split: a key of FRACTIONS.
+      source: source of all records.
+      split: name of the split, a key of FRACTIONS.
     """
 
     source: Source
@@ -49,18 +50,20 @@ class Subset:
 
 
 def split_of(image_id: str) -> str:
-    """The split of an image: where its hash falls among the fractions."""
+    """Returns the split of an image, which depends on its id alone."""
+    # The hash is a number that is uniform in [0, 1). The fractions divide this interval: [0, 0.8)
+    # is train, [0.8, 0.9) validation, [0.9, 1) test.
     digest = hashlib.sha256(image_id.encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     for name, share in FRACTIONS.items():
         place -= share
         if place < 0:
             return name
-    return name
+    return name  # the last one, if rounding leaves a number just below 1 without a split
 
 
 def _names(source: Source) -> list[str]:
-    """The image id of each record, without reading images where the source knows it."""
+    """Returns the image id of each record; reads images only if the source has no `image_ids`."""
     names = getattr(source, "image_ids", None)
     if names is not None:
         return names()

@@ -1,11 +1,11 @@
-"""The image files below a folder, found by the names that tables give them.
+"""Finds the image files in a folder by the names that tables give them.
 
     images = ImageFolder("flickr8k/Images")
     images.find("IMG_1.JPG")            # "img_1.jpg": what the folder has, or None
 
-Tables and folders often come from different systems, so their names may differ in case, Unicode
-form, blanks, separators, percent signs, leading folders or suffixes. One rule serves all forms of
-data: the exact name first, then looser comparisons, each only where it names one file.
+Tables and folders often come from different systems. So their names may differ in case, Unicode
+form, whitespace, separators, percent encoding, leading folders or suffixes. All forms of data have
+the same rule: the exact name comes first, then looser comparisons. An ambiguous name has no match.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SHOWN = 3  # names in a message
 
 
 class ImageFolder:
-    """The files below a folder, local or remote, listed once.
+    """Files below a local or remote folder, which is listed once.
 
-    A name is only ever matched with a listed file, so no name leads out of the folder.
+    A name matches only files of this list, so no name leads out of the folder.
     """
 
     def __init__(self, folder: str) -> None:
@@ -35,9 +35,10 @@ class ImageFolder:
 
     @functools.cached_property
     def files(self) -> list[str]:
-        """Paths below the folder, with "/" between their parts, sorted; hidden files are left out.
+        """Sorted paths below the folder, with "/" as separator, without hidden files.
 
-        Raises FileNotFoundError where the folder is not there.
+        Raises:
+          FileNotFoundError: the folder does not exist, or has no files.
         """
         found = sorted(
             _remote_files(self.folder) if is_remote(self.folder) else _files(self.folder)
@@ -47,15 +48,17 @@ class ImageFolder:
         return found
 
     def find(self, name: str) -> str | None:
-        """Returns the file of that name, relative to the folder; None where there is not one."""
+        """Returns the path of the named file below the folder; None if no single file matches."""
         exact, *indices = self._indices
         if name in exact:
             return name
         if os.path.isabs(name) and (inside := _below(name, self.folder)) in exact:
             return inside
         normal = _normal(name)
-        # From the most specific to the least: the whole path, then without leading folders, then
-        # without its suffix. A key that several files share names none of them.
+        # Compared with the whole paths of files, then with their base names, then with these
+        # without suffix. Each time, leading folders of the name are dropped one by one: "a/b/1.jpg"
+        # gives the keys "a/b/1.jpg", "b/1.jpg", "1.jpg". The index has None for a key of several
+        # files, which ends the search: a looser comparison could only guess.
         for index in indices:
             parts = normal.split("/")
             for first in range(len(parts)):
@@ -76,7 +79,7 @@ class ImageFolder:
 
 
 def differing(names: Iterable[tuple[str, str]]) -> str:
-    """What to say of names that were not matched exactly: how many, with some examples; or ""."""
+    """Returns a message about the names that matched inexactly, with examples; "" if none did."""
     pairs = [(name, file) for name, file in names if name != file]
     if not pairs:
         return ""
@@ -85,7 +88,7 @@ def differing(names: Iterable[tuple[str, str]]) -> str:
 
 
 def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
-    """The value of each key; None where it has several."""
+    """Returns the value of each key, or None for a key with several different values."""
     found: dict[str, str | None] = {}
     for key, value in pairs:
         found[key] = value if found.get(key, value) == value else None
@@ -93,7 +96,8 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
 
 
 def _normal(name: str) -> str:
-    """NFC, case-folded, unquoted, with "/" as the only separator and no blanks at the ends."""
+    """Normalizes a path: percent-decoded, NFC, case-folded, "/" as separator, parts stripped."""
+    # macOS may store names decomposed (NFD): "e" and an accent, where tables have one character.
     name = unicodedata.normalize("NFC", unquote(name)).casefold().replace("\\", "/")
     parts = [part.strip() for part in re.split("/+", name)]
     return "/".join(part for part in parts if part not in ("", "."))
@@ -105,7 +109,9 @@ def _below(path: str, folder: str) -> str:
 
 
 def _files(folder: str) -> Iterable[str]:
-    for place, folders, names in os.walk(folder):  # links to folders are not followed: no loops
+    for place, folders, names in os.walk(folder):  # does not follow links to folders, so no loops
+        # Assigned in place, so that os.walk skips the removed folders. Archives made on macOS have
+        # a folder __MACOSX with metadata in files that are named like the images.
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         below = os.path.relpath(place, folder).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"

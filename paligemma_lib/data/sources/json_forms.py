@@ -1,4 +1,4 @@
-"""JSON forms of caption tables: lines and lists of objects, COCO's, Karpathy's.
+"""Reads caption tables in JSON: JSON lines, lists of objects, COCO's and Karpathy's formats.
 
 for row in jsonl_rows(b'{"image": "a.jpg", "suffix": ["a dog", "a brown dog"]}', Columns()): ...
 """
@@ -16,7 +16,7 @@ PREFIX_KEYS = ("prefix", "question", "instruction")
 
 
 class Columns(NamedTuple):
-    """Names of the columns or keys that hold image and caption; "": the usual ones."""
+    """Names of the columns or keys of image and caption; "" stands for the usual names."""
 
     image: str = ""
     caption: str = ""
@@ -26,14 +26,14 @@ USUAL = Columns()
 
 
 class Row(NamedTuple):
-    """An image with at most one caption.
+    """Row of a table: an image with at most one caption.
 
     Attributes:
-      image: its name in the table.
-      caption: None for an image that is to be captioned.
-      prefix: the prompt; None where the table gives none.
-      split: the table's own split, or "".
-      place: where in the table the row stands, such as "line 7".
+      image: name of the image in the table.
+      caption: the caption; None for an image that is to be captioned.
+      prefix: the prompt; None if the table has none.
+      split: name of the row's split in the table, or "".
+      place: place of the row in the table, such as "line 7".
     """
 
     image: str
@@ -44,8 +44,9 @@ class Row(NamedTuple):
 
 
 def parse_json(data: bytes) -> Any:
-    """Raises ValueError with the line where it is no JSON."""
+    """Parses JSON. Raises ValueError with the line of the error if the data are not JSON."""
     try:
+        # "utf-8-sig" drops a byte-order mark, which some editors write and `json` refuses.
         return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start}: it is not UTF-8") from error
@@ -56,7 +57,9 @@ def parse_json(data: bytes) -> Any:
 
 
 def jsonl_rows(data: bytes, columns: Columns) -> Iterator[Row]:
-    """A JSON object in each line; blank lines are passed over."""
+    """Reads rows from a JSON object in each line; blank lines are skipped."""
+    # Bytes are split at "\r" and "\n" only. A str would also be split at characters such as U+2028,
+    # which JSON allows within a text.
     for number, line in enumerate(data.splitlines(), start=1):
         if line.strip():
             place = f"line {number}"
@@ -68,13 +71,17 @@ def jsonl_rows(data: bytes, columns: Columns) -> Iterator[Row]:
 
 
 def json_rows(data: bytes, columns: Columns) -> Iterator[Row]:
-    """A list of the same objects, LLaVA's conversations among them."""
+    """Reads rows from a list of the objects that `jsonl_rows` reads, such as LLaVA's."""
     for number, found in enumerate(parse_json(data), start=1):
         yield from _object_rows(found, f"item {number}", columns)
 
 
 def coco_rows(data: bytes, columns: Columns) -> Iterator[Row]:
-    """COCO's captions: `images` with id and file_name, `annotations` with image_id and caption."""
+    """Reads rows from COCO's captions.
+
+    `images` have id and file_name; `annotations` have image_id and caption. Images without an
+    annotation come last, without a caption.
+    """
     del columns
     found = parse_json(data)
     names: dict[Any, str] = {}
@@ -90,7 +97,8 @@ def coco_rows(data: bytes, columns: Columns) -> Iterator[Row]:
         image_id = annotation["image_id"]
         if names and image_id not in names:
             raise ValueError(f"{place}: there is no image with the id {image_id!r}")
-        # Results and some captions have no list of images; COCO's names follow from the ids.
+        # Result files and some caption files have no `images`. In COCO, the file name follows from
+        # the id: 139 gives 000000000139.jpg.
         name = names.get(image_id, f"{image_id:012d}.jpg" if type(image_id) is int else image_id)
         captioned.add(image_id)
         yield Row(str(name), _text(annotation.get("caption"), place), None, "", place)
@@ -100,13 +108,16 @@ def coco_rows(data: bytes, columns: Columns) -> Iterator[Row]:
 
 
 def karpathy_rows(data: bytes, columns: Columns) -> Iterator[Row]:
-    """Karpathy's dataset_*.json: images with filename, split and sentences with raw."""
+    """Reads rows from Karpathy's dataset_*.json.
+
+    `images` have filename, split, and `sentences`, each with its text in `raw`.
+    """
     del columns
     for number, image in enumerate(parse_json(data)["images"], start=1):
         place = f"image {number}"
         if not isinstance(image, Mapping) or not isinstance(image.get("filename"), str):
             raise ValueError(f"{place}: {str(image)[:80]} has no filename")
-        folder = image.get("filepath")  # COCO's: train2014 or val2014
+        folder = image.get("filepath")  # only in dataset_coco.json: train2014 or val2014
         name = f"{folder}/{image['filename']}" if folder else image["filename"]
         for sentence in image.get("sentences") or []:
             caption = _text(sentence.get("raw") if isinstance(sentence, Mapping) else None, place)
@@ -137,11 +148,15 @@ def _object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:
 
 
 def _conversation_rows(image: str, turns: list[Any], split: str, place: str) -> Iterator[Row]:
-    """LLaVA's: turns of human and gpt; each question with its answer is a row."""
+    """Reads rows from a conversation of LLaVA: each question with its answer is a row.
+
+    The question becomes the prefix. A turn of "human" or "user" is a question, any other an answer.
+    """
     question = None
     for turn in turns:
         said = turn.get("value") if isinstance(turn, Mapping) else None
-        text = re.sub(r"\s*<image>\s*", " ", _text(said, place)).strip()  # where the image stands
+        # LLaVA marks the position of the image as <image>. In PaliGemma, the image comes first.
+        text = re.sub(r"\s*<image>\s*", " ", _text(said, place)).strip()
         if turn.get("from") in ("human", "user"):
             question = text
         elif question is not None:

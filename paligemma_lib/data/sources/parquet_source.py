@@ -1,10 +1,12 @@
-"""Parquet files as the Hugging Face Hub has them, and data sets saved to disk as Arrow files.
+"""Reads Parquet files of the Hugging Face Hub, and Arrow files of data sets saved to disk.
 
     source = ArrowSource(("data/train-00000-of-00002.parquet", ...))
     source = ArrowSource(("saved/data-00000-of-00001.arrow",))
 
-An image is a struct of `bytes` and `path`, or bytes. Captions are a column of texts or of lists of
-texts. Rows of the same image are one record if the column `image_id` or the image's path says so.
+The image column holds structs of `bytes` and `path`, or bytes. The caption column holds texts or
+lists of texts. Rows with the same id and prompt are one record, if there is a column of ids, such
+as `image_id`. Without one, each row is a record, and its id is the path in its image struct, or
+the row number if there is no path.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ _ID_COLUMNS = ("image_id", "filename", "file_name", "img_id", "id")
 
 @dataclasses.dataclass(frozen=True)
 class ArrowSource:
-    """Local Parquet or Arrow files, one after the other.
+    """Records of local Parquet or Arrow files, numbered through all files in their order.
 
     Attributes:
-      paths: the files.
-      columns: names of the columns of image and captions, where they are not the usual ones.
+      paths: paths of the files.
+      columns: names of the columns of image and captions, if they are not the usual ones.
     """
 
     paths: tuple[str, ...]
@@ -47,7 +49,11 @@ class ArrowSource:
 
     @functools.cached_property
     def _names(self) -> tuple[str, list[str], str, str]:
-        """The columns of image, captions, id ("": none) and prompt ("": none)."""
+        """Names of the columns of image, captions, id ("" if none) and prompt ("" if none).
+
+        Raises:
+          ValueError: no column is known to hold the image or the captions.
+        """
         names = self._files[0].schema.names
         image = _chosen(names, self.columns.image, IMAGE_COLUMNS)
         captions = [name for name in names if name.startswith("caption_")]  # caption_0 to caption_4
@@ -64,8 +70,9 @@ class ArrowSource:
 
     @functools.cached_property
     def _groups(self) -> list[list[tuple[int, int, int]]]:
-        """Per record its rows: file, block of the file, row of the block."""
+        """Rows of each record, as index of the file, block in the file, row in the block."""
         _, _, image_id, prefix = self._names
+        # Rows of one image need not be neighbours. Only the columns of id and prompt are read here.
         groups: dict[Any, list[tuple[int, int, int]]] = {}
         for number, file in enumerate(self._files):
             for block in range(file.blocks):
@@ -94,9 +101,11 @@ class ArrowSource:
     def _read(self, number: int) -> Record:
         image, captions, image_id, prefix = self._names
         rows: list[dict[str, Any]] = []
+        # All rows of a record have the same image, so it is read from the first row only.
         for file, block, row in self._groups[number]:
             wanted = [*dict.fromkeys([*([image] if not rows else []), *captions, image_id, prefix])]
             table = _block(self._files[file], block, tuple(name for name in wanted if name))
+            # Sliced first, so that only this row is converted to Python objects.
             rows.append(table.slice(row, 1).to_pylist()[0])
         where = self.where(number)
         encoded, path = _image(rows[0][image], where)
@@ -120,7 +129,7 @@ class _ParquetFile:
 
 
 class _ArrowFile:
-    """A stream of record batches, as `datasets` saves it, or an Arrow file; mapped into memory."""
+    """Stream of record batches, as `datasets` saves it, or Arrow file; mapped into memory."""
 
     def __init__(self, path: str) -> None:
         source = pa.memory_map(path)
@@ -139,8 +148,8 @@ class _ArrowFile:
         return pa.Table.from_batches([self._batches[block].select(list(names))])
 
 
-# A row group is decoded as a whole, so the last ones are kept: numbers that are read in order, or
-# close to each other, find theirs there.
+# Parquet decodes a row group as a whole. The cache holds the last ones, so that reading records in
+# order, or close to each other, does not decode a row group for each record.
 @functools.lru_cache(maxsize=8)
 def _block(file: Any, block: int, names: tuple[str, ...]) -> pa.Table:
     return file.read(block, names)
@@ -151,7 +160,7 @@ def _open(path: str) -> Any:
         raise FileNotFoundError(f"{path} is not there")
     try:
         return _ArrowFile(path) if path.endswith(".arrow") else _ParquetFile(path)
-    except (pa.ArrowException, OSError, IndexError) as error:
+    except (pa.ArrowException, OSError, IndexError) as error:  # IndexError: no record batches
         told = str(error).splitlines()[0][:200]
         raise ValueError(f"{path} is no whole Parquet or Arrow file: {told}") from error
 
@@ -161,7 +170,7 @@ def _chosen(names: Sequence[str], wanted: str, usual: Sequence[str]) -> str:
 
 
 def _image(value: Any, where: str) -> tuple[bytes, str]:
-    """The bytes of an image, and its path or ""."""
+    """Returns the bytes of an image, and its path or ""."""
     encoded, path = value, ""
     if isinstance(value, dict):
         encoded, path = value.get("bytes"), value.get("path") or ""

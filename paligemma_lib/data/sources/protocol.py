@@ -1,4 +1,4 @@
-"""What every source of images and captions has: records by number.
+"""Defines the protocol of sources, which return images with their captions by number.
 
 record = source.read([17])[0]
 record.image, record.captions, record.image_id
@@ -16,10 +16,10 @@ class Record:
     """One image with its captions.
 
     Attributes:
-      image: the bytes of an image file.
-      captions: suffixes; empty for an image that is only to be captioned.
-      image_id: the name of the image in its data set.
-      prefix: the prompt; None where the data set gives none.
+      image: bytes of an image file.
+      captions: captions of the image; empty for an image that is only to be captioned.
+      image_id: name of the image in its data set.
+      prefix: the prompt; None if the data set has none.
     """
 
     image: bytes
@@ -30,10 +30,10 @@ class Record:
 
 @runtime_checkable
 class Source(Protocol):
-    """Records by number. Any object with these methods is a source; it need not inherit.
+    """Records by number. Any object with these methods is a source, without inheriting from this.
 
-    Several threads read at the same time. As long as the fingerprint stays the same, a number has
-    to mean the same record, since the order of training is an order of numbers.
+    Several threads may read at the same time. As long as the fingerprint stays the same, a number
+    must refer to the same record, because the order of training is an order of numbers.
     """
 
     def __len__(self) -> int: ...
@@ -47,9 +47,9 @@ class Source(Protocol):
         ...
 
     def where(self, number: int) -> str:
-        """Returns file and place of a record, for messages."""
+        """Returns the file of a record and its place in the file, for messages."""
         ...
 
     def fingerprint(self) -> str:
-        """Returns digits that change when records are added, removed or changed."""
+        """Returns a string of digits that changes when records are added, removed or changed."""
         ...

@@ -1,9 +1,9 @@
-"""Which form data have, recognised by content, and their splits.
+"""Recognises the form of data by their content, and finds their splits.
 
     source = open_source("dataset_flickr8k.json", split="test", images="Flicker8k_Dataset")
     for name, source in splits_of("my_images").items(): print(name, len(source))
 
-A path may name a split of its own behind "#": `captions.csv#train`.
+A path may end in "#" and the name of a split: `captions.csv#train`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from paligemma_lib.data.sources.tfds_source import from_tfds
 from paligemma_lib.data.sources.webdataset_source import WebDatasetSource, shards_of
 from paligemma_lib.runtime.atomic import is_remote
 
-# Names by which data sets call the same split.
+# Names that data sets use for the same split.
 _ALIASES = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
-_TABLES = (  # in a folder, the first of these that is there; and how it is read
+# Names of tables in a folder, and how each is read. The first one that exists is used.
+_TABLES = (
     ("captions.txt", "captions.txt"),
     ("captions.csv", "delimited"),
     ("results.csv", "delimited"),  # Flickr30k
@@ -53,15 +54,16 @@ def open_source(
 
     Args:
       path: a file, a folder, or a pattern of files; `PATH#SPLIT` names a split.
-      split: one of the data's own splits; of data without any, "train", "validation" or "test" is a
-        fraction by a hash of the image's name. "": all.
+      split: one of the data's own splits. If the data have none, "train", "validation" or "test"
+        selects a fraction by a hash of the image id, and "" all records.
       images: the folder of images, if it is not beside the table.
       columns: names of the columns or keys of image and caption, if they are not the usual ones.
 
     Raises:
-      FileNotFoundError: there is nothing at `path`.
-      ValueError: it is of no known form, or has no such split; says what it has.
+      FileNotFoundError: `path` does not exist.
+      ValueError: the data have no known form, or have no such split; the message lists the splits.
     """
+    # A path that exists is taken whole, since the name of a file or folder may contain "#".
     path, _, named = path.partition("#") if not os.path.exists(path) else (path, "", "")
     split = split or named
     found = splits_of(path, images=images, columns=columns)
@@ -78,19 +80,19 @@ def open_source(
 
 
 def is_path(name: str) -> bool:
-    """Whether a text is a path of data, rather than the name of a split.
+    """Returns whether a text is the path of data, and not the name of a split.
 
-    It is one that exists, or that looks like one: it has a separator, a pattern or an ending. A
-    split of TFDS has dots in brackets only: train[:80%].
+    A path exists, or looks like a path: it contains a separator, a pattern or a suffix.
     """
     path = name.partition("#")[0]
     if os.path.exists(path) or is_remote(path) or any(mark in path for mark in "*?{/\\"):
         return True
+    # A split of TFDS may have dots, but only in brackets.
     return "." in path.partition("[")[0]
 
 
 def splits_of(path: str, *, images: str = "", columns: Columns = USUAL) -> dict[str, Source]:
-    """The splits that data have of their own, by name; {"": all} where they have none.
+    """Returns the data's own splits by name, or all records under the name "" if there are none.
 
     Args and errors are those of `open_source`.
     """
@@ -154,6 +156,8 @@ def _splits_of_table(source: TableSource) -> Iterator[tuple[str, Source]]:
 
 def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:
     names = sorted(os.listdir(folder))
+    # Both TFDS and `save_to_disk` of Hugging Face write a dataset_info.json; the latter beside its
+    # .arrow files.
     if "dataset_info.json" in names and not any(name.endswith(".arrow") for name in names):
         info = json.loads(read_whole(join(folder, "dataset_info.json"), MAX_TABLE_BYTES))
         yield from ((split["name"], from_tfds(folder, split["name"])) for split in info["splits"])
@@ -165,7 +169,7 @@ def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str
             return
     parts = [name for name in names if any(name in each for each in _ALIASES.values())]
     if parts and all(os.path.isdir(join(folder, name)) for name in parts):
-        for name in parts:  # a folder for each split
+        for name in parts:  # each split has its own folder
             yield name, open_source(join(folder, name), images=images, columns=columns)
         return
     for suffix in (".arrow", ".parquet", ".tar"):
@@ -179,7 +183,7 @@ def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str
 def _splits_of_files(
     paths: list[str], suffix: str, columns: Columns
 ) -> Iterator[tuple[str, Source]]:
-    """Files of the Hub are called train-00000-of-00002.parquet; others are one split."""
+    """Groups files by split, as in train-00000-of-00002.parquet; other files are split ""."""
     groups: dict[str, list[str]] = {}
     for path in paths:
         first = os.path.basename(path).partition("-")[0]
@@ -193,7 +197,7 @@ def _splits_of_files(
 
 
 def _images_beside(folder: str) -> str:
-    """The folder of images beside a table, by its usual names; else the table's own folder."""
+    """Returns the folder of images beside a table, by its usual names, else the table's folder."""
     if not is_remote(folder):
         for name in _IMAGE_FOLDERS:
             if os.path.isdir(join(folder, name)):

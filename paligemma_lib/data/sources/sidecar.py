@@ -1,9 +1,9 @@
-"""A folder of images with a text file beside each: beach.jpg and beach.txt.
+"""Reads a folder of images with a text file beside each image: beach.jpg and beach.txt.
 
 source = SidecarSource("photos")
 
-Each line of a text file is a caption. Images without a text file, or with an empty one, are images
-to be captioned.
+Each line of a text file is a caption. An image without a text file, or with an empty one, has no
+captions.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _MAX_TEXT_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class SidecarSource:
-    """Images and the text files that have their names.
+    """Images of a folder, with captions from text files of the same names.
 
     Attributes:
-      folder: local or remote; folders within it count too.
+      folder: local or remote folder, which is searched recursively.
     """
 
     folder: str
 
     @functools.cached_property
     def _pairs(self) -> list[tuple[str, str]]:
-        """Per image its path and that of its text, "" where there is none."""
+        """Paths of each image and of its text file, "" if it has none."""
         files = ImageFolder(self.folder).files
         texts = {
             file.rpartition(".")[0]: file for file in files if file.lower().endswith(TEXT_SUFFIXES)
@@ -51,7 +51,7 @@ class SidecarSource:
         return join(self.folder, self._pairs[number][0])
 
     def image_ids(self) -> list[str]:
-        """The image id of each record, without reading images."""
+        """Returns the image id of each record without reading images."""
         return [image for image, _ in self._pairs]
 
     def fingerprint(self) -> str:

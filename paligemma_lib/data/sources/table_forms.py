@@ -1,4 +1,4 @@
-"""Forms of caption tables, each read into rows of an image and a caption.
+"""Reads the forms of caption tables, each as rows of an image and a caption.
 
 for row in READERS["jsonl"](data, Columns()):
     row.image, row.caption, row.prefix, row.split, row.place
@@ -28,7 +28,7 @@ CAPTION_COLUMNS = ("caption", "text", "suffix", "caption_text", "comment", "raw"
 
 
 class Layout(NamedTuple):
-    """How the rows of a delimited table are written."""
+    """Layout of a delimited table: its delimiter, and the columns of image and caption."""
 
     delimiter: str
     image: str
@@ -36,10 +36,10 @@ class Layout(NamedTuple):
 
 
 def decoded(data: bytes) -> str:
-    """Text of a table: UTF-8, with or without a byte-order mark; else UTF-16 with one.
+    """Decodes a table from UTF-8, with or without a byte-order mark, or from UTF-16 with one.
 
     Raises:
-      ValueError: it is neither; says at which line.
+      ValueError: the table is not UTF-8; the message names the line.
     """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16")
@@ -53,11 +53,12 @@ def decoded(data: bytes) -> str:
 
 
 def captions_txt_rows(data: bytes, columns: Columns) -> Iterator[Row]:
-    """Kaggle's Flickr8k: a header image,caption, and a line for each caption."""
+    """Reads rows from the table of Kaggle's Flickr8k: a header image,caption and one per line."""
     del columns
     lines = decoded(data).splitlines() or [""]
     for number, line in enumerate(lines, start=1):
-        # Line by line: with a quote left open, csv would swallow the rows that follow.
+        # Each line is parsed by itself. With the whole file, csv would take all lines after an
+        # unclosed quote for one cell.
         try:
             cells = next(csv.reader([line], strict=True), [])
             if number == 1:
@@ -75,10 +76,14 @@ def captions_txt_rows(data: bytes, columns: Columns) -> Iterator[Row]:
 
 
 def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
-    """CSV and TSV with a header, Flickr30k's results.csv among them; quoted rows may span lines."""
+    """Reads rows from CSV or TSV with a header, such as Flickr30k's results.csv.
+
+    Quoted cells may span several lines.
+    """
     text = decoded(data)
     layout = layout_of(text, columns)
-    # In Flickr30k's table, "|" separates and quotes are letters.
+    # Flickr30k's table is delimited by "|", and its quotes are ordinary characters. With
+    # `newline=""`, csv itself handles line breaks, as it must for those in quoted cells.
     file = io.StringIO(text, newline="")
     rows = csv.reader(
         file,
@@ -104,8 +109,9 @@ def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
 
 
 def layout_of(text: str, columns: Columns) -> Layout:
-    """Recognises delimiter and columns by the header. Raises ValueError where that fails."""
+    """Recognises delimiter and columns by the header. Raises ValueError if it cannot."""
     header = next((line for line in text.splitlines() if line.strip()), "")
+    # The delimiter is the most frequent of these characters in the header.
     delimiter = max("\t|;,", key=header.count)
     names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter), [])]
     image = _column(names, columns.image, IMAGE_COLUMNS, "image")
@@ -114,7 +120,7 @@ def layout_of(text: str, columns: Columns) -> Layout:
 
 
 def token_rows(data: bytes, columns: Columns) -> Iterator[Row]:
-    """Flickr8k.token.txt and Flickr30k's: lines of image#number, a tab, a caption."""
+    """Reads rows from Flickr8k.token.txt or Flickr30k's: image#number, a tab, a caption."""
     del columns
     for number, line in enumerate(decoded(data).splitlines(), start=1):
         if not line.strip():
@@ -134,7 +140,7 @@ def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str) ->
         return wanted
     by_lower = {name.lower(): name for name in names}
     found = [by_lower[name] for name in usual if name in by_lower]
-    # As in Flickr30k, where the columns are image_name, comment_number, comment.
+    # Whole names are compared: Flickr30k has the columns image_name, comment_number and comment.
     if not found:
         raise ValueError(
             f"line 1: no column is known to hold the {what}: {', '.join(names)[:200]}. Name it, or "
@@ -144,7 +150,7 @@ def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str) ->
 
 
 def form_of_json(data: bytes) -> str:
-    """Which of the JSON forms a file has. Raises ValueError where it is none."""
+    """Returns the form of a JSON file, a key of READERS. Raises ValueError if it is not known."""
     found = parse_json(data)
     if isinstance(found, Mapping):
         images = found.get("images")

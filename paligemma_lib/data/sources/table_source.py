@@ -1,11 +1,11 @@
-"""Sources whose captions stand in a table and whose images are files beside it.
+"""Makes sources of captions in a table and images in files.
 
     source = from_jsonl("gs://longcap100/data_train90.jsonl")     # image, prefix, suffix
     source = from_folder("flickr8k")                              # captions.txt and Images/
     source = TableSource("coco", "annotations/captions_val2017.json", "val2017")
 
-All forms become rows of an image and a caption. The captions of one image and prompt are one
-record, wherever in the table they stand. Names of images are matched as `image_folder` says.
+All forms are read as rows of an image and a caption. All captions of the same image and prompt are
+one record, even if their rows are not neighbours. See `image_folder` for how image names match.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Entry(NamedTuple):
-    """A record without its image: the name, its file (None: not found), the first row's place."""
+    """Record without its image; `file` is None if not found, `place` is that of the first row."""
 
     name: str
     file: str | None
@@ -48,11 +48,11 @@ class TableSource:
     """Rows of a table, grouped by image and prompt.
 
     Attributes:
-      form: how the table is read, a key of `table_forms.READERS`.
-      table: its file, local or remote.
-      images: the folder of images.
-      split: only rows of that split; "": all.
-      columns: names of columns or keys, where they are not the usual ones.
+      form: form of the table, a key of `table_forms.READERS`.
+      table: path of the table, local or remote.
+      images: folder of the images.
+      split: name of the split to read; "" reads all rows.
+      columns: names of columns or keys, if they are not the usual ones.
     """
 
     form: str
@@ -63,8 +63,13 @@ class TableSource:
 
     @functools.cached_property
     def _entries(self) -> list[_Entry]:
-        """Raises ValueError for a row that cannot be used, and where no image is found at all."""
+        """Records without their images, in the order of their first rows.
+
+        Raises:
+          ValueError: a row cannot be used, or no image of the table is found.
+        """
         data = read_whole(self.table, MAX_TABLE_BYTES)
+        # Dicts keep the order of insertion, so the same table always gives the same numbers.
         groups: dict[tuple[str, str | None], list[str]] = {}
         places: dict[tuple[str, str | None], str] = {}
         try:
@@ -76,6 +81,7 @@ class TableSource:
                     places.setdefault(key, row.place)
         except ValueError as error:
             raise ValueError(f"{self.table}, {error}") from error
+        # The folder is listed once. On remote storage, a request per image would take far longer.
         folder = ImageFolder(self.images)
         files = {name: folder.find(name) for name, _ in groups}
         self._tell(files, folder)
@@ -83,7 +89,7 @@ class TableSource:
         ordinals: Counter[str] = Counter()
         entries = []
         for (name, prefix), captions in groups.items():
-            # With several prompts an image is several records, which need ids of their own.
+            # An image with several prompts is several records. Each has its own id: "1.jpg#1", ...
             ordinals[name] += 1
             image_id = f"{name}#{ordinals[name]}" if counts[name] > 1 else name
             place = places[name, prefix]
@@ -91,7 +97,7 @@ class TableSource:
         return entries
 
     def _tell(self, files: dict[str, str | None], folder: ImageFolder) -> None:
-        """Says which names were matched loosely; raises ValueError where none was found."""
+        """Logs the names that matched loosely. Raises ValueError if no image was found."""
         missing = [name for name, file in files.items() if file is None]
         if files and len(missing) == len(files):
             wanted, there = (", ".join(map(repr, x[:SHOWN])) for x in (missing, folder.files))
@@ -103,7 +109,7 @@ class TableSource:
             _log.info("%s: %s", self.table, told)
 
     def splits(self) -> list[str]:
-        """The table's own splits, in the order of the table; [""] where it has none."""
+        """Returns the table's own splits, in the order of the table; [""] if it has none."""
         data = read_whole(self.table, MAX_TABLE_BYTES)
         try:
             return [*dict.fromkeys(row.split for row in READERS[self.form](data, self.columns))]
@@ -117,7 +123,7 @@ class TableSource:
         return f"{self.table}, {self._entries[number].place}"
 
     def image_ids(self) -> list[str]:
-        """The image id of each record, without reading images."""
+        """Returns the image id of each record without reading images."""
         return [entry.name for entry in self._entries]
 
     def fingerprint(self) -> str:
@@ -129,6 +135,8 @@ class TableSource:
     def _read(self, number: int) -> Record:
         entry = self._entries[number]
         missing = f"{self.where(number)}: there is no image {entry.name!r} in {self.images}"
+        # A missing image counts as a damaged record, so that `replace_corrupt` can replace it. It
+        # is not found in the list of the folder, or was deleted since.
         if entry.file is None:
             raise CorruptRecord(missing)
         try:
@@ -139,14 +147,14 @@ class TableSource:
 
 
 def from_jsonl(path: str | os.PathLike[str], *, images: str | None = None) -> Source:
-    """A JSON-lines file; each line has `image` and `suffix`, and may have `prefix`.
+    """Returns a source of a JSON-lines file; each line has `image` and may have `suffix`, `prefix`.
 
-    `image` is a file below the folder of images. `suffix` is one caption, or a list of them; a line
-    without it is an image to be captioned. Lines of the same image and prefix are one record.
+    `image` is a file below the folder of images. `suffix` is a caption or a list of captions; a
+    line without it is an image to be captioned. Lines of the same image and prefix are one record.
 
     Args:
-      path: local or remote.
-      images: the folder of images, if not the folder of the file.
+      path: path of the file, local or remote.
+      images: folder of the images, if it is not the folder of the file.
     """
     path = os.fspath(path)
     return TableSource("jsonl", path, images or folder_of(path))
@@ -155,20 +163,20 @@ def from_jsonl(path: str | os.PathLike[str], *, images: str | None = None) -> So
 def from_folder(
     folder: str | os.PathLike[str], *, table: str = "captions.txt", images: str = "Images"
 ) -> Source:
-    """A folder in the layout of Kaggle's Flickr8k: a table `image,caption`, and images.
+    """Returns a source of a folder like Kaggle's Flickr8k: a table `image,caption`, and images.
 
     The table is UTF-8. To train on a copy with broken rows, build `flickr8k_tfds` from it: the
-    builder leaves out broken rows and says which.
+    builder leaves out broken rows and lists them.
 
     Args:
-      folder: local or remote.
-      table: its file, with a header and a line for each caption.
-      images: its folder of images.
+      folder: path of the folder, local or remote.
+      table: name of the table in the folder, with a header and one caption per line.
+      images: name of the folder of images in the folder.
     """
     folder = os.fspath(folder)
     return TableSource("captions.txt", join(folder, table), join(folder, images))
 
 
 def folder_of(path: str) -> str:
-    """The folder of a file, local or remote."""
+    """Returns the folder of a local or remote file."""
     return path.rpartition("/")[0] or "."

@@ -1,13 +1,13 @@
-"""Files of `tf.train.Example`s: TFRecord and ArrayRecord, read by number.
+"""Reads TFRecord and ArrayRecord files of `tf.train.Example`s by number.
 
 source = from_tfrecords("gs://bucket/captions-*.tfrecord")
 source = from_tfrecords("old/train-?????-of-00256", image="image/data", captions="image/caption",
                         image_id="image/image_id")
 len(source), source.read([17, 3])
 
-Making a source reads nothing; the first look at its length or records does. A `SequenceExample` is
-read too: its context features count like those of an `Example`, and the steps of a feature list are
-its values.
+Creating a source reads nothing. The files are opened on the first access to its length or records.
+A `SequenceExample` can be read too: its context features are like those of an `Example`, and the
+steps of a feature list are its values.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def from_tfrecords(
     image_id: str = "image_id",
     prefix: str | None = None,
 ) -> Source:
-    """Files of `tf.train.Example`s, TFRecord or ArrayRecord, in the order of their names.
+    """Returns a source of TFRecord or ArrayRecord files of `tf.train.Example`s, sorted by name.
 
     Args:
       pattern: a path, with * and ? for several files.
@@ -44,7 +44,7 @@ def from_tfrecords(
 
 @dataclasses.dataclass(frozen=True)
 class ExampleSource:
-    """Records that are `tf.train.Example`s; the fields are the names of their features."""
+    """Records that are `tf.train.Example`s; the fields hold the names of their features."""
 
     image: str
     captions: str
@@ -52,7 +52,7 @@ class ExampleSource:
     prefix: str | None
 
     def _open(self) -> tuple[Records, np.ndarray]:
-        """The record files, and which of their records are meant: int64[n]."""
+        """Returns the record files, and int64[n], the numbers of the records to use."""
         raise NotImplementedError
 
     @functools.cached_property
@@ -63,6 +63,7 @@ class ExampleSource:
         return len(self._opened[1])
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
+        # A split may be part of the files: record n of the source is record chosen[n] of the files.
         records, chosen = self._opened
         examples = records.read(chosen[number] for number in numbers)
         return [self._parse(*pair) for pair in zip(numbers, examples, strict=True)]
@@ -101,9 +102,9 @@ class _TFRecordSource(ExampleSource):
 
 
 def _features(serialized: bytes) -> Mapping[str, list[bytes]]:
-    """The values of all features, numbers as text."""
-    # The two messages share field 1, a map of features. Field 2 is the feature lists; in an Example
-    # it is unknown, and ignored.
+    """Returns the values of all features, with integers as text."""
+    # Parsing as a SequenceExample reads both messages: field 1 is a map of features in both. Field
+    # 2, the feature lists, is missing in an Example.
     example = tf.train.SequenceExample.FromString(serialized)
     values = {name: _texts(feature) for name, feature in example.context.feature.items()}
     for name, steps in example.feature_lists.feature_list.items():
@@ -112,6 +113,7 @@ def _features(serialized: bytes) -> Mapping[str, list[bytes]]:
 
 
 def _texts(feature: tf.train.Feature) -> list[bytes]:
+    # Image ids may be integers, as in COCO. Features of floats have no values here.
     if numbers := feature.int64_list.value:
         return [str(number).encode() for number in numbers]
     return list(feature.bytes_list.value)

@@ -1,4 +1,4 @@
-"""Prepared data sets of TensorFlow Datasets.
+"""Reads prepared data sets of TensorFlow Datasets by number.
 
 source = from_tfds("flickr8k_tfds", split="train[:1200]")
 source = from_tfds("coco_captions", split="train", captions="captions/text",
@@ -28,21 +28,25 @@ def from_tfds(
     image_id: str = "image_id",
     prefix: str | None = None,
 ) -> Source:
-    """A prepared TensorFlow Datasets data set.
+    """Returns a source of a prepared data set of TensorFlow Datasets.
 
     Args:
-      name: as for `tfds.load`, such as "flickr8k_tfds/square224", or the folder that holds
+      name: name as for `tfds.load`, such as "flickr8k_tfds/square224", or the folder that holds
         `dataset_info.json`.
-      split: as for `tfds.load`, such as "train[:1200]" or "validation+test".
-      data_dir: where TFDS keeps data sets, if not in its usual place.
-      image, captions, image_id, prefix: names of the features, nested ones with "/" between:
-        `captions/text` in coco_captions. The captions may be one text or a sequence.
+      split: split as for `tfds.load`, such as "train[:1200]" or "validation+test".
+      data_dir: folder of the TFDS data sets, if it is not the default one.
+      image, captions, image_id, prefix: names of the features. "/" separates the parts of a nested
+        name, as in `captions/text` of coco_captions. The captions may be one text or a sequence.
     """
     return _TfdsSource(image, captions, image_id, prefix, name, split, data_dir)
 
 
 def splits_of_tfds(name: str, data_dir: str | None = None) -> dict[str, Source]:
-    """The splits of a prepared data set by name; raises FileNotFoundError if it is not built."""
+    """Returns the splits of a prepared data set by name.
+
+    Raises:
+      FileNotFoundError: the data set is not prepared.
+    """
     import tensorflow_datasets as tfds
 
     splits = tfds.builder(name, data_dir=data_dir).info.splits
@@ -56,14 +60,17 @@ class _TfdsSource(ExampleSource):
     name: str
     split: str
     data_dir: str | None
-    cut_off: bool = False  # whether files may be
+    cut_off: bool = False  # whether truncated files are allowed
 
     def despite_damage(self) -> Source:
-        """The same, usable also where files are cut off: it is known what they should hold."""
+        """Returns the same source, which also opens truncated files.
+
+        It can do so because the metadata of TFDS has the number of records of each file.
+        """
         return dataclasses.replace(self, cut_off=True)
 
     def _open(self) -> tuple[Records, np.ndarray]:
-        import tensorflow_datasets as tfds  # slow to import, and only needed here
+        import tensorflow_datasets as tfds  # here, since the import is slow
 
         if tf.io.gfile.exists(join(self.name, "dataset_info.json")):
             builder = tfds.builder_from_directory(self.name)
@@ -82,8 +89,10 @@ class _TfdsSource(ExampleSource):
                 "them such as train[:100] or train[80%:]"
             ) from error
         held = {part.filename: part.examples_in_shard for part in parts}
-        paths = sorted(held)  # one may come twice: a[:1]+a[9:]
+        # A split such as train[:1]+train[9:] may name a file twice, but `held` opens it once.
+        paths = sorted(held)
         records = open_records(paths, [held[path] for path in paths] if self.cut_off else None)
+        # Number of the first record of each file: counts [3, 2, 4] give [0, 3, 5].
         first = dict(zip(paths, np.cumsum(records.counts) - records.counts, strict=True))
         count = dict(zip(paths, records.counts, strict=True))
         for part in parts:

@@ -1,10 +1,10 @@
-"""WebDataset: tar files whose members of one key are a sample, such as 0001.jpg and 0001.txt.
+"""Reads WebDataset tar files, where members such as 0001.jpg and 0001.txt are one sample.
 
     source = WebDatasetSource(("train-000.tar", "train-001.tar"))
     paths = shards_of("train-{000..123}.tar")
 
-Tar files are read by number: the headers are walked through once, and the offsets of all members
-are kept in memory. Compressed tar files cannot be read so, and are refused.
+Samples are read by number: the headers are scanned once, and the offsets of all members are held in
+memory. Compressed tar files are refused, because their members cannot be read by offset.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from paligemma_lib.data.sources.table_forms import decoded
 from paligemma_lib.data.text import cleaned
 from paligemma_lib.runtime.atomic import is_remote
 
+# Extensions of images and of captions. If a sample has several, the first of these is used.
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "ppm", "img")
 _TEXTS = ("txt", "text", "caption", "cls")
 _MAX_TEXT_BYTES = 1 << 20
 
 
 class _Sample(NamedTuple):
-    """Where the members of a sample lie: extension -> offset and size."""
+    """Members of a sample; `members` maps each extension to offset and size in the tar file."""
 
     shard: int
     key: str
@@ -42,10 +43,10 @@ class _Sample(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WebDatasetSource:
-    """Samples of tar files, one after the other; a sample without an image is passed over.
+    """Samples of tar files, in the order of the files; samples without an image are skipped.
 
     Attributes:
-      paths: the tar files, local or remote.
+      paths: paths of the tar files, local or remote.
     """
 
     paths: tuple[str, ...]
@@ -73,7 +74,7 @@ class WebDatasetSource:
         return f"{self.paths[sample.shard]}, {sample.key}"
 
     def image_ids(self) -> list[str]:
-        """The image id of each record, without reading images."""
+        """Returns the image id of each record without reading images."""
         return [sample.key for sample in self._samples]
 
     def fingerprint(self) -> str:
@@ -121,12 +122,14 @@ class WebDatasetSource:
 
 
 def shards_of(pattern: str) -> tuple[str, ...]:
-    """The files of a pattern: {000..123} counts, * and ? stand for what is there; sorted.
+    """Returns the files of a pattern: {000..123} is a range, * and ? match local files, sorted.
 
-    Raises FileNotFoundError where there is none.
+    Raises:
+      FileNotFoundError: no local file matches.
     """
     if found := re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", pattern):
         before, first, last, after = found.groups()
+        # The width of the first number is kept: {008..010} gives 008, 009, 010.
         numbers = range(int(first), int(last) + 1)
         paths = [f"{before}{number:0{len(first)}d}{after}" for number in numbers]
     else:
@@ -137,14 +140,16 @@ def shards_of(pattern: str) -> tuple[str, ...]:
 
 
 def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
-    """Per key the members of a tar file, in its order."""
+    """Returns the members of each key of a tar file, in the order of the file."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     size, _ = stat(path)
     try:
+        # Mode "r:" allows no compression.
         with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 folder, name = os.path.split(member.name)
-                # As WebDataset has it: the key ends at the first dot of the name.
+                # As in WebDataset, the key ends at the first dot of the name, so a/0001.seg.png has
+                # the key a/0001 and the extension seg.png.
                 key, _, extension = name.partition(".")
                 if member.isfile() and extension and not name.startswith("."):
                     if member.offset_data + member.size > size:
