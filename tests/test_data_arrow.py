@@ -41,6 +41,19 @@ def test_rows_of_an_image_are_one_record(tmp_path):
     assert [(r.image_id, r.captions) for r in found] == [("5", ("a", "c")), ("6", ("b",))]
 
 
+def test_rows_whose_id_is_null_are_records_of_their_own(tmp_path):
+    content = table(3, image_id=[None, None, 5], caption=["a", "b", "c"])
+    found = ArrowSource((write(tmp_path / "x.parquet", content),)).read([0, 1, 2])
+    assert [(r.image, r.captions) for r in found] == [(photo(k), (c,)) for k, c in enumerate("abc")]
+    assert [r.image_id for r in found] == ["row 0", "row 1", "5"]
+
+
+def test_other_columns_have_another_fingerprint(tmp_path):
+    path = write(tmp_path / "x.parquet", table(2, text=["a", "b"], caption=["c", "d"]))
+    sources = [ArrowSource((path,), Columns(caption=name)) for name in ("text", "caption")]
+    assert sources[0].fingerprint() != sources[1].fingerprint()
+
+
 def test_five_columns_of_captions_and_columns_by_name(tmp_path):
     numbered = {f"caption_{k}": [f"{k}"] * 2 for k in range(5)}
     source = ArrowSource((write(tmp_path / "x.parquet", table(2, **numbered)),))

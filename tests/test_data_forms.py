@@ -104,6 +104,11 @@ def rows(form, data, columns=USUAL):
             [("a.jpg", "A dog, running", None, "")],
         ),
         (
+            "delimited",
+            "\n \nimage,caption\na.jpg,A dog\n",
+            [("a.jpg", "A dog", None, "")],
+        ),
+        (
             "tokens",
             "a.jpg#0\tA dog .\na.jpg#1\tTwo .\n",
             [("a.jpg", "A dog .", None, ""), ("a.jpg", "Two .", None, "")],

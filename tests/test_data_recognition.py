@@ -161,6 +161,19 @@ def test_fractions_by_a_hash_keep_images_where_they_are(images):
     assert shares == pytest.approx([0.8, 0.1, 0.1], abs=0.01)
 
 
+def test_prompts_of_an_image_are_in_one_split(tmp_path, images):
+    lines = [{"image": name, "prefix": p, "suffix": "a"} for name in NAMES for p in ("en", "de")]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    parts = [open_source(str(path), split=split, images=str(images)) for split in FRACTIONS]
+    ids = [[r.image_id for r in part.read(range(len(part)))] for part in parts]
+    names = [{image_id.partition("#")[0] for image_id in each} for each in ids]
+    assert sum(map(len, ids)) == 2 * len(NAMES) == 2 * sum(map(len, names))
+    assert all(
+        split_of(name) == split for split, n in zip(FRACTIONS, names, strict=True) for name in n
+    )
+
+
 def test_what_is_nothing_known_is_told(tmp_path, images):
     (tmp_path / "a.docx").write_bytes(b"x")
     with pytest.raises(ValueError, match="a.docx is of no known form: expected .jsonl"):

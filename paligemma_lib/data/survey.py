@@ -22,7 +22,6 @@ from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.sources import Source
 from paligemma_lib.tokenizer import Tokenizer
 
-_CHUNK = 64  # records read at a time
 _SHOWN = 3  # examples in a line
 _SIDE = 32  # pixels; images are decoded at full size, then resized to this
 

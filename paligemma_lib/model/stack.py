@@ -11,7 +11,8 @@ The third argument of `layer` is the layer's share of `inputs`, such as a key/va
 A leaf may be split along its layers, as a tuple: layers 0..lo-1 in the first array, for example,
 and the others in the second. The layers between two split points run in a scan of their own. So,
 when only the top layers train, and nothing below them does, the lower scan depends on nothing that
-is differentiated and has no backward pass. Leaves that are not split serve all scans without a copy.
+is differentiated and has no backward pass. Leaves that are not split serve all scans without a
+copy.
 """
 
 import bisect

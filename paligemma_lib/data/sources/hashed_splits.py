@@ -2,8 +2,8 @@
 
 train = hashed_split(source, "train")           # 80 %; validation and test are 10 % each
 
-Adding images moves no other image to another split. All records with the same image id are in the
-same split.
+Adding images moves no other image to another split. All records of the same image are in the same
+split, also if they have prompts, and so ids, of their own.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Subset:
         return self.source.read([self._numbers[number] for number in numbers])
 
 
-def split_of(image_id: str) -> str:
-    """Returns the split of an image, which depends on its id alone."""
+def split_of(image: str) -> str:
+    """Returns the split of an image, which depends on its name alone."""
     # The hash is a number that is uniform in [0, 1). The fractions divide this interval: [0, 0.8)
     # is train, [0.8, 0.9) validation, [0.9, 1) test.
-    digest = hashlib.sha256(image_id.encode()).digest()
+    digest = hashlib.sha256(image.encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     for name, share in FRACTIONS.items():
         place -= share
@@ -63,8 +63,8 @@ def split_of(image_id: str) -> str:
 
 
 def _names(source: Source) -> list[str]:
-    """Returns the image id of each record; reads images only if the source has no `image_ids`."""
-    names = getattr(source, "image_ids", None)
+    """Returns the name of each record's image; reads the images only if the source has no names."""
+    names = getattr(source, "images_of_records", None)
     if names is not None:
         return names()
     return [

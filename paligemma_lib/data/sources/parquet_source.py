@@ -80,7 +80,8 @@ class ArrowSource:
                 rows = file.read(block, wanted).to_pylist() if wanted else [{}] * file.rows(block)
                 for row, values in enumerate(rows):
                     place = number, block, row
-                    key = (values[image_id], values.get(prefix)) if image_id else place
+                    name = values.get(image_id)  # a row with a null id is a record of its own
+                    key = place if name is None else (name, values.get(prefix))
                     groups.setdefault(key, []).append(place)
         return list(groups.values())
 
@@ -93,7 +94,8 @@ class ArrowSource:
 
     def fingerprint(self) -> str:
         sizes = [os.path.getsize(path) for path in self.paths]
-        return fingerprint(*self.paths, *sizes, np.array([len(group) for group in self._groups]))
+        lengths = np.array([len(group) for group in self._groups])
+        return fingerprint(*self.paths, *sizes, repr(self._names).encode(), lengths)
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return [self._read(number) for number in numbers]

@@ -50,8 +50,8 @@ class SidecarSource:
     def where(self, number: int) -> str:
         return join(self.folder, self._pairs[number][0])
 
-    def image_ids(self) -> list[str]:
-        """Returns the image id of each record without reading images."""
+    def images_of_records(self) -> list[str]:
+        """Returns the name of each record's image without reading it."""
         return [image for image, _ in self._pairs]
 
     def fingerprint(self) -> str:

@@ -90,7 +90,8 @@ def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
         delimiter=layout.delimiter,
         quoting=csv.QUOTE_NONE if layout.delimiter == "|" else csv.QUOTE_MINIMAL,
     )
-    header = [cell.strip() for cell in next(rows)]
+    # Blank lines may come first, as `layout_of` allows.
+    header = [cell.strip() for cell in next(row for row in rows if any(map(str.strip, row)))]
     image, caption = header.index(layout.image), header.index(layout.caption)
     split = header.index("split") if "split" in header else None
     try:

@@ -37,6 +37,7 @@ class _Entry(NamedTuple):
     """Record without its image; `file` is None if not found, `place` is that of the first row."""
 
     name: str
+    image: str
     file: str | None
     captions: tuple[str, ...]
     prefix: str | None
@@ -93,7 +94,7 @@ class TableSource:
             ordinals[name] += 1
             image_id = f"{name}#{ordinals[name]}" if counts[name] > 1 else name
             place = places[name, prefix]
-            entries.append(_Entry(image_id, files[name], tuple(captions), prefix, place))
+            entries.append(_Entry(image_id, name, files[name], tuple(captions), prefix, place))
         return entries
 
     def _tell(self, files: dict[str, str | None], folder: ImageFolder) -> None:
@@ -122,9 +123,9 @@ class TableSource:
     def where(self, number: int) -> str:
         return f"{self.table}, {self._entries[number].place}"
 
-    def image_ids(self) -> list[str]:
-        """Returns the image id of each record without reading images."""
-        return [entry.name for entry in self._entries]
+    def images_of_records(self) -> list[str]:
+        """Returns the name of each record's image without reading it; prompts may share one."""
+        return [entry.image for entry in self._entries]
 
     def fingerprint(self) -> str:
         return fingerprint(repr(self._entries).encode())
@@ -134,7 +135,7 @@ class TableSource:
 
     def _read(self, number: int) -> Record:
         entry = self._entries[number]
-        missing = f"{self.where(number)}: there is no image {entry.name!r} in {self.images}"
+        missing = f"{self.where(number)}: there is no image {entry.image!r} in {self.images}"
         # A missing image counts as a damaged record, so that `replace_corrupt` can replace it. It
         # is not found in the list of the folder, or was deleted since.
         if entry.file is None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import glob
 import json
 import os
 import re
 import tarfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import tensorflow as tf
 
 from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, open_file, read_parts, stat
 from paligemma_lib.data.fingerprints import fingerprint
@@ -122,10 +123,10 @@ class WebDatasetSource:
 
 
 def shards_of(pattern: str) -> tuple[str, ...]:
-    """Returns the files of a pattern: {000..123} is a range, * and ? match local files, sorted.
+    """Returns the files of a pattern: {000..123} is a range, * and ? match files, sorted.
 
     Raises:
-      FileNotFoundError: no local file matches.
+      FileNotFoundError: no file matches.
     """
     if found := re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", pattern):
         before, first, last, after = found.groups()
@@ -133,7 +134,7 @@ def shards_of(pattern: str) -> tuple[str, ...]:
         numbers = range(int(first), int(last) + 1)
         paths = [f"{before}{number:0{len(first)}d}{after}" for number in numbers]
     else:
-        paths = sorted(glob.glob(pattern)) if not is_remote(pattern) else [pattern]
+        paths = sorted(tf.io.gfile.glob(pattern))
     if not paths:
         raise FileNotFoundError(f"no file matches {pattern}")
     return tuple(paths)
