@@ -33,6 +33,19 @@ def test_scores_are_those_of_the_library(files, capsys):
         ]
 
 
+def test_programs_get_the_same_as_json(files, capsys):
+    names = ["--references", str(files / "references.json"), "--json"]
+    assert main(["score", *names, "--predictions", str(files / "captions.csv")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    scores = score({image: REFERENCES[image] for image in CAPTIONS}, CAPTIONS)
+    assert (found["images"], found["scale"]) == (3, 100)
+    assert found["warnings"] == list(scores.warnings)
+    for name, value in scores.corpus.items():
+        low, high = scores.intervals()[name]
+        values = {"value": value, "low": low, "high": high}
+        assert found["scores"][name] == {key: 100 * each for key, each in values.items()}
+
+
 def test_names_that_do_not_meet_are_told(files, capsys):
     (files / "captions.csv").write_text("image,caption\nImages/0.jpg,a dog\n")
     names = ["--references", str(files / "references.json")]
