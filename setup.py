@@ -45,6 +45,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "gcsfs>=2024.6",
         "safetensors>=0.5",
+        "pillow-heif>=1.0",
         "dill>=0.3.8",
     ],
     # To hold the model and its conversions against Hugging Face's.
@@ -56,6 +57,8 @@ EXTRAS = {
     # To stream checkpoints from gs:// in one pass, without a download.
     "gcs": ["fsspec>=2024.6", "gcsfs>=2024.6"],
     "app": ["streamlit>=1.67"],
+    # HEIC images. Not installed by default: its wheels hold GPL code.
+    "heic": ["pillow-heif>=1.0"],
     # To test the web app in Debian's chromium.
     "browser": ["playwright>=1.50"],
     # To run the notebook as its test does.

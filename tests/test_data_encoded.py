@@ -3,13 +3,18 @@
 import io
 
 import numpy as np
+import pillow_heif
 import pytest
 from data_cases import photo
 from PIL import Image
 
 from paligemma_lib import data as pg_data
-from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation
+from paligemma_lib.data import encoded
+from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation, needs_heif
 from paligemma_lib.testing import tiny_tokenizer
+
+pillow_heif.register_heif_opener()
+CONVERTED = [name for name in encoded.FORMATS if name not in ("JPEG", "PNG")]
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
@@ -19,7 +24,7 @@ def test_jpeg_and_png_stay_as_they_are(form):
     assert as_jpeg_or_png(data[:200]) == data[:200]  # for TensorFlow to refuse
 
 
-@pytest.mark.parametrize("form", ["GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("form", CONVERTED)
 def test_others_become_png(form):
     data = photo(0, form=form)
     with (
@@ -30,7 +35,7 @@ def test_others_become_png(form):
         np.testing.assert_array_equal(np.asarray(now), np.asarray(before.convert("RGB")))
 
 
-@pytest.mark.parametrize("form", ["GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("form", CONVERTED)
 def test_what_is_damaged_becomes_nothing(form):
     whole = np.frombuffer(photo(0, form=form), np.uint8)
     assert as_jpeg_or_png(whole[:100].tobytes()) == b""
@@ -41,7 +46,7 @@ def test_what_is_damaged_becomes_nothing(form):
         assert isinstance(as_jpeg_or_png(data.tobytes()), bytes)
 
 
-@pytest.mark.parametrize("data", [b"", b"no image", photo(0, form="TIFF")])
+@pytest.mark.parametrize("data", [b"", b"no image", photo(0, form="ICO")])
 def test_what_is_no_image_becomes_nothing(data):
     assert as_jpeg_or_png(data) == b""
     assert exif_orientation(data) == 1
@@ -58,6 +63,30 @@ def test_the_orientation_is_read(form, stored, found):
 def test_exif_that_cannot_be_read_is_none():
     whole = photo(0, form="JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
     assert exif_orientation(whole) == 1
+
+
+@pytest.mark.parametrize("form", ["TIFF", "PPM"])
+def test_16_bits_of_grey_become_8(form):
+    levels = (np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8)
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, form)
+    pixels = pg_data.decode_image(file.getvalue(), 8, dtype="uint8")
+    np.testing.assert_array_equal(pixels, np.repeat((levels >> 8)[..., None], 3, axis=2))
+
+
+def test_floats_are_refused():
+    file = io.BytesIO()
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(file, "TIFF")
+    assert as_jpeg_or_png(file.getvalue()) == b""
+
+
+def test_heic_without_its_plug_in_tells_the_cure(monkeypatch):
+    data = photo(0, form="HEIF")
+    assert not needs_heif(data)
+    monkeypatch.setattr(encoded, "_converted", lambda: ("GIF",))
+    assert as_jpeg_or_png(data) == b"" and not needs_heif(photo(0, form="AVIF"))
+    with pytest.raises(ValueError, match="HEIC needs pip install pillow-heif"):
+        pg_data.decode_image(data, 16)
 
 
 def batches_of(folder):

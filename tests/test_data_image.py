@@ -195,7 +195,7 @@ def test_uint8_is_cut_off_to_whole_levels_as_in_the_reference(image):
         b"",
         b"no image",
         b"\xff\xd8\xff\xe0",
-        encode(Image.new("RGB", (200, 200)), "TIFF"),
+        encode(Image.new("RGB", (200, 200)), "ICO"),
         photo(0, form="JPEG")[:-30],
         photo(0, form="PNG")[:300],
         photo(0, form="GIF")[:300],

@@ -6,43 +6,92 @@
 TensorFlow decodes three formats differently from Pillow. It reads the palette indices of a BMP as
 grey levels, and any order of its channels as BGR. It takes the first frame of a GIF for the whole
 canvas, and shows its transparent pixels as black. It does not support transparent or animated WebP.
-So files of these formats are converted to PNG. JPEG and PNG files stay as they are.
+So files of these formats are converted to PNG, and those of formats that only Pillow reads. JPEG
+and PNG files stay as they are.
 """
 
+import contextlib
+import functools
 import io
 
 import PIL.Image
 
+# All formats, by Pillow's name of the format, with their suffixes.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm"),
+    "AVIF": (".avif",),  # where Pillow is built with it, as its own wheels are since 11.3
+    "HEIF": (".heic", ".heif"),  # with pillow-heif
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+_AS_THEY_ARE = ("JPEG", "PNG")
 _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # their first bytes
+
+# Pillow's modes with more than 8 bits per pixel. PNG stores them with 16 bits.
+_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def as_jpeg_or_png(encoded: bytes) -> bytes:
     """Converts an image to a format that TensorFlow decodes to the same pixels as Pillow.
 
     Args:
-      encoded: the bytes of a JPEG, PNG, GIF, BMP or WebP file.
+      encoded: the bytes of a file of one of FORMATS.
 
     Returns:
       The bytes of a JPEG or PNG file unchanged, even if the file is damaged. The first frame of
-      another file as an RGB PNG. b"" if Pillow cannot decode the file: TensorFlow might still
-      decode it, but to wrong colours, and it rejects b"".
+      another file as a PNG, RGB or 16-bit grey. b"" if Pillow cannot decode the file: TensorFlow
+      might still decode it, but to wrong colours, and it rejects b"".
     """
     if encoded.startswith(_JPEG_OR_PNG):
         return encoded
-    file = io.BytesIO()
     try:
-        with PIL.Image.open(io.BytesIO(encoded), formats=("GIF", "BMP", "WEBP")) as image:
-            image.convert("RGB").save(file, "PNG", compress_level=1)
+        with PIL.Image.open(io.BytesIO(encoded), formats=_converted()) as image:
+            # Floats have no range that is known, so any conversion to levels would be a guess.
+            return as_png(image) if image.mode != "F" else b""
     except Exception:  # Pillow may raise any exception for damaged bytes
         return b""
+
+
+def as_png(image: PIL.Image.Image) -> bytes:
+    """Returns an image as a PNG of the same pixels, RGB or 16-bit grey; alpha is dropped."""
+    file = io.BytesIO()
+    # `convert` would clip 16-bit values at 255. TensorFlow scales them to 8 bits when it decodes.
+    kept = image if image.mode in _DEEP else image.convert("RGB")
+    kept = kept.convert("I;16") if kept.mode == "I" else kept  # Pillow 13 saves no "I" as PNG
+    kept.save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
 def exif_orientation(encoded: bytes) -> int:
     """Returns the EXIF orientation of an image, 1 to 8; 1 if it has none that can be read."""
     try:
-        with PIL.Image.open(io.BytesIO(encoded)) as image:
+        with PIL.Image.open(io.BytesIO(encoded), formats=(*_AS_THEY_ARE, *_converted())) as image:
             orientation = image.getexif().get(0x0112, 1)
     except Exception:  # Pillow may raise any exception; decoding reports damaged bytes later
         return 1
     return orientation if orientation in range(1, 9) else 1
+
+
+def needs_heif(encoded: bytes) -> bool:
+    """Returns whether an image is HEIC, as telephones write it, and pillow-heif is missing."""
+    # Bytes 4 to 12 are "ftyp" and the brand of the file: heic, heix, heim, ..., or mif1 and msf1.
+    brand = encoded[8:12]
+    heic = encoded[4:8] == b"ftyp" and (brand.startswith(b"he") or brand in (b"mif1", b"msf1"))
+    return heic and "HEIF" not in _converted()
+
+
+@functools.cache
+def _converted() -> tuple[str, ...]:
+    """Returns Pillow's names of the formats that are converted and that it can read here."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    PIL.Image.init()  # registers all formats; naming another one would be a KeyError
+    return tuple(name for name in FORMATS if name in PIL.Image.OPEN and name not in _AS_THEY_ARE)

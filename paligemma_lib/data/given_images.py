@@ -9,22 +9,19 @@ All forms become the bytes of image files, so that `data.image` decodes all imag
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import PIL.Image
 
+from paligemma_lib.data.encoded import as_png
 from paligemma_lib.data.files import MAX_IMAGE_BYTES, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.image_files import from_image_files
 from paligemma_lib.data.sources import Record, Source
 
 Image = str | os.PathLike[str] | bytes | PIL.Image.Image | np.ndarray
-
-# Pillow's modes with more than 8 bits per pixel. PNG stores them with 16 bits.
-_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,8 +104,4 @@ def _encoded(image: Image) -> bytes:
         return read_whole(os.fspath(image), MAX_IMAGE_BYTES)
     if isinstance(image, np.ndarray):
         image = PIL.Image.fromarray(image)
-    file = io.BytesIO()
-    # `convert` would clip 16-bit values at 255. TensorFlow scales them to 8 bits when it decodes.
-    kept = image if image.mode in _DEEP else image.convert("RGB")
-    kept.save(file, "PNG", compress_level=1)
-    return file.getvalue()
+    return as_png(image)

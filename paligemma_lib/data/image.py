@@ -2,11 +2,11 @@
 
     pixels = decode_image(path.read_bytes(), size=224)       # float32[224, 224, 3] in [-1, 1]
 
-The formats are JPEG, PNG, GIF, BMP and WebP. Grey and CMYK become RGB, and 16 bits become 8. Of an
-animation, the first frame is used. Transparency is dropped, so that the colours below it show. The
-image is resized to a square without keeping its aspect ratio, bilinear and antialiased, as in
-PaliGemma's pre-training. The accurate integer DCT of JPEG gives the same pixels as Pillow;
-TensorFlow's default DCT differs by up to 23 levels.
+The formats are JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, AVIF, and HEIC if pillow-heif is installed.
+Grey and CMYK become RGB, and 16 bits become 8. Of several frames, the first is used. Transparency
+is dropped, so that the colours below it show. The image is resized to a square without keeping its
+aspect ratio, bilinear and antialiased, as in PaliGemma's pre-training. The accurate integer DCT of
+JPEG gives the same pixels as Pillow; TensorFlow's default DCT differs by up to 23 levels.
 
 Training, evaluation and prediction use an image as it is stored and ignore its EXIF orientation, as
 the reference does. `apply_exif` is for uses where people see the image upright, as in the web app.
@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation
+from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation, needs_heif
 
 # EXIF orientations that need a flip of left and right, or of top and bottom. Orientations 5 to 8
 # are transposed first: 6, a rotation by 90 degrees, is a transposition and a left-right flip.
@@ -51,8 +51,9 @@ def decode_image(
         return _decode(size, dtype)(as_jpeg_or_png(encoded), orientation).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
-            f"not a whole JPEG, PNG, GIF, BMP or WebP image: {len(encoded)} bytes that begin "
-            f"with {encoded[:8]!r}. Replace the file, convert it to PNG, or remove it"
+            "not a whole JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, AVIF or HEIC image: "
+            f"{len(encoded)} bytes that begin with {encoded[:12]!r}. Replace the file, convert it "
+            f"to PNG, or remove it{'; HEIC needs pip install pillow-heif' * needs_heif(encoded)}"
         ) from error
 
 

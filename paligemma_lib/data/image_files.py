@@ -12,11 +12,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from paligemma_lib.data.encoded import SUFFIXES
 from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.sources import Record, Source
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)

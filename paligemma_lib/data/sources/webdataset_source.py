@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from paligemma_lib.data.encoded import SUFFIXES
 from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, open_file, read_parts, stat
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.sources.json_forms import CAPTION_KEYS, PREFIX_KEYS
@@ -29,7 +30,7 @@ from paligemma_lib.data.text import cleaned
 from paligemma_lib.runtime.atomic import is_remote
 
 # Extensions of images and of captions. If a sample has several, the first of these is used.
-_IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "ppm", "img")
+_IMAGES = (*(suffix.lstrip(".") for suffix in SUFFIXES), "img")
 _TEXTS = ("txt", "text", "caption", "cls")
 _MAX_TEXT_BYTES = 1 << 20
 
