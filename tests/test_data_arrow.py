@@ -9,8 +9,8 @@ from paligemma_lib.data.sources.json_forms import Columns
 from paligemma_lib.data.sources.parquet_source import ArrowSource
 
 
-def table(count=6, **more):
-    images = [{"bytes": photo(k), "path": f"{k}.jpg"} for k in range(count)]
+def table(count=6, first=0, **more):
+    images = [{"bytes": photo(k), "path": f"{k}.jpg"} for k in range(first, first + count)]
     return pa.table({"image": images, **more})
 
 
@@ -20,13 +20,15 @@ def write(path, content, rows=2):
 
 
 def test_records_of_several_files_and_row_groups(tmp_path):
-    captions = [[f"one {k}", f"two {k}"] for k in range(6)]
-    paths = tuple(write(tmp_path / f"{n}.parquet", table(caption=captions)) for n in range(2))
+    captions = [[f"one {k}", f"two {k}"] for k in range(12)]
+    paths = tuple(
+        write(tmp_path / f"{first}.parquet", table(6, first, caption=captions[first : first + 6]))
+        for first in (0, 6)
+    )
     source = ArrowSource(paths)
     assert len(source) == 12
-    for number in (7, 0, 11, 3):
-        (record,) = source.read([number])
-        k = number % 6
+    for k in (7, 0, 11, 3):
+        (record,) = source.read([k])
         assert (record.image, record.captions) == (photo(k), (f"one {k}", f"two {k}"))
         assert record.image_id == f"{k}.jpg"
     assert source.where(9) == f"{paths[1]}, row 1 of row group 1"
@@ -39,6 +41,42 @@ def test_rows_of_an_image_are_one_record(tmp_path):
     source = ArrowSource((write(tmp_path / "x.parquet", content),))
     found = source.read([0, 1])
     assert [(r.image_id, r.captions) for r in found] == [("5", ("a", "c")), ("6", ("b",))]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_rows_with_the_same_path_and_bytes_are_one_record(tmp_path, suffix):
+    places = [
+        ("dog.jpg", 0),
+        ("cat.jpg", 1),
+        ("dog.jpg", 0),
+        ("dog.jpg", 2),
+    ]  # a dog in another folder
+    images = [{"bytes": photo(k), "path": path} for path, k in places]
+    content = pa.table({"image": images, "caption": ["a", "b", "c", "d"]})
+    path = str(tmp_path / f"x.{suffix}")
+    if suffix == "parquet":
+        write(path, content)
+    else:
+        with pa.ipc.new_stream(path, content.schema) as writer:
+            writer.write_table(content, max_chunksize=3)
+    source = ArrowSource((path,))
+    found = source.read([0, 1, 2])
+    assert [(r.image_id, r.image, r.captions) for r in found] == [
+        ("dog.jpg#1", photo(0), ("a", "c")),
+        ("cat.jpg", photo(1), ("b",)),
+        ("dog.jpg#2", photo(2), ("d",)),
+    ]
+    assert source.images_of_records() == ["dog.jpg", "cat.jpg", "dog.jpg"] and len(source) == 3
+
+
+def test_prompts_of_an_image_have_ids_of_their_own(tmp_path):
+    content = table(4, filename=list("aabb"), prefix=["en", "de", "en", "en"], caption=list("wxyz"))
+    source = ArrowSource((write(tmp_path / "x.parquet", content),))
+    assert [(r.image_id, r.prefix, r.captions) for r in source.read([0, 1, 2])] == [
+        ("a#1", "en", ("w",)),
+        ("a#2", "de", ("x",)),
+        ("b", "en", ("y", "z")),
+    ]
 
 
 def test_rows_whose_id_is_null_are_records_of_their_own(tmp_path):

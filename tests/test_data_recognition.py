@@ -142,10 +142,11 @@ def test_files_of_the_hub_are_called_after_their_splits(images):
     folder = images / "repository" / "data"
     folder.mkdir(parents=True)
     content = pq.read_table(as_parquet(images))
-    for name in ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"):
-        pq.write_table(content, folder / f"{name}.parquet")
+    pq.write_table(content[:4], folder / "train-00000-of-00002.parquet")
+    pq.write_table(content[4:], folder / "train-00001-of-00002.parquet")
+    pq.write_table(content, folder / "validation-00000-of-00001.parquet")
     found = splits_of(str(images / "repository"))
-    assert {n: len(source) for n, source in found.items()} == {"train": 12, "validation": 6}
+    assert {n: len(source) for n, source in found.items()} == {"train": 6, "validation": 6}
 
 
 def test_fractions_by_a_hash_keep_images_where_they_are(images):

@@ -4,31 +4,63 @@
     source = ArrowSource(("saved/data-00000-of-00001.arrow",))
 
 The image column holds structs of `bytes` and `path`, or bytes. The caption column holds texts or
-lists of texts. Rows with the same id and prompt are one record, if there is a column of ids, such
-as `image_id`. Without one, each row is a record, and its id is the path in its image struct, or
-the row number if there is no path.
+lists of texts. Rows with the same image and prompt are one record. A column such as `image_id` says
+which rows have the same image. Without one, these are rows with the same path and bytes in their
+image struct. A row that has neither id nor path is a record of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from paligemma_lib.data.files import MAX_IMAGE_BYTES
 from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.sources.arrow_files import (
+    ArrowFile,
+    ParquetFile,
+    cached_block,
+    open_arrow,
+)
 from paligemma_lib.data.sources.json_forms import CAPTION_KEYS, PREFIX_KEYS, USUAL, Columns
-from paligemma_lib.data.sources.protocol import Record
+from paligemma_lib.data.sources.protocol import Record, unique_ids
 from paligemma_lib.data.text import cleaned
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png")
-_ID_COLUMNS = ("image_id", "filename", "file_name", "img_id", "id")
+_ID_COLUMNS = ("image_id", "filename", "file_name", "img_id")
+
+
+class _Names(NamedTuple):
+    """Names of the columns; "" for a column that is not there."""
+
+    image: str
+    captions: tuple[str, ...]
+    image_id: str
+    prefix: str
+
+
+class _Place(NamedTuple):
+    """Place of a row: index of the file, of the block in the file, of the row in the block."""
+
+    file: int
+    block: int
+    row: int
+
+
+class _Group(NamedTuple):
+    """Rows of a record; `image` is the name of its image."""
+
+    image_id: str
+    image: str
+    places: list[_Place]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +76,12 @@ class ArrowSource:
     columns: Columns = USUAL
 
     @functools.cached_property
-    def _files(self) -> list[Any]:
-        return [_open(path) for path in self.paths]
+    def _files(self) -> list[ParquetFile | ArrowFile]:
+        return [open_arrow(path) for path in self.paths]
 
     @functools.cached_property
-    def _names(self) -> tuple[str, list[str], str, str]:
-        """Names of the columns of image, captions, id ("" if none) and prompt ("" if none).
+    def _names(self) -> _Names:
+        """Names of the columns.
 
         Raises:
           ValueError: no column is known to hold the image or the captions.
@@ -64,123 +96,103 @@ class ArrowSource:
                 f"{'the image' if not image else 'captions'}: {', '.join(names)[:200]}"
             )
         captions = [usual] if usual in names else captions
-        return (
-            image, captions, _chosen(names, "", _ID_COLUMNS), _chosen(names, "", PREFIX_KEYS),
-        )  # fmt: skip
+        image_id, prefix = _chosen(names, "", _ID_COLUMNS), _chosen(names, "", PREFIX_KEYS)
+        return _Names(image, tuple(captions), image_id, prefix)
 
     @functools.cached_property
-    def _groups(self) -> list[list[tuple[int, int, int]]]:
-        """Rows of each record, as index of the file, block in the file, row in the block."""
-        _, _, image_id, prefix = self._names
-        # Rows of one image need not be neighbours. Only the columns of id and prompt are read here.
-        groups: dict[Any, list[tuple[int, int, int]]] = {}
+    def _groups(self) -> list[_Group]:
+        """Records in the order of their first rows. Rows of one image need not be neighbours."""
+        rows = list(self._rows())
+        digests = {} if self._names.image_id else self._digests(rows)
+        groups: dict[tuple, list[_Place]] = {}
+        names: dict[tuple, str] = {}
+        for place, name, prefix in rows:
+            # A row whose image has no name is a record of its own.
+            key = (place,) if name is None else (name, digests.get(place), prefix)
+            groups.setdefault(key, []).append(place)
+            names.setdefault(key, f"row {len(names)}" if name is None else name)
+        ids = unique_ids(list(names.values()))
+        return [_Group(*each) for each in zip(ids, names.values(), groups.values(), strict=True)]
+
+    def _rows(self) -> Iterator[tuple[_Place, str | None, str | None]]:
+        """Yields place, image's name and prompt of each row, without reading images."""
+        image, _, image_id, prefix = self._names
+        has_path = pa.types.is_struct(kind := self._files[0].schema.field(image).type) and (
+            kind.get_field_index("path") >= 0
+        )
         for number, file in enumerate(self._files):
             for block in range(file.blocks):
-                wanted = [name for name in (image_id, prefix) if name]
-                rows = file.read(block, wanted).to_pylist() if wanted else [{}] * file.rows(block)
-                for row, values in enumerate(rows):
-                    place = number, block, row
-                    name = values.get(image_id)  # a row with a null id is a record of its own
-                    key = place if name is None else (name, values.get(prefix))
-                    groups.setdefault(key, []).append(place)
-        return list(groups.values())
+                nothing: list[Any] = [None] * file.rows(block)
+                names = prefixes = nothing
+                if image_id:
+                    names = file.read(block, [image_id]).column(0).to_pylist()
+                elif has_path:
+                    names = file.field(block, image, "path")
+                if prefix:
+                    prefixes = file.read(block, [prefix]).column(0).to_pylist()
+                for row, (name, prompt) in enumerate(zip(names, prefixes, strict=True)):
+                    name = None if name in (None, "") else str(name)
+                    yield _Place(number, block, row), name, prompt or None
+
+    def _digests(self, rows: Sequence[tuple[_Place, str | None, Any]]) -> dict[_Place, bytes]:
+        """Returns hashes of those images whose path occurs more than once.
+
+        The path is often a file name without its folder. Rows that share it are the same image only
+        if the bytes are the same, too. Where all paths differ, no image is read here.
+        """
+        counts = Counter(name for _, name, _ in rows)
+        found = {}
+        for place, name, _ in rows:
+            if name is not None and counts[name] > 1:
+                table = cached_block(self._files[place.file], place.block, (self._names.image,))
+                (value,) = table.column(0).slice(place.row, 1).to_pylist()
+                found[place] = hashlib.sha256((value or {}).get("bytes") or b"").digest()
+        return found
 
     def __len__(self) -> int:
         return len(self._groups)
 
     def where(self, number: int) -> str:
-        file, block, row = self._groups[number][0]
+        file, block, row = self._groups[number].places[0]
         return f"{self.paths[file]}, row {row} of row group {block}"
+
+    def images_of_records(self) -> list[str]:
+        """Returns the name of each record's image without reading it; prompts may share one."""
+        return [group.image for group in self._groups]
 
     def fingerprint(self) -> str:
         sizes = [os.path.getsize(path) for path in self.paths]
-        lengths = np.array([len(group) for group in self._groups])
+        lengths = np.array([len(group.places) for group in self._groups])
         return fingerprint(*self.paths, *sizes, repr(self._names).encode(), lengths)
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
-        return [self._read(number) for number in numbers]
+        return [self._read(self._groups[number], self.where(number)) for number in numbers]
 
-    def _read(self, number: int) -> Record:
-        image, captions, image_id, prefix = self._names
+    def _read(self, group: _Group, where: str) -> Record:
+        image, captions, _, prefix = self._names
         rows: list[dict[str, Any]] = []
         # All rows of a record have the same image, so it is read from the first row only.
-        for file, block, row in self._groups[number]:
-            wanted = [*dict.fromkeys([*([image] if not rows else []), *captions, image_id, prefix])]
-            table = _block(self._files[file], block, tuple(name for name in wanted if name))
+        for file, block, row in group.places:
+            wanted = (*((image,) if not rows else ()), *captions, *((prefix,) if prefix else ()))
+            table = cached_block(self._files[file], block, tuple(dict.fromkeys(wanted)))
             # Sliced first, so that only this row is converted to Python objects.
             rows.append(table.slice(row, 1).to_pylist()[0])
-        where = self.where(number)
-        encoded, path = _image(rows[0][image], where)
         said = [text for each in rows for name in captions for text in _texts(each[name], where)]
-        name = rows[0].get(image_id) if image_id else path
-        return Record(
-            encoded, tuple(said), str(name or f"row {number}"), rows[0].get(prefix) or None
-        )
-
-
-class _ParquetFile:
-    def __init__(self, path: str) -> None:
-        self._file = pq.ParquetFile(path)
-        self.schema, self.blocks = self._file.schema_arrow, self._file.num_row_groups
-
-    def rows(self, block: int) -> int:
-        return self._file.metadata.row_group(block).num_rows
-
-    def read(self, block: int, names: Sequence[str]) -> pa.Table:
-        return self._file.read_row_group(block, columns=list(names), use_threads=False)
-
-
-class _ArrowFile:
-    """Stream of record batches, as `datasets` saves it, or Arrow file; mapped into memory."""
-
-    def __init__(self, path: str) -> None:
-        source = pa.memory_map(path)
-        try:
-            batches = list(pa.ipc.open_stream(source))
-        except pa.ArrowInvalid:
-            reader = pa.ipc.open_file(source)
-            batches = [reader.get_batch(k) for k in range(reader.num_record_batches)]
-        self._batches = [batch for batch in batches if batch.num_rows]
-        self.schema, self.blocks = batches[0].schema, len(self._batches)
-
-    def rows(self, block: int) -> int:
-        return self._batches[block].num_rows
-
-    def read(self, block: int, names: Sequence[str]) -> pa.Table:
-        return pa.Table.from_batches([self._batches[block].select(list(names))])
-
-
-# Parquet decodes a row group as a whole. The cache holds the last ones, so that reading records in
-# order, or close to each other, does not decode a row group for each record.
-@functools.lru_cache(maxsize=8)
-def _block(file: Any, block: int, names: tuple[str, ...]) -> pa.Table:
-    return file.read(block, names)
-
-
-def _open(path: str) -> Any:
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path} is not there")
-    try:
-        return _ArrowFile(path) if path.endswith(".arrow") else _ParquetFile(path)
-    except (pa.ArrowException, OSError, IndexError) as error:  # IndexError: no record batches
-        told = str(error).splitlines()[0][:200]
-        raise ValueError(f"{path} is no whole Parquet or Arrow file: {told}") from error
+        encoded = _image(rows[0][image], where)
+        return Record(encoded, tuple(said), group.image_id, rows[0].get(prefix) or None)
 
 
 def _chosen(names: Sequence[str], wanted: str, usual: Sequence[str]) -> str:
     return wanted if wanted in names else next((name for name in usual if name in names), "")
 
 
-def _image(value: Any, where: str) -> tuple[bytes, str]:
-    """Returns the bytes of an image, and its path or ""."""
-    encoded, path = value, ""
-    if isinstance(value, dict):
-        encoded, path = value.get("bytes"), value.get("path") or ""
+def _image(value: Any, where: str) -> bytes:
+    encoded = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(encoded, bytes):
         raise ValueError(f"{where}: there are no bytes of an image, but {str(value)[:80]}")
     if len(encoded) > MAX_IMAGE_BYTES:
         raise ValueError(f"{where}: an image of {len(encoded):,} bytes is too large")
-    return encoded, path
+    return encoded
 
 
 def _texts(value: Any, where: str) -> list[str]:

@@ -7,6 +7,7 @@ record.image, record.captions, record.image_id
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -53,3 +54,16 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Returns a string of digits that changes when records are added, removed or changed."""
         ...
+
+
+def unique_ids(images: Sequence[str]) -> list[str]:
+    """Returns an image id for each record from the name of its image.
+
+    An image with several prompts is several records. Each has its own id: "1.jpg#1", "1.jpg#2".
+    """
+    counts, ordinals = Counter(images), Counter[str]()
+    ids = []
+    for image in images:
+        ordinals[image] += 1
+        ids.append(f"{image}#{ordinals[image]}" if counts[image] > 1 else image)
+    return ids

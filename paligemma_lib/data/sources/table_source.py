@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import logging
 import os
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.sources.image_folder import SHOWN, ImageFolder, differing
 from paligemma_lib.data.sources.json_forms import USUAL, Columns
-from paligemma_lib.data.sources.protocol import Record, Source
+from paligemma_lib.data.sources.protocol import Record, Source, unique_ids
 from paligemma_lib.data.sources.table_forms import READERS
 from paligemma_lib.data.text import cleaned
 from paligemma_lib.runtime.atomic import is_remote
@@ -86,16 +85,11 @@ class TableSource:
         folder = ImageFolder(self.images)
         files = {name: folder.find(name) for name, _ in groups}
         self._tell(files, folder)
-        counts = Counter(name for name, _ in groups)
-        ordinals: Counter[str] = Counter()
-        entries = []
-        for (name, prefix), captions in groups.items():
-            # An image with several prompts is several records. Each has its own id: "1.jpg#1", ...
-            ordinals[name] += 1
-            image_id = f"{name}#{ordinals[name]}" if counts[name] > 1 else name
-            place = places[name, prefix]
-            entries.append(_Entry(image_id, name, files[name], tuple(captions), prefix, place))
-        return entries
+        ids = unique_ids([name for name, _ in groups])
+        return [
+            _Entry(image_id, name, files[name], tuple(captions), prefix, places[name, prefix])
+            for image_id, ((name, prefix), captions) in zip(ids, groups.items(), strict=True)
+        ]
 
     def _tell(self, files: dict[str, str | None], folder: ImageFolder) -> None:
         """Logs the names that matched loosely. Raises ValueError if no image was found."""

@@ -1,0 +1,97 @@
+"""Reads blocks of local Parquet and Arrow files: row groups of the former, batches of the latter.
+
+file = open_arrow("train-00000-of-00002.parquet")
+for block in range(file.blocks):
+    file.read(block, ["caption"]).to_pylist()
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+
+class ParquetFile:
+    """Row groups of a Parquet file; reads only the columns that are asked for.
+
+    Attributes:
+      schema: names and types of the columns.
+      blocks: number of row groups.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = pq.ParquetFile(path)
+        self.schema, self.blocks = self._file.schema_arrow, self._file.num_row_groups
+
+    def read(self, block: int, names: Sequence[str]) -> pa.Table:
+        """Returns columns of a row group; "image.path" is one field of a column of structs."""
+        return self._file.read_row_group(block, columns=list(names), use_threads=False)
+
+    def rows(self, block: int) -> int:
+        """Returns the number of rows of a row group."""
+        return self._file.metadata.row_group(block).num_rows
+
+    def field(self, block: int, column: str, field: str) -> list[str | None]:
+        """Returns one field of a column of structs, without reading the other fields."""
+        found = self.read(block, [f"{column}.{field}"]).column(column)
+        return pc.struct_field(found, field).to_pylist()
+
+
+class ArrowFile:
+    """Batches of a stream, as `datasets` saves it, or of an Arrow file; mapped into memory.
+
+    Attributes:
+      schema: names and types of the columns.
+      blocks: number of batches that have rows.
+    """
+
+    def __init__(self, path: str) -> None:
+        source = pa.memory_map(path)
+        try:
+            batches = list(pa.ipc.open_stream(source))
+        except pa.ArrowInvalid:
+            reader = pa.ipc.open_file(source)
+            batches = [reader.get_batch(k) for k in range(reader.num_record_batches)]
+        self._batches = [batch for batch in batches if batch.num_rows]
+        self.schema, self.blocks = batches[0].schema, len(self._batches)
+
+    def read(self, block: int, names: Sequence[str]) -> pa.Table:
+        """Returns columns of a batch."""
+        return pa.Table.from_batches([self._batches[block].select(list(names))])
+
+    def rows(self, block: int) -> int:
+        """Returns the number of rows of a batch."""
+        return self._batches[block].num_rows
+
+    def field(self, block: int, column: str, field: str) -> list[str | None]:
+        """Returns one field of a column of structs."""
+        return pc.struct_field(self.read(block, [column]).column(column), field).to_pylist()
+
+
+def open_arrow(path: str) -> ParquetFile | ArrowFile:
+    """Opens a file by its suffix.
+
+    Raises:
+      FileNotFoundError: the file does not exist.
+      ValueError: it is not a whole Parquet or Arrow file.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path} is not there")
+    try:
+        return ArrowFile(path) if path.endswith(".arrow") else ParquetFile(path)
+    except (pa.ArrowException, OSError, IndexError) as error:  # IndexError: no record batches
+        told = str(error).splitlines()[0][:200]
+        raise ValueError(f"{path} is no whole Parquet or Arrow file: {told}") from error
+
+
+# Parquet decodes a row group as a whole. The cache holds the last ones, so that reading records in
+# order, or close to each other, does not decode a row group for each record.
+@functools.lru_cache(maxsize=8)
+def cached_block(file: ParquetFile | ArrowFile, block: int, names: tuple[str, ...]) -> pa.Table:
+    """Returns columns of a block, from memory if it was read lately."""
+    return file.read(block, names)
