@@ -109,6 +109,37 @@ def rows(form, data, columns=USUAL):
             [("a.jpg", "A dog", None, "")],
         ),
         (
+            "delimited",
+            "Image,Prefix,Suffix,Split\na.jpg,how many?,2,train\na.jpg,,a dog,val\n",
+            [("a.jpg", "2", "how many?", "train"), ("a.jpg", "a dog", None, "val")],
+        ),
+        (
+            "delimited",  # the broken row of Flickr30k's own table
+            "image_name| comment_number| comment\na.jpg| 3| A dog .\na.jpg| 4   A cat .\n",
+            [("a.jpg", "A dog .", None, ""), ("a.jpg", "A cat .", None, "")],
+        ),
+        (
+            "jsonl",
+            '{"image": "a.jpg", "suffix": "x", "split": null}\n'.encode("utf-16"),
+            [("a.jpg", "x", None, "")],
+        ),
+        (
+            "json",
+            json.dumps(
+                [
+                    {"conversations": [{"from": "human", "value": "hello"}]},  # of no image
+                    {
+                        "image": "a.jpg",
+                        "conversations": [
+                            {"from": "Human", "value": "<image>\nWhat?"},
+                            {"from": "gpt", "value": "A dog"},
+                        ],
+                    },
+                ]
+            ),
+            [("a.jpg", "A dog", "What?", "")],
+        ),
+        (
             "tokens",
             "a.jpg#0\tA dog .\na.jpg#1\tTwo .\n",
             [("a.jpg", "A dog .", None, ""), ("a.jpg", "Two .", None, "")],
@@ -133,7 +164,25 @@ def test_columns_may_be_named():
         ("delimited", "image,words\na,b\n", "line 1: no column is known to hold the caption"),
         ("delimited", "image,caption\na.jpg\n", "line 2: .* has no image, or no caption"),
         ("delimited", "image,caption\na.jpg, \n", "line 2: the caption of 'a.jpg' is empty"),
-        ("delimited", b"image,caption\na.jpg,caf\xe9\n", "line 2 is not UTF-8"),
+        ("delimited", b"image,caption\na.jpg,caf\xe9\n", "line 2 is not UTF-8.*: save it as UTF-8"),
+        (
+            "delimited",
+            'image,caption\n1.jpg,"a dog\n2.jpg,a cat\n3.jpg,a bird\n',
+            "after line 1: unexpected end of data. Close each quote",
+        ),
+        ("delimited", 'image\tcaption\n1.jpg\t"Stop" sign\n', "after line 1: .*Close each quote"),
+        (
+            "delimited",
+            "image,caption\n1.jpg,a dog, running\n",
+            "line 2 has 3 cells, the header 2: put a caption that contains ',' in double quotes",
+        ),
+        ("delimited", "x" * 200_000, "line 1 is no header: it has 200,000 characters"),
+        ("delimited", "image,caption\n1.jpg,a\n".encode("utf-16")[:-3], "is not UTF-16"),
+        ("jsonl", b'{"image": "caf\xe9"}', "line 1 is not UTF-8"),
+        ("json", b'[\n{"image": "caf\xe9"}]', "line 2 is not UTF-8"),
+        ("json", '[{"image": "a", "caption": "a \\ud83d dog"}]', "item 1: .* half of a character"),
+        ("json", '[{"image": "a", "conversations": []}]', "item 1: no turn of 'human' is followed"),
+        ("parquet", b"nonsense", "it is no whole Parquet file"),
         ("tokens", "a.jpg 0 A dog\n", "line 1: .* is not image#number, a tab, a caption"),
         ("json", "[{", "line 1: it is not JSON"),
         ("json", "[" * 100_000, "nested too deeply"),
@@ -161,7 +210,7 @@ def test_a_json_form_is_known_by_its_content(content, form):
     assert form_of_json(json.dumps(content).encode()) == form
 
 
-@pytest.mark.parametrize("content", [{"a": 1}, 3, ["x"], {"images": []}])
+@pytest.mark.parametrize("content", [{"a": 1}, 3, ["x"], {"images": []}, {"images": [1]}])
 def test_other_json_is_told_with_what_would_do(content):
     with pytest.raises(ValueError, match="a JSON .* is none of the known forms: Karpathy's"):
         form_of_json(json.dumps(content).encode())

@@ -149,6 +149,93 @@ def test_files_of_the_hub_are_called_after_their_splits(images):
     assert {n: len(source) for n, source in found.items()} == {"train": 6, "validation": 6}
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train.parquet", "test.parquet"),
+        ("data/train_0.parquet", "data/test_0.parquet"),
+        ("default/train/0000.parquet", "default/test/0000.parquet"),
+        ("flickr8k-train.parquet", "flickr8k-test.parquet"),
+        ("Train/a.parquet", "Test/a.parquet"),
+    ],
+)
+def test_split_names_of_files_are_never_mixed(images, names):
+    content = pq.read_table(as_parquet(images))
+    for name in names:
+        (images / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(content[:4] if "rain" in name else content[4:], images / "mine" / name)
+    found = {part: open_source(str(images / "mine"), split=part) for part in ("train", "test")}
+    assert {part: len(source) for part, source in found.items()} == {"train": 4, "test": 2}
+
+
+def test_a_data_set_saved_to_disk_has_the_splits_it_lists(images):
+    content = pq.read_table(as_parquet(images))
+    for name in ("train_sft", "restval"):
+        (images / "saved" / name).mkdir(parents=True)
+        for file in ("data-00000-of-00001", "cache-0123"):  # the latter is left by `map`
+            with pa.ipc.new_stream(
+                images / "saved" / name / f"{file}.arrow", content.schema
+            ) as out:
+                out.write_table(content)
+    (images / "saved" / "dataset_dict.json").write_text('{"splits": ["train_sft", "restval"]}')
+    (images / "saved" / "dataset_info.json").write_text('{"splits": {"train": {}}}')
+    found = splits_of(str(images / "saved"))
+    assert {name: len(source) for name, source in found.items()} == {"train_sft": 6, "restval": 6}
+
+
+def test_a_column_of_splits_in_parquet(images):
+    content = pq.read_table(as_parquet(images))
+    column = pa.array(["train"] * 3 + ["val"] * 2 + ["test"])
+    pq.write_table(content.append_column("split", column), images / "x.parquet")
+    found = splits_of(str(images / "x.parquet"))
+    assert {name: len(source) for name, source in found.items()} == {
+        "train": 3,
+        "val": 2,
+        "test": 1,
+    }
+    assert len({source.fingerprint() for source in found.values()}) == 3
+    pq.write_table(
+        content.append_column("split", pa.array(["train", None] * 3)), images / "y.parquet"
+    )
+    with pytest.raises(ValueError, match="the column split has rows without a split"):
+        splits_of(str(images / "y.parquet"))
+
+
+def test_training_splits_may_be_joined_and_spelt_otherwise(images):
+    path = karpathy(images, ["Train", "Train", "Val", "test", "restval", "restval"])
+    assert len(open_source(f"{path}#Train+restval")) == 4
+    assert len(open_source(path, split="train")) == 2
+    assert len(open_source(path, split="validation")) == 1
+
+
+def test_a_row_without_a_split_among_others_is_told(images):
+    (images / "a.csv").write_text("image,caption,split\nimg_0.jpg,a,train\nimg_1.jpg,b,\n")
+    with pytest.raises(ValueError, match="a.csv, line 3: the row has no split"):
+        splits_of(str(images / "a.csv"))
+
+
+def test_metadata_of_an_imagefolder_in_parquet(images):
+    content = pa.table({"file_name": NAMES, "text": [f"c {name}" for name in NAMES]})
+    pq.write_table(content, images / "Images" / "metadata.parquet")
+    (images / "Hub").mkdir()
+    (images / "Images").rename(images / "Hub" / "data")
+    source = open_source(str(images / "Hub"))
+    assert [record.captions for record in source.read(range(6))] == [(f"c {n}",) for n in NAMES]
+
+
+@pytest.mark.parametrize("table", ["annotations.csv", "notes/dataset_coco.json", "x.tfrecord"])
+def test_a_table_that_is_not_recognised_is_named(images, table):
+    (images / table).parent.mkdir(exist_ok=True)
+    (images / table).write_text("")
+    with pytest.raises(ValueError, match=f"no image has a text beside it, but there is {table}"):
+        splits_of(str(images))
+
+
+def test_a_pattern_of_other_files_is_told(images):
+    with pytest.raises(ValueError, match="several files at once are .tar, .parquet"):
+        splits_of(str(images / "Images" / "*.jpg"))
+
+
 def test_fractions_by_a_hash_keep_images_where_they_are(images):
     path = str(as_coco(images))
     parts = {split: open_source(path, split=split) for split in FRACTIONS}

@@ -70,7 +70,7 @@ def test_equal_arguments_make_equal_sources():
         ),
         (
             example({"image": [b"x"], "image_id": [b"y"], "captions": [b"caf\xe9"]}),
-            "a, record 1 cannot be used: 'utf-8' codec can't decode",
+            "a, record 1 cannot be used: line 1 is not UTF-8",
         ),
     ],
     ids=["no message", "no captions", "no image", "not UTF-8"],

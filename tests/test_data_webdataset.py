@@ -19,6 +19,13 @@ def write(path, members, mode="w"):
     return str(path)
 
 
+def damaged(path, place):
+    with open(path, "rb") as file:
+        data = bytearray(file.read())
+    data[place] ^= 0xFF
+    return bytes(data)
+
+
 def sample(key, **members):
     return [(f"{key}.{extension}", data) for extension, data in members.items()]
 
@@ -39,7 +46,7 @@ def test_samples_of_several_shards(tmp_path):
     ]
     assert [r.image for r in found] == [photo(3), photo(1), photo(2)]
     assert len(source) == 3 and source.where(1) == f"{second}, 02"
-    assert source.image_ids() == ["a/01", "02", "03"]
+    assert source.images_of_records() == ["a/01", "02", "03"]
 
 
 def test_a_list_of_shards(tmp_path):
@@ -60,11 +67,16 @@ def test_what_is_no_tar_file_of_images_is_told(tmp_path):
     whole = write(tmp_path / "a.tar", sample("01", jpg=photo(1) * 3))
     data = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "cut.tar").write_bytes(data[:1500])
+    (tmp_path / "short.tar").write_bytes(data[: 512 + len(photo(1) * 3) // 512 * 512 + 512])
+    two = write(tmp_path / "two.tar", [("01.jpg", b"x"), ("02.jpg", b"y")])
+    (tmp_path / "header.tar").write_bytes(damaged(two, 1024 + 10))
     (tmp_path / "other.tar").write_bytes(b"nonsense" * 200)
     write(tmp_path / "packed.tar", sample("01", jpg=photo(1)), "w:gz")
     texts = write(tmp_path / "texts.tar", [("01.txt", b"x")])
     for name, message in (
         ("cut.tar", "is cut off in 01.jpg|no whole, uncompressed tar"),
+        ("short.tar", "is cut off or damaged at byte"),
+        ("header.tar", "is cut off or damaged at byte"),
         ("other.tar", "no whole, uncompressed tar file"),
         ("packed.tar", "no whole, uncompressed tar file"),
     ):
@@ -80,3 +92,25 @@ def test_captions_that_are_no_text_are_told(tmp_path):
         path = write(tmp_path / f"{number}.tar", sample("01", jpg=photo(1), json=told))
         with pytest.raises(ValueError, match=f"{number}.tar, 01: "):
             WebDatasetSource((path,)).read([0])
+
+
+@pytest.mark.parametrize(
+    ("members", "captions", "prefix"),
+    [
+        ({"cls": b"7", "json": b'{"caption": "a dog"}'}, ("a dog",), None),
+        ({"cls": b"7"}, ("7",), None),
+        ({"txt": b" ", "json": b'{"caption": "a dog"}'}, ("a dog",), None),
+        ({"json": b'{"question": "what?"}'}, (), "what?"),
+        ({"json": b'{"answers": [{"answer": "yes"}]}'}, ("yes",), None),
+    ],
+)
+def test_the_first_member_with_captions_is_used(tmp_path, members, captions, prefix):
+    path = write(tmp_path / "a.tar", sample("01", jpg=photo(1), **members))
+    (record,) = WebDatasetSource((path,)).read([0])
+    assert (record.captions, record.prefix) == (captions, prefix)
+
+
+def test_texts_without_an_image_are_told(tmp_path, caplog):
+    path = write(tmp_path / "a.tar", [*sample("01", jpg=photo(1)), ("02.txt", b"x")])
+    assert len(WebDatasetSource((path,))) == 1
+    assert "1 samples have a text and no image, and are left out, the first 02" in caplog.text

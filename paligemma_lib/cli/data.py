@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -36,37 +37,42 @@ def run(args: argparse.Namespace) -> int:
     """Prints what there is; returns the exit code."""
     load_tensorflow()
     from paligemma_lib import captioner, tokenizer
-    from paligemma_lib.data.sources import is_path, splits_of
+    from paligemma_lib.data.sources import is_path, open_source, splits_of
     from paligemma_lib.data.sources.tfds_source import splits_of_tfds
     from paligemma_lib.data.survey import record_shown, survey
 
-    found = (
-        splits_of(args.path, images=args.images)
-        if is_path(args.path)
-        else splits_of_tfds(args.path)
-    )
+    path, mark, split = args.path.partition("#")
+    if mark and not os.path.exists(args.path):
+        found = {split: open_source(path, split=split, images=args.images)}
+    elif is_path(args.path):
+        found = splits_of(args.path, images=args.images)
+    else:
+        found = splits_of_tfds(args.path)
     chosen = tokenizer.load(args.tokenizer or captioner.tokenizer_of("nano"))
     if args.show is not None:
         shown = record_shown(found, chosen, args.prompt, args.show)
         print(json.dumps(shown, indent=2))
         return 0
     result = survey(found, chosen, args.prompt)
-    if args.out:
+    if args.out and any(map(len, found.values())):
         write_sheet(args.out, found)
     print(json.dumps(result.to_dict(), indent=2) if args.json else printable(str(result)))
     return 1 if result.unreadable else 0
 
 
 def write_sheet(path: Path, splits: dict) -> None:
-    """Writes nine images with their first captions, evenly spread over the first split."""
+    """Writes nine images with their first captions, evenly spread over a split."""
+    import contextlib
     import io
 
     from paligemma_lib.report import contact_sheet
     from paligemma_lib.runtime.atomic import atomic_write
 
-    source = next(iter(splits.values()))
-    numbers = sorted({k * max(len(source) - 1, 0) // 8 for k in range(9)})
-    records = source.read(numbers)
+    source = next(source for source in splits.values() if len(source))
+    records = []
+    for number in sorted({k * (len(source) - 1) // 8 for k in range(9)}):
+        with contextlib.suppress(ValueError, OSError):  # the survey names what cannot be read
+            records += source.read([number])
     sheet = contact_sheet([(r.image, "; ".join(r.captions[:1])) for r in records], columns=3)
     file = io.BytesIO()
     sheet.save(file, "PNG")

@@ -28,6 +28,21 @@ import numpy as np
 from paligemma_lib.batch import EOS
 
 
+def decoded(data: bytes) -> str:
+    """Decodes text from UTF-8, with or without a byte-order mark, or from UTF-16 with one.
+
+    Raises:
+      ValueError: the text is in another encoding; the message names the line.
+    """
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        name = encoding.removesuffix("-sig").upper()
+        raise ValueError(f"line {line} is not {name} ({error.reason}): save it as UTF-8") from error
+
+
 def cleaned(caption: str) -> str:
     """Returns a caption on one line, without whitespace at its ends.
 

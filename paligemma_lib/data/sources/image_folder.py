@@ -54,7 +54,7 @@ class ImageFolder:
             return name
         if os.path.isabs(name) and (inside := _below(name, self.folder)) in exact:
             return inside
-        normal = _normal(name)
+        normal = normalized(name)
         # Compared with the whole paths of files, then with their base names, then with these
         # without suffix. Each time, leading folders of the name are dropped one by one: "a/b/1.jpg"
         # gives the keys "a/b/1.jpg", "b/1.jpg", "1.jpg". The index has None for a key of several
@@ -69,7 +69,7 @@ class ImageFolder:
 
     @functools.cached_property
     def _indices(self) -> Sequence[dict[str, str | None]]:
-        paths = [(_normal(file), file) for file in self.files]
+        paths = [(normalized(file), file) for file in self.files]
         return (
             dict.fromkeys(self.files),
             _unique((key, file) for key, file in paths),
@@ -95,7 +95,7 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
     return found
 
 
-def _normal(name: str) -> str:
+def normalized(name: str) -> str:
     """Normalizes a path: percent-decoded, NFC, case-folded, "/" as separator, parts stripped."""
     # macOS may store names decomposed (NFD): "e" and an accent, where tables have one character.
     name = unicodedata.normalize("NFC", unquote(name)).casefold().replace("\\", "/")

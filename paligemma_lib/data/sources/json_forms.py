@@ -6,9 +6,14 @@ for row in jsonl_rows(b'{"image": "a.jpg", "suffix": ["a dog", "a brown dog"]}',
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from paligemma_lib.data.text import decoded
+
+_log = logging.getLogger(__name__)
 
 IMAGE_KEYS = ("image", "file_name", "image_path", "img", "filename", "image_name", "path")
 CAPTION_KEYS = ("suffix", "caption", "captions", "text", "answer", "answers", "sentences")
@@ -46,10 +51,7 @@ class Row(NamedTuple):
 def parse_json(data: bytes) -> Any:
     """Parses JSON. Raises ValueError with the line of the error if the data are not JSON."""
     try:
-        # "utf-8-sig" drops a byte-order mark, which some editors write and `json` refuses.
-        return json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start}: it is not UTF-8") from error
+        return json.loads(decoded(data))
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno}: it is not JSON ({error.msg})") from error
     except RecursionError as error:
@@ -58,22 +60,21 @@ def parse_json(data: bytes) -> Any:
 
 def jsonl_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     """Reads rows from a JSON object in each line; blank lines are skipped."""
-    # Bytes are split at "\r" and "\n" only. A str would also be split at characters such as U+2028,
-    # which JSON allows within a text.
-    for number, line in enumerate(data.splitlines(), start=1):
+    # `str.splitlines` would also split at characters such as U+2028, which JSON allows in a text.
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", decoded(data)), start=1):
         if line.strip():
             place = f"line {number}"
             try:
-                found = json.loads(line.decode("utf-8-sig"))
+                found = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{place} is not JSON: {error}") from error
-            yield from _object_rows(found, place, columns)
+            yield from object_rows(found, place, columns)
 
 
 def json_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     """Reads rows from a list of the objects that `jsonl_rows` reads, such as LLaVA's."""
     for number, found in enumerate(parse_json(data), start=1):
-        yield from _object_rows(found, f"item {number}", columns)
+        yield from object_rows(found, f"item {number}", columns)
 
 
 def coco_rows(data: bytes, columns: Columns) -> Iterator[Row]:
@@ -124,13 +125,22 @@ def karpathy_rows(data: bytes, columns: Columns) -> Iterator[Row]:
             yield Row(name, caption, None, str(image.get("split", "")), place)
 
 
-def _object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:
+def object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:
+    """Reads rows from one object; a caption each, or a question and its answer.
+
+    Raises:
+      ValueError: the object has no image, or holds what is no text.
+    """
     if not isinstance(found, Mapping):
         raise ValueError(f"{place} is no object: {str(found)[:80]}")
     image = _value(found, (columns.image,) if columns.image else IMAGE_KEYS)
+    if image is None and "conversations" in found:
+        # Among LLaVA's own data are conversations about no image, which have nothing to learn here.
+        _log.warning("%s is a conversation without an image, and is left out", place)
+        return
     if not isinstance(image, str) or not image.strip():
         raise ValueError(f"{place} has no image, expected an object with its file name")
-    split = str(found.get("split", ""))
+    split = str(found.get("split") or "")
     if isinstance(turns := found.get("conversations"), list):
         yield from _conversation_rows(image, turns, split, place)
         return
@@ -152,16 +162,18 @@ def _conversation_rows(image: str, turns: list[Any], split: str, place: str) -> 
 
     The question becomes the prefix. A turn of "human" or "user" is a question, any other an answer.
     """
-    question = None
+    question, pairs = None, 0
     for turn in turns:
         said = turn.get("value") if isinstance(turn, Mapping) else None
         # LLaVA marks the position of the image as <image>. In PaliGemma, the image comes first.
         text = re.sub(r"\s*<image>\s*", " ", _text(said, place)).strip()
-        if turn.get("from") in ("human", "user"):
+        if str(turn.get("from")).casefold() in ("human", "user"):
             question = text
         elif question is not None:
             yield Row(image, text, question, split, place)
-            question = None
+            question, pairs = None, pairs + 1
+    if not pairs:
+        raise ValueError(f"{place}: no turn of 'human' is followed by one of 'gpt'")
 
 
 def _value(found: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
@@ -173,4 +185,7 @@ def _text(value: Any, place: str) -> str:
         raise ValueError(f"{place}: {str(value)[:80]!r} is no text, expected a caption")
     if not value.strip():
         raise ValueError(f"{place}: the caption is empty")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        # JSON can hold half of a pair that encodes one character, where a text was cut off.
+        raise ValueError(f"{place}: {value[:80]!r} holds half of a character")
     return value

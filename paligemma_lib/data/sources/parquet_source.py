@@ -45,6 +45,7 @@ class _Names(NamedTuple):
     captions: tuple[str, ...]
     image_id: str
     prefix: str
+    split: str
 
 
 class _Place(NamedTuple):
@@ -70,10 +71,12 @@ class ArrowSource:
     Attributes:
       paths: paths of the files.
       columns: names of the columns of image and captions, if they are not the usual ones.
+      split: name of the split to read, from the column `split`; "" reads all rows.
     """
 
     paths: tuple[str, ...]
     columns: Columns = USUAL
+    split: str = ""
 
     @functools.cached_property
     def _files(self) -> list[ParquetFile | ArrowFile]:
@@ -96,8 +99,15 @@ class ArrowSource:
                 f"{'the image' if not image else 'captions'}: {', '.join(names)[:200]}"
             )
         captions = [usual] if usual in names else captions
-        image_id, prefix = _chosen(names, "", _ID_COLUMNS), _chosen(names, "", PREFIX_KEYS)
-        return _Names(image, tuple(captions), image_id, prefix)
+        others = [_chosen(names, "", usual) for usual in (_ID_COLUMNS, PREFIX_KEYS, ("split",))]
+        found = _Names(image, tuple(captions), *others)
+        for path, file in zip(self.paths, self._files, strict=True):
+            if lacks := sorted({image, *captions, *filter(None, others)} - {*file.schema.names}):
+                raise ValueError(
+                    f"{path} has no column {', '.join(lacks)}, as {self.paths[0]} has; give files "
+                    "with the same columns"
+                )
+        return found
 
     @functools.cached_property
     def _groups(self) -> list[_Group]:
@@ -116,23 +126,29 @@ class ArrowSource:
 
     def _rows(self) -> Iterator[tuple[_Place, str | None, str | None]]:
         """Yields place, image's name and prompt of each row, without reading images."""
-        image, _, image_id, prefix = self._names
+        image, _, image_id, prefix, split = self._names
         has_path = pa.types.is_struct(kind := self._files[0].schema.field(image).type) and (
             kind.get_field_index("path") >= 0
         )
         for number, file in enumerate(self._files):
             for block in range(file.blocks):
                 nothing: list[Any] = [None] * file.rows(block)
-                names = prefixes = nothing
+                names = prefixes = splits = nothing
                 if image_id:
                     names = file.read(block, [image_id]).column(0).to_pylist()
                 elif has_path:
                     names = file.field(block, image, "path")
                 if prefix:
                     prefixes = file.read(block, [prefix]).column(0).to_pylist()
-                for row, (name, prompt) in enumerate(zip(names, prefixes, strict=True)):
-                    name = None if name in (None, "") else str(name)
-                    yield _Place(number, block, row), name, prompt or None
+                if split and self.split:
+                    splits = file.read(block, [split]).column(0).to_pylist()
+                columns = zip(names, prefixes, splits, strict=True)
+                for row, (name, prompt, part) in enumerate(columns):
+                    place = _Place(number, block, row)
+                    if not isinstance(prompt, str | None):
+                        raise ValueError(f"{self._where(place)}: {str(prompt)[:80]} is no prompt")
+                    if self.split in ("", part):
+                        yield place, None if name in (None, "") else str(name), prompt or None
 
     def _digests(self, rows: Sequence[tuple[_Place, str | None, Any]]) -> dict[_Place, bytes]:
         """Returns hashes of those images whose path occurs more than once.
@@ -153,8 +169,24 @@ class ArrowSource:
         return len(self._groups)
 
     def where(self, number: int) -> str:
-        file, block, row = self._groups[number].places[0]
-        return f"{self.paths[file]}, row {row} of row group {block}"
+        return self._where(self._groups[number].places[0])
+
+    def _where(self, place: _Place) -> str:
+        return f"{self.paths[place.file]}, row {place.row} of row group {place.block}"
+
+    def splits(self) -> list[str]:
+        """Returns the splits in the column `split`, in the order of the rows; [""] without it."""
+        if not (split := self._names.split):
+            return [""]
+        parts = [
+            part
+            for file in self._files
+            for block in range(file.blocks)
+            for part in file.read(block, [split]).column(0).unique().to_pylist()
+        ]
+        if not all(isinstance(part, str) and part for part in parts):
+            raise ValueError(f"{self.paths[0]}: the column {split} has rows without a split")
+        return [*dict.fromkeys(parts)]
 
     def images_of_records(self) -> list[str]:
         """Returns the name of each record's image without reading it; prompts may share one."""
@@ -163,13 +195,14 @@ class ArrowSource:
     def fingerprint(self) -> str:
         sizes = [os.path.getsize(path) for path in self.paths]
         lengths = np.array([len(group.places) for group in self._groups])
-        return fingerprint(*self.paths, *sizes, repr(self._names).encode(), lengths)
+        names = repr((self._names, self.split)).encode()
+        return fingerprint(*self.paths, *sizes, names, lengths)
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return [self._read(self._groups[number], self.where(number)) for number in numbers]
 
     def _read(self, group: _Group, where: str) -> Record:
-        image, captions, _, prefix = self._names
+        image, captions, _, prefix, _ = self._names
         rows: list[dict[str, Any]] = []
         # All rows of a record have the same image, so it is read from the first row only.
         for file, block, row in group.places:
@@ -198,7 +231,10 @@ def _image(value: Any, where: str) -> bytes:
 def _texts(value: Any, where: str) -> list[str]:
     values = value if isinstance(value, list) else [] if value is None else [value]
     values = [
-        each.get("raw", each.get("text")) if isinstance(each, dict) else each for each in values
+        next((each[key] for key in ("raw", "text", "answer") if each.get(key)), None)
+        if isinstance(each, dict)
+        else each
+        for each in values
     ]
     if not all(isinstance(text, str) for text in values):
         raise ValueError(f"{where}: {str(value)[:80]} is no caption")

@@ -15,12 +15,17 @@ import os
 from collections.abc import Iterator
 
 from paligemma_lib.data.files import join, read_whole
-from paligemma_lib.data.sources.hashed_splits import FRACTIONS, Subset
 from paligemma_lib.data.sources.image_folder import ImageFolder
 from paligemma_lib.data.sources.json_forms import USUAL, Columns
 from paligemma_lib.data.sources.parquet_source import ArrowSource
 from paligemma_lib.data.sources.protocol import Source
 from paligemma_lib.data.sources.sidecar import SidecarSource
+from paligemma_lib.data.sources.split_names import (
+    ALIASES,
+    chosen_split,
+    split_in_path,
+    usual_split,
+)
 from paligemma_lib.data.sources.table_forms import form_of_json
 from paligemma_lib.data.sources.table_source import MAX_TABLE_BYTES, TableSource, folder_of
 from paligemma_lib.data.sources.tf_examples import from_tfrecords
@@ -28,12 +33,6 @@ from paligemma_lib.data.sources.tfds_source import from_tfds
 from paligemma_lib.data.sources.webdataset_source import WebDatasetSource, shards_of
 from paligemma_lib.runtime.atomic import is_remote
 
-# Names that data sets use for the same split.
-_ALIASES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "val", "valid", "dev"),
-    "test": ("test", "testing"),
-}
 # Names of tables in a folder, and how each is read. The first one that exists is used.
 _TABLES = (
     ("captions.txt", "captions.txt"),
@@ -41,9 +40,11 @@ _TABLES = (
     ("results.csv", "delimited"),  # Flickr30k
     ("metadata.csv", "delimited"),  # imagefolder
     ("metadata.jsonl", "jsonl"),
+    ("metadata.parquet", "parquet"),
     ("Flickr8k.token.txt", "tokens"),
     ("captions.tsv", "delimited"),
 )
+_TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".token", ".token.txt", "captions.txt")
 _IMAGE_FOLDERS = ("Images", "images", "flickr30k_images", "Flicker8k_Dataset")
 
 
@@ -66,17 +67,7 @@ def open_source(
     # A path that exists is taken whole, since the name of a file or folder may contain "#".
     path, _, named = path.partition("#") if not os.path.exists(path) else (path, "", "")
     split = split or named
-    found = splits_of(path, images=images, columns=columns)
-    if set(found) == {""}:
-        if split in ("", *FRACTIONS):
-            return Subset(found[""], split) if split else found[""]
-        raise ValueError(f"{path} has no splits of its own: take {', '.join(FRACTIONS)}, or none")
-    for name in (split, *_ALIASES.get(split, ())):
-        if name in found:
-            return found[name]
-    raise ValueError(
-        f"{path} has no split {split!r}; it has {', '.join(found)}: say which, as #SPLIT"
-    )
+    return chosen_split(splits_of(path, images=images, columns=columns), split, path)
 
 
 def is_path(name: str) -> bool:
@@ -96,7 +87,7 @@ def splits_of(path: str, *, images: str = "", columns: Columns = USUAL) -> dict[
 
     Args and errors are those of `open_source`.
     """
-    if any(mark in path for mark in "*?{") or path.endswith(".tar"):
+    if not os.path.exists(path) and any(mark in path for mark in "*?{"):
         return {"": _of_files(path, columns)}
     if is_remote(path) or os.path.isfile(path):
         return dict(_of_file(path, images, columns))
@@ -111,24 +102,33 @@ def _of_files(pattern: str, columns: Columns) -> Source:
         return WebDatasetSource(paths)
     if paths[0].endswith((".parquet", ".arrow")):
         return ArrowSource(paths, columns)
+    if not _is_tfrecord(paths[0]):
+        raise ValueError(
+            f"{pattern} stands for {paths[0]}: several files at once are .tar, .parquet, .arrow, "
+            ".tfrecord or .array_record. Give a table, or a folder, itself"
+        )
     return from_tfrecords(pattern)
 
 
 def _of_file(path: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:
     name = path.rpartition("/")[2].lower()
-    if name.endswith((".parquet", ".arrow")):
-        yield "", ArrowSource((path,), columns)
-    elif ".tfrecord" in name or ".array_record" in name:
+    if name.endswith((".parquet", ".arrow")) and name != "metadata.parquet":
+        yield from _splits_of_column(ArrowSource((path,), columns))
+    elif name.endswith(".tar"):
+        yield "", WebDatasetSource((path,))
+    elif _is_tfrecord(name):
         yield "", from_tfrecords(path)
     else:
         form = _form_of(path, name)
         folder = images or _images_beside(folder_of(path))
-        yield from _splits_of_table(TableSource(form, path, folder, columns=columns))
+        yield from _splits_of_column(TableSource(form, path, folder, columns=columns))
 
 
 def _form_of(path: str, name: str) -> str:
     if name.endswith(".jsonl"):
         return "jsonl"
+    if name.endswith(".parquet"):
+        return "parquet"
     if name.endswith(".json"):
         try:
             return form_of_json(read_whole(path, MAX_TABLE_BYTES))
@@ -146,52 +146,90 @@ def _form_of(path: str, name: str) -> str:
     )
 
 
-def _splits_of_table(source: TableSource) -> Iterator[tuple[str, Source]]:
-    names = dict.fromkeys(row_split for row_split in source.splits() if row_split)
-    if not names:
-        yield "", source
-    for name in names:
+def _is_tfrecord(path: str) -> bool:
+    return ".tfrecord" in path or ".array_record" in path
+
+
+def _splits_of_column(source: TableSource | ArrowSource) -> Iterator[tuple[str, Source]]:
+    for name in source.splits():
         yield name, dataclasses.replace(source, split=name)
 
 
 def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:
     names = sorted(os.listdir(folder))
-    # Both TFDS and `save_to_disk` of Hugging Face write a dataset_info.json; the latter beside its
-    # .arrow files.
-    if "dataset_info.json" in names and not any(name.endswith(".arrow") for name in names):
-        info = json.loads(read_whole(join(folder, "dataset_info.json"), MAX_TABLE_BYTES))
-        yield from ((split["name"], from_tfds(folder, split["name"])) for split in info["splits"])
+    info = _json_in(folder, "dataset_info.json")
+    # TFDS lists its splits; Hugging Face writes a file of the same name, with a mapping.
+    if isinstance(splits := info.get("splits"), list):
+        yield from ((split["name"], from_tfds(folder, split["name"])) for split in splits)
         return
     for table, form in _TABLES:
         if table in names:
             beside = images or _images_beside(folder)
-            yield from _splits_of_table(TableSource(form, join(folder, table), beside, "", columns))
+            yield from _splits_of_column(
+                TableSource(form, join(folder, table), beside, columns=columns)
+            )
             return
-    parts = [name for name in names if any(name in each for each in _ALIASES.values())]
+    # `save_to_disk` of Hugging Face lists the folders of its splits, which may have any names.
+    usual = [name for name in names if usual_split(name) in ALIASES]
+    parts = _json_in(folder, "dataset_dict.json").get("splits") or usual
     if parts and all(os.path.isdir(join(folder, name)) for name in parts):
-        for name in parts:  # each split has its own folder
-            yield name, open_source(join(folder, name), images=images, columns=columns)
+        for name in parts:
+            found = splits_of(join(folder, name), images=images, columns=columns)
+            # A single split within is this one, such as train/train-00000.tar.
+            only = next(iter(found.values())) if len(found) == 1 else None
+            yield name, only or chosen_split(found, name, join(folder, name))
         return
-    for suffix in (".arrow", ".parquet", ".tar"):
-        if paths := sorted(glob.glob(join(folder, f"**/*{suffix}"), recursive=True)):
-            yield from _splits_of_files(paths, suffix, columns)
+    packed = (".arrow", ".parquet", ".tar")
+    # Repositories of the Hub have their data in the folder data.
+    inner = join(folder, "data")
+    if os.path.isdir(inner) and not any(name.endswith(packed) for name in names):
+        yield from _of_folder(inner, images, columns)
+        return
+    for suffix in packed:
+        paths = sorted(glob.glob(join(glob.escape(folder), f"**/*{suffix}"), recursive=True))
+        # `datasets` leaves results of `map` and `filter` beside its data, as cache-*.arrow.
+        paths = [path for path in paths if not os.path.basename(path).startswith(("cache-", "tmp"))]
+        if paths:
+            yield from _splits_of_files(folder, paths, columns)
             return
-    if ImageFolder(folder).files:
-        yield "", SidecarSource(folder)
+    yield from _of_texts(folder)
+
+
+def _of_texts(folder: str) -> Iterator[tuple[str, Source]]:
+    """Opens images with texts beside them. Raises ValueError if a table has the captions."""
+    source = SidecarSource(folder)
+    files = ImageFolder(folder).files
+    tables = [
+        file for file in files if file.lower().endswith(_TABLE_SUFFIXES) or _is_tfrecord(file)
+    ]
+    if tables and not source.has_texts():
+        raise ValueError(
+            f"{folder}: no image has a text beside it, but there is {', '.join(tables[:3])}. Give "
+            "that file as the path, and the folder of its images as `images`"
+        )
+    if files:
+        yield "", source
+
+
+def _json_in(folder: str, name: str) -> dict:
+    """Returns the object in a JSON file; {} if there is no such file."""
+    path = join(folder, name)
+    found = json.loads(read_whole(path, MAX_TABLE_BYTES)) if os.path.isfile(path) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _splits_of_files(
-    paths: list[str], suffix: str, columns: Columns
+    folder: str, paths: list[str], columns: Columns
 ) -> Iterator[tuple[str, Source]]:
     """Groups files by split, as in train-00000-of-00002.parquet; other files are split ""."""
     groups: dict[str, list[str]] = {}
     for path in paths:
-        first = os.path.basename(path).partition("-")[0]
-        known = any(first in each for each in _ALIASES.values())
-        groups.setdefault(first if known else "", []).append(path)
+        groups.setdefault(split_in_path(os.path.relpath(path, folder)), []).append(path)
     for name, files in groups.items():
-        if suffix == ".tar":
+        if files[0].endswith(".tar"):
             yield name, WebDatasetSource(tuple(files))
+        elif set(groups) == {""}:
+            yield from _splits_of_column(ArrowSource(tuple(files), columns))
         else:
             yield name, ArrowSource(tuple(files), columns)
 

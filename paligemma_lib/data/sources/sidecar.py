@@ -17,7 +17,7 @@ from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, join, read_wh
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.sources.image_folder import ImageFolder
 from paligemma_lib.data.sources.protocol import Record
-from paligemma_lib.data.sources.table_forms import decoded
+from paligemma_lib.data.text import decoded
 from paligemma_lib.runtime.atomic import is_remote
 
 TEXT_SUFFIXES = (".txt", ".caption")
@@ -49,6 +49,10 @@ class SidecarSource:
 
     def where(self, number: int) -> str:
         return join(self.folder, self._pairs[number][0])
+
+    def has_texts(self) -> bool:
+        """Returns whether any image has a text file."""
+        return any(text for _, text in self._pairs)
 
     def images_of_records(self) -> list[str]:
         """Returns the name of each record's image without reading it."""

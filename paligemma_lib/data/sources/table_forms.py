@@ -13,43 +13,36 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from paligemma_lib.data.sources.json_forms import (
+    PREFIX_KEYS,
     Columns,
     Row,
     coco_rows,
     json_rows,
     jsonl_rows,
     karpathy_rows,
+    object_rows,
     parse_json,
 )
+from paligemma_lib.data.text import decoded
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "image_name", "image_path", "path", "image_id")
-CAPTION_COLUMNS = ("caption", "text", "suffix", "caption_text", "comment", "raw", "label")
+CAPTION_COLUMNS = ("caption", "text", "suffix", "caption_text", "comment", "raw", "answer", "label")
+_FLICKR30K = ["image_name", "comment_number", "comment"]
+_MAX_HEADER = 10_000  # characters
 
 
 class Layout(NamedTuple):
-    """Layout of a delimited table: its delimiter, and the columns of image and caption."""
+    """Layout of a delimited table: its delimiter, and its columns; "" for one that is not there."""
 
     delimiter: str
     image: str
     caption: str
-
-
-def decoded(data: bytes) -> str:
-    """Decodes a table from UTF-8, with or without a byte-order mark, or from UTF-16 with one.
-
-    Raises:
-      ValueError: the table is not UTF-8; the message names the line.
-    """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"line {line} is not UTF-8 ({error.reason}): save the table as UTF-8"
-        ) from error
+    prefix: str
+    split: str
 
 
 def captions_txt_rows(data: bytes, columns: Columns) -> Iterator[Row]:
@@ -89,35 +82,65 @@ def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
         file,
         delimiter=layout.delimiter,
         quoting=csv.QUOTE_NONE if layout.delimiter == "|" else csv.QUOTE_MINIMAL,
+        strict=True,  # else an open quote takes all lines after it for one cell
     )
-    # Blank lines may come first, as `layout_of` allows.
-    header = [cell.strip() for cell in next(row for row in rows if any(map(str.strip, row)))]
-    image, caption = header.index(layout.image), header.index(layout.caption)
-    split = header.index("split") if "split" in header else None
+    place = "line 1"
     try:
+        # Blank lines may come first, as `layout_of` allows.
+        header = [cell.strip() for cell in next(row for row in rows if any(map(str.strip, row)))]
         for row in rows:
             place = f"line {rows.line_num}"
-            if not any(cell.strip() for cell in row):
+            row = _with_delimiter(row) if header == _FLICKR30K else row
+            if any(cell.strip() for cell in row[len(header) :]):
+                raise ValueError(
+                    f"{place} has {len(row)} cells, the header {len(header)}: put a caption that "
+                    f"contains {layout.delimiter!r} in double quotes"
+                )
+            cells = {name: cell.strip() for name, cell in zip(header, row, strict=False)}
+            if not any(cells.values()):
                 continue
-            if len(row) <= max(image, caption) or not row[image].strip():
+            image, caption = cells.get(layout.image), cells.get(layout.caption)
+            if not image or caption is None:
                 raise ValueError(f"{place}: {str(row)[:200]} has no image, or no caption")
-            if not (said := row[caption].strip()):
-                raise ValueError(f"{place}: the caption of {row[image].strip()!r} is empty")
-            part = row[split].strip() if split is not None and split < len(row) else ""
-            yield Row(row[image].strip(), said, None, part, place)
+            if not caption:
+                raise ValueError(f"{place}: the caption of {image!r} is empty")
+            prefix, split = cells.get(layout.prefix) or None, cells.get(layout.split, "")
+            yield Row(image, caption, prefix, split, place)
     except csv.Error as error:
-        raise ValueError(f"line {rows.line_num}: {error}") from error
+        raise ValueError(
+            f"after {place}: {error}. Close each quote, and double those within a quoted cell"
+        ) from error
 
 
 def layout_of(text: str, columns: Columns) -> Layout:
     """Recognises delimiter and columns by the header. Raises ValueError if it cannot."""
     header = next((line for line in text.splitlines() if line.strip()), "")
+    if len(header) > _MAX_HEADER:
+        raise ValueError(f"line 1 is no header: it has {len(header):,} characters")
     # The delimiter is the most frequent of these characters in the header.
     delimiter = max("\t|;,", key=header.count)
     names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter), [])]
     image = _column(names, columns.image, IMAGE_COLUMNS, "image")
     caption = _column(names, columns.caption, CAPTION_COLUMNS, "caption")
-    return Layout(delimiter, image, caption)
+    by_lower = {name.lower(): name for name in names}
+    prefix = next((by_lower[key] for key in PREFIX_KEYS if key in by_lower), "")
+    return Layout(delimiter, image, caption, prefix, by_lower.get("split", ""))
+
+
+def _with_delimiter(row: list[str]) -> list[str]:
+    # One row of Flickr30k's own table lacks a delimiter: "2199200615.jpg| 4   A dog runs ...".
+    found = re.fullmatch(r"\s*(\d+)\s{2,}(\S.*)", row[1]) if len(row) == 2 else None
+    return [row[0], found[1], found[2]] if found else row
+
+
+def parquet_rows(data: bytes, columns: Columns) -> Iterator[Row]:
+    """Reads rows from a Parquet table of names of images, such as imagefolder's metadata."""
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"it is no whole Parquet file: {str(error)[:200]}") from error
+    for number, found in enumerate(table.to_pylist()):
+        yield from object_rows(found, f"row {number}", columns)
 
 
 def token_rows(data: bytes, columns: Columns) -> Iterator[Row]:
@@ -155,7 +178,8 @@ def form_of_json(data: bytes) -> str:
     found = parse_json(data)
     if isinstance(found, Mapping):
         images = found.get("images")
-        if isinstance(images, list) and images and "sentences" in images[0]:
+        first = images[0] if isinstance(images, list) and images else None
+        if isinstance(first, Mapping) and "sentences" in first:
             return "karpathy"
         if isinstance(found.get("annotations"), list):
             return "coco"
@@ -173,6 +197,7 @@ READERS: Mapping[str, Callable[[bytes, Columns], Iterator[Row]]] = {
     "captions.txt": captions_txt_rows,
     "delimited": delimited_rows,
     "tokens": token_rows,
+    "parquet": parquet_rows,
     "jsonl": jsonl_rows,
     "json": json_rows,
     "coco": coco_rows,

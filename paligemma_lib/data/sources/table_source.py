@@ -17,10 +17,11 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from paligemma_lib.data.encoded import SUFFIXES
 from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, join, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.records import CorruptRecord
-from paligemma_lib.data.sources.image_folder import SHOWN, ImageFolder, differing
+from paligemma_lib.data.sources.image_folder import SHOWN, ImageFolder, differing, normalized
 from paligemma_lib.data.sources.json_forms import USUAL, Columns
 from paligemma_lib.data.sources.protocol import Record, Source, unique_ids
 from paligemma_lib.data.sources.table_forms import READERS
@@ -51,7 +52,7 @@ class TableSource:
       form: form of the table, a key of `table_forms.READERS`.
       table: path of the table, local or remote.
       images: folder of the images.
-      split: name of the split to read; "" reads all rows.
+      split: name of the split to read, or several as "train+restval"; "" reads all rows.
       columns: names of columns or keys, if they are not the usual ones.
     """
 
@@ -74,7 +75,7 @@ class TableSource:
         places: dict[tuple[str, str | None], str] = {}
         try:
             for row in READERS[self.form](data, self.columns):
-                if self.split in ("", row.split):
+                if not self.split or row.split in self.split.split("+"):
                     key = row.image, row.prefix
                     captions = groups.setdefault(key, [])
                     captions += [cleaned(row.caption)] if row.caption is not None else []
@@ -83,8 +84,16 @@ class TableSource:
             raise ValueError(f"{self.table}, {error}") from error
         # The folder is listed once. On remote storage, a request per image would take far longer.
         folder = ImageFolder(self.images)
-        files = {name: folder.find(name) for name, _ in groups}
+        files = _told_apart({name: folder.find(name) for name, _ in groups})
         self._tell(files, folder)
+        # Names of one file are one image, and have one record for each prompt.
+        merged: dict[tuple[str, str | None], list[str]] = {}
+        first: dict[str, str] = {}
+        for (name, prefix), captions in groups.items():
+            same = first.setdefault(files[name] or name, name)
+            merged.setdefault((same, prefix), []).extend(captions)
+            places.setdefault((same, prefix), places[name, prefix])
+        groups = merged
         ids = unique_ids([name for name, _ in groups])
         return [
             _Entry(image_id, name, files[name], tuple(captions), prefix, places[name, prefix])
@@ -107,9 +116,12 @@ class TableSource:
         """Returns the table's own splits, in the order of the table; [""] if it has none."""
         data = read_whole(self.table, MAX_TABLE_BYTES)
         try:
-            return [*dict.fromkeys(row.split for row in READERS[self.form](data, self.columns))]
+            found = {row.split: row.place for row in READERS[self.form](data, self.columns)}
+            if "" in found and len(found) > 1:
+                raise ValueError(f"{found['']}: the row has no split, and others have one")
         except ValueError as error:
             raise ValueError(f"{self.table}, {error}") from error
+        return [*found]
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -139,6 +151,26 @@ class TableSource:
         except FileNotFoundError as error:
             raise CorruptRecord(missing) from error
         return Record(image, entry.captions, entry.name, entry.prefix)
+
+
+def _told_apart(files: dict[str, str | None]) -> dict[str, str | None]:
+    """Takes a file from names that end differently, such as cats/1.jpg and dogs/1.jpg."""
+    names: dict[str, list[str]] = {}
+    for name, file in files.items():
+        if file is not None:
+            names.setdefault(file, []).append(name)
+    lost = set()
+    for file, found in names.items():
+        ends = sorted((_end(name) for name in found), key=len)
+        if not all(ends[-1].endswith(end) for end in ends):
+            lost |= {name for name in found if not _end(file).endswith(_end(name))}
+    return {name: None if name in lost else file for name, file in files.items()}
+
+
+def _end(name: str) -> str:
+    """Returns a name to compare ends of: normalized, without a suffix of images."""
+    path, dot, suffix = normalized(name).rpartition(".")
+    return f"/{path if f'.{suffix}' in SUFFIXES else path + dot + suffix}"
 
 
 def from_jsonl(path: str | os.PathLike[str], *, images: str | None = None) -> Source:

@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.records import Records, open_records
 from paligemma_lib.data.sources.protocol import Record, Source
+from paligemma_lib.data.text import cleaned, decoded
 
 
 def from_tfrecords(
@@ -79,9 +80,10 @@ class ExampleSource:
     def _parse(self, number: int, example: bytes) -> Record:
         try:
             features = _features(example)
+            said = _values(features, self.captions)
             return Record(
                 image=_one(features, self.image),
-                captions=tuple(caption.decode() for caption in _values(features, self.captions)),
+                captions=tuple(cleaned(text) for text in map(decoded, said) if text.strip()),
                 image_id=_one(features, self.image_id).decode(),
                 prefix=None if self.prefix is None else _one(features, self.prefix).decode(),
             )
@@ -122,8 +124,8 @@ def _texts(feature: tf.train.Feature) -> list[bytes]:
 def _values(features: Mapping[str, list[bytes]], name: str) -> list[bytes]:
     if name not in features:
         raise ValueError(
-            f"it has no feature {name!r} but {sorted(features)}; say which is which by image=, "
-            "captions=, image_id= and prefix="
+            f"it has no feature {name!r} but {sorted(features)}; from_tfrecords(image=, captions=, "
+            "image_id=, prefix=) reads others"
         )
     return features[name]
 

@@ -11,28 +11,29 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
+import logging
 import os
 import re
 import tarfile
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from paligemma_lib.data.encoded import SUFFIXES
 from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, open_file, read_parts, stat
 from paligemma_lib.data.fingerprints import fingerprint
-from paligemma_lib.data.sources.json_forms import CAPTION_KEYS, PREFIX_KEYS
+from paligemma_lib.data.sources.json_forms import USUAL, object_rows, parse_json
 from paligemma_lib.data.sources.protocol import Record
-from paligemma_lib.data.sources.table_forms import decoded
-from paligemma_lib.data.text import cleaned
+from paligemma_lib.data.text import cleaned, decoded
 from paligemma_lib.runtime.atomic import is_remote
 
 # Extensions of images and of captions. If a sample has several, the first of these is used.
 _IMAGES = (*(suffix.lstrip(".") for suffix in SUFFIXES), "img")
-_TEXTS = ("txt", "text", "caption", "cls")
+_TEXTS = ("txt", "text", "caption", "json", "cls")
 _MAX_TEXT_BYTES = 1 << 20
+
+_log = logging.getLogger(__name__)
 
 
 class _Sample(NamedTuple):
@@ -45,7 +46,7 @@ class _Sample(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WebDatasetSource:
-    """Samples of tar files, in the order of the files; samples without an image are skipped.
+    """Samples of tar files, in the order of the files; samples without an image are left out.
 
     Attributes:
       paths: paths of the tar files, local or remote.
@@ -56,16 +57,21 @@ class WebDatasetSource:
     @functools.cached_property
     def _samples(self) -> list[_Sample]:
         shards = in_parallel(_members, self.paths, remote=is_remote(self.paths[0]))
-        found = [
+        every = [
             _Sample(shard, key, members)
             for shard, samples in enumerate(shards)
             for key, members in samples.items()
-            if any(extension in members for extension in _IMAGES)
         ]
+        found = [each for each in every if any(name in each.members for name in _IMAGES)]
         if not found:
             raise ValueError(
                 f"{self.paths[0]} holds no images; members end in {', '.join(_IMAGES)}"
             )
+        if left := [each.key for each in every if _is_text_alone(each)]:
+            _log.warning(
+                "%s: %d samples have a text and no image, and are left out, the first %s",
+                self.paths[0], len(left), left[0],
+            )  # fmt: skip
         return found
 
     def __len__(self) -> int:
@@ -75,8 +81,8 @@ class WebDatasetSource:
         sample = self._samples[number]
         return f"{self.paths[sample.shard]}, {sample.key}"
 
-    def image_ids(self) -> list[str]:
-        """Returns the image id of each record without reading images."""
+    def images_of_records(self) -> list[str]:
+        """Returns the name of each record's image without reading it."""
         return [sample.key for sample in self._samples]
 
     def fingerprint(self) -> str:
@@ -93,24 +99,29 @@ class WebDatasetSource:
         return Record(self._bytes(sample, image, MAX_IMAGE_BYTES), captions, sample.key, prefix)
 
     def _captions(self, sample: _Sample) -> tuple[tuple[str, ...], str | None]:
+        """Returns captions and prompt, from the first member that has captions."""
+        prefix = None
         where = f"{self.paths[sample.shard]}, {sample.key}"
         try:
             for extension in _TEXTS:
-                if extension in sample.members:
-                    text = decoded(self._bytes(sample, extension, _MAX_TEXT_BYTES))
-                    lines = (line.strip() for line in text.splitlines())
-                    return tuple(line for line in lines if line), None
-            if "json" not in sample.members:
-                return (), None
-            found = json.loads(self._bytes(sample, "json", _MAX_TEXT_BYTES))
-            said: Any = next((found[key] for key in CAPTION_KEYS if found.get(key)), [])
-            captions = said if isinstance(said, list) else [said]
-            prefix = next((found[key] for key in PREFIX_KEYS if found.get(key)), None)
-            if not all(isinstance(text, str) for text in captions):
-                raise ValueError(f"{str(said)[:80]} is no caption")
-        except (ValueError, AttributeError, RecursionError) as error:
+                if extension not in sample.members:
+                    continue
+                data = self._bytes(sample, extension, _MAX_TEXT_BYTES)
+                if extension == "json":
+                    found = parse_json(data)
+                    named = {**found, "image": sample.key} if isinstance(found, dict) else found
+                    rows = list(object_rows(named, "its .json", USUAL))
+                    prefixes = {row.prefix for row in rows}
+                    if len(prefixes) > 1:
+                        raise ValueError("its .json has several questions, a sample has one prompt")
+                    said, prefix = [row.caption or "" for row in rows], *prefixes
+                else:
+                    said = decoded(data).splitlines()
+                if captions := tuple(cleaned(text) for text in said if text.strip()):
+                    return captions, prefix
+        except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        return tuple(cleaned(text) for text in captions if text.strip()), prefix
+        return (), prefix
 
     def _bytes(self, sample: _Sample, extension: str, most: int) -> bytes:
         offset, size = sample.members[extension]
@@ -121,6 +132,10 @@ class WebDatasetSource:
         if len(data) < size:
             raise ValueError(f"{where}: the tar file is cut off; copy it again")
         return data
+
+
+def _is_text_alone(sample: _Sample) -> bool:
+    return not sample.members.keys() & {*_IMAGES} and bool(sample.members.keys() & {*_TEXTS})
 
 
 def shards_of(pattern: str) -> tuple[str, ...]:
@@ -161,6 +176,14 @@ def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
                         member.offset_data,
                         member.size,
                     )
+            # `tarfile` also ends in silence at a header that is damaged or cut off. A whole file
+            # has a block of zeros there.
+            file.seek(archive.offset)
+            block = file.read(tarfile.BLOCKSIZE)
+            if len(block) < tarfile.BLOCKSIZE or any(block):
+                raise ValueError(
+                    f"{path} is cut off or damaged at byte {archive.offset}: copy it again"
+                )
     except tarfile.TarError as error:
         raise ValueError(f"{path} is no whole, uncompressed tar file: {error}") from error
     return samples
