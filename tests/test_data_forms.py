@@ -108,6 +108,9 @@ def rows(form, data, columns=USUAL):
             "\n \nimage,caption\na.jpg,A dog\n",
             [("a.jpg", "A dog", None, "")],
         ),
+        ("tokens", "a.jpg#0\tA\u2028dog\r\n", [("a.jpg", "A\u2028dog", None, "")]),
+        ("captions.txt", "image,caption\na.jpg,A\x85dog\n", [("a.jpg", "A\x85dog", None, "")]),
+        ("delimited", "image,caption,caption\na.jpg,one,two\n", [("a.jpg", "one", None, "")]),
         (
             "delimited",
             "Image,Prefix,Suffix,Split\na.jpg,how many?,2,train\na.jpg,,a dog,val\n",
@@ -181,6 +184,11 @@ def test_columns_may_be_named():
         ("jsonl", b'{"image": "caf\xe9"}', "line 1 is not UTF-8"),
         ("json", b'[\n{"image": "caf\xe9"}]', "line 2 is not UTF-8"),
         ("json", '[{"image": "a", "caption": "a \\ud83d dog"}]', "item 1: .* half of a character"),
+        (
+            "json",
+            '[{"image": "a \\ud83d", "caption": "x"}]',
+            "the name .* half of a character",
+        ),
         ("json", '[{"image": "a", "conversations": []}]', "item 1: no turn of 'human' is followed"),
         ("parquet", b"nonsense", "it is no whole Parquet file"),
         ("tokens", "a.jpg 0 A dog\n", "line 1: .* is not image#number, a tab, a caption"),

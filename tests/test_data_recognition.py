@@ -214,6 +214,14 @@ def test_a_row_without_a_split_among_others_is_told(images):
         splits_of(str(images / "a.csv"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", "image,caption,split\n"), ("a.json", "[]")]
+)
+def test_a_table_without_rows_is_a_source_without_records(images, name, content):
+    (images / name).write_text(content)
+    assert len(open_source(str(images / name))) == 0
+
+
 def test_metadata_of_an_imagefolder_in_parquet(images):
     content = pa.table({"file_name": NAMES, "text": [f"c {name}" for name in NAMES]})
     pq.write_table(content, images / "Images" / "metadata.parquet")

@@ -43,6 +43,13 @@ def decoded(data: bytes) -> str:
         raise ValueError(f"line {line} is not {name} ({error.reason}): save it as UTF-8") from error
 
 
+def lines_of(data: bytes) -> list[str]:
+    """Returns the lines of decoded text, without their ends."""
+    # `str.splitlines` would also split at characters such as U+2028, which may stand in a caption.
+    lines = re.split(r"\r\n|\r|\n", decoded(data))
+    return lines if lines[-1] else lines[:-1]
+
+
 def cleaned(caption: str) -> str:
     """Returns a caption on one line, without whitespace at its ends.
 

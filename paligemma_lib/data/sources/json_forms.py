@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from paligemma_lib.data.text import decoded
+from paligemma_lib.data.text import decoded, lines_of
 
 _log = logging.getLogger(__name__)
 
@@ -60,8 +60,7 @@ def parse_json(data: bytes) -> Any:
 
 def jsonl_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     """Reads rows from a JSON object in each line; blank lines are skipped."""
-    # `str.splitlines` would also split at characters such as U+2028, which JSON allows in a text.
-    for number, line in enumerate(re.split(r"\r\n|\r|\n", decoded(data)), start=1):
+    for number, line in enumerate(lines_of(data), start=1):
         if line.strip():
             place = f"line {number}"
             try:
@@ -140,6 +139,8 @@ def object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:
         return
     if not isinstance(image, str) or not image.strip():
         raise ValueError(f"{place} has no image, expected an object with its file name")
+    if _is_cut(image):
+        raise ValueError(f"{place}: the name {image!r} holds half of a character")
     split = str(found.get("split") or "")
     if isinstance(turns := found.get("conversations"), list):
         yield from _conversation_rows(image, turns, split, place)
@@ -170,7 +171,7 @@ def _conversation_rows(image: str, turns: list[Any], split: str, place: str) -> 
         if str(turn.get("from")).casefold() in ("human", "user"):
             question = text
         elif question is not None:
-            yield Row(image, text, question, split, place)
+            yield Row(image, text, question or None, split, place)
             question, pairs = None, pairs + 1
     if not pairs:
         raise ValueError(f"{place}: no turn of 'human' is followed by one of 'gpt'")
@@ -180,12 +181,16 @@ def _value(found: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     return next((found[key] for key in keys if found.get(key) is not None), None)
 
 
+def _is_cut(text: str) -> bool:
+    # JSON can hold half of a pair that encodes one character, where a text was cut off.
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _text(value: Any, place: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{place}: {str(value)[:80]!r} is no text, expected a caption")
     if not value.strip():
         raise ValueError(f"{place}: the caption is empty")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        # JSON can hold half of a pair that encodes one character, where a text was cut off.
+    if _is_cut(value):
         raise ValueError(f"{place}: {value[:80]!r} holds half of a character")
     return value

@@ -186,7 +186,7 @@ class ArrowSource:
         ]
         if not all(isinstance(part, str) and part for part in parts):
             raise ValueError(f"{self.paths[0]}: the column {split} has rows without a split")
-        return [*dict.fromkeys(parts)]
+        return [*dict.fromkeys(parts)] or [""]
 
     def images_of_records(self) -> list[str]:
         """Returns the name of each record's image without reading it; prompts may share one."""

@@ -17,7 +17,7 @@ from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, join, read_wh
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.sources.image_folder import ImageFolder
 from paligemma_lib.data.sources.protocol import Record
-from paligemma_lib.data.text import decoded
+from paligemma_lib.data.text import lines_of
 from paligemma_lib.runtime.atomic import is_remote
 
 TEXT_SUFFIXES = (".txt", ".caption")
@@ -70,7 +70,7 @@ class SidecarSource:
         if text:
             path = join(self.folder, text)
             try:
-                lines = decoded(read_whole(path, _MAX_TEXT_BYTES)).splitlines()
+                lines = lines_of(read_whole(path, _MAX_TEXT_BYTES))
             except ValueError as error:
                 raise ValueError(f"{path}, {error}") from error
         captions = tuple(line.strip() for line in lines if line.strip())

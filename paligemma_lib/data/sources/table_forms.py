@@ -27,7 +27,7 @@ from paligemma_lib.data.sources.json_forms import (
     object_rows,
     parse_json,
 )
-from paligemma_lib.data.text import decoded
+from paligemma_lib.data.text import decoded, lines_of
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "image_name", "image_path", "path", "image_id")
 CAPTION_COLUMNS = ("caption", "text", "suffix", "caption_text", "comment", "raw", "answer", "label")
@@ -48,8 +48,7 @@ class Layout(NamedTuple):
 def captions_txt_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     """Reads rows from the table of Kaggle's Flickr8k: a header image,caption and one per line."""
     del columns
-    lines = decoded(data).splitlines() or [""]
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines_of(data) or [""], start=1):
         # Each line is parsed by itself. With the whole file, csv would take all lines after an
         # unclosed quote for one cell.
         try:
@@ -96,7 +95,9 @@ def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
                     f"{place} has {len(row)} cells, the header {len(header)}: put a caption that "
                     f"contains {layout.delimiter!r} in double quotes"
                 )
-            cells = {name: cell.strip() for name, cell in zip(header, row, strict=False)}
+            # Of columns with the same name, the first is used.
+            pairs = reversed([*zip(header, row, strict=False)])
+            cells = {name: cell.strip() for name, cell in pairs}
             if not any(cells.values()):
                 continue
             image, caption = cells.get(layout.image), cells.get(layout.caption)
@@ -146,10 +147,10 @@ def parquet_rows(data: bytes, columns: Columns) -> Iterator[Row]:
 def token_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     """Reads rows from Flickr8k.token.txt or Flickr30k's: image#number, a tab, a caption."""
     del columns
-    for number, line in enumerate(decoded(data).splitlines(), start=1):
+    for number, line in enumerate(lines_of(data), start=1):
         if not line.strip():
             continue
-        found = re.fullmatch(r"(.+)#\d+\t(.*\S.*)", line.strip("\r"))
+        found = re.fullmatch(r"(.+)#\d+\t(.*\S.*)", line)
         if not found:
             raise ValueError(f"line {number}: {line[:80]!r} is not image#number, a tab, a caption")
         yield Row(found[1], found[2].strip(), None, "", f"line {number}")

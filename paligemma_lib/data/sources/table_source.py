@@ -121,7 +121,7 @@ class TableSource:
                 raise ValueError(f"{found['']}: the row has no split, and others have one")
         except ValueError as error:
             raise ValueError(f"{self.table}, {error}") from error
-        return [*found]
+        return [*found] or [""]
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -25,7 +25,7 @@ from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, open_file, re
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.sources.json_forms import USUAL, object_rows, parse_json
 from paligemma_lib.data.sources.protocol import Record
-from paligemma_lib.data.text import cleaned, decoded
+from paligemma_lib.data.text import cleaned, lines_of
 from paligemma_lib.runtime.atomic import is_remote
 
 # Extensions of images and of captions. If a sample has several, the first of these is used.
@@ -116,7 +116,7 @@ class WebDatasetSource:
                         raise ValueError("its .json has several questions, a sample has one prompt")
                     said, prefix = [row.caption or "" for row in rows], *prefixes
                 else:
-                    said = decoded(data).splitlines()
+                    said = lines_of(data)
                 if captions := tuple(cleaned(text) for text in said if text.strip()):
                     return captions, prefix
         except ValueError as error:
