@@ -106,7 +106,9 @@ def made_small(words: tuple[str, ...]) -> list[str]:
         return given
     if any(word.endswith(("finetune", "finetune.py", "sweep", "doctor")) for word in words[:4]):
         configs = [w.removeprefix("--config=") for w in words if w.startswith("--config=")]
-        has_data = any(word.startswith("--config.data.kind") for word in words)
+        has_data = any(
+            word.startswith(("--config.data.kind", "--config.data.train")) for word in words
+        )
         given += SHORT + ([] if has_data else SMALL[configs[0] if configs else ""])
     return given
 

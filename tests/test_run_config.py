@@ -241,3 +241,13 @@ def test_a_config_of_python_checks_itself_too():
             kind(**values)
     with pytest.raises(ValueError, match="batch_size"):
         dataclasses.replace(RunConfig(), batch_size=0)
+
+
+def test_a_path_is_data_of_its_own_where_the_recipe_draws_scenes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "train").mkdir()  # a folder that only happens to have the name of the split
+    recipe = {"kind": "sample", "name": "40"}
+    for train, drawn in (("train", 40), ("train[:20]", 40), ("mine", 0), ("gs://bucket/mine", 0)):
+        config = parse(DataConfig, {**recipe, "train": train})
+        assert (config.drawn, config.kind) == (drawn, "sample" if drawn else "auto")

@@ -178,17 +178,17 @@ def test_each_image_is_evaluated_once(tmp_path, count, images):
 @pytest.mark.slow
 @pytest.mark.timeout(2 * TIMEOUT)
 def test_what_one_process_cannot_use_ends_all(config, tmp_path):
-    """An image that does not decode, which shows in training alone."""
+    """An image that does not decode, and is none of those that are looked at before."""
     train = Path(config.data.train)
     train.with_name("broken.png").write_bytes(b"damaged")
     lines = train.read_text().splitlines()
-    lines[4] = json.dumps({"image": "broken.png", "suffix": "a dog runs"})
+    lines[6] = json.dumps({"image": "broken.png", "suffix": "a dog runs"})
     train.with_name("broken.jsonl").write_text("\n".join(lines))
     changes = {"data.train": str(train.with_name("broken.jsonl")), "evaluate_before": False}
     file = write_config(of(config, tmp_path / "run", **changes), tmp_path / "config.py")
     result = launched(2, [str(EXAMPLES / "finetune.py"), f"--config={file}"])
     assert result.returncode == 1
-    told = r"process \d of 2: ValueError: image broken.png \(.*broken.jsonl, line 5\)"
+    told = r"process \d of 2: ValueError: image broken.png \(.*broken.jsonl, line 7\)"
     assert len(re.findall(told, result.stderr)) == 1, result.stderr[-3000:]
 
 

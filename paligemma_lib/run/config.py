@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, RootModel, model_validator
 
+from paligemma_lib.data.sources import is_path
 from paligemma_lib.model.variants import Dtype, Name, Remat
 from paligemma_lib.run import options
 from paligemma_lib.run.dotted import NameOrDotted, is_dotted
@@ -62,6 +63,9 @@ class DataConfig:
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
+        if self.kind == "sample" and self.train != "train" and is_path(self.train):
+            # A path is data of one's own, also where the recipe draws scenes, as the default does.
+            object.__setattr__(self, "kind", "auto")
         if self.kind == "sample" and not (self.name.isdecimal() and int(self.name)):
             raise ValueError(f"name={self.name!r}: expected how many images, as kind is sample")
         return self

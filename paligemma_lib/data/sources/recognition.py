@@ -70,18 +70,6 @@ def open_source(
     return chosen_split(splits_of(path, images=images, columns=columns), split, path)
 
 
-def is_path(name: str) -> bool:
-    """Returns whether a text is the path of data, and not the name of a split.
-
-    A path exists, or looks like a path: it contains a separator, a pattern or a suffix.
-    """
-    path = name.partition("#")[0]
-    if os.path.exists(path) or is_remote(path) or any(mark in path for mark in "*?{/\\"):
-        return True
-    # A split of TFDS may have dots, but only in brackets.
-    return "." in path.partition("[")[0]
-
-
 def splits_of(path: str, *, images: str = "", columns: Columns = USUAL) -> dict[str, Source]:
     """Returns the data's own splits by name, or all records under the name "" if there are none.
 

@@ -1,0 +1,20 @@
+"""Tells paths of data from names of splits, without opening anything.
+
+is_path("photos/captions.csv"), is_path("train[:1200]")       # True, False
+"""
+
+import os
+
+from paligemma_lib.runtime.atomic import is_remote
+
+
+def is_path(name: str) -> bool:
+    """Returns whether a text is the path of data, and not the name of a split.
+
+    A path exists, or looks like a path: it contains a separator, a pattern or a suffix.
+    """
+    path = name.partition("#")[0]
+    if os.path.exists(path) or is_remote(path) or any(mark in path for mark in "*?{/\\"):
+        return True
+    # A split of TFDS may have dots, but only in brackets.
+    return "." in path.partition("[")[0]
