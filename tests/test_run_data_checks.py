@@ -47,7 +47,7 @@ def test_data_that_is_not_there_or_empty(setup, tiny, tmp_path):
         checks.data(setup(given={}))
     with pytest.raises(ValueError, match="there is no source for test"):
         checks.data(setup(given={"train": sources["train"], "validation": sources["train"]}))
-    drawn = setup(data={"kind": "sample", "name": "40"})
+    drawn = setup(data={"kind": "sample", "name": "40", "train": "train"})
     assert checks.data(drawn) == "40 images, to be drawn"
     assert checks.texts(drawn) == "not there yet"
 
