@@ -80,7 +80,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["paligemma_lib*", "flickr8k_tfds*"]),
     package_data={
-        "paligemma_lib": ["py.typed", "*.pyi", "*/*.pyi", "nano/*", "report/style.css"],
+        "paligemma_lib": ["py.typed", "**/*.pyi", "nano/*", "report/style.css"],
         "flickr8k_tfds": [
             "py.typed",
             "README.md",
