@@ -85,6 +85,12 @@ def test_a_record_that_cannot_be_used_raises_with_its_place(tmp_path, record, me
 tfds = pytest.importorskip("tensorflow_datasets")
 
 
+def test_a_data_set_that_tfds_does_not_know_is_told_in_a_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no_such_set is not prepared in .*: run") as caught:
+        len(from_tfds("no_such_set", "train", data_dir=str(tmp_path)))
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
 class NestedCaptions(tfds.core.GeneratorBasedBuilder):
     """Images and captions in the features of TFDS's coco_captions."""
 

@@ -231,8 +231,8 @@ def test_fields_that_do_not_go_together(values, problem):
 
 
 def test_how_many_scenes_are_drawn():
-    assert DataConfig(kind="sample", name="40").drawn == 40
-    assert DataConfig(name="40").drawn == 0
+    assert DataConfig(kind="sample", name="40").drawn == DataConfig(name="40").drawn == 40
+    assert DataConfig(kind="tfds", name="40").drawn == 0
 
 
 def test_a_config_of_python_checks_itself_too():
@@ -243,11 +243,17 @@ def test_a_config_of_python_checks_itself_too():
         dataclasses.replace(RunConfig(), batch_size=0)
 
 
-def test_a_path_is_data_of_its_own_where_the_recipe_draws_scenes(tmp_path, monkeypatch):
+def test_the_form_of_the_data_follows_from_path_and_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "train").mkdir()  # a folder that only happens to have the name of the split
-    recipe = {"kind": "sample", "name": "40"}
-    for train, drawn in (("train", 40), ("train[:20]", 40), ("mine", 0), ("gs://bucket/mine", 0)):
-        config = parse(DataConfig, {**recipe, "train": train})
-        assert (config.drawn, config.kind) == (drawn, "sample" if drawn else "auto")
+    for train, name, form, drawn in (
+        ("train", "40", "sample", 40),
+        ("train[:20]", "40", "sample", 40),
+        ("mine", "40", "auto", 0),
+        ("gs://bucket/mine", "40", "auto", 0),
+        ("train", "flickr8k_tfds", "tfds", 0),
+        ("train", "0", "tfds", 0),
+    ):
+        config = DataConfig(train=train, name=name)
+        assert (config.form, config.drawn) == (form, drawn)

@@ -12,7 +12,7 @@ import flickr8k_tfds
 from paligemma_lib.data.sources import from_jsonl
 from paligemma_lib.run import checks
 from paligemma_lib.run.config import SPLITS
-from paligemma_lib.run.data_checks import looked_at
+from paligemma_lib.run.data_checks import check_sample
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_data_that_is_not_there_or_empty(setup, tiny, tmp_path):
         checks.data(setup(given={}))
     with pytest.raises(ValueError, match="there is no source for test"):
         checks.data(setup(given={"train": sources["train"], "validation": sources["train"]}))
-    drawn = setup(data={"kind": "sample", "name": "40", "train": "train"})
+    drawn = setup(data={"kind": "sample", "name": "40"})
     assert checks.data(drawn) == "40 images, to be drawn"
     assert checks.texts(drawn) == "not there yet"
 
@@ -135,7 +135,19 @@ def test_images_without_captions_are_nothing_to_learn_from(setup, tmp_path):
     )
     source = from_jsonl(tmp_path / "bare.jsonl")
     with pytest.raises(ValueError, match="train: none of 3 records has a caption, the first is"):
-        looked_at("train", source)
+        check_sample("train", source)
     (tmp_path / "1.png").write_bytes(photo(1)[:100])
     with pytest.raises(ValueError, match="test: image 1.png .*line 2.*: not a whole JPEG"):
-        looked_at("test", source)
+        check_sample("test", source)
+
+
+def test_one_intact_image_is_enough_where_damaged_ones_are_replaced(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(photo(number) if number == 1 else b"damaged")
+    lines = (f'{{"image": "{number}.png", "suffix": "a"}}\n' for number in range(3))
+    (tmp_path / "three.jsonl").write_text("".join(lines))
+    source = from_jsonl(tmp_path / "three.jsonl")
+    check_sample("train", source, replace=True)
+    (tmp_path / "1.png").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="train: image 2.png .*line 3.*: not a whole JPEG"):
+        check_sample("train", source, replace=True)

@@ -88,4 +88,10 @@ def test_records_that_name_fields_as_before_are_understood():
     values = CONFIG.to_dict()
     values["may_differ"] = values.pop("allow_changed")
     values["data"]["mirror"] = values["data"].pop("horizontal_flip")
-    assert completed({"config": values, "params": ""})["config"] == CONFIG.to_dict()
+    assert completed({"config": values, "params": ""}) == record_of(CONFIG, "")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("tfds", "flickr8k_tfds"), ("sample", "40")])
+def test_a_record_that_names_the_form_is_of_the_run_that_derives_it(saved, kind, name):
+    before = changed(CONFIG, data={"kind": kind, "name": name}).to_dict()
+    check_record(saved(before), changed(CONFIG, data={"name": name}))

@@ -97,7 +97,7 @@ def test_damaged_records_are_replaced_in_training_alone(setup):
 
 def test_sources_of_ones_own_count_instead_of_what_the_config_names(setup, tiny):
     given = sources_of(tiny)
-    found = setup(given=given, data={"kind": "sample", "name": "40", "train": "train"})
+    found = setup(given=given, data={"kind": "sample", "name": "40"})
     assert found.data == given
     assert (found.data_set, found.data_pending, found.pending) == ("", False, False)
 
@@ -106,7 +106,7 @@ def test_sources_of_ones_own_count_instead_of_what_the_config_names(setup, tiny)
 
 
 def test_what_a_killed_build_has_left_is_no_data(setup, tmp_path):
-    found = setup(data={"kind": "sample", "name": "40", "train": "train"})
+    found = setup(data={"kind": "sample", "name": "40"})
     for version, to_come in (("incomplete.H0VW5D_1.0.0", True), ("1.0.0", False)):
         folder = tmp_path / "run" / "tfds-40" / "flickr8k_tfds" / "original" / version
         folder.mkdir(parents=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -38,12 +37,12 @@ def run(args: argparse.Namespace) -> int:
     load_tensorflow()
     from paligemma_lib import captioner, tokenizer
     from paligemma_lib.data.sources import is_path, open_source, splits_of
+    from paligemma_lib.data.sources.data_path import split_path
     from paligemma_lib.data.sources.tfds_source import splits_of_tfds
     from paligemma_lib.data.survey import record_shown, survey
 
-    path, mark, split = args.path.partition("#")
-    if mark and not os.path.exists(args.path):
-        found = {split: open_source(path, split=split, images=args.images)}
+    if split := split_path(args.path)[1]:
+        found = {split: open_source(args.path, images=args.images)}
     elif is_path(args.path):
         found = splits_of(args.path, images=args.images)
     else:

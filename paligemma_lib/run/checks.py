@@ -24,7 +24,7 @@ from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model import abstract_params
 from paligemma_lib.run.assembly import optimizer_of, trainable_of
 from paligemma_lib.run.config import SPLITS
-from paligemma_lib.run.data_checks import check_texts, looked_at, verified
+from paligemma_lib.run.data_checks import check_sample, check_texts, verified
 from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
@@ -131,8 +131,10 @@ def data(setup: Setup) -> str:
     for split, source in setup.data.items():
         counts[split] = len(source)
         if not counts[split]:
-            raise ValueError(f"{split}: there are no images in {source}")
-        looked_at(split, source)
+            data = setup.config.data
+            named = "the given source" if setup.given else f"{getattr(data, split)} of {data.train}"
+            raise ValueError(f"{split}: there are no images in {named}")
+        check_sample(split, source, replace=setup.config.data.on_corrupt_image == "replace")
     said = ", ".join(f"{split} {count:,}" for split, count in counts.items()) + " images"
     report = verified(setup.data_set, setup.data_dir) if setup.data_set else ""
     return f"{said}; {report}" if report else said

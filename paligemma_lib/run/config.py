@@ -39,9 +39,9 @@ class DataConfig:
     """The images and captions of a run."""
 
     kind: Annotated[str, NameOrDotted("auto", "tfds", "jsonl", "folder", "sample")] = "auto"
-    """form of the data; auto: recognised by content, or TFDS where train is no path"""
+    """form of the data; auto: recognised where train is a path, else by name"""
     name: str = "flickr8k_tfds"
-    """TFDS data set; of drawn scenes, how many"""
+    """TFDS data set; or a number: so many scenes are drawn"""
     wording: Literal["sentences", "labels"] = "sentences"
     """captions of drawn scenes: sentences, or labels that name things"""
     dir: str = ""
@@ -63,17 +63,22 @@ class DataConfig:
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
-        if self.kind == "sample" and self.train != "train" and is_path(self.train):
-            # A path is data of one's own, also where the recipe draws scenes, as the default does.
-            object.__setattr__(self, "kind", "auto")
         if self.kind == "sample" and not (self.name.isdecimal() and int(self.name)):
             raise ValueError(f"name={self.name!r}: expected how many images, as kind is sample")
         return self
 
     @property
+    def form(self) -> str:
+        """`kind`; for auto, "sample" or "tfds" by the name, or "auto" where a path is to open."""
+        # The default `train` is a split, even beside a folder that happens to have its name.
+        if self.kind != "auto" or (self.train != "train" and is_path(self.train)):
+            return self.kind
+        return "sample" if self.name.isdecimal() and int(self.name) else "tfds"
+
+    @property
     def drawn(self) -> int:
         """Number of scenes that the run draws; 0 if it reads existing images."""
-        return int(self.name) if self.kind == "sample" else 0
+        return int(self.name) if self.form == "sample" else 0
 
 
 @options.config

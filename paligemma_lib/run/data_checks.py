@@ -14,14 +14,15 @@ import tensorflow as tf
 
 from paligemma_lib.data.files import join, read_whole, stat
 from paligemma_lib.data.image import decode_image
-from paligemma_lib.data.sources import Source
+from paligemma_lib.data.sources import Record, Source
+from paligemma_lib.data.sources.tfds_source import prepared_builder
 from paligemma_lib.data.text import pack
 from paligemma_lib.tokenizer import Tokenizer
 
 REPORT = "verification.json"  # flickr8k_tfds writes it into the data set's folder
 
 _CHUNK = 64  # records read at a time
-_LOOKED_AT = 8  # records of a source whose images are decoded
+_SAMPLE = 8  # records of a source whose images are decoded
 _SIDE = 32  # pixels: decoding is what counts
 _FRAME = 16  # bytes around each record of a TFRecord file: 8 of length, 4 + 4 of checksums
 _MAX_REPORT_BYTES = 1 << 30
@@ -41,12 +42,7 @@ def verified(name: str, data_dir: str) -> str:
       FileNotFoundError: a file is missing.
       ValueError: a file is truncated, or the report is from another build.
     """
-    import tensorflow_datasets as tfds
-
-    if tf.io.gfile.exists(join(name, "dataset_info.json")):
-        builder = tfds.builder_from_directory(name)
-    else:
-        builder = tfds.builder(name, data_dir=data_dir or None)
+    builder = prepared_builder(name, data_dir or None)
     for split in builder.info.splits.values():
         if builder.info.file_format.value == "tfrecord":
             size = sum(stat(str(path))[0] for path in split.filepaths)
@@ -62,32 +58,43 @@ def verified(name: str, data_dir: str) -> str:
     return _told(path, {name: split.num_examples for name, split in builder.info.splits.items()})
 
 
-def looked_at(split: str, source: Source) -> None:
+def check_sample(split: str, source: Source, *, replace: bool = False) -> None:
     """Decodes some images of a source, evenly spread, and looks for their captions.
 
     Args:
-      split: what the source is for, to name it.
-      source: of one record at least.
+      split: name of the split, for messages.
+      source: at least one record.
+      replace: whether the run does without damaged images, so that one intact image is enough.
 
     Raises:
-      ValueError: an image does not decode, or none of the images has a caption: nothing could be
-        learned from them, and nothing scored.
+      ValueError, OSError: an image cannot be read or decoded.
+      ValueError: none of the images has a caption. Nothing could be learned or scored.
     """
     last = len(source) - 1
-    numbers = sorted({k * last // (_LOOKED_AT - 1) for k in range(_LOOKED_AT)})
-    captioned = False
-    for number, record in zip(numbers, source.read(numbers), strict=True):
-        captioned |= any(caption.strip() for caption in record.captions)
+    numbers = sorted({k * last // (_SAMPLE - 1) for k in range(_SAMPLE)})
+    captioned, damaged = False, 0
+    for number in numbers:
         try:
-            decode_image(record.image, _SIDE)
-        except ValueError as error:
-            where = source.where(number)
-            raise ValueError(f"{split}: image {record.image_id} ({where}): {error}") from error
+            (record,) = source.read([number])
+            captioned |= any(caption.strip() for caption in record.captions)
+            _check_image(split, source, number, record)
+        except (ValueError, OSError):
+            damaged += 1
+            if not replace or damaged == len(numbers):
+                raise
     if not captioned:
         raise ValueError(
             f"{split}: none of {len(numbers)} records has a caption, the first is "
             f"{source.where(0)}. Nothing can be learned from images without captions, or scored"
         )
+
+
+def _check_image(split: str, source: Source, number: int, record: Record) -> None:
+    try:
+        decode_image(record.image, _SIDE)
+    except ValueError as error:
+        where = source.where(number)
+        raise ValueError(f"{split}: image {record.image_id} ({where}): {error}") from error
 
 
 def check_texts(

@@ -11,7 +11,6 @@ from paligemma_lib.captioner import Captioned
 from paligemma_lib.checkpoint import save_params
 from paligemma_lib.checkpoint.gathering import gather_params
 from paligemma_lib.data.replacing import Replacing
-from paligemma_lib.data.sources import is_path
 from paligemma_lib.evaluation import (
     RANK_BY,
     SCALE,
@@ -151,9 +150,9 @@ def damaged_records(prepared: Prepared) -> int:
 
 
 def _images(data: DataConfig) -> str:
-    if data.kind == "sample":
-        return f"{data.name} drawn images"
-    return data.train if is_path(data.train) else data.name
+    if data.drawn:
+        return f"{data.drawn} drawn images"
+    return data.name if data.form == "tfds" else data.train
 
 
 def _charts(history: Sequence[Mapping[str, float]]) -> list[Chart]:

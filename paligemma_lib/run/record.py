@@ -4,12 +4,13 @@ checkpoints.save(state, record_of(config, fingerprint(params), data))
 check_record(workdir, config)            # ValueError: config.seed: was 0, is 1
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from paligemma_lib.data.sources import Source
-from paligemma_lib.run.config import FORMER, RunConfig
+from paligemma_lib.run.config import FORMER, DataConfig, RunConfig
 from paligemma_lib.run.options import ConfigError, parse, renamed
 from paligemma_lib.train.compatibility import CHECKPOINTS, check_run
 
@@ -23,7 +24,7 @@ def record_of(config: RunConfig, params: str, data: Mapping[str, Source] = {}) -
       data: sources of the run, by split.
     """
     learned = {split: data[split].fingerprint() for split in ("train", "validation") if data}
-    return {"config": config.to_dict(), "params": params, "data": learned}
+    return {"config": _with_form(config.to_dict()), "params": params, "data": learned}
 
 
 def completed(record: Mapping[str, Any], data: Mapping[str, str] = {}) -> Mapping[str, Any]:
@@ -42,7 +43,14 @@ def completed(record: Mapping[str, Any], data: Mapping[str, str] = {}) -> Mappin
         # The record has options that were removed or have other values today. They stay as they
         # are, so that the comparison names them.
         config = _filled(before, RunConfig().to_dict())
-    return {"data": data, **record, "config": config}
+    return {"data": data, **record, "config": _with_form(config)}
+
+
+def _with_form(values: dict[str, Any]) -> dict[str, Any]:
+    # Configs may say "auto" where records written before 2026-11-28 name the form of the data.
+    with contextlib.suppress(ConfigError):
+        values["data"]["kind"] = parse(DataConfig, values["data"]).form
+    return values
 
 
 def _filled(given: Any, default: Any) -> Any:

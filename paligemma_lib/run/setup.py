@@ -23,6 +23,8 @@ from paligemma_lib.data.sources import (
     open_source,
     splits_of,
 )
+from paligemma_lib.data.sources.data_path import split_path
+from paligemma_lib.data.sources.split_names import chosen_split
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.run.config import SPLITS, DataConfig, RunConfig
@@ -62,8 +64,7 @@ class Setup:
             return ""
         if data.drawn:
             return SAMPLE
-        named = data.kind == "tfds" or (data.kind == "auto" and not is_path(data.train))
-        return data.name if named else ""
+        return data.name if data.form == "tfds" else ""
 
     @property
     def data_dir(self) -> str:
@@ -157,7 +158,7 @@ class Setup:
 
     def _source(self, data: DataConfig, split: str) -> Source:
         name = getattr(data, split)
-        if data.kind == "auto" and not self.data_set:
+        if data.form == "auto":
             return self._recognised(data, split)
         if data.kind == "jsonl":
             return from_jsonl(name)
@@ -167,16 +168,20 @@ class Setup:
             return load_dotted(data.kind, "data.kind")(name)
         return from_tfds(self.data_set, name, data_dir=self.data_dir or None)
 
+    @functools.cached_property
+    def _own_splits(self) -> Mapping[str, Source]:
+        """Splits of the data in `train`, which is a path."""
+        path, _ = split_path(self.config.data.train)
+        return splits_of(path, images=self.config.data.images)
+
     def _recognised(self, data: DataConfig, split: str) -> Source:
         """Returns a source of recognised form: a path, or a split of the data in `train`."""
         name = getattr(data, split)
+        path, named = split_path(data.train)
         if split == "train":
             apart = is_path(data.validation) and is_path(data.test)
-            part = "" if apart or "#" in name else "train"
-            return open_source(name, split=part, images=data.images)
+            return chosen_split(self._own_splits, named or ("" if apart else "train"), path)
         if is_path(name):
             return open_source(name, images=data.images)
-        path = data.train.partition("#")[0]
         # A recipe may name splits of another data set, as "train[:1200]".
-        known = name in splits_of(path, images=data.images)
-        return open_source(path, split=name if known else split, images=data.images)
+        return chosen_split(self._own_splits, name if name in self._own_splits else split, path)

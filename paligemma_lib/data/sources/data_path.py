@@ -13,8 +13,15 @@ def is_path(name: str) -> bool:
 
     A path exists, or looks like a path: it contains a separator, a pattern or a suffix.
     """
-    path = name.partition("#")[0]
+    path, _ = split_path(name)
     if os.path.exists(path) or is_remote(path) or any(mark in path for mark in "*?{/\\"):
         return True
     # A split of TFDS may have dots, but only in brackets.
     return "." in path.partition("[")[0]
+
+
+def split_path(name: str) -> tuple[str, str]:
+    """Splits `PATH#SPLIT` into path and split; the split is "" if none is named."""
+    # A path that exists is taken whole, since the name of a file or folder may contain "#".
+    path, _, split = name.partition("#") if not os.path.exists(name) else (name, "", "")
+    return path, split

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 
 from paligemma_lib.data.files import join, read_whole
+from paligemma_lib.data.sources.data_path import split_path
 from paligemma_lib.data.sources.image_folder import ImageFolder
 from paligemma_lib.data.sources.json_forms import USUAL, Columns
 from paligemma_lib.data.sources.parquet_source import ArrowSource
@@ -64,10 +65,8 @@ def open_source(
       FileNotFoundError: `path` does not exist.
       ValueError: the data have no known form, or have no such split; the message lists the splits.
     """
-    # A path that exists is taken whole, since the name of a file or folder may contain "#".
-    path, _, named = path.partition("#") if not os.path.exists(path) else (path, "", "")
-    split = split or named
-    return chosen_split(splits_of(path, images=images, columns=columns), split, path)
+    path, named = split_path(path)
+    return chosen_split(splits_of(path, images=images, columns=columns), split or named, path)
 
 
 def splits_of(path: str, *, images: str = "", columns: Columns = USUAL) -> dict[str, Source]:

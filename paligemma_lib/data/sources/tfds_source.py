@@ -8,6 +8,7 @@ source = from_tfds("coco_captions", split="train", captions="captions/text",
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +17,9 @@ from paligemma_lib.data.files import join
 from paligemma_lib.data.records import Records, open_records
 from paligemma_lib.data.sources.protocol import Source
 from paligemma_lib.data.sources.tf_examples import ExampleSource
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 
 def from_tfds(
@@ -47,12 +51,34 @@ def splits_of_tfds(name: str, data_dir: str | None = None) -> dict[str, Source]:
     Raises:
       FileNotFoundError: the data set is not prepared.
     """
-    import tensorflow_datasets as tfds
-
-    splits = tfds.builder(name, data_dir=data_dir).info.splits
-    if not splits:
-        raise FileNotFoundError(f"{name} is not prepared: run `tfds build` first")
+    splits = prepared_builder(name, data_dir).info.splits
     return {split: from_tfds(name, split, data_dir=data_dir) for split in splits}
+
+
+def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a prepared data set; arguments are those of `from_tfds`.
+
+    Raises:
+      FileNotFoundError: TFDS does not know the data set, or it is not prepared.
+    """
+    import tensorflow_datasets as tfds  # here, since the import is slow
+
+    if tf.io.gfile.exists(join(name, "dataset_info.json")):
+        return tfds.builder_from_directory(name)
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError:
+        # TFDS's own message lists a thousand data sets.
+        place = data_dir or tfds.core.constants.DATA_DIR
+        raise FileNotFoundError(
+            f"{name} is not prepared in {place}: run `tfds build` first, or name the folder of the "
+            "data set that holds dataset_info.json"
+        ) from None
+    if not builder.info.splits:
+        raise FileNotFoundError(
+            f"{name} is not prepared in {builder.data_dir}: run `tfds build` first"
+        )
+    return builder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,17 +96,7 @@ class _TfdsSource(ExampleSource):
         return dataclasses.replace(self, cut_off=True)
 
     def _open(self) -> tuple[Records, np.ndarray]:
-        import tensorflow_datasets as tfds  # here, since the import is slow
-
-        if tf.io.gfile.exists(join(self.name, "dataset_info.json")):
-            builder = tfds.builder_from_directory(self.name)
-        else:
-            builder = tfds.builder(self.name, data_dir=self.data_dir)
-        splits = builder.info.splits
-        if not splits:
-            raise FileNotFoundError(
-                f"{self.name} is not prepared in {builder.data_dir}: run `tfds build` first"
-            )
+        splits = prepared_builder(self.name, self.data_dir).info.splits
         try:
             parts = splits[self.split].file_instructions
         except (KeyError, ValueError) as error:

@@ -9,8 +9,7 @@ def get_config() -> ConfigDict:
     """Returns the config of the run."""
     config = base_config()
     config.workdir = "workdir/demo"
-    config.data.kind = "sample"
-    config.data.name = "1500"
+    config.data.name = "1500"  # drawn scenes
     config.model.checkpoint = "nano"
     config.lowercase = True
     config.text_len = 128

@@ -16,8 +16,7 @@ def get_config() -> ConfigDict:
     config = base_config()
     config.workdir = "workdir/pretrain_nano"
     config.seed = 2024
-    config.data.kind = "sample"
-    config.data.name = "24000"
+    config.data.name = "24000"  # drawn scenes
     config.data.wording = "labels"
     config.data.validation = "validation[:256]"
     config.data.test = "test[:256]"
