@@ -92,6 +92,14 @@ def test_other_columns_have_another_fingerprint(tmp_path):
     assert sources[0].fingerprint() != sources[1].fingerprint()
 
 
+def test_a_column_that_was_named_and_is_not_there_is_told(tmp_path):
+    path = write(tmp_path / "x.parquet", table(1, caption=["a"], caption_id=[3]))
+    assert ArrowSource((path,)).read([0])[0].captions == ("a",)
+    for columns in (Columns("img"), Columns(caption="text")):
+        with pytest.raises(ValueError, match=r"x.parquet has no column .*: image, caption"):
+            len(ArrowSource((path,), columns))
+
+
 def test_five_columns_of_captions_and_columns_by_name(tmp_path):
     numbered = {f"caption_{k}": [f"{k}"] * 2 for k in range(5)}
     source = ArrowSource((write(tmp_path / "x.parquet", table(2, **numbered)),))

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -90,16 +91,21 @@ class ArrowSource:
           ValueError: no column is known to hold the image or the captions.
         """
         names = self._files[0].schema.names
-        image = _chosen(names, self.columns.image, IMAGE_COLUMNS)
-        captions = [name for name in names if name.startswith("caption_")]  # caption_0 to caption_4
-        usual = self.columns.caption or next((n for n in CAPTION_KEYS if n in names), "")
-        if not image or not (usual in names or captions):
+        for wanted in filter(None, self.columns):
+            if wanted not in names:
+                raise ValueError(
+                    f"{self.paths[0]} has no column {wanted}: {', '.join(names)[:200]}"
+                )
+        image = self.columns.image or _first(names, IMAGE_COLUMNS)
+        captions = [self.columns.caption or _first(names, CAPTION_KEYS)]
+        if not captions[0]:
+            captions = [name for name in names if re.fullmatch(r"caption_\d+", name)]
+        if not image or not captions:
             raise ValueError(
                 f"{self.paths[0]}: no column is known to hold "
                 f"{'the image' if not image else 'captions'}: {', '.join(names)[:200]}"
             )
-        captions = [usual] if usual in names else captions
-        others = [_chosen(names, "", usual) for usual in (_ID_COLUMNS, PREFIX_KEYS, ("split",))]
+        others = [_first(names, usual) for usual in (_ID_COLUMNS, PREFIX_KEYS, ("split",))]
         found = _Names(image, tuple(captions), *others)
         for path, file in zip(self.paths, self._files, strict=True):
             if lacks := sorted({image, *captions, *filter(None, others)} - {*file.schema.names}):
@@ -215,8 +221,8 @@ class ArrowSource:
         return Record(encoded, tuple(said), group.image_id, rows[0].get(prefix) or None)
 
 
-def _chosen(names: Sequence[str], wanted: str, usual: Sequence[str]) -> str:
-    return wanted if wanted in names else next((name for name in usual if name in names), "")
+def _first(names: Sequence[str], usual: Sequence[str]) -> str:
+    return next((name for name in usual if name in names), "")
 
 
 def _image(value: Any, where: str) -> bytes:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import json
 import os
 from collections.abc import Iterator
 
 from paligemma_lib.data.files import join, read_whole
 from paligemma_lib.data.sources.data_path import split_path
-from paligemma_lib.data.sources.image_folder import ImageFolder
-from paligemma_lib.data.sources.json_forms import USUAL, Columns
+from paligemma_lib.data.sources.json_forms import USUAL, Columns, parse_json
 from paligemma_lib.data.sources.parquet_source import ArrowSource
 from paligemma_lib.data.sources.protocol import Source
 from paligemma_lib.data.sources.sidecar import SidecarSource
@@ -185,23 +183,29 @@ def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str
 def _of_texts(folder: str) -> Iterator[tuple[str, Source]]:
     """Opens images with texts beside them. Raises ValueError if a table has the captions."""
     source = SidecarSource(folder)
-    files = ImageFolder(folder).files
     tables = [
-        file for file in files if file.lower().endswith(_TABLE_SUFFIXES) or _is_tfrecord(file)
+        file
+        for file in source.files
+        if file.lower().endswith(_TABLE_SUFFIXES) or _is_tfrecord(file)
     ]
     if tables and not source.has_texts():
         raise ValueError(
             f"{folder}: no image has a text beside it, but there is {', '.join(tables[:3])}. Give "
             "that file as the path, and the folder of its images as `images`"
         )
-    if files:
+    if source.files:
         yield "", source
 
 
 def _json_in(folder: str, name: str) -> dict:
     """Returns the object in a JSON file; {} if there is no such file."""
     path = join(folder, name)
-    found = json.loads(read_whole(path, MAX_TABLE_BYTES)) if os.path.isfile(path) else {}
+    if not os.path.isfile(path):
+        return {}
+    try:
+        found = parse_json(read_whole(path, MAX_TABLE_BYTES))
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from error
     return found if isinstance(found, dict) else {}
 
 

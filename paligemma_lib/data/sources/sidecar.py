@@ -35,13 +35,18 @@ class SidecarSource:
     folder: str
 
     @functools.cached_property
+    def files(self) -> list[str]:
+        """Paths of all files, below the folder."""
+        return ImageFolder(self.folder).files
+
+    @functools.cached_property
     def _pairs(self) -> list[tuple[str, str]]:
         """Paths of each image and of its text file, "" if it has none."""
-        files = ImageFolder(self.folder).files
+        named = {file: file.lower() for file in self.files}
         texts = {
-            file.rpartition(".")[0]: file for file in files if file.lower().endswith(TEXT_SUFFIXES)
+            file.rpartition(".")[0]: file for file in named if named[file].endswith(TEXT_SUFFIXES)
         }
-        images = [file for file in files if file.lower().endswith(SUFFIXES)]
+        images = [file for file in named if named[file].endswith(SUFFIXES)]
         return [(image, texts.get(image.rpartition(".")[0], "")) for image in images]
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from paligemma_lib.data.encoded import SUFFIXES
@@ -22,7 +22,7 @@ from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, join, read_wh
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.sources.image_folder import SHOWN, ImageFolder, differing, normalized
-from paligemma_lib.data.sources.json_forms import USUAL, Columns
+from paligemma_lib.data.sources.json_forms import USUAL, Columns, Row
 from paligemma_lib.data.sources.protocol import Record, Source, unique_ids
 from paligemma_lib.data.sources.table_forms import READERS
 from paligemma_lib.data.text import cleaned
@@ -69,36 +69,35 @@ class TableSource:
         Raises:
           ValueError: a row cannot be used, or no image of the table is found.
         """
-        data = read_whole(self.table, MAX_TABLE_BYTES)
-        # Dicts keep the order of insertion, so the same table always gives the same numbers.
-        groups: dict[tuple[str, str | None], list[str]] = {}
-        places: dict[tuple[str, str | None], str] = {}
-        try:
-            for row in READERS[self.form](data, self.columns):
-                if not self.split or row.split in self.split.split("+"):
-                    key = row.image, row.prefix
-                    captions = groups.setdefault(key, [])
-                    captions += [cleaned(row.caption)] if row.caption is not None else []
-                    places.setdefault(key, row.place)
-        except ValueError as error:
-            raise ValueError(f"{self.table}, {error}") from error
+        chosen = self.split.split("+") if self.split else None
+        rows = [row for row in self._rows() if chosen is None or row.split in chosen]
         # The folder is listed once. On remote storage, a request per image would take far longer.
         folder = ImageFolder(self.images)
-        files = _told_apart({name: folder.find(name) for name, _ in groups})
+        files = {name: folder.find(name) for name in dict.fromkeys(row.image for row in rows)}
+        files = _told_apart(files)
         self._tell(files, folder)
-        # Names of one file are one image, and have one record for each prompt.
-        merged: dict[tuple[str, str | None], list[str]] = {}
+        # Names of one file are one image, with a record for each prompt. Dicts keep the order of
+        # insertion, so the same table always gives the same numbers.
         first: dict[str, str] = {}
-        for (name, prefix), captions in groups.items():
-            same = first.setdefault(files[name] or name, name)
-            merged.setdefault((same, prefix), []).extend(captions)
-            places.setdefault((same, prefix), places[name, prefix])
-        groups = merged
-        ids = unique_ids([name for name, _ in groups])
+        records: dict[tuple[str, str | None], tuple[list[str], str]] = {}
+        for row in rows:
+            name = first.setdefault(files[row.image] or row.image, row.image)
+            captions, _ = records.setdefault((name, row.prefix), ([], row.place))
+            captions += [cleaned(row.caption)] if row.caption is not None else []
+        ids = unique_ids([name for name, _ in records])
         return [
-            _Entry(image_id, name, files[name], tuple(captions), prefix, places[name, prefix])
-            for image_id, ((name, prefix), captions) in zip(ids, groups.items(), strict=True)
+            _Entry(image_id, name, files[name], tuple(captions), prefix, place)
+            for image_id, ((name, prefix), (captions, place)) in zip(
+                ids, records.items(), strict=True
+            )
         ]
+
+    def _rows(self) -> Iterator[Row]:
+        data = read_whole(self.table, MAX_TABLE_BYTES)
+        try:
+            yield from READERS[self.form](data, self.columns)
+        except ValueError as error:
+            raise ValueError(f"{self.table}, {error}") from error
 
     def _tell(self, files: dict[str, str | None], folder: ImageFolder) -> None:
         """Logs the names that matched loosely. Raises ValueError if no image was found."""
@@ -114,13 +113,11 @@ class TableSource:
 
     def splits(self) -> list[str]:
         """Returns the table's own splits, in the order of the table; [""] if it has none."""
-        data = read_whole(self.table, MAX_TABLE_BYTES)
-        try:
-            found = {row.split: row.place for row in READERS[self.form](data, self.columns)}
-            if "" in found and len(found) > 1:
-                raise ValueError(f"{found['']}: the row has no split, and others have one")
-        except ValueError as error:
-            raise ValueError(f"{self.table}, {error}") from error
+        found = {row.split: row.place for row in self._rows()}
+        if "" in found and len(found) > 1:
+            raise ValueError(
+                f"{self.table}, {found['']}: the row has no split, and others have one"
+            )
         return [*found] or [""]
 
     def __len__(self) -> int:

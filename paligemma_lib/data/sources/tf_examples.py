@@ -12,6 +12,7 @@ steps of a feature list are its values.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ def from_tfrecords(
 
 
 @dataclasses.dataclass(frozen=True)
-class ExampleSource:
+class ExampleSource(abc.ABC):
     """Records that are `tf.train.Example`s; the fields hold the names of their features."""
 
     image: str
@@ -52,9 +53,9 @@ class ExampleSource:
     image_id: str
     prefix: str | None
 
+    @abc.abstractmethod
     def _open(self) -> tuple[Records, np.ndarray]:
         """Returns the record files, and int64[n], the numbers of the records to use."""
-        raise NotImplementedError
 
     @functools.cached_property
     def _opened(self) -> tuple[Records, np.ndarray]:
