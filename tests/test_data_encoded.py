@@ -52,12 +52,25 @@ def test_what_is_no_image_becomes_nothing(data):
     assert exif_orientation(data) == 1
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize(("stored", "found"), [(1, 1), (6, 6), (8, 8), (0, 1), (9, 1)])
-def test_the_orientation_is_read(form, stored, found):
+def test_the_orientation_is_read_and_kept(form, stored, found):
     exif = Image.Exif()
     exif[0x0112] = stored
-    assert exif_orientation(photo(0, form=form, exif=exif)) == found
+    assert exif_orientation(as_jpeg_or_png(photo(0, form=form, exif=exif))) == found
+
+
+def test_an_orientation_in_xmp_or_behind_the_pixels_is_read():
+    xmp = b"<rdf:Description xmlns:tiff='http://ns.adobe.com/tiff/1.0/' tiff:Orientation='6'/>"
+    xmp = xmp.replace(b"'", b'"')
+    assert exif_orientation(photo(0, form="JPEG", xmp=xmp)) == 6
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = photo(0, form="PNG", exif=exif)
+    start = whole.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(whole[start : start + 4])
+    last = whole.index(b"IEND") - 4
+    assert exif_orientation(whole[:start] + whole[end:last] + whole[start:end] + whole[last:]) == 6
 
 
 def test_exif_that_cannot_be_read_is_none():

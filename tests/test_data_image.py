@@ -3,11 +3,13 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 from data_cases import photo
 from PIL import Image, ImageOps
 
 from paligemma_lib.data import decode_image
+from paligemma_lib.data.encoded import FORMATS
 
 LEVEL = 1 / 127.5  # one of 256 levels, in [-1, 1]
 
@@ -161,16 +163,27 @@ def test_small_and_long_images_are_squashed_too(size):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_ignored_unless_asked_for(image, orientation):
+def test_exif_orientation_is_applied_unless_told_otherwise(image, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(image, "JPEG", exif=exif)
     shown = Image.open(io.BytesIO(data))
     turned = ImageOps.exif_transpose(shown)
-    np.testing.assert_allclose(decode_image(data, 32), expected(shown, 32), atol=0.02 * LEVEL)
-    np.testing.assert_allclose(
-        decode_image(data, 32, apply_exif=True), expected(turned, 32), atol=0.02 * LEVEL
-    )
+    stored = decode_image(data, 32, apply_exif=False)
+    np.testing.assert_allclose(stored, expected(shown, 32), atol=0.02 * LEVEL)
+    np.testing.assert_allclose(decode_image(data, 32), expected(turned, 32), atol=0.02 * LEVEL)
+
+
+@pytest.mark.parametrize("form", [*FORMATS])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_images_of_every_format_are_upright(image, form, orientation):
+    pillow_heif.register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(image, form, exif=exif)
+    shown = Image.open(io.BytesIO(data))
+    turned = ImageOps.exif_transpose(shown).convert("RGB")
+    np.testing.assert_allclose(decode_image(data, 32), expected(turned, 32), atol=0.02 * LEVEL)
 
 
 @pytest.mark.parametrize("value", [0, 9, 77])
@@ -178,7 +191,7 @@ def test_an_orientation_that_is_none_is_ignored(image, value):
     exif = Image.Exif()
     exif[0x0112] = value
     data = encode(image, "JPEG", exif=exif)
-    np.testing.assert_array_equal(decode_image(data, 32, apply_exif=True), decode_image(data, 32))
+    np.testing.assert_array_equal(decode_image(data, 32), decode_image(data, 32, apply_exif=False))
 
 
 def test_uint8_is_cut_off_to_whole_levels_as_in_the_reference(image):
@@ -208,7 +221,7 @@ def test_what_is_no_whole_image_raises(data):
     with pytest.raises(ValueError, match=f"not a whole .* image: {len(data)} bytes that begin"):
         decode_image(data, 32)
     with pytest.raises(ValueError, match="not a whole"):
-        decode_image(data, 32, apply_exif=True)
+        decode_image(data, 32, apply_exif=False)
 
 
 @pytest.mark.slow

@@ -91,6 +91,12 @@ def test_records_that_name_fields_as_before_are_understood():
     assert completed({"config": values, "params": ""}) == record_of(CONFIG, "")
 
 
+def test_a_run_from_before_images_were_upright_is_told_apart(saved):
+    values = CONFIG.to_dict()
+    del values["data"]["apply_exif"]
+    assert differing(saved(values), CONFIG) == ["  config.data.apply_exif: was False, is True"]
+
+
 @pytest.mark.parametrize(("kind", "name"), [("tfds", "flickr8k_tfds"), ("sample", "40")])
 def test_a_record_that_names_the_form_is_of_the_run_that_derives_it(saved, kind, name):
     before = changed(CONFIG, data={"kind": kind, "name": name}).to_dict()

@@ -6,10 +6,8 @@ Accepted are the formats that the library decodes: JPEG, PNG, GIF, BMP and WebP.
 refused. Pillow decodes each image once here, so that the model's worker receives only complete
 images.
 
-Phones store photographs sideways, and record the rotation in EXIF. Training and `paligemma caption`
-use images as they are stored, as the reference does, and most data sets are upright already. In the
-app people see the image upright: the preview is rotated, and `paligemma_lib.serving` rotates the
-image for the model in the same way.
+Phones store photographs sideways, and record the rotation in EXIF. The preview is upright, as is
+what the library gives to the model.
 """
 
 import dataclasses
@@ -18,7 +16,7 @@ import threading
 
 from PIL import Image
 
-from paligemma_lib.data.encoded import exif_orientation
+from paligemma_lib.data.encoded import orientation_of
 
 MAX_BYTES = 20 << 20
 MAX_PIXELS = 50_000_000
@@ -132,7 +130,7 @@ def one_line(name: str) -> str:
 
 def _decode(image: Image.Image, name: str, data: bytes) -> Upload:
     width, height = image.size
-    orientation = exif_orientation(data)
+    orientation = orientation_of(image)
     if orientation >= 5:  # 5 to 8 swap width and height
         width, height = height, width
     image.draft("RGB", (2 * PREVIEW_SIDE, 2 * PREVIEW_SIDE))  # takes less memory for a JPEG

@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     batch_size: int
     max_new_tokens: int
     seed: int
+    apply_exif: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Captioner:
           source: see `pg.data`; where a record has a prefix, it replaces `prompt`.
           count: number of images to caption, from the first; None: all.
           options: `prompt` ("caption en"), `sampler` (greedy), `batch_size` (8), `max_new_tokens`
-            (64) and `seed` (0), as for `streaming.stream`.
+            (64), `seed` (0) and `apply_exif` (True), as for `streaming.stream`.
 
         Yields:
           `Captioned` or `Skipped`, in the order of the source.

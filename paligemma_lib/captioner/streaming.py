@@ -80,6 +80,7 @@ def stream(
     max_new_tokens: int = 64,
     seed: int = 0,
     count: int | None = None,
+    apply_exif: bool = True,
 ) -> Iterator[Captioned | Skipped]:
     """Yields a result for each image, in the order of the source.
 
@@ -92,6 +93,7 @@ def stream(
       batch_size: images in a batch, over all processes.
       seed: seed of samplers that draw at random.
       count: number of images to caption, from the first; None: all.
+      apply_exif: whether to turn images upright by their EXIF orientation.
 
     Yields:
       `Captioned` or `Skipped`.
@@ -106,7 +108,7 @@ def stream(
     # so the shares joined in process order are the batch, then padding.
     share = -(-rows // jax.process_count())
     mine = range(share * jax.process_index(), share * (jax.process_index() + 1))
-    load = functools.partial(_load, source, size)
+    load = functools.partial(_load, source, size, apply_exif)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def begin(start: int) -> list[Future[tuple[dict[str, Any], np.ndarray | None]]]:
@@ -148,7 +150,9 @@ def stream(
                     yield Captioned(number, each["image_id"], references, caption)
 
 
-def _load(source: Source, size: int, number: int) -> tuple[dict[str, Any], np.ndarray | None]:
+def _load(
+    source: Source, size: int, apply_exif: bool, number: int
+) -> tuple[dict[str, Any], np.ndarray | None]:
     """Returns what JSON can hold of a record, or of its error, and its float32[S, S, 3] pixels.
 
     The first is gathered to all processes. The pixels are None after an error.
@@ -160,6 +164,6 @@ def _load(source: Source, size: int, number: int) -> tuple[dict[str, Any], np.nd
             "references": record.captions,
             "prefix": record.prefix,
         }
-        return told, decode_image(record.image, size)
+        return told, decode_image(record.image, size, apply_exif=apply_exif)
     except (ValueError, OSError) as error:
         return {"where": source.where(number), "problem": str(error)}, None

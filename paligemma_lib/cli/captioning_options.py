@@ -31,6 +31,7 @@ def add_captioning_options(parser: Parser) -> None:
     parser.add_argument("--prompt", help="(default: caption en)")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="(default: 64)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="(default: 8)")
+    parser.add_argument("--ignore-exif", action="store_true", help="use images as stored")
     hidden = argparse.SUPPRESS
     parser.add_argument("--sampler", default="greedy", help=hidden)
     parser.add_argument("--beams", type=int, default=4, help=hidden)
@@ -68,6 +69,7 @@ def captions_of(args: argparse.Namespace, source: Source) -> Iterator[Captioned 
         batch_size=args.batch_size,
         max_new_tokens=args.max_new_tokens,
         seed=args.seed,
+        apply_exif=not args.ignore_exif,
     )
 
 

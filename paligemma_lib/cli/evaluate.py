@@ -104,6 +104,7 @@ def _source_of(args: argparse.Namespace) -> Iterator[Source]:
         config = args.config
         args.checkpoint = args.checkpoint or config.workdir
         take_defaults(args, config.prompt, config.max_new_tokens, config.decode_batch_size)
+        args.ignore_exif |= not config.data.apply_exif
         yield Setup(config).data["test"]
     else:
         with drawn_scenes(DRAWN) as source:

@@ -1,7 +1,7 @@
 """Prepares the bytes of an image file for decoding by TensorFlow, with Pillow.
 
     encoded = as_jpeg_or_png(path.read_bytes())
-    orientation = exif_orientation(path.read_bytes())
+    orientation = exif_orientation(encoded)
 
 TensorFlow decodes three formats differently from Pillow. It reads the palette indices of a BMP as
 grey levels, and any order of its channels as BGR. It takes the first frame of a GIF for the whole
@@ -33,6 +33,12 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _AS_THEY_ARE = ("JPEG", "PNG")
 _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # their first bytes
 
+# One of these is in every file with an EXIF orientation: "Exif" in JPEG, the names of a chunk or of
+# a text in PNG, "Orientation" in XMP. Most files have none. Pillow would decode a whole PNG to
+# look for a chunk at its end.
+_ORIENTED = (b"Exif", b"eXIf", b"exif", b"Orientation")
+_ORIENTATION = 0x0112  # the tag of EXIF
+
 # Pillow's modes with more than 8 bits per pixel. PNG stores them with 16 bits.
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -45,8 +51,9 @@ def as_jpeg_or_png(encoded: bytes) -> bytes:
 
     Returns:
       The bytes of a JPEG or PNG file unchanged, even if the file is damaged. The first frame of
-      another file as a PNG, RGB or 16-bit grey. b"" if Pillow cannot decode the file: TensorFlow
-      might still decode it, but to wrong colours, and it rejects b"".
+      another file as a PNG, RGB or 16-bit grey, with the same EXIF orientation. b"" if Pillow
+      cannot decode the file: TensorFlow might still decode it, but to wrong colours, and it rejects
+      b"".
     """
     if encoded.startswith(_JPEG_OR_PNG):
         return encoded
@@ -59,21 +66,41 @@ def as_jpeg_or_png(encoded: bytes) -> bytes:
 
 
 def as_png(image: PIL.Image.Image) -> bytes:
-    """Returns an image as a PNG of the same pixels, RGB or 16-bit grey; alpha is dropped."""
+    """Returns an image as a PNG of the same pixels, RGB or 16-bit grey; alpha is dropped.
+
+    An EXIF orientation is kept. Pillow applies that of a TIFF or HEIC file itself, and removes it.
+    """
+    image.load()  # before the orientation is read, which loading a TIFF changes
+    exif = PIL.Image.Exif()
+    exif[_ORIENTATION] = orientation = orientation_of(image)
     file = io.BytesIO()
     # `convert` would clip 16-bit values at 255. TensorFlow scales them to 8 bits when it decodes.
     kept = image if image.mode in _DEEP else image.convert("RGB")
     kept = kept.convert("I;16") if kept.mode == "I" else kept  # Pillow 13 saves no "I" as PNG
-    kept.save(file, "PNG", compress_level=1)
+    kept.save(file, "PNG", compress_level=1, exif=exif if orientation != 1 else None)
     return file.getvalue()
 
 
 def exif_orientation(encoded: bytes) -> int:
+    """Returns the EXIF orientation of a JPEG or PNG, 1 to 8; 1 if it has none that can be read.
+
+    Args:
+      encoded: from `as_jpeg_or_png`.
+    """
+    if not any(mark in encoded for mark in _ORIENTED):
+        return 1
+    try:
+        with PIL.Image.open(io.BytesIO(encoded), formats=_AS_THEY_ARE) as image:
+            return orientation_of(image)
+    except Exception:  # Pillow may raise any exception; decoding reports damaged bytes later
+        return 1
+
+
+def orientation_of(image: PIL.Image.Image) -> int:
     """Returns the EXIF orientation of an image, 1 to 8; 1 if it has none that can be read."""
     try:
-        with PIL.Image.open(io.BytesIO(encoded), formats=(*_AS_THEY_ARE, *_converted())) as image:
-            orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # Pillow may raise any exception; decoding reports damaged bytes later
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow may raise any exception for damaged metadata
         return 1
     return orientation if orientation in range(1, 9) else 1
 

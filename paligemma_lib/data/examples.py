@@ -145,9 +145,10 @@ class Examples:
         # threads would not help, and from the second epoch on the cache holds most captions.
         rows = [self._text(*each) for each in zip(examples, numbers, records, strict=True)]
         loaded = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        loaded["encoded"] = np.array([as_jpeg_or_png(record.image) for record in records], object)
+        images = [as_jpeg_or_png(record.image) for record in records]
+        loaded["encoded"] = np.array(images, object)
         if self.apply_exif:
-            turns = [exif_orientation(record.image) for record in records]
+            turns = [exif_orientation(image) for image in images]
             loaded["orientation"] = np.array(turns, np.int32)
         if self.seed is None:
             loaded["image_id"] = np.array([record.image_id.encode() for record in records], object)

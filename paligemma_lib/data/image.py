@@ -8,8 +8,8 @@ is dropped, so that the colours below it show. The image is resized to a square 
 aspect ratio, bilinear and antialiased, as in PaliGemma's pre-training. The accurate integer DCT of
 JPEG gives the same pixels as Pillow; TensorFlow's default DCT differs by up to 23 levels.
 
-Training, evaluation and prediction use an image as it is stored and ignore its EXIF orientation, as
-the reference does. `apply_exif` is for uses where people see the image upright, as in the web app.
+Images are upright everywhere: their EXIF orientation is applied, as every viewer does. The
+reference uses images as they are stored, which `apply_exif=False` gives.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LEFT_RIGHT, _UP_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
 
 
 def decode_image(
-    encoded: bytes, size: int, *, dtype: str = "float32", apply_exif: bool = False
+    encoded: bytes, size: int, *, dtype: str = "float32", apply_exif: bool = True
 ) -> np.ndarray:
     """Decodes and resizes one image.
 
@@ -37,7 +37,8 @@ def decode_image(
       encoded: bytes of an image file. TensorFlow refuses images of 2**29 pixels and more.
       size: S, the side of the result in pixels.
       dtype: "float32" for values in [-1, 1], or "uint8" for 0..255, truncated to whole levels.
-      apply_exif: whether to apply the EXIF orientation; the reference does not.
+      apply_exif: whether to apply the EXIF orientation; the reference does not. That of TIFF and
+        HEIC is always applied, by Pillow.
 
     Returns:
       float32[S, S, 3] or uint8[S, S, 3].
@@ -46,9 +47,10 @@ def decode_image(
       ValueError: the bytes are not an image, or the image is damaged.
     """
     allow_memory_growth()
-    orientation = exif_orientation(encoded) if apply_exif else 1
+    usual = as_jpeg_or_png(encoded)
+    orientation = exif_orientation(usual) if apply_exif else 1
     try:
-        return _decode(size, dtype)(as_jpeg_or_png(encoded), orientation).numpy()
+        return _decode(size, dtype)(usual, orientation).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
             "not a whole JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, AVIF or HEIC image: "

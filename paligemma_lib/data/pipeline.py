@@ -36,7 +36,7 @@ def train_batches(
     lowercase: bool = False,
     truncate: bool = False,
     image_dtype: Literal["float32", "uint8"] = "float32",
-    apply_exif: bool = False,
+    apply_exif: bool = True,
     min_crop_area: float = 1.0,
     horizontal_flip: bool = False,
     on_corrupt_image: Literal["raise", "replace"] = "raise",
@@ -108,7 +108,7 @@ def eval_batches(
     lowercase: bool = False,
     truncate: bool = False,
     image_dtype: Literal["float32", "uint8"] = "float32",
-    apply_exif: bool = False,
+    apply_exif: bool = True,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:

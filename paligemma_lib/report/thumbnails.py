@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 # A path, the bytes of an image file, a Pillow image, uint8[H, W, 3] or uint8[H, W]; or a function
 # without arguments that returns one of these and is called only if the image is shown.
@@ -25,8 +25,7 @@ _QUALITY = 82
 def thumbnail(image: ImageLike, side: int) -> Image.Image:
     """Returns a copy in RGB, scaled down so that no side has more than `side` pixels.
 
-    Smaller images keep their size. Pixels stay as stored: an EXIF orientation is not applied, as
-    the model does not see it either.
+    Smaller images keep their size. An EXIF orientation is applied, as in `data.image`.
 
     Raises:
       ValueError: the image cannot be read, is too large to decode safely, or is an array of
@@ -66,4 +65,4 @@ def _scaled(image: Image.Image, side: int) -> Image.Image:
     if image.mode not in ("RGB", "L", "CMYK"):  # palette indices, for one, cannot be averaged
         image = image.convert("RGB")
     image.thumbnail((side, side))  # for an opened JPEG, decodes it at a reduced scale
-    return image.convert("RGB")
+    return ImageOps.exif_transpose(image).convert("RGB")

@@ -50,6 +50,7 @@ def _common(config: RunConfig, image_size: int) -> dict[str, Any]:
         "lowercase": config.lowercase,
         "truncate": config.truncate,
         "image_dtype": "uint8",
+        "apply_exif": config.data.apply_exif,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }

@@ -49,6 +49,7 @@ def caption_test_images(
         batch_size=config.decode_batch_size,
         max_new_tokens=config.max_new_tokens,
         count=count or config.test_images or None,
+        apply_exif=config.data.apply_exif,
     )
     captioned: list[Captioned] = []
     seen: set[str] = set()

@@ -56,6 +56,8 @@ class DataConfig:
     """images to caption and score: a path, or the name of a split of the same data"""
     images: str = ""
     """folder of images, if it is not beside the file of captions"""
+    apply_exif: bool = True
+    """turn images upright by their EXIF orientation; false: as they are stored"""
     min_crop_area: float = Field(default=1.0, gt=0, le=1)
     """random crops for training, of at least this share of the area; 1: none"""
     horizontal_flip: bool = False

@@ -37,6 +37,9 @@ def completed(record: Mapping[str, Any], data: Mapping[str, str] = {}) -> Mappin
       data: fingerprints of sources, for records that are too old to have any.
     """
     before = renamed(record.get("config", {}), FORMER)
+    if isinstance(data_config := before.get("data"), Mapping):
+        # Runs took images as they are stored until 2026-11-29, when upright became the default.
+        before = {**before, "data": {"apply_exif": False, **data_config}}
     try:
         config = parse(RunConfig, before).to_dict()
     except ConfigError:

@@ -71,5 +71,9 @@ class Validation:
     def _pixels(self, number: int) -> np.ndarray:
         """Reads a test image as the model sees it: uint8[S, S, 3]."""
         (record,) = self._prepared.data["test"].read([number])
-        pixels = decode_image(record.image, self._prepared.model.vision.image_size)
+        size, upright = (
+            self._prepared.model.vision.image_size,
+            self._prepared.config.data.apply_exif,
+        )
+        pixels = decode_image(record.image, size, apply_exif=upright)
         return np.round((pixels + 1) * 127.5).astype(np.uint8)  # [-1, 1] -> [0, 255]

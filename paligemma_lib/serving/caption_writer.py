@@ -79,7 +79,7 @@ class Writer:
         the image with this number.
 
         Args:
-          encoded: bytes of an image file; the EXIF orientation is applied.
+          encoded: bytes of an image file.
           prompt: at most `prompt_tokens` tokens, BOS and newline counted.
           sampler: chooses the tokens.
           max_new_tokens: largest number of tokens, at most that of the constructor.
@@ -121,7 +121,7 @@ class Writer:
     ) -> State:
         """Returns the state after the image, the prompt and the first token."""
         captioner = self._captioner
-        pixels = decode_image(encoded, captioner.config.vision.image_size, apply_exif=True)
+        pixels = decode_image(encoded, captioner.config.vision.image_size)
         tokens = captioner.tokenizer.encode_prefix(prompt)
         if len(tokens) > self._prompt_tokens:
             raise ValueError(

@@ -79,7 +79,7 @@ class Service:
         """Queues images to be captioned, and returns their request at once.
 
         Args:
-          images: bytes of image files, as for `data.decode_image`; the EXIF orientation is applied.
+          images: bytes of image files, as for `data.decode_image`.
           prompt: prompt of all images.
           sampler: chooses the tokens. A sampler is compiled once, when a request first needs it.
           max_new_tokens: largest number of tokens of a caption, at most that of the service.
