@@ -33,11 +33,12 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _AS_THEY_ARE = ("JPEG", "PNG")
 _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # their first bytes
 
-# One of these is in every file with an EXIF orientation: "Exif" in JPEG, the names of a chunk or of
-# a text in PNG, "Orientation" in XMP. Most files have none. Pillow would decode a whole PNG to
-# look for a chunk at its end.
-_ORIENTED = (b"Exif", b"eXIf", b"exif", b"Orientation")
 _ORIENTATION = 0x0112  # the tag of EXIF
+_APP1, _START_OF_SCAN = (
+    0xE1,
+    0xDA,
+)  # JPEG's markers of EXIF or XMP, and of what follows all metadata
+_PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that may have an orientation
 
 # Pillow's modes with more than 8 bits per pixel. PNG stores them with 16 bits.
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -87,7 +88,7 @@ def exif_orientation(encoded: bytes) -> int:
     Args:
       encoded: from `as_jpeg_or_png`.
     """
-    if not any(mark in encoded for mark in _ORIENTED):
+    if not _has_metadata(encoded):
         return 1
     try:
         with PIL.Image.open(io.BytesIO(encoded), formats=_AS_THEY_ARE) as image:
@@ -103,6 +104,31 @@ def orientation_of(image: PIL.Image.Image) -> int:
     except Exception:  # Pillow may raise any exception for damaged metadata
         return 1
     return orientation if orientation in range(1, 9) else 1
+
+
+def _has_metadata(encoded: bytes) -> bool:
+    """Returns whether a JPEG or PNG has metadata that may have an orientation.
+
+    Most files have none. For these, Pillow takes 0.1 ms more, or decodes a whole PNG, since the
+    chunk may stand at its end.
+    """
+    if encoded.startswith(b"\xff\xd8"):
+        at = 2
+        while encoded[at : at + 1] == b"\xff" and at + 4 <= len(encoded):
+            marker = encoded[at + 1]
+            if marker in (_APP1, _START_OF_SCAN):
+                return marker == _APP1
+            # A segment is its marker, its length with these two bytes, and its content. Any number
+            # of bytes FF may stand before a marker.
+            at += 1 if marker == 0xFF else 2 + int.from_bytes(encoded[at + 2 : at + 4])
+        return False
+    at = 8
+    while at + 8 <= len(encoded):
+        if encoded[at + 4 : at + 8] in _PNG_METADATA:
+            return True
+        # A chunk is the length of its content, its name, its content, and a checksum.
+        at += 12 + int.from_bytes(encoded[at : at + 4])
+    return False
 
 
 def needs_heif(encoded: bytes) -> bool:
