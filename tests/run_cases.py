@@ -42,6 +42,6 @@ def changed(config: RunConfig, **changes: Any) -> RunConfig:
     return parse(RunConfig, values)
 
 
-def setup_of(config: RunConfig, *, given=None, records=None, **changes: Any) -> Setup:
+def setup_of(config: RunConfig, *, given=None, seconds=60.0, **changes: Any) -> Setup:
     """What is known of such a run."""
-    return Setup(changed(config, **changes), given, records)
+    return Setup(changed(config, **changes), given, seconds)

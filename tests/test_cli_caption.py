@@ -128,7 +128,7 @@ def test_a_split_of_a_tfds_data_set_brings_its_references(captioner, tmp_path, c
     )
     out = tmp_path / "out.html"
     capsys.readouterr()
-    arguments = [*captioner, "--tfds", "flickr8k_tfds", "--split", split]
+    arguments = [*captioner, "--data", "flickr8k_tfds", "--split", split]
     code = main(["caption", *arguments, "--data-dir", str(tmp_path / "tfds"), "--out", str(out)])
     assert code == 0
     assert len(capsys.readouterr().out.splitlines()) == count > 0
@@ -153,7 +153,7 @@ def test_a_folder_of_safetensors_brings_its_own_tokenizer(captioner, images, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.jpg", "--tfds", "flickr8k_tfds"], "give either images or --tfds NAME"),
+        (["a.jpg", "--data", "flickr8k_tfds"], "give either images or --data"),
         (["a.jpg", "--out", "a.docx"], r"ends in .jsonl, .csv, .png, .html"),
         (["a.jpg", "--sampler", "beam", "--beams", "0"], "Beam"),
         (["a.jpg", "--batch-size", "0"], "--batch-size 0: expected at least 1"),

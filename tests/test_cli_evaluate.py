@@ -35,7 +35,7 @@ def folder(tmp_path) -> Path:
 
 def test_a_checkpoint_is_scored_and_shown(captioner, folder, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["evaluate", *captioner, "--folder", str(folder), "--out-dir", str(out)]) == 0
+    assert main(["evaluate", *captioner, "--data", str(folder), "--out-dir", str(out)]) == 0
 
     captions = read_predictions(out / "predictions.json")
     paths = [folder / "Images" / name for name in NAMES]
@@ -73,7 +73,7 @@ def test_alone_it_evaluates_the_model_of_the_library_on_drawn_images(tmp_path, m
 
 def test_java_scores_are_told_if_they_are_wanted(folder, tmp_path, monkeypatch, capsys):
     write_predictions(tmp_path / "a.json", dict.fromkeys(NAMES, "a cat sleeps"))
-    given = ["--compare", *[str(tmp_path / "a.json")] * 2, "--folder", str(folder)]
+    given = ["--compare", *[str(tmp_path / "a.json")] * 2, "--data", str(folder)]
     given += ["--out-dir", str(tmp_path / "out")]
     monkeypatch.setattr(evaluation_reports, "meteor", lambda *_: JavaScore(0.25, None))
     monkeypatch.setattr(evaluation_reports, "spice", lambda *_: JavaScore(None, "SPICE needs Java"))
@@ -86,7 +86,7 @@ def test_java_scores_are_told_if_they_are_wanted(folder, tmp_path, monkeypatch, 
 def test_damaged_images_are_not_scored_and_said_to_be_skipped(captioner, folder, tmp_path):
     (folder / "Images" / "1.png").write_bytes(b"damaged")
     out = tmp_path / "out"
-    arguments = [*captioner, "--folder", str(folder), "--out-dir", str(out)]
+    arguments = [*captioner, "--data", str(folder), "--out-dir", str(out)]
     assert main(["evaluate", *arguments]) == 1
     assert list(read_predictions(out / "predictions.json")) == ["0.png", "2.png", "3.png", "4.png"]
     (skipped,) = [
@@ -103,7 +103,7 @@ def test_two_files_of_predictions_are_compared_without_a_model(folder, tmp_path,
     write_predictions(tmp_path / "b.json", latter)
     out = tmp_path / "out"
     arguments = ["--compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
-    assert main(["evaluate", *arguments, "--folder", str(folder), "--out-dir", str(out)]) == 0
+    assert main(["evaluate", *arguments, "--data", str(folder), "--out-dir", str(out)]) == 0
     one, two = score(REFERENCES, former), score(REFERENCES, latter)
     row = json.loads((out / "scores.json").read_text())["scores"]["CIDEr"]
     assert row["value"] == pytest.approx(100 * two.corpus["CIDEr"])
@@ -121,11 +121,11 @@ def test_two_files_of_predictions_are_compared_without_a_model(folder, tmp_path,
 
 def test_a_checkpoint_and_predictions_are_too_much(tmp_path, capsys):
     arguments = ["--checkpoint", "my.npz", "--compare", "a.json", "b.json"]
-    given = [*arguments, "--folder", "x", "--out-dir", str(tmp_path)]
+    given = [*arguments, "--data", "x", "--out-dir", str(tmp_path)]
     assert main(["evaluate", *given]) == 2
     assert "--compare wants no --checkpoint" in capsys.readouterr().err
-    assert main(["evaluate", "--folder", "x", "--jsonl", "y", "--out-dir", str(tmp_path)]) == 2
-    assert "--folder and --jsonl both name images" in capsys.readouterr().err
+    assert main(["evaluate", "--data", "x", "--data", "y", "--out-dir", str(tmp_path)]) == 2
+    assert "--data x and --data y: give one of them" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_predictions_of_other_images_are_refused(folder, tmp_path, capsys):
     write_predictions(tmp_path / "a.json", {"other.png": "a dog"})
     given = ["--compare", str(tmp_path / "a.json"), str(tmp_path / "a.json")]
     out = tmp_path / "out"
-    assert main(["evaluate", *given, "--folder", str(folder), "--out-dir", str(out)]) == 1
+    assert main(["evaluate", *given, "--data", str(folder), "--out-dir", str(out)]) == 1
     assert "different images" in capsys.readouterr().err
     assert list(out.iterdir()) == []
 
@@ -152,7 +152,7 @@ def test_images_without_captions_by_people_cannot_be_scored(captioner, folder, t
     lines = tmp_path / "data" / "Images" / "data.jsonl"
     lines.write_text("\n".join(json.dumps({"image": name}) for name in NAMES))
     out = tmp_path / "out"
-    assert main(["evaluate", *captioner, "--jsonl", str(lines), "--out-dir", str(out)]) == 1
+    assert main(["evaluate", *captioner, "--data", str(lines), "--out-dir", str(out)]) == 1
     assert "references that are no sequence of str, or an empty one" in capsys.readouterr().err
 
 
@@ -161,7 +161,7 @@ def test_a_prompt_of_the_data_goes_before_the_one_of_the_command(captioner, fold
         lines = folder / "Images" / "data.jsonl"
         rows = [{"image": name, "suffix": REFERENCES[name], **prefix} for name in NAMES]
         lines.write_text("\n".join(map(json.dumps, rows)))
-        given = ["--jsonl", str(lines), "--out-dir", str(tmp_path / "out"), *arguments]
+        given = ["--data", str(lines), "--out-dir", str(tmp_path / "out"), *arguments]
         assert main(["evaluate", *captioner, *given]) == 0
         return read_predictions(tmp_path / "out" / "predictions.json")
 

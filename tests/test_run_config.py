@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 from paligemma_lib.checkpoint.configuration import MODELS
 from paligemma_lib.model import variants
 from paligemma_lib.run import ConfigError, RunConfig, StageConfig
-from paligemma_lib.run.config import SPLITS, DataConfig, ModelConfig, OptimizerConfig
+from paligemma_lib.run.config import SPLITS, ModelConfig, OptimizerConfig
+from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.dotted import NameOrDotted
 from paligemma_lib.run.options import options_of, parse
 from paligemma_lib.train import optimizer

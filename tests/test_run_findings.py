@@ -30,7 +30,7 @@ def test_all_is_well(setup, tmp_path):
     said = {each.name: each.text for each in found}
     assert "jax" in said["machine"] and "1 x cpu" in said["machine"]
     assert said["data"] == "train 12, validation 12, test 12 images"
-    assert said["texts"] == "those of 24 images fit 32 tokens"
+    assert said["texts"] == "those of 24 images need 22 of 32 tokens"
     assert said["checkpoint"].endswith("parameters in float32")
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
     require(setup())

@@ -49,7 +49,7 @@ def test_captions_of_validation_must_fit_all_at_once(config, tmp_path):
     long = {"data.train": str(folder / "long.jsonl"), "captions": "sample"}
     prepare.prepare(setup_of(of(config, tmp_path, **long)))
     long["data.validation"] = long["data.train"]
-    with pytest.raises(ValueError, match="of 3 suffixes.*text_len is 64"):
+    with pytest.raises(ValueError, match="of 3 captions.*text_len is 64"):
         prepare.prepare(setup_of(of(config, tmp_path, **long)))
 
 

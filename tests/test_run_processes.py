@@ -165,7 +165,7 @@ def test_each_image_is_evaluated_once(tmp_path, count, images):
     rows = [f"{name},a dog runs\n" for name in names]
     (tmp_path / "data" / "captions.txt").write_text("".join(["image,caption\n", *rows]))
     out = tmp_path / "out"
-    command = [PALIGEMMA, "evaluate", *options, "--folder", str(tmp_path / "data")]
+    command = [PALIGEMMA, "evaluate", *options, "--data", str(tmp_path / "data")]
     result = launched(count, [*command, "--out-dir", str(out)])
     assert result.returncode == 0, result.stderr[-3000:]
     predictions = json.loads((out / "predictions.json").read_text())

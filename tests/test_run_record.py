@@ -48,7 +48,19 @@ def test_what_differs_is_told_and_may_be_allowed(saved):
     (left,) = differing(workdir, changed(other, allow_changed=names))
     assert left.startswith("  config.workdir")
     check_record(workdir, changed(other, allow_changed=[*names, "workdir"]))
-    assert allowed_changes(CONFIG) == ["allow_changed", "config.allow_changed"]
+    names = ["allow_changed", "text_len", "config.allow_changed", "config.text_len"]
+    assert allowed_changes(CONFIG) == names
+
+
+def test_the_text_length_may_differ(saved):
+    check_record(saved(CONFIG.to_dict()), changed(CONFIG, text_len=64))
+
+
+def test_the_text_length_may_not_differ_where_text_is_cut(saved):
+    cut = changed(CONFIG, truncate=True)
+    assert differing(saved(cut.to_dict()), changed(cut, text_len=64)) == [
+        "  config.text_len: was 0, is 64"
+    ]
 
 
 def test_an_option_that_is_newer_than_the_record_had_its_default(saved):

@@ -22,6 +22,7 @@ from paligemma_lib.cli.captioning_options import (
     drawn_scenes,
 )
 from paligemma_lib.cli.console import WrongUse, load_tensorflow, printable
+from paligemma_lib.cli.data_options import add_data_options, source_of
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.atomic import is_remote, path_of
 
@@ -37,9 +38,7 @@ USAGE = "[IMAGE ...] [options]"
 def configure(parser: Parser) -> None:
     """Adds the options."""
     parser.add_argument("images", nargs="*", help="files, folders, or patterns in quotes")
-    parser.add_argument("--tfds", metavar="NAME", help="a prepared data set, instead of images")
-    parser.add_argument("--split", default="test", help="of --tfds (default: %(default)s)")
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where TFDS keeps it")
+    add_data_options(parser)
     parser.add_argument(
         "--out", type=path_of, action="append", default=[], metavar="FILE",
         help=f"ends in {', '.join(FORMATS)}; may be given again",
@@ -52,8 +51,8 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Captions images, prints and writes the captions; returns the exit code."""
-    if args.images and args.tfds:
-        raise WrongUse("give either images or --tfds NAME")
+    if args.images and args.data:
+        raise WrongUse("give either images or --data")
     if wrong := [str(path) for path in args.out if path.suffix not in FORMATS]:
         raise WrongUse(f"--out {wrong[0]}: expected a name that ends in {', '.join(FORMATS)}")
     load_tensorflow()
@@ -69,11 +68,10 @@ def _source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[So
     """Returns a context manager that gives the images of the command line, or drawn ones."""
     from paligemma_lib import data
 
-    if args.tfds:
-        source = data.from_tfds(args.tfds, args.split, data_dir=args.data_dir)
-        return contextlib.nullcontext(source)
     if args.images:
         return contextlib.nullcontext(data.from_image_files(args.images))
+    if source := source_of(args):
+        return contextlib.nullcontext(source)
     return drawn_scenes(DRAWN)
 
 

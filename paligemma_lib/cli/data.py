@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from paligemma_lib.cli.console import load_tensorflow, printable
+from paligemma_lib.cli.data_options import is_tfds
 from paligemma_lib.cli.parser import Parser
 
 USAGE = "PATH [options]"
@@ -25,6 +26,9 @@ def configure(parser: Parser) -> None:
     """Adds the options."""
     parser.add_argument("path", help="data, as for --config.data.train")
     parser.add_argument("--images", default="", metavar="FOLDER", help="of images, if elsewhere")
+    for name in ("image", "caption"):
+        column = f"name of the {name}s' column, key or feature"
+        parser.add_argument(f"--{name}-column", default="", metavar="NAME", help=column)
     parser.add_argument("--prompt", default="caption en", help="(default: caption en)")
     parser.add_argument("--tokenizer", metavar="FILE", help="(default: that of nano)")
     parser.add_argument("--show", type=int, metavar="N", help="record N as the model gets it")
@@ -36,17 +40,19 @@ def run(args: argparse.Namespace) -> int:
     """Prints what there is; returns the exit code."""
     load_tensorflow()
     from paligemma_lib import captioner, tokenizer
-    from paligemma_lib.data.sources import is_path, open_source, splits_of
+    from paligemma_lib.data.sources import Columns, open_source, splits_of
     from paligemma_lib.data.sources.data_path import split_path
     from paligemma_lib.data.sources.tfds_source import splits_of_tfds
     from paligemma_lib.data.survey import record_shown, survey
 
+    named = Columns(args.image_column, args.caption_column)
+    how = {"images": args.images, "columns": named}
     if split := split_path(args.path)[1]:
-        found = {split: open_source(args.path, images=args.images)}
-    elif is_path(args.path):
-        found = splits_of(args.path, images=args.images)
+        found = {split: open_source(args.path, **how)}
+    elif is_tfds(args.path, None):
+        found = splits_of_tfds(args.path, columns=named)
     else:
-        found = splits_of_tfds(args.path)
+        found = splits_of(args.path, **how)
     chosen = tokenizer.load(args.tokenizer or captioner.tokenizer_of("nano"))
     if args.show is not None:
         shown = record_shown(found, chosen, args.prompt, args.show)

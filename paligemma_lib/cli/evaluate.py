@@ -2,7 +2,7 @@
 
   paligemma evaluate --out-dir results            # a hundred drawn scenes, nano
   paligemma evaluate --config=flickr8k --sampler=beam --out-dir results
-  paligemma evaluate --compare a.json b.json --folder flickr8k --out-dir a-b
+  paligemma evaluate --compare a.json b.json --data flickr8k --out-dir a-b
 
 Writes `predictions.json`, in the results format of COCO captions, `scores.json` and `report.html`.
 --compare needs no model: it says by how much the second file is better. Images that cannot be read
@@ -25,6 +25,7 @@ from paligemma_lib.cli.captioning_options import (
     take_defaults,
 )
 from paligemma_lib.cli.console import WrongUse, load_tensorflow, printable
+from paligemma_lib.cli.data_options import add_data_options, source_of
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.atomic import path_of
 
@@ -43,12 +44,8 @@ USAGE = "--out-dir FOLDER [options]"
 
 def configure(parser: Parser) -> None:
     """Adds the options."""
-    where = parser.add_argument_group("images with captions by people, in one of these forms")
-    where.add_argument("--tfds", metavar="NAME", help="a prepared data set")
-    where.add_argument("--folder", help="with captions.txt and Images/")
-    where.add_argument("--jsonl", metavar="FILE", help="of lines with image and suffix")
-    parser.add_argument("--split", default="test", help="of --tfds (default: %(default)s)")
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where TFDS keeps it")
+    add_data_options(parser)
+    parser.add_argument("--images", default="", metavar="FOLDER", help="of images, if elsewhere")
     parser.takes_config(None, "whose test images, prompt, lengths and workdir are taken")
     parser.add_argument("--out-dir", type=path_of, required=True, metavar="FOLDER")
     parser.add_argument(
@@ -60,9 +57,8 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Captions, scores and writes; returns the exit code. Only the main process prints."""
-    forms = ("tfds", "folder", "jsonl", "config")
-    if len(given := [f"--{name}" for name in forms if getattr(args, name)]) > 1:
-        raise WrongUse(f"{' and '.join(given)} both name images: give one of them")
+    if args.data and args.config:
+        raise WrongUse("--data and --config both name images: give one of them")
     if args.compare and args.checkpoint:
         raise WrongUse("--compare wants no --checkpoint: its captions are there")
     load_tensorflow()
@@ -90,14 +86,8 @@ def run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _source_of(args: argparse.Namespace) -> Iterator[Source]:
     """Gives the images and references of the command line, or drawn images if it names none."""
-    from paligemma_lib import data
-
-    if args.folder:
-        yield data.from_folder(args.folder)
-    elif args.jsonl:
-        yield data.from_jsonl(args.jsonl)
-    elif args.tfds:
-        yield data.from_tfds(args.tfds, args.split, data_dir=args.data_dir)
+    if source := source_of(args, args.images):
+        yield source
     elif args.config:
         from paligemma_lib.run import Setup
 

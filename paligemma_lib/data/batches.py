@@ -53,7 +53,7 @@ class Batches(Iterator[Batch]):
     def image_ids(self, step: int) -> list[str]:
         """Returns the ids of the images in this process's rows of the batch of a step."""
         examples = self._examples
-        _, numbers = examples.records(np.arange(examples.share) + step * examples.share)
+        _, numbers, _ = examples.records(np.arange(examples.share) + step * examples.share)
         return [record.image_id for record in examples.source.read(numbers.tolist())]
 
     def __next__(self) -> Batch:
@@ -98,7 +98,7 @@ class Batches(Iterator[Batch]):
         # TensorFlow turns an exception of `load` into an OpError that has the traceback as text.
         # Loading the same rows here raises the original exception.
         examples.load(indices)
-        _, numbers = examples.records(indices)
+        _, numbers, _ = examples.records(indices)
         numbers = np.unique(numbers[numbers >= 0]).tolist()
         found = {}
         for number, record in zip(numbers, examples.source.read(numbers), strict=True):

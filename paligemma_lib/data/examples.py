@@ -18,6 +18,7 @@ import numpy as np
 from paligemma_lib.data import order
 from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation
 from paligemma_lib.data.sources import Record, Source
+from paligemma_lib.data.sources.protocol import records_of
 from paligemma_lib.data.text import pack
 from paligemma_lib.tokenizer import Tokenizer
 
@@ -91,8 +92,8 @@ class Examples:
         # Row i has an example number near i * process_count, which this bound keeps within int64.
         return np.iinfo(np.int64).max // self.batch_size
 
-    def records(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the example and the record of each row, int64[n] both.
+    def records(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns example, record and number of earlier visits of each row, int64[n] each.
 
         In evaluation, record -1 marks a row that only fills up the last batch.
 
@@ -107,15 +108,16 @@ class Examples:
             process_count=self.process_count,
         )
         if self.seed is None:
-            return examples, np.where(examples < count, examples, -1)
+            numbers = np.where(examples < count, examples, -1)
+            return examples, numbers, np.zeros_like(numbers)
         # Each process learns which records are broken only when it decodes them. A substitute
         # depends on the record number and the seed alone, so all processes choose the same one,
         # before and after a resume.
-        numbers = order.record_numbers(examples, records=count, seed=self.seed)
+        numbers, visits = records_of(self.source, examples, self.seed)
         for attempt in range(_MAX_SUBSTITUTIONS):  # a substitute may be broken too
             is_broken = np.isin(numbers, list(self.broken))
             if not is_broken.any():
-                return examples, numbers
+                return examples, numbers, visits
             others = order.substitutes(numbers, attempt, records=count, seed=self.seed)
             numbers = np.where(is_broken, others, numbers)
         raise ValueError(f"{len(self.broken)} of the {count} images of {self.source} are broken")
@@ -135,7 +137,7 @@ class Examples:
         Raises:
           ValueError, FileNotFoundError: a record cannot be read, or its text does not fit.
         """
-        examples, numbers = self.records(indices)
+        examples, numbers, visits = self.records(indices)
         valid = numbers >= 0
         records = [_FILLER] * len(indices)
         found = self.source.read(numbers[valid].tolist())
@@ -143,7 +145,7 @@ class Examples:
             records[index] = record
         # Texts are tokenized in this thread: SentencePiece does not release the GIL, so more
         # threads would not help, and from the second epoch on the cache holds most captions.
-        rows = [self._text(*each) for each in zip(examples, numbers, records, strict=True)]
+        rows = [self._text(*each) for each in zip(visits, numbers, records, strict=True)]
         loaded = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         images = [as_jpeg_or_png(record.image) for record in records]
         loaded["encoded"] = np.array(images, object)
@@ -166,15 +168,16 @@ class Examples:
         keep = functools.lru_cache(_KEPT_TEXTS)
         return keep(self.tokenizer.encode_prefix), keep(self.tokenizer.encode_suffix)
 
-    def _text(self, example: int, number: int, record: Record) -> dict[str, np.ndarray]:
+    def _text(self, visits: int, number: int, record: Record) -> dict[str, np.ndarray]:
         captions = () if self.captions == "none" else record.captions
         prefix = self.prefix if record.prefix is None else record.prefix
         try:
             if self.seed is not None and not captions:
                 raise ValueError("it has no caption to learn")
             if self.seed is not None and self.captions == "sample":
-                epoch, count = int(example) // len(self.source), len(captions)
-                one = order.caption_number(int(number), epoch, captions=count, seed=self.seed)
+                one = order.caption_number(
+                    int(number), int(visits), captions=len(captions), seed=self.seed
+                )
                 captions = captions[one : one + 1]
             if self.lowercase:
                 captions = tuple(caption.lower() for caption in captions)

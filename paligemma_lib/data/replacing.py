@@ -17,8 +17,11 @@ from collections.abc import Sequence
 from math import gcd
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.sources import Record, Source
+from paligemma_lib.data.sources.protocol import HasTexts, epoch_len, records_of
 
 _MAX_IN_A_ROW = 100
 
@@ -68,6 +71,20 @@ class Replacing(Source):
         except CorruptRecord:
             # One by one, to find which are damaged. Intact reads do not get here, and stay fast.
             return [self._read(number) for number in numbers]
+
+    def epoch_len(self) -> int:
+        """Returns the number of examples of an epoch."""
+        return epoch_len(self.source)
+
+    def records_of(self, examples: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the records of the source's own order."""
+        return records_of(self.source, examples, seed)
+
+    def texts(self, numbers: Sequence[int]) -> list[Record]:
+        """Returns records without their images, if the source can do without."""
+        if isinstance(self.source, HasTexts):
+            return self.source.texts(numbers)
+        return self.read(numbers)
 
     def _read(self, number: int) -> Record:
         tries = min(_MAX_IN_A_ROW, len(self))

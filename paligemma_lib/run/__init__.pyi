@@ -1,4 +1,3 @@
-from .config import DataConfig as DataConfig
 from .config import ModelConfig as ModelConfig
 from .config import OptimizerConfig as OptimizerConfig
 from .config import RunConfig as RunConfig
@@ -7,6 +6,8 @@ from .config_files import RECIPES as RECIPES
 from .config_files import base_config as base_config
 from .config_files import from_config_dict as from_config_dict
 from .config_files import load as load
+from .data_config import DataConfig as DataConfig
+from .data_config import PartConfig as PartConfig
 from .findings import ChecksFailed as ChecksFailed
 from .findings import Finding as Finding
 from .findings import require as require

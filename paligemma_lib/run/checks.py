@@ -24,7 +24,7 @@ from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model import abstract_params
 from paligemma_lib.run.assembly import optimizer_of, trainable_of
 from paligemma_lib.run.config import SPLITS
-from paligemma_lib.run.data_checks import check_sample, check_texts, verified
+from paligemma_lib.run.data_checks import check_sample, verified
 from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
@@ -141,26 +141,19 @@ def data(setup: Setup) -> str:
 
 
 def texts(setup: Setup) -> str:
-    """Checks that captions fit `text_len`; reading them also verifies checksums of records."""
+    """Checks that captions fit `text_len`, or says how many tokens they need if it is 0."""
     config = setup.config
     if setup.data_pending or setup.tokenizer_pending:
         return "not there yet"
-    if config.truncate:
+    if config.truncate and config.text_len:
         return f"cut to {config.text_len} tokens, as `truncate` says"
-    seen = 0
-    for split in ("train", "validation"):
-        if split in setup.data:
-            seen += check_texts(
-                setup.data[split],
-                setup.tokenizer,
-                text_len=config.text_len,
-                prompt=config.prompt,
-                lowercase=config.lowercase,
-                # Validation batches always pack all captions.
-                captions=config.captions if split == "train" else "packed",
-                records=setup.records,
-            )
-    return f"those of {seen:,} images fit {config.text_len} tokens"
+    found = setup.longest_texts.values()
+    for longest in found:
+        longest.check(setup.text_len)
+    seen, total = (sum(getattr(each, name) for each in found) for name in ("seen", "total"))
+    needed = max((each.tokens for each in found), default=0)
+    how_many = f"{seen:,}" if seen == total else f"{seen:,} of {total:,}"
+    return f"those of {how_many} images need {needed} of {setup.text_len} tokens"
 
 
 def memory(setup: Setup) -> str:
@@ -173,7 +166,7 @@ def memory(setup: Setup) -> str:
                 optimizer_of(config),
                 trainable=trainable_of(stage),
                 batch_size=config.batch_size,
-                text_len=config.text_len,
+                text_len=setup.text_len,
                 frozen_dtype=config.model.frozen_dtype or "float32",
                 microbatches=config.microbatches,
                 devices=setup.mesh.size,

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, RootModel, model_validator
 
-from paligemma_lib.data.sources import is_path
 from paligemma_lib.model.variants import Dtype, Name, Remat
 from paligemma_lib.run import options
+from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.dotted import NameOrDotted, is_dotted
 from paligemma_lib.run.options import Names
 from paligemma_lib.train import optimizer
@@ -32,55 +32,6 @@ FORMER = {
     "may_differ": "allow_changed",
     "test_pictures": "test_images",
 }
-
-
-@options.config
-class DataConfig:
-    """The images and captions of a run."""
-
-    kind: Annotated[str, NameOrDotted("auto", "tfds", "jsonl", "folder", "sample")] = "auto"
-    """form of the data; auto: recognised where train is a path, else by name"""
-    name: str = "flickr8k_tfds"
-    """TFDS data set; or a number: so many scenes are drawn"""
-    wording: Literal["sentences", "labels"] = "sentences"
-    """captions of drawn scenes: sentences, or labels that name things"""
-    dir: str = ""
-    """TFDS data_dir, if not the usual one"""
-    on_corrupt_image: Literal["raise", "replace"] = "raise"
-    """what to do with a damaged record or image: stop, or take another one"""
-    train: str = "train"
-    """training images: the path of a file or folder, or a TFDS split"""
-    validation: str = "validation"
-    """images for the validation loss: a path, or the name of a split of the same data"""
-    test: str = "test"
-    """images to caption and score: a path, or the name of a split of the same data"""
-    images: str = ""
-    """folder of images, if it is not beside the file of captions"""
-    apply_exif: bool = True
-    """turn images upright by their EXIF orientation; false: as they are stored"""
-    min_crop_area: float = Field(default=1.0, gt=0, le=1)
-    """random crops for training, of at least this share of the area; 1: none"""
-    horizontal_flip: bool = False
-    """flip half of the training images left to right, at random"""
-
-    @model_validator(mode="after")
-    def _check(self) -> "DataConfig":
-        if self.kind == "sample" and not (self.name.isdecimal() and int(self.name)):
-            raise ValueError(f"name={self.name!r}: expected how many images, as kind is sample")
-        return self
-
-    @property
-    def form(self) -> str:
-        """`kind`; for auto, "sample" or "tfds" by the name, or "auto" where a path is to open."""
-        # The default `train` is a split, even beside a folder that happens to have its name.
-        if self.kind != "auto" or (self.train != "train" and is_path(self.train)):
-            return self.kind
-        return "sample" if self.name.isdecimal() and int(self.name) else "tfds"
-
-    @property
-    def drawn(self) -> int:
-        """Number of scenes that the run draws; 0 if it reads existing images."""
-        return int(self.name) if self.form == "sample" else 0
 
 
 @options.config
@@ -148,8 +99,8 @@ class RunConfig:
 
     prompt: str = "caption en"
     """prefix of each caption"""
-    text_len: int = Field(default=128, ge=4)
-    """text tokens of an example: prompt and captions together"""
+    text_len: int = Field(default=0, ge=0)
+    """text tokens of an example, prompt and captions; 0: as many as the data need"""
     captions: Literal["packed", "sample"] = "packed"
     """packed: all captions of an image at once; sample: another one of them in each epoch"""
     lowercase: bool = False
@@ -216,6 +167,11 @@ class RunConfig:
                 f"{self.microbatches}"
             )
         return self
+
+    @property
+    def assumed_text_len(self) -> int:
+        """`text_len`, or where the data are not known yet, what holds five captions of Flickr8k."""
+        return self.text_len or 128
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as nested dicts, lists and scalars that JSON can represent."""

@@ -1,27 +1,20 @@
-"""Checks the data of a run before it starts: files are complete, and captions fit `text_len`.
+"""Checks the data of a run before it starts: files are complete, images decode, captions exist.
 
 print(verified("flickr8k_tfds", data_dir=""))
-print(check_texts(source, tokenizer, text_len=128, prompt="caption en"))
+check_sample("train", source)
 """
 
 import json
-from collections.abc import Sequence
-from typing import Any
 
-import jax
-import numpy as np
 import tensorflow as tf
 
 from paligemma_lib.data.files import join, read_whole, stat
 from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.sources import Record, Source
 from paligemma_lib.data.sources.tfds_source import prepared_builder
-from paligemma_lib.data.text import pack
-from paligemma_lib.tokenizer import Tokenizer
 
 REPORT = "verification.json"  # flickr8k_tfds writes it into the data set's folder
 
-_CHUNK = 64  # records read at a time
 _SAMPLE = 8  # records of a source whose images are decoded
 _SIDE = 32  # pixels: decoding is what counts
 _FRAME = 16  # bytes around each record of a TFRecord file: 8 of length, 4 + 4 of checksums
@@ -95,52 +88,6 @@ def _check_image(split: str, source: Source, number: int, record: Record) -> Non
     except ValueError as error:
         where = source.where(number)
         raise ValueError(f"{split}: image {record.image_id} ({where}): {error}") from error
-
-
-def check_texts(
-    source: Source,
-    tokenizer: Tokenizer,
-    *,
-    text_len: int,
-    prompt: str,
-    lowercase: bool = False,
-    captions: str = "packed",
-    records: int | None = None,
-) -> int:
-    """Tokenizes and packs captions of a source, to find those that do not fit `text_len`.
-
-    Each of several processes checks its share of the records.
-
-    Args:
-      source: the records. Reading them also verifies their checksums.
-      tokenizer, text_len, lowercase, captions: as for `train_batches`.
-      prompt: the prefix of records that have none of their own.
-      records: number of records to check, evenly spread; None: all.
-
-    Returns:
-      Number of records checked, by all processes together.
-
-    Raises:
-      ValueError: the captions of a record do not fit. Without this check, training would raise it
-        when it reaches the record, perhaps after hours.
-    """
-    count = len(source) if records is None else min(records, len(source))
-    numbers = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)).tolist()
-    mine = numbers[jax.process_index() :: jax.process_count()]
-    for start in range(0, len(mine), _CHUNK):
-        chunk = mine[start : start + _CHUNK]
-        for number, record in zip(chunk, source.read(chunk), strict=True):
-            texts = [text.lower() if lowercase else text for text in record.captions]
-            prefix = tokenizer.encode_prefix(record.prefix or prompt)
-            suffixes: Sequence[Any] = [tokenizer.encode_suffix(text) for text in texts]
-            if captions == "sample":  # one caption at a time: only the longest has to fit
-                suffixes = [max(suffixes, key=len, default=[])]
-            try:
-                pack(prefix, suffixes, text_len)
-            except ValueError as error:
-                where = source.where(number)
-                raise ValueError(f"image {record.image_id} ({where}): {error}") from error
-    return len(numbers)
 
 
 def _told(path: str, counts: dict[str, int]) -> str:

@@ -24,7 +24,7 @@ from paligemma_lib.evaluation import (
 from paligemma_lib.metrics import ImageId, compare, score, write_predictions
 from paligemma_lib.report import Chart, Example, Line, Report
 from paligemma_lib.run.captioning import caption_test_images
-from paligemma_lib.run.config import DataConfig
+from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.prepare import Prepared
 from paligemma_lib.run.train import Outcome, parameter_groups
 from paligemma_lib.runtime import processes

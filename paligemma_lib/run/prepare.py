@@ -93,6 +93,9 @@ def prepare(setup: Setup) -> Prepared:
         require(setup)
     params = load_params(setup)
     record = record_of(config, fingerprint(params), setup.data)
+    # Each process has read its own share of the texts; arrays need the same shapes in all.
+    text_len = max(int(each) for each in processes.gather(b"%d" % setup.text_len))
+    config = dataclasses.replace(config, text_len=text_len)
     # Old records have no fingerprints of data. With those of today they compare equal, so that
     # their runs can be resumed.
     known = functools.partial(completed, data=record["data"])

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from paligemma_lib.data.sources import Source
-from paligemma_lib.run.config import FORMER, DataConfig, RunConfig
+from paligemma_lib.run.config import FORMER, RunConfig
+from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.options import ConfigError, parse, renamed
 from paligemma_lib.train.compatibility import CHECKPOINTS, check_run
 
@@ -66,6 +67,8 @@ def _filled(given: Any, default: Any) -> Any:
 def allowed_changes(config: RunConfig) -> list[str]:
     """Returns the names in the record whose values may differ when the run resumes."""
     names = [*config.allow_changed, "allow_changed"]
+    if not config.truncate:  # then text is never cut, and more positions change no result
+        names.append("text_len")
     return [*names, *(f"config.{name}" for name in names)]
 
 

@@ -15,6 +15,7 @@ from paligemma_lib import captioner, checkpoint, hub, tokenizer
 from paligemma_lib.checkpoint.configuration import MODELS, published
 from paligemma_lib.data.replacing import replace_corrupt
 from paligemma_lib.data.sources import (
+    Mixture,
     Source,
     from_folder,
     from_jsonl,
@@ -25,10 +26,13 @@ from paligemma_lib.data.sources import (
 )
 from paligemma_lib.data.sources.data_path import split_path
 from paligemma_lib.data.sources.split_names import chosen_split
+from paligemma_lib.data.sources.tf_examples import features_of
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model.variants import PaliGemmaConfig
-from paligemma_lib.run.config import SPLITS, DataConfig, RunConfig
+from paligemma_lib.run.config import SPLITS, RunConfig
+from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.dotted import is_dotted, load_dotted
+from paligemma_lib.run.text_lengths import LongestText, longest_text
 from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.sharding import make_mesh
 from paligemma_lib.tokenizer import Tokenizer
@@ -43,13 +47,12 @@ class Setup:
     Attributes:
       config: the run.
       given: sources by split, with the keys of SPLITS, instead of those that the config names.
-      records: number of records of each source whose captions are checked, evenly spread; None:
-        all.
+      seconds: time for reading the texts of each source, to find the longest.
     """
 
     config: RunConfig
     given: Mapping[str, Source] | None = None
-    records: int | None = None
+    seconds: float = 60.0
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -156,8 +159,43 @@ class Setup:
             vision = dataclasses.replace(vision, image_size=given.image_size)
         return dataclasses.replace(model, vision=vision, dtype=given.dtype, remat=given.remat)
 
+    @functools.cached_property
+    def longest_texts(self) -> Mapping[str, LongestText]:
+        """The longest example of the sources to train and validate on, in this process's share.
+
+        Raises:
+          ValueError, OSError: a source cannot be read.
+        """
+        config = self.config
+        return {
+            split: longest_text(
+                self.data[split],
+                self.tokenizer,
+                prompt=config.prompt,
+                lowercase=config.lowercase,
+                # Validation batches always pack all captions.
+                captions=config.captions if split == "train" else "packed",
+                seconds=self.seconds,
+            )
+            for split in ("train", "validation")
+            if split in self.data
+        }
+
+    @property
+    def text_len(self) -> int:
+        """Text tokens of an example: those of the config, or as many as this process's data need.
+
+        Before the data and the tokenizer are there, it is the config's `assumed_text_len`.
+        """
+        if self.config.text_len or self.data_pending or self.tokenizer_pending:
+            return self.config.assumed_text_len
+        needed = [found.text_len for found in self.longest_texts.values()]
+        return max(needed, default=self.config.assumed_text_len)
+
     def _source(self, data: DataConfig, split: str) -> Source:
         name = getattr(data, split)
+        if data.mixture and (split == "train" or not is_path(name)):
+            return self._mixture(split)
         if data.form == "auto":
             return self._recognised(data, split)
         if data.kind == "jsonl":
@@ -166,13 +204,36 @@ class Setup:
             return from_folder(name)
         if is_dotted(data.kind):
             return load_dotted(data.kind, "data.kind")(name)
-        return from_tfds(self.data_set, name, data_dir=self.data_dir or None)
+        features = features_of(data.columns)
+        return from_tfds(self.data_set, name, data_dir=self.data_dir or None, **features)
+
+    @functools.cached_property
+    def _parts(self) -> list["Setup"]:
+        """The parts of a mixture, each as the data of a run."""
+        parts, data = [], self.config.data
+        for part in data.mixture:
+            alone = dataclasses.replace(data, mixture=(), train=part.train, images=part.images)
+            if alone.form != "auto":
+                raise FileNotFoundError(f"data.mixture: {part.train} does not exist, expected data")
+            parts.append(
+                dataclasses.replace(self, config=dataclasses.replace(self.config, data=alone))
+            )
+        return parts
+
+    def _mixture(self, split: str) -> Source:
+        mixture = self.config.data.mixture
+        return Mixture(
+            tuple(part._source(part.config.data, split) for part in self._parts),
+            tuple(part.weight for part in mixture),
+            tuple(part.prompt for part in mixture),
+        )
 
     @functools.cached_property
     def _own_splits(self) -> Mapping[str, Source]:
         """Splits of the data in `train`, which is a path."""
         path, _ = split_path(self.config.data.train)
-        return splits_of(path, images=self.config.data.images)
+        data = self.config.data
+        return splits_of(path, images=data.images, columns=data.columns)
 
     def _recognised(self, data: DataConfig, split: str) -> Source:
         """Returns a source of recognised form: a path, or a split of the data in `train`."""
@@ -182,6 +243,6 @@ class Setup:
             apart = is_path(data.validation) and is_path(data.test)
             return chosen_split(self._own_splits, named or ("" if apart else "train"), path)
         if is_path(name):
-            return open_source(name, images=data.images)
+            return open_source(name, images=data.images, columns=data.columns)
         # A recipe may name splits of another data set, as "train[:1200]".
         return chosen_split(self._own_splits, name if name in self._own_splits else split, path)

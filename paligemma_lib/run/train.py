@@ -17,6 +17,7 @@ import numpy as np
 
 from paligemma_lib.batch import Batch
 from paligemma_lib.data.batches import Batches
+from paligemma_lib.data.sources.protocol import epoch_len
 from paligemma_lib.report import ParameterGroup
 from paligemma_lib.run.assembly import optimizer_of, train_step_of, trainable_of
 from paligemma_lib.run.batching import train_batches_of
@@ -67,7 +68,7 @@ def train(prepared: Prepared) -> Outcome:
       OSError: checkpoints or metrics could not be written.
     """
     config, mesh = prepared.config, prepared.mesh
-    steps_per_epoch = len(prepared.data["train"]) / config.batch_size
+    steps_per_epoch = epoch_len(prepared.data["train"]) / config.batch_size
     total_steps = max(1, round(config.epochs * steps_per_epoch))
     optimizer = optimizer_of(config, total_steps)
     first, *later = config.stages

@@ -1,4 +1,6 @@
 from .data_path import is_path as is_path
+from .json_forms import Columns as Columns
+from .mixture import Mixture as Mixture
 from .protocol import Record as Record
 from .protocol import Source as Source
 from .recognition import open_source as open_source

@@ -1,6 +1,6 @@
 """Splits a source that has no splits of its own into fractions, by a hash of the image id.
 
-train = hashed_split(source, "train")           # 80 %; validation and test are 10 % each
+train = HashedSplit(source, "train")           # 80 %; validation and test are 10 % each
 
 Adding images moves no other image to another split. All records of the same image are in the same
 split, also if they have prompts, and so ids, of their own.
@@ -9,44 +9,20 @@ split, also if they have prompts, and so ids, of their own.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from paligemma_lib.data.fingerprints import fingerprint
-from paligemma_lib.data.sources.protocol import Record, Source
+from paligemma_lib.data.sources.subset import Subset
 
 FRACTIONS: Mapping[str, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
-_CHUNK = 256  # records read at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Subset:
-    """Records of one split of a source, in the order of the source.
+class HashedSplit(Subset):
+    """Records of one fraction of a source; the split is a key of FRACTIONS."""
 
-    Attributes:
-      source: source of all records.
-      split: name of the split, a key of FRACTIONS.
-    """
-
-    source: Source
-    split: str
-
-    @functools.cached_property
-    def _numbers(self) -> list[int]:
-        return [n for n, name in enumerate(_names(self.source)) if split_of(name) == self.split]
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def where(self, number: int) -> str:
-        return self.source.where(self._numbers[number])
-
-    def fingerprint(self) -> str:
-        return fingerprint(self.source.fingerprint(), self.split)
-
-    def read(self, numbers: Sequence[int]) -> list[Record]:
-        return self.source.read([self._numbers[number] for number in numbers])
+    def chosen(self, images: Sequence[str]) -> list[bool]:
+        return [split_of(image) == self.split for image in images]
 
 
 def split_of(image: str) -> str:
@@ -60,15 +36,3 @@ def split_of(image: str) -> str:
         if place < 0:
             return name
     return name  # the last one, if rounding leaves a number just below 1 without a split
-
-
-def _names(source: Source) -> list[str]:
-    """Returns the name of each record's image; reads the images only if the source has no names."""
-    names = getattr(source, "images_of_records", None)
-    if names is not None:
-        return names()
-    return [
-        record.image_id
-        for first in range(0, len(source), _CHUNK)
-        for record in source.read(range(first, min(first + _CHUNK, len(source))))
-    ]

@@ -24,6 +24,45 @@ from paligemma_lib.runtime.atomic import is_remote
 SHOWN = 3  # names in a message
 
 
+class NameIndex:
+    """Names of images, to be found by names that may differ in how they are written.
+
+    Attributes:
+      names: distinct paths with "/" as separator.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+
+    def find(self, name: str) -> str | None:
+        """Returns the one of the names that is meant; None if no single one matches."""
+        exact, *indices = self._indices
+        if name in exact:
+            return name
+        normal = normalized(name)
+        # Compared with the whole paths of files, then with their base names, then with these
+        # without suffix. Each time, leading folders of the name are dropped one by one: "a/b/1.jpg"
+        # gives the keys "a/b/1.jpg", "b/1.jpg", "1.jpg". The index has None for a key of several
+        # files, which ends the search: a looser comparison could only guess.
+        for index in indices:
+            parts = normal.split("/")
+            for first in range(len(parts)):
+                key = "/".join(parts[first:])
+                if (found := index.get(key, "")) or found is None:
+                    return found
+        return None
+
+    @functools.cached_property
+    def _indices(self) -> Sequence[dict[str, str | None]]:
+        paths = [(normalized(name), name) for name in self.names]
+        return (
+            dict.fromkeys(self.names),
+            _unique((key, file) for key, file in paths),
+            _unique((key.rpartition("/")[2], file) for key, file in paths),
+            _unique((key.rpartition("/")[2].rpartition(".")[0], file) for key, file in paths),
+        )
+
+
 class ImageFolder:
     """Files below a local or remote folder, which is listed once.
 
@@ -49,33 +88,17 @@ class ImageFolder:
 
     def find(self, name: str) -> str | None:
         """Returns the path of the named file below the folder; None if no single file matches."""
-        exact, *indices = self._indices
-        if name in exact:
-            return name
-        if os.path.isabs(name) and (inside := _below(name, self.folder)) in exact:
+        if os.path.isabs(name) and (inside := _below(name, self.folder)) in self._known:
             return inside
-        normal = normalized(name)
-        # Compared with the whole paths of files, then with their base names, then with these
-        # without suffix. Each time, leading folders of the name are dropped one by one: "a/b/1.jpg"
-        # gives the keys "a/b/1.jpg", "b/1.jpg", "1.jpg". The index has None for a key of several
-        # files, which ends the search: a looser comparison could only guess.
-        for index in indices:
-            parts = normal.split("/")
-            for first in range(len(parts)):
-                key = "/".join(parts[first:])
-                if (found := index.get(key, "")) or found is None:
-                    return found
-        return None
+        return self._index.find(name)
 
     @functools.cached_property
-    def _indices(self) -> Sequence[dict[str, str | None]]:
-        paths = [(normalized(file), file) for file in self.files]
-        return (
-            dict.fromkeys(self.files),
-            _unique((key, file) for key, file in paths),
-            _unique((key.rpartition("/")[2], file) for key, file in paths),
-            _unique((key.rpartition("/")[2].rpartition(".")[0], file) for key, file in paths),
-        )
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.files)
+
+    @functools.cached_property
+    def _index(self) -> NameIndex:
+        return NameIndex(self.files)
 
 
 def differing(names: Iterable[tuple[str, str]]) -> str:

@@ -21,10 +21,13 @@ PREFIX_KEYS = ("prefix", "question", "instruction")
 
 
 class Columns(NamedTuple):
-    """Names of the columns or keys of image and caption; "" stands for the usual names."""
+    """Names of columns, keys or features; "" stands for the usual names."""
 
     image: str = ""
     caption: str = ""
+    prompt: str = ""
+    image_id: str = ""
+    split: str = ""
 
 
 USUAL = Columns()
@@ -141,11 +144,11 @@ def object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:
         raise ValueError(f"{place} has no image, expected an object with its file name")
     if _is_cut(image):
         raise ValueError(f"{place}: the name {image!r} holds half of a character")
-    split = str(found.get("split") or "")
+    split = str(found.get(columns.split or "split") or "")
     if isinstance(turns := found.get("conversations"), list):
         yield from _conversation_rows(image, turns, split, place)
         return
-    prefix = _value(found, PREFIX_KEYS)
+    prefix = _value(found, (columns.prompt,) if columns.prompt else PREFIX_KEYS)
     said = _value(found, (columns.caption,) if columns.caption else CAPTION_KEYS)
     captions = said if isinstance(said, list) else [] if said is None else [said]
     if prefix is not None and not isinstance(prefix, str):

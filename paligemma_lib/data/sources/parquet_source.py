@@ -105,7 +105,11 @@ class ArrowSource:
                 f"{self.paths[0]}: no column is known to hold "
                 f"{'the image' if not image else 'captions'}: {', '.join(names)[:200]}"
             )
-        others = [_first(names, usual) for usual in (_ID_COLUMNS, PREFIX_KEYS, ("split",))]
+        others = [
+            self.columns.image_id or _first(names, _ID_COLUMNS),
+            self.columns.prompt or _first(names, PREFIX_KEYS),
+            self.columns.split or _first(names, ("split",)),
+        ]
         found = _Names(image, tuple(captions), *others)
         for path, file in zip(self.paths, self._files, strict=True):
             if lacks := sorted({image, *captions, *filter(None, others)} - {*file.schema.names}):
@@ -207,18 +211,27 @@ class ArrowSource:
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return [self._read(self._groups[number], self.where(number)) for number in numbers]
 
+    def texts(self, numbers: Sequence[int]) -> list[Record]:
+        """Returns records without their images."""
+        return [self._text(self._groups[number], self.where(number)) for number in numbers]
+
     def _read(self, group: _Group, where: str) -> Record:
-        image, captions, _, prefix, _ = self._names
+        # All rows of a record have the same image, so it is read from the first row.
+        file, block, row = group.places[0]
+        table = cached_block(self._files[file], block, (self._names.image,))
+        # Sliced first, so that only this row is converted to Python objects.
+        (value,) = table.column(0).slice(row, 1).to_pylist()
+        return dataclasses.replace(self._text(group, where), image=_image(value, where))
+
+    def _text(self, group: _Group, where: str) -> Record:
+        _, captions, _, prefix, _ = self._names
+        columns = (*captions, *((prefix,) if prefix else ()))
         rows: list[dict[str, Any]] = []
-        # All rows of a record have the same image, so it is read from the first row only.
         for file, block, row in group.places:
-            wanted = (*((image,) if not rows else ()), *captions, *((prefix,) if prefix else ()))
-            table = cached_block(self._files[file], block, tuple(dict.fromkeys(wanted)))
-            # Sliced first, so that only this row is converted to Python objects.
+            table = cached_block(self._files[file], block, tuple(dict.fromkeys(columns)))
             rows.append(table.slice(row, 1).to_pylist()[0])
         said = [text for each in rows for name in captions for text in _texts(each[name], where)]
-        encoded = _image(rows[0][image], where)
-        return Record(encoded, tuple(said), group.image_id, rows[0].get(prefix) or None)
+        return Record(b"", tuple(said), group.image_id, rows[0].get(prefix) or None)
 
 
 def _first(names: Sequence[str], usual: Sequence[str]) -> str:

@@ -11,6 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
+from paligemma_lib.data import order
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -54,6 +58,48 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Returns a string of digits that changes when records are added, removed or changed."""
         ...
+
+
+@runtime_checkable
+class HasTexts(Protocol):
+    """A source that can return texts without reading images, which is far faster."""
+
+    def texts(self, numbers: Sequence[int]) -> list[Record]:
+        """Returns the records with these numbers, with an image of b""."""
+        ...
+
+
+@runtime_checkable
+class HasOrder(Protocol):
+    """A source that decides which records an epoch visits; that of others is a permutation."""
+
+    def epoch_len(self) -> int:
+        """Returns the number of examples of an epoch."""
+        ...
+
+    def records_of(self, examples: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the record of each example, and how often it was visited before: int64[n] both.
+
+        Both depend on the example, counted through all epochs, and on the seed alone.
+        """
+        ...
+
+
+def epoch_len(source: Source) -> int:
+    """Returns the number of examples of an epoch; every record is one, unless a source differs."""
+    return source.epoch_len() if isinstance(source, HasOrder) else len(source)
+
+
+def records_of(source: Source, examples: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the record of each example, and how often it was visited before: int64[n] both."""
+    if isinstance(source, HasOrder):
+        return source.records_of(examples, seed)
+    return order.record_numbers(examples, records=len(source), seed=seed), examples // len(source)
+
+
+def read_texts(source: Source, numbers: Sequence[int]) -> list[Record]:
+    """Returns records for the sake of their texts; images are b"" where they need not be read."""
+    return source.texts(numbers) if isinstance(source, HasTexts) else source.read(numbers)
 
 
 def unique_ids(images: Sequence[str]) -> list[str]:

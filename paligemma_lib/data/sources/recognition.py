@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from paligemma_lib.data.files import join, read_whole
 from paligemma_lib.data.sources.data_path import split_path
@@ -19,6 +19,7 @@ from paligemma_lib.data.sources.json_forms import USUAL, Columns, parse_json
 from paligemma_lib.data.sources.parquet_source import ArrowSource
 from paligemma_lib.data.sources.protocol import Source
 from paligemma_lib.data.sources.sidecar import SidecarSource
+from paligemma_lib.data.sources.split_lists import ListedSplit, lists_in
 from paligemma_lib.data.sources.split_names import (
     ALIASES,
     chosen_split,
@@ -27,8 +28,8 @@ from paligemma_lib.data.sources.split_names import (
 )
 from paligemma_lib.data.sources.table_forms import form_of_json
 from paligemma_lib.data.sources.table_source import MAX_TABLE_BYTES, TableSource, folder_of
-from paligemma_lib.data.sources.tf_examples import from_tfrecords
-from paligemma_lib.data.sources.tfds_source import from_tfds
+from paligemma_lib.data.sources.tf_examples import features_of, from_tfrecords
+from paligemma_lib.data.sources.tfds_source import splits_of_tfds
 from paligemma_lib.data.sources.webdataset_source import WebDatasetSource, shards_of
 from paligemma_lib.runtime.atomic import is_remote
 
@@ -57,7 +58,7 @@ def open_source(
       split: one of the data's own splits. If the data have none, "train", "validation" or "test"
         selects a fraction by a hash of the image id, and "" all records.
       images: the folder of images, if it is not beside the table.
-      columns: names of the columns or keys of image and caption, if they are not the usual ones.
+      columns: names of columns, keys or features, if they are not the usual ones.
 
     Raises:
       FileNotFoundError: `path` does not exist.
@@ -92,7 +93,7 @@ def _of_files(pattern: str, columns: Columns) -> Source:
             f"{pattern} stands for {paths[0]}: several files at once are .tar, .parquet, .arrow, "
             ".tfrecord or .array_record. Give a table, or a folder, itself"
         )
-    return from_tfrecords(pattern)
+    return from_tfrecords(pattern, **features_of(columns))
 
 
 def _of_file(path: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:
@@ -102,14 +103,14 @@ def _of_file(path: str, images: str, columns: Columns) -> Iterator[tuple[str, So
     elif name.endswith(".tar"):
         yield "", WebDatasetSource((path,))
     elif _is_tfrecord(name):
-        yield "", from_tfrecords(path)
+        yield "", from_tfrecords(path, **features_of(columns))
     else:
-        form = _form_of(path, name)
+        form = _form_of(path, name, columns)
         folder = images or _images_beside(folder_of(path))
         yield from _splits_of_column(TableSource(form, path, folder, columns=columns))
 
 
-def _form_of(path: str, name: str) -> str:
+def _form_of(path: str, name: str, columns: Columns) -> str:
     if name.endswith(".jsonl"):
         return "jsonl"
     if name.endswith(".parquet"):
@@ -121,7 +122,7 @@ def _form_of(path: str, name: str) -> str:
             raise ValueError(f"{path}, {error}") from error
     if name.endswith(".token.txt") or name.endswith(".token"):
         return "tokens"
-    if name == "captions.txt":
+    if name == "captions.txt" and not any(columns):
         return "captions.txt"
     if name.endswith((".csv", ".tsv", ".txt")):
         return "delimited"
@@ -144,15 +145,15 @@ def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str
     names = sorted(os.listdir(folder))
     info = _json_in(folder, "dataset_info.json")
     # TFDS lists its splits; Hugging Face writes a file of the same name, with a mapping.
-    if isinstance(splits := info.get("splits"), list):
-        yield from ((split["name"], from_tfds(folder, split["name"])) for split in splits)
+    if isinstance(info.get("splits"), list):
+        yield from splits_of_tfds(folder, columns=columns).items()
         return
     for table, form in _TABLES:
         if table in names:
+            form = "delimited" if form == "captions.txt" and any(columns) else form
             beside = images or _images_beside(folder)
-            yield from _splits_of_column(
-                TableSource(form, join(folder, table), beside, columns=columns)
-            )
+            source = TableSource(form, join(folder, table), beside, columns=columns)
+            yield from _with_lists(_splits_of_column(source), lists_in(folder, names))
             return
     # `save_to_disk` of Hugging Face lists the folders of its splits, which may have any names.
     usual = [name for name in names if usual_split(name) in ALIASES]
@@ -177,7 +178,18 @@ def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str
         if paths:
             yield from _splits_of_files(folder, paths, columns)
             return
-    yield from _of_texts(folder)
+    yield from _with_lists(_of_texts(folder), lists_in(folder, names))
+
+
+def _with_lists(
+    splits: Iterable[tuple[str, Source]], lists: Mapping[str, str]
+) -> Iterator[tuple[str, Source]]:
+    """Divides a source without splits by the lists of images that are beside it."""
+    for name, source in splits:
+        if lists and not name:
+            yield from ((split, ListedSplit(source, path)) for split, path in lists.items())
+        else:
+            yield name, source
 
 
 def _of_texts(folder: str) -> Iterator[tuple[str, Source]]:

@@ -69,7 +69,15 @@ class SidecarSource:
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return in_parallel(self._read, numbers, remote=is_remote(self.folder))
 
+    def texts(self, numbers: Sequence[int]) -> list[Record]:
+        """Returns records without their images."""
+        return in_parallel(self._text, numbers, remote=is_remote(self.folder))
+
     def _read(self, number: int) -> Record:
+        image = join(self.folder, self._pairs[number][0])
+        return dataclasses.replace(self._text(number), image=read_whole(image, MAX_IMAGE_BYTES))
+
+    def _text(self, number: int) -> Record:
         image, text = self._pairs[number]
         lines: list[str] = []
         if text:
@@ -79,4 +87,4 @@ class SidecarSource:
             except ValueError as error:
                 raise ValueError(f"{path}, {error}") from error
         captions = tuple(line.strip() for line in lines if line.strip())
-        return Record(read_whole(join(self.folder, image), MAX_IMAGE_BYTES), captions, image)
+        return Record(b"", captions, image)

@@ -10,8 +10,9 @@ import os
 import re
 from collections.abc import Mapping
 
-from paligemma_lib.data.sources.hashed_splits import FRACTIONS, Subset
+from paligemma_lib.data.sources.hashed_splits import FRACTIONS, HashedSplit
 from paligemma_lib.data.sources.protocol import Source
+from paligemma_lib.data.sources.split_lists import ListedSplit, list_named
 from paligemma_lib.data.sources.table_source import TableSource
 
 # Names that data sets use for the same split.
@@ -44,15 +45,22 @@ def chosen_split(found: Mapping[str, Source], split: str, path: str) -> Source:
     Args:
       found: the data's own splits by name, or all records under the name "".
       split: a name that data sets use for a split, or names joined by "+" for one table. Where
-        there are no splits, "train", "validation" or "test", or "" for all records.
+        there are no splits: "train", "validation" or "test"; the path of a list of images; or ""
+        for all records.
       path: path of the data, for messages.
 
     Raises:
       ValueError: there is no such split; the message lists the splits.
     """
+    if listed := list_named(path, split):
+        if set(found) != {""}:
+            raise ValueError(
+                f"{path} has splits of its own: {', '.join(found)}. Choose one of them"
+            )
+        return ListedSplit(found[""], listed)
     if set(found) == {""}:
         if split in ("", *FRACTIONS):
-            return Subset(found[""], split) if split else found[""]
+            return HashedSplit(found[""], split) if split else found[""]
         raise ValueError(f"{path} has no splits of its own: take {', '.join(FRACTIONS)}, or none")
     if split in found:
         return found[split]

@@ -123,9 +123,9 @@ def layout_of(text: str, columns: Columns) -> Layout:
     names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter), [])]
     image = _column(names, columns.image, IMAGE_COLUMNS, "image")
     caption = _column(names, columns.caption, CAPTION_COLUMNS, "caption")
-    by_lower = {name.lower(): name for name in names}
-    prefix = next((by_lower[key] for key in PREFIX_KEYS if key in by_lower), "")
-    return Layout(delimiter, image, caption, prefix, by_lower.get("split", ""))
+    prefix = _column(names, columns.prompt, PREFIX_KEYS)
+    split = _column(names, columns.split, ("split",))
+    return Layout(delimiter, image, caption, prefix, split)
 
 
 def _with_delimiter(row: list[str]) -> list[str]:
@@ -156,7 +156,8 @@ def token_rows(data: bytes, columns: Columns) -> Iterator[Row]:
         yield Row(found[1], found[2].strip(), None, "", f"line {number}")
 
 
-def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str) -> str:
+def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str = "") -> str:
+    """Returns the column that is wanted, or a usual one; "" if there is none and `what` is ""."""
     if wanted:
         if wanted not in names:
             raise ValueError(
@@ -166,12 +167,12 @@ def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str) ->
     by_lower = {name.lower(): name for name in names}
     found = [by_lower[name] for name in usual if name in by_lower]
     # Whole names are compared: Flickr30k has the columns image_name, comment_number and comment.
-    if not found:
+    if not found and what:
         raise ValueError(
             f"line 1: no column is known to hold the {what}: {', '.join(names)[:200]}. Name it, or "
             f"call it {what}"
         )
-    return found[0]
+    return found[0] if found else ""
 
 
 def form_of_json(data: bytes) -> str:

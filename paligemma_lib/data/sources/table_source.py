@@ -29,6 +29,7 @@ from paligemma_lib.data.text import cleaned
 from paligemma_lib.runtime.atomic import is_remote
 
 MAX_TABLE_BYTES = 4 << 30
+_WITH_COLUMNS = ("delimited", "parquet", "jsonl", "json")  # forms whose columns have any names
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +94,13 @@ class TableSource:
         ]
 
     def _rows(self) -> Iterator[Row]:
+        free = ("image", "caption", "prompt", "split") if self.form in _WITH_COLUMNS else ()
+        for name, column in self.columns._asdict().items():
+            if column and name not in free:
+                raise ValueError(
+                    f"{self.table}: column {column!r} is named for the {name}, but in this form of "
+                    "table its place is fixed. Leave the name out"
+                )
         data = read_whole(self.table, MAX_TABLE_BYTES)
         try:
             yield from READERS[self.form](data, self.columns)
@@ -135,6 +143,11 @@ class TableSource:
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return in_parallel(self._read, numbers, remote=is_remote(self.images))
+
+    def texts(self, numbers: Sequence[int]) -> list[Record]:
+        """Returns records without their images."""
+        entries = (self._entries[number] for number in numbers)
+        return [Record(b"", each.captions, each.name, each.prefix) for each in entries]
 
     def _read(self, number: int) -> Record:
         entry = self._entries[number]

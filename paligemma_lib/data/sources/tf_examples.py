@@ -15,7 +15,9 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,30 +25,59 @@ from google.protobuf.message import DecodeError
 
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.records import Records, open_records
+from paligemma_lib.data.sources.json_forms import Columns
 from paligemma_lib.data.sources.protocol import Record, Source
 from paligemma_lib.data.text import cleaned, decoded
+
+# Usual names of features. Those with "/" are from coco_captions of TFDS and from im2txt.
+_USUAL: Mapping[str, tuple[str, ...]] = {
+    "image": ("image", "image/encoded", "image/data", "image_bytes", "jpg", "png"),
+    "captions": ("captions", "captions/text", "caption", "image/caption", "text"),
+    "image_id": ("image_id", "image/filename", "filename", "image/image_id", "image/id"),
+}
 
 
 def from_tfrecords(
     pattern: str,
     *,
-    image: str = "image",
-    captions: str = "captions",
-    image_id: str = "image_id",
+    image: str = "",
+    captions: str = "",
+    image_id: str = "",
     prefix: str | None = None,
 ) -> Source:
     """Returns a source of TFRecord or ArrayRecord files of `tf.train.Example`s, sorted by name.
 
     Args:
       pattern: a path, with * and ? for several files.
-      image, captions, image_id, prefix: names of the features, as for `from_tfds`.
+      image, captions, image_id, prefix: names of the features, as for `from_tfds`. Records without
+        an image id have their place as id.
     """
     return _TFRecordSource(image, captions, image_id, prefix, pattern)
 
 
+def features_of(columns: Columns) -> dict[str, Any]:
+    """Returns the arguments of `from_tfrecords` and `from_tfds` that name features.
+
+    Raises:
+      ValueError: a column of splits is named, which record files do not have.
+    """
+    if columns.split:
+        raise ValueError(f"split_column={columns.split!r}: files of records have no such column")
+    return {
+        "image": columns.image,
+        "captions": columns.caption,
+        "image_id": columns.image_id,
+        "prefix": columns.prompt or None,
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class ExampleSource(abc.ABC):
-    """Records that are `tf.train.Example`s; the fields hold the names of their features."""
+    """Records that are `tf.train.Example`s.
+
+    The fields hold the names of their features; "" stands for the first usual name that a record
+    has.
+    """
 
     image: str
     captions: str
@@ -81,12 +112,18 @@ class ExampleSource(abc.ABC):
     def _parse(self, number: int, example: bytes) -> Record:
         try:
             features = _features(example)
-            said = _values(features, self.captions)
+            said = features[_name(features, "captions", self.captions)]
+            named = bool(self.image_id) or any(name in features for name in _USUAL["image_id"])
             return Record(
-                image=_one(features, self.image),
+                image=_one(features, "image", self.image),
                 captions=tuple(cleaned(text) for text in map(decoded, said) if text.strip()),
-                image_id=_one(features, self.image_id).decode(),
-                prefix=None if self.prefix is None else _one(features, self.prefix).decode(),
+                # Records without an id are known by their place.
+                image_id=_one(features, "image_id", self.image_id).decode()
+                if named
+                else os.path.basename(self.where(number)),
+                prefix=None
+                if self.prefix is None
+                else _one(features, "prefix", self.prefix).decode(),
             )
         except (ValueError, DecodeError) as error:
             raise ValueError(f"{self.where(number)} cannot be used: {error}") from error
@@ -122,17 +159,21 @@ def _texts(feature: tf.train.Feature) -> list[bytes]:
     return list(feature.bytes_list.value)
 
 
-def _values(features: Mapping[str, list[bytes]], name: str) -> list[bytes]:
-    if name not in features:
+def _name(features: Mapping[str, list[bytes]], what: str, given: str) -> str:
+    """Returns the name of a feature: the given one, or the first usual one that is there."""
+    names = (given,) if given else _USUAL[what]
+    found = next((name for name in names if name in features), None)
+    if found is None:
         raise ValueError(
-            f"it has no feature {name!r} but {sorted(features)}; from_tfrecords(image=, captions=, "
-            "image_id=, prefix=) reads others"
+            f"it has no feature {' or '.join(names)}, but {', '.join(sorted(features))[:200]}. "
+            f"Name the one that holds the {what}"
         )
-    return features[name]
+    return found
 
 
-def _one(features: Mapping[str, list[bytes]], name: str) -> bytes:
-    values = _values(features, name)
+def _one(features: Mapping[str, list[bytes]], what: str, given: str) -> bytes:
+    name = _name(features, what, given)
+    values = features[name]
     if len(values) != 1:
         raise ValueError(f"its feature {name!r} has {len(values)} values, expected one")
     return values[0]

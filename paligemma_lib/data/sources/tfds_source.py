@@ -1,13 +1,13 @@
 """Reads prepared data sets of TensorFlow Datasets by number.
 
 source = from_tfds("flickr8k_tfds", split="train[:1200]")
-source = from_tfds("coco_captions", split="train", captions="captions/text",
-                   image_id="image/filename")
+source = from_tfds("coco_captions", split="val")
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +15,10 @@ import tensorflow as tf
 
 from paligemma_lib.data.files import join
 from paligemma_lib.data.records import Records, open_records
+from paligemma_lib.data.sources.json_forms import USUAL, Columns
 from paligemma_lib.data.sources.protocol import Source
-from paligemma_lib.data.sources.tf_examples import ExampleSource
+from paligemma_lib.data.sources.split_names import usual_split
+from paligemma_lib.data.sources.tf_examples import ExampleSource, features_of
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -27,9 +29,9 @@ def from_tfds(
     split: str,
     *,
     data_dir: str | None = None,
-    image: str = "image",
-    captions: str = "captions",
-    image_id: str = "image_id",
+    image: str = "",
+    captions: str = "",
+    image_id: str = "",
     prefix: str | None = None,
 ) -> Source:
     """Returns a source of a prepared data set of TensorFlow Datasets.
@@ -39,20 +41,38 @@ def from_tfds(
         `dataset_info.json`.
       split: split as for `tfds.load`, such as "train[:1200]" or "validation+test".
       data_dir: folder of the TFDS data sets, if it is not the default one.
-      image, captions, image_id, prefix: names of the features. "/" separates the parts of a nested
-        name, as in `captions/text` of coco_captions. The captions may be one text or a sequence.
+      image, captions, image_id, prefix: names of the features; "" stands for the usual names, and
+        a `prefix` of None for none. "/" separates the parts of a nested name, as in `captions/text`
+        of coco_captions. The captions may be one text or a sequence.
     """
     return _TfdsSource(image, captions, image_id, prefix, name, split, data_dir)
 
 
-def splits_of_tfds(name: str, data_dir: str | None = None) -> dict[str, Source]:
+def splits_of_tfds(
+    name: str, data_dir: str | None = None, columns: Columns = USUAL
+) -> dict[str, Source]:
     """Returns the splits of a prepared data set by name.
+
+    Args:
+      name, data_dir: as for `from_tfds`.
+      columns: names of the features, if they are not the usual ones.
 
     Raises:
       FileNotFoundError: the data set is not prepared.
     """
     splits = prepared_builder(name, data_dir).info.splits
-    return {split: from_tfds(name, split, data_dir=data_dir) for split in splits}
+    features = features_of(columns)
+    return {split: from_tfds(name, split, data_dir=data_dir, **features) for split in splits}
+
+
+def is_prepared(name: str, data_dir: str | None = None) -> bool:
+    """Returns whether TFDS has prepared a data set of this name."""
+    if not re.fullmatch(r"\w+([/:][\w.]+)*", name):
+        return False
+    import tensorflow_datasets as tfds  # here, since the import is slow
+
+    place = data_dir or str(tfds.core.constants.DATA_DIR)
+    return tf.io.gfile.isdir(join(place, re.split("[/:]", name)[0]))
 
 
 def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
@@ -97,8 +117,11 @@ class _TfdsSource(ExampleSource):
 
     def _open(self) -> tuple[Records, np.ndarray]:
         splits = prepared_builder(self.name, self.data_dir).info.splits
+        # The validation images of coco_captions, for one, are in a split that is called val.
+        alike = [name for name in splits if usual_split(name) == usual_split(self.split)]
+        split = alike[0] if alike and self.split not in splits else self.split
         try:
-            parts = splits[self.split].file_instructions
+            parts = splits[split].file_instructions
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"{self.name} has no split {self.split!r}; it has {sorted(splits)}, and parts of "

@@ -92,11 +92,20 @@ class WebDatasetSource:
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return in_parallel(self._read, numbers, remote=is_remote(self.paths[0]))
 
+    def texts(self, numbers: Sequence[int]) -> list[Record]:
+        """Returns records without their images."""
+        return in_parallel(self._text, numbers, remote=is_remote(self.paths[0]))
+
     def _read(self, number: int) -> Record:
         sample = self._samples[number]
         image = next(extension for extension in _IMAGES if extension in sample.members)
+        encoded = self._bytes(sample, image, MAX_IMAGE_BYTES)
+        return dataclasses.replace(self._text(number), image=encoded)
+
+    def _text(self, number: int) -> Record:
+        sample = self._samples[number]
         captions, prefix = self._captions(sample)
-        return Record(self._bytes(sample, image, MAX_IMAGE_BYTES), captions, sample.key, prefix)
+        return Record(b"", captions, sample.key, prefix)
 
     def _captions(self, sample: _Sample) -> tuple[tuple[str, ...], str | None]:
         """Returns captions and prompt, from the first member that has captions."""

@@ -12,7 +12,6 @@ def get_config() -> ConfigDict:
     config.data.name = "1500"  # drawn scenes
     config.model.checkpoint = "nano"
     config.lowercase = True
-    config.text_len = 128
     config.batch_size = 32
     config.microbatches = 2  # keeps memory below 3 GiB
     config.epochs = 4.0

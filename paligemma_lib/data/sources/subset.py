@@ -1,0 +1,63 @@
+"""Defines sources that hold some of the records of another source."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.sources.protocol import Record, Source, read_texts
+
+_CHUNK = 256  # records read at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset(abc.ABC):
+    """Records of one split of a source, in the order of the source.
+
+    Attributes:
+      source: source of all records.
+      split: name of the split.
+    """
+
+    source: Source
+    split: str
+
+    @abc.abstractmethod
+    def chosen(self, images: Sequence[str]) -> Sequence[bool]:
+        """Returns whether each record is in the split, given the name of each record's image."""
+
+    @functools.cached_property
+    def _numbers(self) -> list[int]:
+        names = images_of_records(self.source)
+        return [number for number, chosen in enumerate(self.chosen(names)) if chosen]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def where(self, number: int) -> str:
+        return self.source.where(self._numbers[number])
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.source.fingerprint(), self.split)
+
+    def read(self, numbers: Sequence[int]) -> list[Record]:
+        return self.source.read([self._numbers[number] for number in numbers])
+
+    def texts(self, numbers: Sequence[int]) -> list[Record]:
+        """Returns records without their images, if the source can do without."""
+        return read_texts(self.source, [self._numbers[number] for number in numbers])
+
+
+def images_of_records(source: Source) -> list[str]:
+    """Returns the name of each record's image; reads images only if the source has no names."""
+    names = getattr(source, "images_of_records", None)
+    if names is not None:
+        return names()
+    return [
+        record.image_id
+        for first in range(0, len(source), _CHUNK)
+        for record in source.read(range(first, min(first + _CHUNK, len(source))))
+    ]

@@ -1,0 +1,97 @@
+"""Defines the options of a run's data; `config.RunConfig` holds them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from paligemma_lib.data.sources import Columns, is_path
+from paligemma_lib.run import options
+from paligemma_lib.run.dotted import NameOrDotted
+
+
+@options.config
+class PartConfig:
+    """A part of a mixture of training data."""
+
+    train: str = Field(min_length=1)
+    """path of the data, as for data.train"""
+    weight: float = Field(default=1.0, gt=0)
+    """visits to each of its images in an epoch, on average"""
+    prompt: str = ""
+    """prefix of its captions; empty: that of the run"""
+    images: str = ""
+    """folder of images, if it is not beside the file of captions"""
+
+
+@options.config
+class DataConfig:
+    """The images and captions of a run."""
+
+    kind: Annotated[str, NameOrDotted("auto", "tfds", "jsonl", "folder", "sample")] = "auto"
+    """form of the data; auto: recognised where train is a path, else by name"""
+    name: str = "flickr8k_tfds"
+    """TFDS data set; or a number: so many scenes are drawn"""
+    wording: Literal["sentences", "labels"] = "sentences"
+    """captions of drawn scenes: sentences, or labels that name things"""
+    dir: str = ""
+    """TFDS data_dir, if not the usual one"""
+    on_corrupt_image: Literal["raise", "replace"] = "raise"
+    """what to do with a damaged record or image: stop, or take another one"""
+    train: str = "train"
+    """training images: the path of a file or folder, or a TFDS split"""
+    validation: str = "validation"
+    """images for the validation loss: a path, or the name of a split of the same data"""
+    test: str = "test"
+    """images to caption and score: a path, or the name of a split of the same data"""
+    mixture: tuple[PartConfig, ...] = ()
+    """several data sets instead of train: train, weight, prompt and images of each"""
+    images: str = ""
+    """folder of images, if it is not beside the file of captions"""
+    image_column: str = ""
+    """column, key or feature of the image, if it is not a usual one"""
+    caption_column: str = ""
+    """column, key or feature of the captions, if it is not a usual one"""
+    prompt_column: str = ""
+    """column, key or feature of the prompt, if it is not a usual one"""
+    id_column: str = ""
+    """column or feature of the image id in Parquet, Arrow and TFRecords"""
+    split_column: str = ""
+    """column or key of the split in a table, if it is not `split`"""
+    apply_exif: bool = True
+    """turn images upright by their EXIF orientation; false: as they are stored"""
+    min_crop_area: float = Field(default=1.0, gt=0, le=1)
+    """random crops for training, of at least this share of the area; 1: none"""
+    horizontal_flip: bool = False
+    """flip half of the training images left to right, at random"""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataConfig":
+        if self.kind == "sample" and not (self.name.isdecimal() and int(self.name)):
+            raise ValueError(f"name={self.name!r}: expected how many images, as kind is sample")
+        return self
+
+    @property
+    def columns(self) -> Columns:
+        """Names of columns that the data are read by; "" stands for the usual ones."""
+        return Columns(
+            self.image_column,
+            self.caption_column,
+            self.prompt_column,
+            self.id_column,
+            self.split_column,
+        )
+
+    @property
+    def form(self) -> str:
+        """`kind`; for auto, "sample" or "tfds" by the name, or "auto" where a path is to open."""
+        if self.mixture:
+            return "auto"
+        # The default `train` is a split, even beside a folder that happens to have its name.
+        if self.kind != "auto" or (self.train != "train" and is_path(self.train)):
+            return self.kind
+        return "sample" if self.name.isdecimal() and int(self.name) else "tfds"
+
+    @property
+    def drawn(self) -> int:
+        """Number of scenes that the run draws; 0 if it reads existing images."""
+        return int(self.name) if self.form == "sample" else 0
