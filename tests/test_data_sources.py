@@ -62,7 +62,7 @@ def test_equal_arguments_make_equal_sources():
         (b"\xff\xff\xff", "a, record 1 cannot be used"),
         (
             example({"image": [b"x"], "image_id": [b"y"]}),
-            "no feature 'captions' but .*'image_id'.*",
+            "no feature 'captions', only .*'image_id'.*",
         ),
         (
             example({"image": [], "image_id": [b"y"], "captions": [b"z"]}),

@@ -43,13 +43,13 @@ USAGE = "--out-dir FOLDER [options]"
 
 def configure(parser: Parser) -> None:
     """Adds the options."""
-    where = parser.add_argument_group("images with captions by people, in one of these forms")
+    where = parser.add_argument_group("images with reference captions, in one of these forms")
     where.add_argument("--tfds", metavar="NAME", help="a prepared data set")
     where.add_argument("--folder", help="with captions.txt and Images/")
     where.add_argument("--jsonl", metavar="FILE", help="of lines with image and suffix")
-    parser.add_argument("--split", default="test", help="of --tfds (default: %(default)s)")
+    parser.add_argument("--split", default="test", help="split of --tfds (default: %(default)s)")
     parser.add_argument("--data-dir", metavar="FOLDER", help="where TFDS keeps it")
-    parser.takes_config(None, "whose test images, prompt, lengths and workdir are taken")
+    parser.takes_config(None, "config whose test images, prompt, lengths and workdir are used")
     parser.add_argument("--out-dir", type=path_of, required=True, metavar="FOLDER")
     parser.add_argument(
         "--compare", nargs=2, type=path_of, metavar="JSON", help="two files of predictions"
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if len(given := [f"--{name}" for name in forms if getattr(args, name)]) > 1:
         raise WrongUse(f"{' and '.join(given)} both name images: give one of them")
     if args.compare and args.checkpoint:
-        raise WrongUse("--compare wants no --checkpoint: its captions are there")
+        raise WrongUse("--compare takes no --checkpoint: it compares existing captions")
     load_tensorflow()
     import jax
 

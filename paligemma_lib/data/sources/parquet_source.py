@@ -88,13 +88,13 @@ class ArrowSource:
         """Names of the columns.
 
         Raises:
-          ValueError: no column is known to hold the image or the captions.
+          ValueError: no image column or no caption column was found.
         """
         names = self._files[0].schema.names
         for wanted in filter(None, self.columns):
             if wanted not in names:
                 raise ValueError(
-                    f"{self.paths[0]} has no column {wanted}: {', '.join(names)[:200]}"
+                    f"{self.paths[0]} has no column {wanted}, only {', '.join(names)[:200]}"
                 )
         image = self.columns.image or _first(names, IMAGE_COLUMNS)
         captions = [self.columns.caption or _first(names, CAPTION_KEYS)]
@@ -102,16 +102,16 @@ class ArrowSource:
             captions = [name for name in names if re.fullmatch(r"caption_\d+", name)]
         if not image or not captions:
             raise ValueError(
-                f"{self.paths[0]}: no column is known to hold "
-                f"{'the image' if not image else 'captions'}: {', '.join(names)[:200]}"
+                f"{self.paths[0]}: no {'image' if not image else 'caption'} column found among "
+                f"{', '.join(names)[:200]}"
             )
         others = [_first(names, usual) for usual in (_ID_COLUMNS, PREFIX_KEYS, ("split",))]
         found = _Names(image, tuple(captions), *others)
         for path, file in zip(self.paths, self._files, strict=True):
             if lacks := sorted({image, *captions, *filter(None, others)} - {*file.schema.names}):
                 raise ValueError(
-                    f"{path} has no column {', '.join(lacks)}, as {self.paths[0]} has; give files "
-                    "with the same columns"
+                    f"{path} has no column {', '.join(lacks)}, but {self.paths[0]} has; use "
+                    "files with the same columns"
                 )
         return found
 
@@ -152,7 +152,7 @@ class ArrowSource:
                 for row, (name, prompt, part) in enumerate(columns):
                     place = _Place(number, block, row)
                     if not isinstance(prompt, str | None):
-                        raise ValueError(f"{self._where(place)}: {str(prompt)[:80]} is no prompt")
+                        raise ValueError(f"{self._where(place)}: {str(prompt)[:80]} is not text")
                     if self.split in ("", part):
                         yield place, None if name in (None, "") else str(name), prompt or None
 
@@ -228,7 +228,7 @@ def _first(names: Sequence[str], usual: Sequence[str]) -> str:
 def _image(value: Any, where: str) -> bytes:
     encoded = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(encoded, bytes):
-        raise ValueError(f"{where}: there are no bytes of an image, but {str(value)[:80]}")
+        raise ValueError(f"{where}: expected the bytes of an image, got {str(value)[:80]}")
     if len(encoded) > MAX_IMAGE_BYTES:
         raise ValueError(f"{where}: an image of {len(encoded):,} bytes is too large")
     return encoded
@@ -243,5 +243,5 @@ def _texts(value: Any, where: str) -> list[str]:
         for each in values
     ]
     if not all(isinstance(text, str) for text in values):
-        raise ValueError(f"{where}: {str(value)[:80]} is no caption")
+        raise ValueError(f"{where}: {str(value)[:80]} is not a caption")
     return [cleaned(text) for text in values if text.strip()]

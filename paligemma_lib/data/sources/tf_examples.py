@@ -125,8 +125,8 @@ def _texts(feature: tf.train.Feature) -> list[bytes]:
 def _values(features: Mapping[str, list[bytes]], name: str) -> list[bytes]:
     if name not in features:
         raise ValueError(
-            f"it has no feature {name!r} but {sorted(features)}; from_tfrecords(image=, captions=, "
-            "image_id=, prefix=) reads others"
+            f"it has no feature {name!r}, only {sorted(features)}; name others with "
+            "from_tfrecords(image=, captions=, image_id=, prefix=)"
         )
     return features[name]
 
