@@ -101,7 +101,7 @@ def main() -> None:
             decode = decode_seconds(layout)
             ratios.append(decode / (build - start_up))
             print(
-                f"{count} images: build {build:.1f} s of which start-up {start_up:.1f} s, "
+                f"{count} images: build {build:.1f} s including {start_up:.1f} s of start-up, "
                 f"decoding alone {decode:.2f} s; peak {peak:.2f} GiB; ratio {ratios[-1]:.2f}",
                 flush=True,
             )

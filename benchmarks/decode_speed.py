@@ -174,7 +174,7 @@ def main() -> None:
         kind = "beam 4" if "beam 4" in name else "greedy"
         if "," in name and "40" not in name and not ("big_vision" in name and kind == "beam 4"):
             same = np.mean(tokens[:, : NEW - 1] == outputs[kind][:, : NEW - 1])
-            print(f"{name}: {same:.0%} of the tokens are ours")
+            print(f"{name}: {same:.0%} of the tokens equal ours")
 
     source, target = np.ones((2, 1 << 26), np.float32)  # 256 MiB each
     bandwidth = 0.0

@@ -18,7 +18,7 @@ of what they are worth:
     small-card     with the memory held to 15 GiB, in float16: the largest batch
     compiling      seconds to the first step, with and without the compilation cache
 
-The exit code is 0 when all parts ended well, 1 when one did not, 2 for a wrong command.
+The exit code is 0 if all parts succeeded, 1 if one failed, 2 for a wrong command.
 """
 
 import argparse
@@ -38,13 +38,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("accelerator-results"))
     parser.add_argument(
         "--golden", type=Path, default=Path(__file__).parents[2] / "shared" / "golden",
-        help="the folder of paligemma{1,2}_tiny.npz, which the reference has computed",
+        help="folder of paligemma{1,2}_tiny.npz, computed by the reference",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes, on the CPU")
     args = parser.parse_args()
     parts = args.parts.split(",")
     if unknown := [part for part in parts if part not in PARTS]:
-        parser.error(f"there is no part {unknown[0]}; parts are {', '.join(PARTS)}")
+        parser.error(f"unknown part {unknown[0]}; parts are {', '.join(PARTS)}")
     if args.minutes <= 0:
         parser.error(f"--minutes {args.minutes}: expected more than 0")
     if not args.dry_run and platform_of_jax() == "cpu":

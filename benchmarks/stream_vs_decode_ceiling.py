@@ -89,7 +89,9 @@ def main() -> None:
 
     for name, all_ in measured.items():
         speed, by_processor = np.median(all_, axis=0)
-        print(f"{name:<14} {speed:6.0f} images/s, {1000 / by_processor:.2f} ms of processor each")
+        print(
+            f"{name:<14} {speed:6.0f} images/s, {1000 / by_processor:.2f} ms of processor time each"
+        )
     for one, other in (
         ("originals", "their ceiling"),
         ("square224", "its ceiling"),

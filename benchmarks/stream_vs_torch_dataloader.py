@@ -112,7 +112,7 @@ def main() -> None:
     if args.peer:
         return peer(args.folder, args.tokenizer)
     if not args.peer_python:
-        parser.error("--peer-python is needed")
+        parser.error("--peer-python is required")
 
     import paligemma_lib as pg
 

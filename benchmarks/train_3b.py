@@ -99,7 +99,7 @@ def work(steps: Iterator[Any], count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--big-vision", action="store_true", help="run it too")
+    parser.add_argument("--big-vision", action="store_true", help="run big_vision too")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--dtype", default="float32", help="of our activations")
     parser.add_argument("--remat", default="dots", help="what ours keeps, see PaliGemmaConfig")
@@ -115,7 +115,7 @@ def main() -> None:
         command = [sys.executable, *sys.argv, "--worker", name]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if answer.returncode:
-            print(f"{name}: not measured, its process ended with {answer.returncode}")
+            print(f"{name}: not measured, its process ended with exit code {answer.returncode}")
             continue
         seconds, peak = map(float, answer.stdout.split())
         rates[name] = count / seconds

@@ -124,7 +124,7 @@ def report_difference(name: str, start, ours, theirs) -> None:
         difference += np.sum(np.square((mine - np.asarray(theirs[key])).astype(np.float64)))
         distance += np.sum(np.square((mine - start[key]).astype(np.float64)))
     apart = np.sqrt(difference / distance)
-    print(f"gradient: {apart:.0e} of its length away from {name}'s")
+    print(f"gradient: differs from {name}'s by {apart:.0e} of its length")
     if not apart < TOLERANCE:
         raise SystemExit(f"that is more than {TOLERANCE:.0e}: the steps are not comparable")
 

@@ -131,7 +131,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 generators[split] = itertools.chain([first], examples)
         if not generators:
             raise DatasetError(
-                f"Nothing usable remains of {layout.table}.\n{report.text()}\n{WAYS_OUT}"
+                f"{layout.table} has no usable images with captions.\n{report.text()}\n{WAYS_OUT}"
             )
         return generators
 
@@ -185,7 +185,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             except AssertionError:
                 pass
             except DatasetError as error:
-                logging.info("Nothing to build in the default place, trying Kaggle: %s", error)
+                logging.info("No data set in the default folder, trying Kaggle: %s", error)
         return locate(fetch_from_kaggle())
 
     def _names_by_split(self, layout: Layout, report: Verification) -> dict[str, list[str]]:

@@ -29,18 +29,18 @@ KAGGLE_HANDLE = "adityajn105/flickr8k"
 
 WAYS_OUT = f"""\
 Any one of these provides the images and captions:
-  1. Kaggle, by itself: create an API token at https://www.kaggle.com/settings, save it as
+  1. Kaggle, automatically: create an API token at https://www.kaggle.com/settings, save it as
      ~/.kaggle/kaggle.json (or set KAGGLE_USERNAME and KAGGLE_KEY), then
        tfds build flickr8k_tfds
-  2. Kaggle, by hand: download https://www.kaggle.com/datasets/{KAGGLE_HANDLE} and name
+  2. Kaggle, manually: download https://www.kaggle.com/datasets/{KAGGLE_HANDLE} and pass
      the zip, or the folder with captions.txt and Images/:
        tfds build flickr8k_tfds --manual_dir=FOLDER_OR_ZIP
-  3. The original files: a folder with Flickr8k_text.zip and Flickr8k_Dataset.zip, or what they
-     hold (Flickr8k.token.txt and Flicker8k_Dataset/):
+  3. The original files: a folder with Flickr8k_text.zip and Flickr8k_Dataset.zip, or their
+     contents (Flickr8k.token.txt and Flicker8k_Dataset/):
        tfds build flickr8k_tfds --manual_dir=FOLDER
-  4. Images of your own: a folder with Images/ and a captions.txt of lines `image,caption`:
+  4. Your own images: a folder with Images/ and a captions.txt of lines `image,caption`:
        tfds build flickr8k_tfds --manual_dir=FOLDER
-  5. Drawn sample images, without any download:
+  5. Drawn sample images, without a download:
        paligemma sample-data sample && tfds build flickr8k_tfds --manual_dir=sample"""
 
 _KAGGLE_TABLE = re.compile(r"((?:[^/]+/)?)captions\.txt")

@@ -52,7 +52,9 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
         raise ValueError(f"fractions are {fractions!r}, expected a share for each split")
     unknown = set(fractions) - set(SPLITS)
     if unknown:
-        raise ValueError(f"fractions name {sorted(unknown)}, expected some of {list(SPLITS)}")
+        raise ValueError(
+            f"fractions has unknown splits {sorted(unknown)}, expected some of {list(SPLITS)}"
+        )
     total = math.fsum(fractions.values())
     if any(fraction < 0 for fraction in fractions.values()) or not abs(total - 1) <= 1e-9:
         raise ValueError(f"fractions {dict(fractions)} must not be negative and must add up to 1")

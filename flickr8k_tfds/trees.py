@@ -94,8 +94,8 @@ class Zip:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
             raise DatasetError(
-                f"{path} is not a whole zip file ({error}). A download that broke off looks like "
-                "this: fetch it again, or check it with `unzip -t`."
+                f"{path} is not a complete zip file ({error}). The download may be incomplete: "
+                "download it again, or check it with `unzip -t`."
             ) from error
         except OSError as error:
             raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
@@ -141,7 +141,7 @@ def open_tree(path: Path) -> Tree:
             return Zip(path)
         what = "is neither a folder nor a .zip file" if path.exists() else "does not exist"
     except OSError as error:
-        what = f"cannot be looked at: {error.strerror}"
+        what = f"cannot be accessed: {error.strerror}"
     raise DatasetError(f"{path} {what}. Pass --manual_dir a folder or a zip with the data set.")
 
 

@@ -52,7 +52,7 @@ class Verification:
         """Records a row or an image that is left out. Raises DatasetError when strict."""
         if self.strict:
             raise DatasetError(
-                f"{defect.where}: {defect.why} ({defect.what!r}). The build is strict: mend or "
+                f"{defect.where}: {defect.why} ({defect.what!r}). The build is strict: fix or "
                 "remove this, or build without strict to leave it out."
             )
         self._left_out.append(defect)
@@ -112,7 +112,7 @@ class Verification:
         lines += [f"  {remark}: {len(names):,} ({_some(names)})" for remark, names in remarks]
         if self.table.latin1_rows:
             lines.append(f"  rows not UTF-8, read as Latin-1: {len(self.table.latin1_rows):,}")
-        lines.append(f"  doubled rows: {len(summary['duplicate_rows']):,}")
+        lines.append(f"  duplicate rows: {len(summary['duplicate_rows']):,}")
         identical = summary["identical_images"]
         lines.append(
             f"  identical images: {len(identical):,} groups, "
@@ -122,7 +122,7 @@ class Verification:
         shared = len(summary["captions_in_several_splits"])
         lines.append(f"  captions in several splits: {shared:,}")
         if summary["not_read"]:
-            lines.append(f"  not read, as asked for: {summary['not_read']:,} images")
+            lines.append(f"  not read, as requested: {summary['not_read']:,} images")
         elif summary["flickr8k"]:
             lines.append("  " + _completeness_line(summary["flickr8k"]))
         return "\n".join(lines)

@@ -201,7 +201,7 @@ def _breaches_of_content(batch: Batch, newline: int) -> Iterator[str]:
         "EOS before the end of a suffix": (text == EOS) & ~(suffix & ends),
         "a token in padding": padding & (text != PAD),
         "PAD or a negative id as a token": ~padding & (text <= PAD),
-        "a position that is not as the segments say": position != expected_position,
+        "a position that does not match the segments": position != expected_position,
         "a negative or infinite weight": ~(np.isfinite(weight) & (weight >= 0)),
         "weight on the prefix": prefix & (weight != 0),
         "weight on padding": padding & (weight != 0),

@@ -62,4 +62,4 @@ def former_arguments(**now: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 def warn(before: str, now: str) -> None:
     """Warns that a name has changed; the warning points at the code that used the former name."""
     # Level 1 is this line, 2 the wrapper that called `warn`, 3 the code that used the name.
-    warnings.warn(f"{before} is called {now} now", DeprecationWarning, stacklevel=3)
+    warnings.warn(f"{before} was renamed to {now}", DeprecationWarning, stacklevel=3)

@@ -76,7 +76,7 @@ def make_mesh(fsdp: int | None = None, devices: Sequence[jax.Device] | None = No
         raise ValueError(
             f"make_mesh: fsdp={fsdp} does not divide the {len(devices)} devices"
             + (f" of {slices} slices" if slices > 1 else "")
-            + "; take a divisor of that, or 1 to keep all parameters on every device"
+            + "; use a divisor of that number, or 1 to keep all parameters on every device"
         )
     data = len(devices) // fsdp
     # Slices are connected by the data center's network only. So parameters are split within a slice
@@ -114,7 +114,9 @@ def param_spec(name: str, shape: Sequence[int], parts: int, layout: Layout) -> P
     """Returns the spec that splits a parameter into `parts`, as `param_shardings` describes."""
     matching = [rule for rule in _RULES if re.fullmatch(rule[0], name)]
     if len(matching) != 1:
-        raise ValueError(f"param_spec: {len(matching)} rules for the parameter {name}, expected 1")
+        raise ValueError(
+            f"param_spec: {len(matching)} rules match the parameter {name}, expected 1"
+        )
     _, fsdp, tensor = matching[0]
     axis = {"fsdp": fsdp, "tensor": tensor, "replicated": None}[layout]
     if axis is None or parts == 1 or shape[axis] % parts:
@@ -180,7 +182,7 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Arra
         if len(array) % local:
             raise ValueError(
                 f"put_batch: {key} has {len(array)} examples, which {local} devices cannot share "
-                f"evenly; take a batch size that is a multiple of {mesh.size}"
+                f"evenly; use a batch size that is a multiple of {mesh.size}"
             )
     return {
         key: jax.make_array_from_process_local_data(sharding, array)

@@ -167,7 +167,7 @@ def train(texts: Iterable[str], vocab_size: int) -> bytes:
         )
     except RuntimeError as error:
         raise ValueError(
-            f"no tokenizer of {vocab_size} pieces can be made of these texts ({error}): take fewer "
+            f"cannot train a tokenizer of {vocab_size} pieces on these texts ({error}): use fewer "
             "pieces, but more than 260, or more text"
         ) from error
     return model.getvalue()

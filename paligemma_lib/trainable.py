@@ -75,7 +75,7 @@ def trained_rows(params: Mapping[str, Any], trainable: Trainable) -> dict[str, i
         chosen = _rows_of(select, shapes)
         if not chosen:
             raise ValueError(
-                f"trained_rows: {select} selects none of the parameters. Give one of "
+                f"trained_rows: {select} matches no parameter. Give one of "
                 f"{', '.join(PRESETS)} or a regular expression for names such as {min(shapes)}"
             )
         for name, row in chosen.items():
@@ -90,7 +90,7 @@ def _rows_of(select: Select, shapes: Mapping[str, Sequence[int]]) -> dict[str, i
     try:
         pattern = re.compile(PRESETS.get(select.pattern, select.pattern))
     except re.error as error:
-        raise ValueError(f"trained_rows: {select.pattern!r} is no regular expression") from error
+        raise ValueError(f"trained_rows: {select.pattern!r} is not a regular expression") from error
     names = [name for name in shapes if pattern.fullmatch(name)]
     if select.top_layers is None:
         return dict.fromkeys(names, 0)

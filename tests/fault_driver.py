@@ -156,8 +156,8 @@ def stop_one(driver: Driver, run: Run) -> str:
             return ""
         number = driver.random.randrange(run.count)
         started.send(signal.SIGSTOP, number)
-        silent = "is missing: no sign of life for 10 seconds"
-        words = rf"process {number} of 2.* ({silent}|stands still: another ended well)"
+        silent = "is missing: no heartbeat for 10 seconds"
+        words = rf"process {number} of 2.* ({silent}|hangs: another process succeeded)"
         started.expect(1, words, or_over=True)
         return f"{moment}, process {number}"
 
@@ -177,12 +177,12 @@ def damage_checkpoint(driver: Driver, run: Run) -> str:
         if len(kept) > 1 and file in matters:
             steps = [path.name for path in kept]
             words = (
-                f"checkpoint of step {steps[-1]}: .* is damaged .* going on from step {steps[-2]}"
+                f"checkpoint of step {steps[-1]}: .* is damaged .* Resuming from step {steps[-2]}"
             )
             if not re.search(words, started.words()):
                 raise Broken(f"{told}: it should have been told:\n{started.words()[-3000:]}")
         elif file in matters or (not goes_on and started.ended(TIMEOUT)):
-            started.expect(1, "none of the checkpoints is whole")
+            started.expect(1, "all checkpoints are damaged")
             shutil.rmtree(run.workdir / "checkpoints")
     return told
 
@@ -197,7 +197,7 @@ def damage_data(driver: Driver, run: Run) -> str:
     place = driver.random.randrange(file.stat().st_size)
     how(file, place)
     with driver.start(run) as started:
-        damaged = r"-train\.tfrecord.* (is damaged|damaged at byte|is cut off)"
+        damaged = r"-train\.tfrecord.* (is damaged|damaged at byte|is truncated)"
         started.expect(1, rf"{damaged}|build (it|the data set) again")
     os.replace(kept, file)
     return f"{how.__name__} byte {place}"
@@ -237,7 +237,7 @@ def stall_a_read(driver: Driver, run: Run) -> str:
         if not started.reached("batch-2"):
             return ""
         started.process.send_signal(signal.SIGTERM)
-        started.expect(TERMINATED, r"still waiting for .*tfrecord.*, since [12] s")
+        started.expect(TERMINATED, r"still waiting for .*tfrecord.*, after [12] s")
         return "for 3 s"
 
 

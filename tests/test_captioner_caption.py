@@ -91,9 +91,9 @@ def test_sixteen_bits_become_eight_as_those_of_a_file_do(tmp_path):
 @pytest.mark.parametrize(
     ("image", "kind", "message"),
     [
-        ("nothing.jpg", FileNotFoundError, "nothing.jpg is not there"),
-        (b"", ValueError, "not a whole JPEG"),
-        (b"no image at all", ValueError, "0: not a whole JPEG"),
+        ("nothing.jpg", FileNotFoundError, "nothing.jpg does not exist"),
+        (b"", ValueError, "not a complete JPEG"),
+        (b"no image at all", ValueError, "0: not a complete JPEG"),
         (
             np.zeros((8, 8, 3)),
             ValueError,

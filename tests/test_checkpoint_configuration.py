@@ -69,9 +69,9 @@ def test_an_npz_file_tells_its_configuration(tmp_path, version):
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("img/embedding/kernel", None, "img/embedding/kernel is not there"),
-        ("llm/layers/attn/q_einsum/w", (3, 4, 64), r"q_einsum/w has shape \[3, 4, 64\], not \[dep"),
-        ("img/pos_embedding", (1, 15, 48), r"pos_embedding \[1, 15, 48\] is of no square grid"),
+        ("img/embedding/kernel", None, "img/embedding/kernel is missing"),
+        ("llm/layers/attn/q_einsum/w", (3, 4, 64), r"q_einsum/w has shape \[3, 4, 64\], expected"),
+        ("img/pos_embedding", (1, 15, 48), r"\[1, 15, 48\], expected a square grid of patches"),
         ("llm/layers/attn/kv_einsum/w", (3, 2, 3, 64, 16), "num_heads=4 must be a multiple of num"),
         ("img/embedding/kernel", (0, 0, 3, 48), "image_size=0, expected a positive"),
     ],
@@ -182,7 +182,7 @@ TEXT, VISION = "text_config", "vision_config"
     ("content", "message"),
     [
         (changed(HUB_1, "", model_type="llava"), "model_type is 'llava', expected 'paligemma'"),
-        (changed(HUB_1, "", text_config=None), "text_config. is no JSON object"),
+        (changed(HUB_1, "", text_config=None), "text_config is not a JSON object"),
         (changed(HUB_1, TEXT, model_type="llama"), "text_config.model_type is 'llama'"),
         (changed(HUB_1, VISION, model_type=["a"]), r"vision_config.model_type is \['a'\]"),
         (changed(HUB_1, "", tie_word_embeddings=False), "tie_word_embeddings is False"),
@@ -203,19 +203,22 @@ TEXT, VISION = "text_config", "vision_config"
         (changed(HUB_1, TEXT, hidden_size=True), "hidden_size is True, expected a whole"),
         (changed(HUB_1, TEXT, num_hidden_layers=1001), "num_hidden_layers is more than 1,000"),
         (changed(HUB_1, TEXT, num_hidden_layers=10**9), "expected a whole number from 1 to 1,048"),
-        (changed(HUB_1, TEXT, vocab_size=257280), "vocab_size is 257280 and image_token_index 257"),
+        (
+            changed(HUB_1, TEXT, vocab_size=257280),
+            "vocab_size is 257280, expected image_token_index=257",
+        ),
         (changed(HUB_1, VISION, image_size=[224, 224]), "image_size is .*expected a whole"),
         (changed(HUB_1, VISION, image_size=225), "image_size=225 must be a multiple of patch_size"),
-        ("[]", "it is no JSON object"),
-        ("{", "is not of a model that is known here: Expecting"),
-        ("[" * 100_000, "is not of a model that is known here"),
+        ("[]", "it is not a JSON object"),
+        ("{", "does not describe a supported model: Expecting"),
+        ("[" * 100_000, "does not describe a supported model"),
     ],
 )
 def test_what_is_not_computed_here_is_an_error(tmp_path, content, message):
     path = written(tmp_path, content)
     with pytest.raises(ValueError, match=message) as caught:
         read_config_json(path)
-    assert str(caught.value).startswith(f"{path} is not of a model that is known here: ")
+    assert str(caught.value).startswith(f"{path} does not describe a supported model: ")
 
 
 def test_windows_that_hold_the_image_are_none(tmp_path):
@@ -227,7 +230,7 @@ def test_windows_that_hold_the_image_are_none(tmp_path):
 
 
 def test_no_file_and_a_huge_one_are_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match="config.json is not there"):
+    with pytest.raises(FileNotFoundError, match="config.json does not exist"):
         read_config(tmp_path)
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(1 << 40)

@@ -98,11 +98,11 @@ def test_an_empty_folder_is_filled(npz, tmp_path):
     ("target", "options", "error", "message"),
     [
         ("model.safetensors", {}, ValueError, "ends in .safetensors, expected .npz"),
-        ("gs://bucket/b.npz", {}, ValueError, "not on this machine"),
+        ("gs://bucket/b.npz", {}, ValueError, "not a local path"),
         ("there.npz", {}, FileExistsError, "there.npz exists: remove it"),
         ("there", {}, FileExistsError, "there exists: remove it"),
         ("no/model", {}, FileNotFoundError, "no is not a folder; create it"),
-        ("b.npz", {"tokenizer": "t.model"}, ValueError, "a tokenizer goes into a folder"),
+        ("b.npz", {"tokenizer": "t.model"}, ValueError, "convert to a folder to add a tokenizer"),
         ("model", {"tokenizer": "t.model"}, FileNotFoundError, "no tokenizer at"),
         ("model", {"dtype": "int8"}, ValueError, "dtype='int8', expected one of"),
         ("b.npz", {"dtype": "float16"}, ValueError, "bias has values up to 70000, too large"),

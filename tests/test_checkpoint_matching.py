@@ -38,18 +38,18 @@ def test_all_differences_are_in_one_error(path):
     assert "1 missing: llm/final_norm/scale" in message
     assert "1 unexpected: llm/surplus" in message
     assert "1 of another shape: img/head/kernel [47, 64], expected [48, 64]" in message
-    assert "1 of another type: img/head/bias float64" in message
+    assert "1 of another dtype: img/head/bias float64" in message
     assert "float32, bfloat16, float16" in message
 
 
 def test_another_model_is_named(path):
     save_params(path, cases.random_params(model.variants.nano(48)))
     with pytest.raises(
-        ValueError, match=r"It is nano at 48 pixels: take variants.nano\(image_size="
+        ValueError, match=r"It is nano at 48 pixels: use variants.nano\(image_size="
     ):
         load_params(path, CONFIG)
     save_params(path, PARAMS)
-    with pytest.raises(ValueError, match="It is another model at 32 pixels: take .*read_config"):
+    with pytest.raises(ValueError, match="It is another model at 32 pixels: call .*read_config"):
         load_params(path, cases.tiny_config(1))
 
 

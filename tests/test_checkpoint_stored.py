@@ -130,7 +130,7 @@ def test_a_kaggle_model_is_fetched(checkpoint, monkeypatch):
 def test_a_missing_file_is_not_looked_for_at_kaggle(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub.kaggle, "fetch", lambda name: pytest.fail("asked Kaggle"))
-    with pytest.raises(FileNotFoundError, match="runs/first/step_10/params.npz is not there"):
+    with pytest.raises(FileNotFoundError, match="runs/first/step_10/params.npz does not exist"):
         load_params("runs/first/step_10/params.npz", CONFIG)
 
 
@@ -142,8 +142,8 @@ def test_a_setting_of_config_json_that_differs_is_a_warning(folder):
     with pytest.warns(UserWarning) as caught:
         assert_equal(load_params(folder, config), FLAT, "float32")
     (warning,) = caught
-    assert "language.attention_softcap is 50.0 by config.json" in str(warning.message)
-    assert "language.final_softcap is None by config.json" in str(warning.message)
+    assert "language.attention_softcap is 50.0 in config.json" in str(warning.message)
+    assert "language.final_softcap is None in config.json" in str(warning.message)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_what_is_the_same_model_is_no_warning(folder, config):
 
 def test_heads_that_only_config_json_tells_apart_are_an_error(folder):
     """Shapes agree: heads are flattened."""
-    with pytest.raises(ValueError, match=r"vision.num_heads is 4 by config.json(?s:.*)read_config"):
+    with pytest.raises(ValueError, match=r"vision.num_heads is 4 in config.json(?s:.*)read_config"):
         load_params(folder, with_vision(num_heads=2))
 
 
@@ -168,7 +168,7 @@ def test_all_differences_come_with_what_config_json_says(folder):
         f"{folder} does not hold the parameters of this model.",
         "  6 unexpected: ",
         "  6 of another shape: ",
-        "  By config.json it is another model at 32 pixels: take checkpoint.read_config of it.",
+        "  config.json describes another model at 32 pixels: call checkpoint.read_config on it.",
     ):
         assert part in str(caught.value)
 
@@ -176,7 +176,7 @@ def test_all_differences_come_with_what_config_json_says(folder):
 def test_a_folder_without_config_json_loads_but_does_not_tell(folder):
     (folder / "config.json").unlink()
     assert_equal(load_params(folder, CONFIG), FLAT, "float32")
-    with pytest.raises(FileNotFoundError, match="config.json is not there"):
+    with pytest.raises(FileNotFoundError, match="config.json does not exist"):
         stored.read_config(folder)
 
 

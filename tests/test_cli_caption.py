@@ -96,8 +96,8 @@ def test_damaged_images_are_skipped_and_told(captioner, images, tmp_path, capsys
         "5.webp",
         "deeper/3.JPG",
     ]
-    assert f"skipped {images / '2.png'}: not a whole JPEG" in printed.err
-    assert f"skipped {images / '6.jpg'}: not a whole JPEG" in printed.err
+    assert f"skipped {images / '2.png'}: not a complete JPEG" in printed.err
+    assert f"skipped {images / '6.jpg'}: not a complete JPEG" in printed.err
     assert "2 of 5 images were skipped" in printed.err
     warnings_shown = Page(out.read_text("utf-8")).all("section", "warnings")
     assert len(warnings_shown) == 1
@@ -169,7 +169,7 @@ def test_a_wrong_command_says_what_is_wrong(captioner, capsys, arguments, messag
     [
         (["{}/nothing/*.jpg"], "nothing/*.jpg has no images: expected an image file"),
         (["{}"], "has no images"),
-        (["{}/1.jpg", "--out", "{}/missing/a.csv"], "its folder is not there; create it"),
+        (["{}/1.jpg", "--out", "{}/missing/a.csv"], "its folder does not exist; create it"),
         (["{}/1.jpg", "--tokenizer", "{}/1.jpg"], "is not a SentencePiece model"),
     ],
 )

@@ -39,17 +39,17 @@ def test_it_says_what_an_npz_is(nano, npz, capsys):
     assert main(["show", str(nano)]) == 0
     out = capsys.readouterr().out
     assert f"{nano}: nano at 96 pixels, bfloat16\n" in out
-    assert " parameters in " in out and "32 arrays, all checksums are right" in out
+    assert " parameters in " in out and "32 arrays, all checksums match" in out
     assert main(["show", str(nano), "--model", "nano"]) == 0
     assert main(["show", str(npz)]) == 0
-    assert f"{npz}: a model of its own at 32 pixels, float32\n" in capsys.readouterr().out
+    assert f"{npz}: a custom model at 32 pixels, float32\n" in capsys.readouterr().out
 
 
 def test_it_says_what_a_folder_is(tmp_path, folder, monkeypatch, capsys):
     assert main(["show", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert f"{folder}: a model of its own at 32 pixels, float32\n" in out
-    assert "74 tensors in 1 file, of the right sizes" in out
+    assert f"{folder}: a custom model at 32 pixels, float32\n" in out
+    assert "74 tensors in 1 file, all sizes match" in out
     monkeypatch.setattr(writer, "MAX_FILE_BYTES", 200_000)
     several = huggingface.export(PARAMS, CONFIG, tmp_path / "several", dtype="bfloat16")
     assert main(["show", str(several)]) == 0
@@ -67,20 +67,20 @@ def test_it_says_what_is_wrong(nano, folder, tmp_path, capsys):
     data = nano.read_bytes()
     assert "It is nano at 96 pixels" in wrong(nano, "--model", "paligemma_3b")
     nano.write_bytes(data[: len(data) // 2])
-    assert "fetch it again" in wrong(nano)
+    assert "download it again" in wrong(nano)
     flipped = bytearray(data)
     flipped[len(data) // 2] ^= 1
     nano.write_bytes(flipped)
     assert "Bad CRC-32" in wrong(nano)
-    assert "is not there" in wrong(tmp_path / "none.npz")
+    assert "does not exist" in wrong(tmp_path / "none.npz")
     arrays = cases.flatten(PARAMS)
     arrays["llm/surplus"] = arrays.pop("llm/final_norm/scale")
     np.savez(nano, **arrays)
     assert "  1 missing: llm/final_norm/scale\n  1 unexpected: llm/surplus\n" in wrong(nano)
     nano.write_bytes(pickle.dumps({"w": 1}))
-    assert "not a whole .npz file" in wrong(nano)
+    assert "not a complete .npz file" in wrong(nano)
     os.truncate(folder / WEIGHTS, 1000)
-    assert "1,000 bytes that are no whole safetensors file" in wrong(folder)
+    assert "1,000 bytes that are not a complete safetensors file" in wrong(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "llava"}))
     assert "model_type is 'llava'" in wrong(folder)
 
@@ -89,7 +89,7 @@ def test_it_converts_and_certifies(npz, tmp_path, capsys):
     assert main(["convert", str(npz), str(tmp_path / "model")]) == 0
     count = sum(value.size for value in cases.flatten(PARAMS).values())
     out = capsys.readouterr().out
-    assert f"{count:,} of {count:,} parameters are bit-equal\nlogits differ by 0 at most" in out
+    assert f"{count:,} of {count:,} parameters are bit-equal\nlogits differ by at most 0" in out
     command = ["convert", str(tmp_path / "model"), str(tmp_path / "b.npz"), "--dtype", "float16"]
     assert main(command) == 0
     assert f" of {count:,} parameters are bit-equal" in capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_a_conversion_that_lost_something_fails(npz, tmp_path, monkeypatch, caps
 
     monkeypatch.setattr("paligemma_lib.checkpoint.conversion.convert", lossy)
     assert main(["convert", str(npz), str(tmp_path / "b.npz")]) == 1
-    assert "do not use it" in capsys.readouterr().err
+    assert "do not use" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["show"], ["convert", "a"], ["show", "a", "--model", "x"]])

@@ -28,7 +28,7 @@ def test_people_are_told_what_is_there(folder, capsys):
     assert main(["data", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "images     all 5" in out and "captions   10; images 5 with 2" in out
-    assert "1 images are there more than once: 3.jpg = 4.jpg" in out
+    assert "1 images occur more than once: 3.jpg = 4.jpg" in out
 
 
 def test_programs_are_told_the_same(folder, capsys):
@@ -56,7 +56,7 @@ def test_a_record_as_the_model_gets_it(folder, capsys):
     with Image.open(folder / "Images" / "3.jpg") as image:
         assert found["size"] == list(image.size)
     assert main(["data", str(folder), "--show", "5"]) == 1
-    assert "there is no record 5: the data have 5, from 0" in capsys.readouterr().err
+    assert "no record 5: the data has 5 records, numbered from 0" in capsys.readouterr().err
 
 
 def test_a_sheet_of_nine_images(folder, capsys):
@@ -67,4 +67,4 @@ def test_a_sheet_of_nine_images(folder, capsys):
 
 def test_what_is_not_there_is_told(tmp_path, capsys):
     assert main(["data", str(tmp_path / "none")]) == 1
-    assert "none is not there: expected a file or a folder" in capsys.readouterr().err
+    assert "none does not exist: expected a file or a folder" in capsys.readouterr().err

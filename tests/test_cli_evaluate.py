@@ -93,7 +93,7 @@ def test_damaged_images_are_not_scored_and_said_to_be_skipped(captioner, folder,
         w for w in json.loads((out / "scores.json").read_text())["warnings"] if "Skipped" in w
     ]
     assert "captions.txt, line 4" in skipped
-    assert "not a whole JPEG" in skipped
+    assert "not a complete JPEG" in skipped
 
 
 def test_two_files_of_predictions_are_compared_without_a_model(folder, tmp_path, capsys):
@@ -123,7 +123,7 @@ def test_a_checkpoint_and_predictions_are_too_much(tmp_path, capsys):
     arguments = ["--checkpoint", "my.npz", "--compare", "a.json", "b.json"]
     given = [*arguments, "--data", "x", "--out-dir", str(tmp_path)]
     assert main(["evaluate", *given]) == 2
-    assert "--compare wants no --checkpoint" in capsys.readouterr().err
+    assert "--compare takes no --checkpoint" in capsys.readouterr().err
     assert main(["evaluate", "--data", "x", "--data", "y", "--out-dir", str(tmp_path)]) == 2
     assert "--data x and --data y: give one of them" in capsys.readouterr().err
 
@@ -153,7 +153,7 @@ def test_images_without_captions_by_people_cannot_be_scored(captioner, folder, t
     lines.write_text("\n".join(json.dumps({"image": name}) for name in NAMES))
     out = tmp_path / "out"
     assert main(["evaluate", *captioner, "--data", str(lines), "--out-dir", str(out)]) == 1
-    assert "references that are no sequence of str, or an empty one" in capsys.readouterr().err
+    assert "references that are empty or not a sequence of str" in capsys.readouterr().err
 
 
 def test_a_prompt_of_the_data_goes_before_the_one_of_the_command(captioner, folder, tmp_path):

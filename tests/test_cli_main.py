@@ -37,7 +37,7 @@ def test_a_command_that_is_like_another(capsys):
     assert main(["finetun"]) == 2
     assert "did you mean finetune?" in capsys.readouterr().err
     assert main(["xyzzy"]) == 2
-    assert "there are finetune, caption" in capsys.readouterr().err
+    assert "commands are finetune, caption" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -78,7 +78,7 @@ def test_help_tells_of_fields(capsys):
     out = capsys.readouterr().out
     assert all(f"--config.{option.name}=" in out for option in options_of(RunConfig))
     main(["finetune", "--help", "xyzzy"])
-    assert "there is no field xyzzy" in capsys.readouterr().out
+    assert "unknown field xyzzy" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["--colour=red"], ["--config.epoch=1"], ["--config=none"]])
@@ -95,7 +95,7 @@ def test_what_is_asked_wrongly_is_told_without_the_usage(words, capsys):
         (ValueError("no such thing"), 1, "no such thing"),
         (FileNotFoundError(2, "gone", "a.npz"), 1, "[Errno 2] gone: 'a.npz'"),
         (ImportError("needs gcsfs"), 1, "needs gcsfs"),
-        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 1, "there is too little memory on"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 1, "the device has too little memory"),
         (ValueError("a\x1b[31m name"), 1, "a?[31m name"),
         (KeyboardInterrupt(), 130, "stopped"),
         (SystemExit(143), 143, ""),

@@ -51,10 +51,13 @@ def test_a_new_model_has_the_vocabulary_of_its_tokenizer():
 
 def test_a_model_that_is_none_is_refused(capsys):
     name = "google/paligemma/jax/paligemma-4b-pt-224"
-    with pytest.raises(ValueError, match="of no published model"):
+    with pytest.raises(ValueError, match="not the name of a published model"):
         model_named(f"checkpoint={name}")
     assert run(f"--config.model.checkpoint={name}") == 1
-    assert "paligemma plan: " in (err := capsys.readouterr().err) and "no published model" in err
+    assert (
+        "paligemma plan: " in (err := capsys.readouterr().err)
+        and "not the name of a published model" in err
+    )
 
 
 def test_split_and_whole_weights_are_compared_on_each_topology(compiled, capsys):
@@ -143,7 +146,7 @@ def test_a_search_ends_with_arguments_of_finetune(compiled, capsys):
         (["--topology=v5e-8"], "such as v5e:2x4"),
         (["--topology=v6e:2x4,v5e-8"], "such as v5e:2x4"),
         (["--topology="], "such as v5e:2x4"),
-        (["--slices=0"], "with 0 slices is none"),
+        (["--slices=0"], "with 0 slices: give the kind of chip"),
         (["--topolgy=v5e:2x4"], "--topolgy"),
         (["--batch_size=0"], "batch_size=0: expected greater than or equal to 1"),
         (["--batch_size=many"], "invalid int value: 'many'"),

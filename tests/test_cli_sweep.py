@@ -73,7 +73,7 @@ def test_finished_runs_are_not_repeated_and_a_failure_ends_it(runs, swept, tmp_p
     finished(tmp_path / "seed=1", [2.0], 0.1)
     assert swept("seed", "1", "9", "2") == 1
     assert [command[-2] for command in runs] == ["--config.seed=9"]
-    assert "seed=9 ended with 3" in capsys.readouterr().err
+    assert "seed=9 ended with exit code 3" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_stops_the_sweep_with_the_same_code(runs, swept):
@@ -93,12 +93,12 @@ def test_what_is_no_number_is_plotted_in_the_order_given():
         (["seed", "a/b"], "'a/b' cannot name the folder of a run"),
         (["seed", ""], "'' cannot name the folder of a run"),
         (["seed"], "the following arguments are required: values"),
-        (["sed", "1", "2"], "sed: there is no such field; did you mean seed?"),
+        (["sed", "1", "2"], "sed: unknown field; did you mean seed?"),
         (["learning_rate", "1"], "did you mean optimizer.learning_rate?"),
         (["seed", "1", "two"], "seed='two': expected a valid integer"),
         (["batch_size", "8", "9"], "batch_size=9: expected a multiple of microbatches"),
-        (["seed", "1", "2", "--config.epoch=1"], "epoch: there is no such field"),
-        (["seed", "1", "2", "--config=no.py"], "there is no such file, and no such recipe"),
+        (["seed", "1", "2", "--config.epoch=1"], "epoch: unknown field"),
+        (["seed", "1", "2", "--config=no.py"], "no such file or recipe"),
         (["seed", "1", "2", "--confg=demo"], "--confg=demo"),
     ],
 )

@@ -94,7 +94,7 @@ def test_text_that_is_too_long_raises_with_the_image(source):
 def test_a_image_without_captions_cannot_be_learnt_but_evaluated(tmp_path):
     record = example({"image": [photo(0)], "image_id": [b"0.png"], "captions": []})
     source = from_tfrecords(write_tfrecord(tmp_path / "a", [record]))
-    with pytest.raises(ValueError, match=r"image 0.png \(.*\): it has no caption to learn"):
+    with pytest.raises(ValueError, match=r"image 0.png \(.*\): it has no caption to train on"):
         next(train(source))
     (batch,) = evaluate(source)
     assert batch["valid"].tolist() == [True] + [False] * 7

@@ -125,5 +125,5 @@ def test_batches_hold_what_pillow_decodes(tmp_path):
 
 def test_what_pillow_does_not_decode_is_named(tmp_path):
     (tmp_path / "a.webp").write_bytes(photo(0, form="WEBP")[:-30])
-    with pytest.raises(ValueError, match=r"image a\.webp \(.*a\.webp\) is not a whole JPEG"):
+    with pytest.raises(ValueError, match=r"image a\.webp \(.*a\.webp\) is not a complete JPEG"):
         next(batches_of(tmp_path))

@@ -163,8 +163,8 @@ def test_columns_may_be_named():
 @pytest.mark.parametrize(
     ("form", "data", "message"),
     [
-        ("delimited", "name,caption\na,b\n", "line 1: no column is known to hold the image: name"),
-        ("delimited", "image,words\na,b\n", "line 1: no column is known to hold the caption"),
+        ("delimited", "name,caption\na,b\n", "line 1: no image column found among name"),
+        ("delimited", "image,words\na,b\n", "line 1: no caption column found among"),
         ("delimited", "image,caption\na.jpg\n", "line 2: .* has no image, or no caption"),
         ("delimited", "image,caption\na.jpg, \n", "line 2: the caption of 'a.jpg' is empty"),
         ("delimited", b"image,caption\na.jpg,caf\xe9\n", "line 2 is not UTF-8.*: save it as UTF-8"),
@@ -179,22 +179,22 @@ def test_columns_may_be_named():
             "image,caption\n1.jpg,a dog, running\n",
             "line 2 has 3 cells, the header 2: put a caption that contains ',' in double quotes",
         ),
-        ("delimited", "x" * 200_000, "line 1 is no header: it has 200,000 characters"),
+        ("delimited", "x" * 200_000, "line 1 is not a header: it has 200,000 characters"),
         ("delimited", "image,caption\n1.jpg,a\n".encode("utf-16")[:-3], "is not UTF-16"),
         ("jsonl", b'{"image": "caf\xe9"}', "line 1 is not UTF-8"),
         ("json", b'[\n{"image": "caf\xe9"}]', "line 2 is not UTF-8"),
-        ("json", '[{"image": "a", "caption": "a \\ud83d dog"}]', "item 1: .* half of a character"),
+        ("json", '[{"image": "a", "caption": "a \\ud83d dog"}]', "item 1: .* unpaired surrogate"),
         (
             "json",
             '[{"image": "a \\ud83d", "caption": "x"}]',
-            "the name .* half of a character",
+            "the name .* an unpaired surrogate",
         ),
-        ("json", '[{"image": "a", "conversations": []}]', "item 1: no turn of 'human' is followed"),
-        ("parquet", b"nonsense", "it is no whole Parquet file"),
+        ("json", '[{"image": "a", "conversations": []}]', "item 1: no 'human' turn is followed"),
+        ("parquet", b"nonsense", "it is not a complete Parquet file"),
         ("tokens", "a.jpg 0 A dog\n", "line 1: .* is not image#number, a tab, a caption"),
-        ("json", "[{", "line 1: it is not JSON"),
+        ("json", "[{", "line 1 is not valid JSON"),
         ("json", "[" * 100_000, "nested too deeply"),
-        ("json", '[{"image": "a", "caption": 3}]', "item 1: '3' is no text"),
+        ("json", '[{"image": "a", "caption": 3}]', "item 1: '3' is not text"),
         ("coco", '{"annotations": [{"caption": "x"}]}', "annotation 1: .* has no image_id"),
         ("coco", '{"images": [{"id": 1}], "annotations": []}', "has no file_name"),
         (
@@ -203,7 +203,7 @@ def test_columns_may_be_named():
             "there is no image with the id 2",
         ),
         ("karpathy", '{"images": [{"sentences": []}]}', "image 1: .* has no filename"),
-        ("karpathy", '{"images": [{"filename": "a", "sentences": [3]}]}', "image 1: .* is no text"),
+        ("karpathy", '{"images": [{"filename": "a", "sentences": [3]}]}', "image 1: .* not text"),
     ],
 )
 def test_what_is_broken_is_told_with_its_place(form, data, message):
@@ -220,5 +220,5 @@ def test_a_json_form_is_known_by_its_content(content, form):
 
 @pytest.mark.parametrize("content", [{"a": 1}, 3, ["x"], {"images": []}, {"images": [1]}])
 def test_other_json_is_told_with_what_would_do(content):
-    with pytest.raises(ValueError, match="a JSON .* is none of the known forms: Karpathy's"):
+    with pytest.raises(ValueError, match="a JSON .* has an unknown format: expected Karpathy's"):
         form_of_json(json.dumps(content).encode())

@@ -218,9 +218,9 @@ def test_uint8_is_cut_off_to_whole_levels_as_in_the_reference(image):
     ],
 )
 def test_what_is_no_whole_image_raises(data):
-    with pytest.raises(ValueError, match=f"not a whole .* image: {len(data)} bytes that begin"):
+    with pytest.raises(ValueError, match=f"not a complete .* image: {len(data)} bytes that begin"):
         decode_image(data, 32)
-    with pytest.raises(ValueError, match="not a whole"):
+    with pytest.raises(ValueError, match="not a complete"):
         decode_image(data, 32, apply_exif=False)
 
 

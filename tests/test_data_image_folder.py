@@ -60,7 +60,7 @@ def test_whatever_the_name_only_listed_files_are_found(tmp_path_factory, name):
 
 def test_folders_that_are_not_there_or_are_empty_are_told(tmp_path):
     for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(FileNotFoundError, match="is no folder with images"):
+        with pytest.raises(FileNotFoundError, match="is not a folder with images"):
             ImageFolder(str(path)).find("a.jpg")
 
 

@@ -70,7 +70,7 @@ def test_nothing_but_damage_is_an_error(tmp_path):
         replace_corrupt(source).read([1])
     cut = tmp_path / "captions-0.tfrecord"
     cut.write_bytes(cut.read_bytes()[:-3])
-    with pytest.raises(ValueError, match="is cut off"):
+    with pytest.raises(ValueError, match="is truncated"):
         len(replace_corrupt(from_tfrecords(str(cut))))
 
 
@@ -85,7 +85,7 @@ def test_of_a_file_that_is_cut_off_other_records_stand_in(tmp_path, caplog):
     (file,) = tmp_path.rglob("*-train.tfrecord*")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     source = from_tfds("flickr8k_tfds", "train", data_dir=str(tmp_path))
-    with pytest.raises(ValueError, match="is cut off: record"):
+    with pytest.raises(ValueError, match="is truncated: record"):
         len(source)
     replaced = replace_corrupt(source)
     names = [record.image_id for record in replaced.read(range(len(replaced)))]

@@ -62,7 +62,7 @@ def test_equal_arguments_make_equal_sources():
         (b"\xff\xff\xff", "a, record 1 cannot be used"),
         (
             example({"image": [b"x"], "image_id": [b"y"]}),
-            "no feature captions or .*, but image, image_id. Name the one that holds the captions",
+            "no feature captions or .*, only image, image_id. Name the one that holds the captions",
         ),
         (
             example({"image": [], "image_id": [b"y"], "captions": [b"z"]}),

@@ -99,14 +99,14 @@ def test_json_lines_with_images_beside_them_or_elsewhere(tmp_path, where):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "train.jsonl, line 2 is not JSON"),
-        ("[1]", "train.jsonl, line 2 is no object"),
+        ("{", "train.jsonl, line 2 is not valid JSON"),
+        ("[1]", "train.jsonl, line 2 is not an object"),
         ('{"suffix": "x"}', "train.jsonl, line 2 has no image"),
         ('{"image": 7}', "train.jsonl, line 2 has no image"),
         ('{"image": " "}', "train.jsonl, line 2 has no image"),
-        ('{"image": "a.png", "suffix": 7}', "line 2: '7' is no text, expected a caption"),
+        ('{"image": "a.png", "suffix": 7}', "line 2: '7' is not text, expected a caption"),
         ('{"image": "a.png", "suffix": ["x", " "]}', "line 2: the caption is empty"),
-        ('{"image": "a.png", "prefix": ["x"]}', "line 2: the prefix has to be text"),
+        ('{"image": "a.png", "prefix": ["x"]}', "line 2: the prefix must be text"),
     ],
 )
 def test_a_broken_line_raises_with_its_number(tmp_path, line, message):
@@ -164,14 +164,14 @@ def test_an_image_that_is_missing_or_huge_raises_with_line_and_name(tmp_path):
 
 def test_a_folder_without_any_of_the_images_is_told_at_once(tmp_path):
     folder = write(tmp_path, ["other.png"], lines({"image": "a.png"}), "train.jsonl")
-    with pytest.raises(ValueError, match="none of its 1 images is in .*It names 'a.png'; the fold"):
+    with pytest.raises(ValueError, match="none of its 1 images is in .* names 'a.png'; the fold"):
         len(from_jsonl(f"{folder}/train.jsonl", images=f"{folder}/Images"))
 
 
 def test_a_table_that_is_missing_raises(tmp_path):
-    with pytest.raises(FileNotFoundError, match="captions.txt is not there"):
+    with pytest.raises(FileNotFoundError, match="captions.txt does not exist"):
         len(from_folder(str(tmp_path)))
-    with pytest.raises(FileNotFoundError, match="x.jsonl is not there"):
+    with pytest.raises(FileNotFoundError, match="x.jsonl does not exist"):
         len(from_jsonl(str(tmp_path / "x.jsonl")))
 
 

@@ -74,15 +74,15 @@ def test_what_is_no_tar_file_of_images_is_told(tmp_path):
     write(tmp_path / "packed.tar", sample("01", jpg=photo(1)), "w:gz")
     texts = write(tmp_path / "texts.tar", [("01.txt", b"x")])
     for name, message in (
-        ("cut.tar", "is cut off in 01.jpg|no whole, uncompressed tar"),
-        ("short.tar", "is cut off or damaged at byte"),
-        ("header.tar", "is cut off or damaged at byte"),
-        ("other.tar", "no whole, uncompressed tar file"),
-        ("packed.tar", "no whole, uncompressed tar file"),
+        ("cut.tar", "is truncated in 01.jpg|not a complete, uncompressed tar"),
+        ("short.tar", "is truncated or damaged at byte"),
+        ("header.tar", "is truncated or damaged at byte"),
+        ("other.tar", "not a complete, uncompressed tar file"),
+        ("packed.tar", "not a complete, uncompressed tar file"),
     ):
         with pytest.raises(ValueError, match=message):
             len(WebDatasetSource((str(tmp_path / name),)))
-    with pytest.raises(ValueError, match="holds no images"):
+    with pytest.raises(ValueError, match="has no images"):
         len(WebDatasetSource((texts,)))
     assert len(WebDatasetSource((whole,))) == 1
 
@@ -113,4 +113,4 @@ def test_the_first_member_with_captions_is_used(tmp_path, members, captions, pre
 def test_texts_without_an_image_are_told(tmp_path, caplog):
     path = write(tmp_path / "a.tar", [*sample("01", jpg=photo(1)), ("02.txt", b"x")])
     assert len(WebDatasetSource((path,))) == 1
-    assert "1 samples have a text and no image, and are left out, the first 02" in caplog.text
+    assert "1 samples have text but no image and are left out, the first is 02" in caplog.text

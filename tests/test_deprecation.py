@@ -22,7 +22,7 @@ from paligemma_lib.deprecation import former_arguments
     ],
 )
 def test_a_name_of_before_is_the_one_of_today(module, before, now):
-    with pytest.warns(DeprecationWarning, match=f"{before} is called {now} now"):
+    with pytest.warns(DeprecationWarning, match=f"{before} was renamed to {now}"):
         assert getattr(module, before) is getattr(module, now)
 
 
@@ -32,7 +32,7 @@ def test_arguments_of_before_are_taken():
         return image[:, ::-1] if horizontal_flip else image
 
     image = np.arange(6).reshape(2, 3)
-    with pytest.warns(DeprecationWarning, match=r"flip\(mirror=\) is called horizontal_flip now"):
+    with pytest.warns(DeprecationWarning, match=r"flip\(mirror=\) was renamed to horizontal_flip"):
         np.testing.assert_array_equal(flip(image, mirror=True), image[:, ::-1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

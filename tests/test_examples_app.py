@@ -232,7 +232,7 @@ def test_a_file_is_decoded_once_however_often_the_page_runs(visit, monkeypatch):
 def test_only_so_many_images_are_taken_at_a_time(visit):
     many = [(f"{number}.png", image(number)) for number in range(app_images.MAX_IMAGES + 1)]
     page = upload(visit(), *many)
-    assert "The first 12 of 13 images are taken" in shown(page)
+    assert "The first 12 of 13 images are used" in shown(page)
     assert page.button(key="ask").label == "Caption 12 images"
 
 
@@ -308,7 +308,7 @@ def test_a_checkpoint_that_is_not_there_is_told(visit, services, monkeypatch, ca
 def test_a_wrong_command_line_is_told(visit, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["app.py", "--chekpoint", "a.npz"])
     page = visit()
-    assert "The command line was not understood" in shown(page)
+    assert "The command line is invalid" in shown(page)
     assert len(page.button) == 0
     assert "--chekpoint" in capsys.readouterr().err
 

@@ -123,4 +123,4 @@ def test_a_package_that_runs_in_an_old_version_asks_for_a_restart(capsys, monkey
     monkeypatch.setattr(machine, "REPLACED", ("numpy",))
     monkeypatch.setitem(sys.modules, "numpy", types.SimpleNamespace(__version__="1.0"))
     machine.install(CPU)
-    assert "numpy was loaded before: restart the session" in capsys.readouterr().out
+    assert "old versions are loaded (numpy): restart the session" in capsys.readouterr().out

@@ -127,8 +127,8 @@ def test_exif_that_cannot_be_read_does_no_harm():
 
 
 def test_a_wrong_name_is_told():
-    assert check("a.jpg", image("PNG")).note == "In truth a PNG image, and read as such."
-    assert check("a", image("GIF", "P")).note == "In truth a GIF image, and read as such."
+    assert check("a.jpg", image("PNG")).note == "Actually a PNG image, and read as one."
+    assert check("a", image("GIF", "P")).note == "Actually a GIF image, and read as one."
 
 
 @pytest.mark.parametrize(
@@ -144,15 +144,15 @@ def test_a_wrong_name_is_told():
         (b"\0\0\0\x18ftypmp42\0\0\0\0", "a video"),
         (b"\x7fELF\x02\x01\xff\xfe" + bytes(100), "not an image"),
         (image("TIFF"), "a TIFF image"),
-        (animation("GIF"), "moves"),
-        (animation("WEBP"), "moves"),
-        (animation("PNG"), "moves"),
-        (image()[:-200], "damaged or cut off"),
-        (image("PNG")[:-200], "damaged or cut off"),
+        (animation("GIF"), "is animated"),
+        (animation("WEBP"), "is animated"),
+        (animation("PNG"), "is animated"),
+        (image()[:-200], "damaged or truncated"),
+        (image("PNG")[:-200], "damaged or truncated"),
         (image("WEBP")[:-50], "damaged"),
         (image("GIF", "P")[:30], "damaged"),
         (image(progressive=True) + 100 * b"\xff\xda", "damaged"),
-        (bomb(3_000, 3_000), "damaged or cut off"),
+        (bomb(3_000, 3_000), "damaged or truncated"),
         (bomb(8_000, 7_000), "56 million pixels"),
         (bomb(60_000, 60_000), "more than 100 million pixels"),
     ],

@@ -106,7 +106,7 @@ def test_a_split_whose_images_are_all_bad_is_left_away(tmp_path):
 
 def test_when_nothing_usable_remains_it_stops_and_says_why(tmp_path):
     source = write_tree(tmp_path / "in", kaggle_files({TRAIN: b"", TEST: b"x"}))
-    with pytest.raises(DatasetError, match=r"Nothing usable remains(.|\n)*1 x not an image"):
+    with pytest.raises(DatasetError, match=r"has no usable images(.|\n)*1 x not an image"):
         build(source, tmp_path / "data")
 
 

@@ -75,7 +75,7 @@ def test_a_broken_zip_beside_the_data_set_is_of_no_concern(tmp_path):
 
 def test_a_broken_zip_alone_is_named(tmp_path):
     write_tree(tmp_path, {"archive.zip": b"broken"})
-    with pytest.raises(DatasetError, match="archive.zip is not a whole zip"):
+    with pytest.raises(DatasetError, match="archive.zip is not a complete zip"):
         locate(tmp_path)
 
 

@@ -48,7 +48,7 @@ def test_a_zip_with_a_member_outside_is_refused(tmp_path, name):
 def test_a_zip_cut_off_is_refused(tmp_path):
     path = write_zip(tmp_path / "cut.zip", {"a.txt": os.urandom(5000)})
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DatasetError, match="not a whole zip file.*fetch it again"):
+    with pytest.raises(DatasetError, match="not a complete zip file.*download it again"):
         Zip(path)
 
 
@@ -134,5 +134,5 @@ def test_what_counts_as_an_escape(name, escapes):
 
 
 def test_a_name_that_is_too_long_for_the_file_system(tmp_path):
-    with pytest.raises(DatasetError, match="cannot be looked at: File name too long"):
+    with pytest.raises(DatasetError, match="cannot be accessed: File name too long"):
         open_tree(tmp_path / ("x" * 300))

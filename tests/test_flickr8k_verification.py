@@ -115,7 +115,7 @@ def test_what_was_not_read_is_not_called_missing():
     report.planned = [name, "b.jpg", "c.jpg"]
     report.leave_out(Defect("Images/b.jpg", "b.jpg", "empty file"))
     assert report.summary()["not_read"] == 1
-    assert "not read, as asked for: 1 images" in report.text()
+    assert "not read, as requested: 1 images" in report.text()
     assert "complete" not in report.text()
 
 

@@ -102,7 +102,7 @@ def test_a_coordinator_that_does_not_answer_is_named(clock, watch, coordinator, 
     clock.pass_(20)
     coordinator.answers = False
     assert clock.pass_(50) == ""
-    assert clock.pass_(20) == "process 0 of 2, which coordinates,"
+    assert clock.pass_(20) == "process 0 of 2 (the coordinator)"
 
 
 def test_who_was_asleep_hears_the_others_before_it_judges(clock, watch):
@@ -116,9 +116,7 @@ def test_the_end_is_told(watch, monkeypatch, capsys):
     codes = []
     monkeypatch.setattr(heartbeats.os, "_exit", codes.append)
     watch._end("process 1 of 2 (on host-7, pid 817)")
-    told = (
-        "process 0 of 2: process 1 of 2 (on host-7, pid 817) is missing: no sign of life for 60 s"
-    )
+    told = "process 0 of 2: process 1 of 2 (on host-7, pid 817) is missing: no heartbeat for 60 s"
     assert told in capsys.readouterr().err
     assert codes == [1]
 
@@ -166,7 +164,7 @@ def test_who_coordinates_knows_from_where_others_have_come(monkeypatch):
     [
         ("SIGKILL", 1, r"process 0 of 2: process 1 of 2 (on "),
         ("SIGSTOP", 1, r"process 0 of 2: process 1 of 2 (on "),
-        ("SIGSTOP", 0, r"process 1 of 2: process 0 of 2, which coordinates, is missing"),
+        ("SIGSTOP", 0, r"process 1 of 2: process 0 of 2 (the coordinator) is missing"),
     ],
 )
 def test_who_waits_for_a_missing_process_names_it_and_ends(tmp_path, how, who, told):

@@ -19,7 +19,7 @@ def test_the_folder_of_a_run_stands_for_the_model_that_it_exported(tmp_path):
 
 def test_nano_is_the_model_of_the_installation(monkeypatch, tmp_path):
     monkeypatch.setattr(fetching, "NANO", tmp_path / "nano.params.f16.npz")
-    with pytest.raises(FileNotFoundError, match="f16.npz is not there: this installation lacks"):
+    with pytest.raises(FileNotFoundError, match="f16.npz does not exist: this installation lacks"):
         hub.fetch("nano")
     fetching.NANO.write_bytes(b"1")
     assert hub.fetch("nano") == fetching.NANO

@@ -50,7 +50,7 @@ def test_kaggle_out_of_order_or_out_of_reach(kaggle, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     ask_kaggle_at(monkeypatch, f"http://127.0.0.1:{port}")
-    with pytest.raises(ConnectionError, match="did not come whole from Kaggle.*network"):
+    with pytest.raises(ConnectionError, match="was not downloaded completely from Kaggle.*network"):
         hub.fetch(HANDLE)
 
 
@@ -60,17 +60,17 @@ def test_kaggle_out_of_order_or_out_of_reach(kaggle, monkeypatch):
         (
             requests.exceptions.ChunkedEncodingError("IncompleteRead(7 bytes read)"),
             ConnectionError,
-            "did not come whole from Kaggle: IncompleteRead",
+            "was not downloaded completely from Kaggle: IncompleteRead",
         ),
         (
             kagglehub.exceptions.DataCorruptionError("MD5"),
             ConnectionError,
-            "did not come whole from Kaggle: MD5",
+            "was not downloaded completely from Kaggle: MD5",
         ),
         (
             OSError(errno.ENOSPC, "No space left on device"),
             OSError,
-            "no room for .*KAGGLEHUB_CACHE",
+            "not enough disk space for .*KAGGLEHUB_CACHE",
         ),
     ],
 )

@@ -75,10 +75,10 @@ def test_a_model_that_is_not_here_is_known_by_its_name(monkeypatch):
     away = naming(HANDLE)
     assert away.pending
     assert away.model.language == pg.model.variants.paligemma_3b().language
-    assert "to be downloaded" in checks.checkpoint(away)
+    assert "will be downloaded" in checks.checkpoint(away)
     two = published("google/paligemma-2/jax/paligemma2-10b-ft-docci-448/2")
     assert two == pg.model.variants.paligemma2_10b(448)
-    with pytest.raises(ValueError, match="its name is of no published model"):
+    with pytest.raises(ValueError, match="is not the name of a published model"):
         published("me/mine/jax/best")
 
 

@@ -37,7 +37,7 @@ def test_all_that_is_wrong_is_in_one_error(tmp_path):
         f"  1 missing: {layer}mlp.up_proj.weight\n",
         "  1 unexpected: adapter.weight\n",
         f"{layer}mlp.gate_proj.weight [64, 128], expected [128, 64]",
-        f"  1 of another type: {layer}input_layernorm.weight I8\n",
+        f"  1 of another dtype: {layer}input_layernorm.weight I8\n",
         f"{layer}self_attn.q_proj.weight float16, but float32 in an earlier layer",
         "embed_tokens.weight [500, 64], expected [512, 64] or [576, 64]",
     ):
@@ -62,7 +62,7 @@ def test_a_truncated_file_is_an_error(tmp_path, size):
     config, _, folder = exported(tmp_path)
     data = (folder / WEIGHTS).read_bytes()[:size]
     (folder / WEIGHTS).write_bytes(data)
-    with pytest.raises(ValueError, match=f"{len(data):,} bytes that are no whole safetensors file"):
+    with pytest.raises(ValueError, match=f"{len(data):,} bytes .* not a complete safetensors file"):
         huggingface.SafetensorsReader(folder, config)
 
 
@@ -162,7 +162,7 @@ def test_a_header_that_does_not_agree_with_the_file(tmp_path, tensor):
     text = json.dumps({"a": tensor}).encode()
     data = len(text).to_bytes(8, "little") + text + bytes(8)
     (tmp_path / WEIGHTS).write_bytes(data)
-    with pytest.raises(ValueError, match="no whole safetensors file"):
+    with pytest.raises(ValueError, match="not a complete safetensors file"):
         huggingface.SafetensorsReader(tmp_path, cases.tiny_config(1))
 
 

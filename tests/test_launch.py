@@ -71,7 +71,7 @@ def test_a_process_that_never_ends_is_not_waited_for(script, monkeypatch, capfd)
             os.kill(os.getpid(), signal.SIGSTOP)
     """)
     assert launch.main(["--count", "2", path]) == 1
-    assert "process 0 of 2 stands still: another ended well" in capfd.readouterr().err
+    assert "process 0 of 2 hangs: another process succeeded" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -96,7 +96,7 @@ def test_the_launcher_passes_signals_on(script, tmp_path, number, code):
 def test_a_wrong_command_of_the_launcher_is_told(capsys):
     for arguments, message in (
         (["--count", "0", __file__], "expected at least 1"),
-        (["--count", "2", "no.py"], "no.py is no file"),
+        (["--count", "2", "no.py"], "no.py is not a file"),
     ):
         with pytest.raises(SystemExit):
             launch.main(arguments)

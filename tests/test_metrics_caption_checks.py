@@ -14,10 +14,10 @@ from paligemma_lib import metrics
         ({"a": ["x"]}, {"a": "x", "b": "y"}, "1 only in the captions: 'b'"),
         ({1: ["x"]}, {"1": "x"}, "int on one side and str on the other"),
         ({i: ["x"] for i in range(9)}, {0: "x"}, "8 only in the references: 1, 2, 3, 4, 5 and 3"),
-        ({"a": "x"}, {"a": "x"}, "references that are no sequence of str.*'a'.*give a list"),
-        ({"a": []}, {"a": "x"}, "or an empty one: 'a'"),
-        ({"a": ["x", None]}, {"a": "x"}, "no sequence of str"),
-        ({"a": ["x"]}, {"a": ["x"]}, "captions that are no str: 'a'.*type list"),
+        ({"a": "x"}, {"a": "x"}, "that are empty or not a sequence of str: 'a'.*give a list"),
+        ({"a": []}, {"a": "x"}, "references that are empty .*: 'a'"),
+        ({"a": ["x", None]}, {"a": "x"}, "not a sequence of str"),
+        ({"a": ["x"]}, {"a": ["x"]}, "captions that are not str: 'a'.*type list"),
         ({"a": ["x"]}, {"a": b"x"}, "type bytes"),
         ({1.5: ["x"]}, {1.5: "x"}, "neither str nor int: 1.5"),
         ([["x"]], {"a": "x"}, "references are of type list, expected a mapping"),
@@ -31,9 +31,9 @@ def test_bad_input_is_named(references, captions, message):
 
 def test_bad_arguments_are_named():
     scores = metrics.score(REFERENCES, CAPTIONS)
-    with pytest.raises(ValueError, match="confidence 95: expected more than 0 and less than 1"):
+    with pytest.raises(ValueError, match="confidence is 95, expected a value in"):
         scores.intervals(confidence=95)
-    with pytest.raises(ValueError, match="0 resamples: at least one"):
+    with pytest.raises(ValueError, match="resamples is 0, expected at least 1"):
         scores.intervals(resamples=0)
     other = metrics.score({"a.jpg": ["x"]}, {"a.jpg": "x"})
     with pytest.raises(ValueError, match="2 only in the first scores: 'b.jpg', 'c.jpg'"):

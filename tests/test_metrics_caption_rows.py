@@ -35,7 +35,7 @@ def test_every_form_gives_all_captions_of_an_image(name, tmp_path):
         ("a.jsonl", '{"image": "a.jpg"}', "'caption' is missing"),
         ("a.jsonl", '{"image": "a.jpg", "caption": "x"}\n{', "after 1 captions"),
         ("a.json", "[" * 100_000, "after 0 captions"),
-        ("a.json", '{"a.jpg": [3]}', "is no image and its caption"),
+        ("a.json", '{"a.jpg": [3]}', "is not an image and its caption"),
         ("a.json", "3", "after 0 captions"),
         ("a.json", "[3]", "after 0 captions"),
         ("a.docx", "", "expected a name that ends in .csv, .txt, .jsonl, .json"),

@@ -48,4 +48,4 @@ def test_java_scores_tell_why_a_program_failed(monkeypatch):
     monkeypatch.setattr(meteor, "Meteor", Died)
     result = metrics.meteor(REFERENCES, CAPTIONS)
     assert result.value is None
-    assert "METEOR did not work: ValueError" in result.reason
+    assert "METEOR failed: ValueError" in result.reason

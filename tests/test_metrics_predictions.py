@@ -50,11 +50,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[{", "is no JSON in UTF-8"),
-        (b"\xff\xfe[\x00]\x00", "is no JSON in UTF-8"),
-        (b"[" * 100_000, "is no JSON in UTF-8"),
+        (b"[{", "is not JSON in UTF-8"),
+        (b"\xff\xfe[\x00]\x00", "is not JSON in UTF-8"),
+        (b"[" * 100_000, "is not JSON in UTF-8"),
         ({"annotations": []}, "holds {'annotations': .*results format of COCO captions"),
-        (["a"], "1 of 1 entries are wrong.*\n- entry 0: 'a' is no object"),
+        (["a"], "1 of 1 entries are wrong.*\n- entry 0: 'a' is not an object"),
         ([{"image_id": 1}], "has no caption"),
         ([{}], "has no image_id and no caption"),
         ([{"image_id": 1.0, "caption": "a"}], "image_id 1.0 is of type float"),
@@ -62,7 +62,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         ([{"image_id": None, "caption": "a"}], "image_id None is of type NoneType"),
         ([{"image_id": [1], "caption": "a"}], "of type list"),
         ([{"image_id": 1, "caption": ["a"]}], r"the caption \['a'\] of 1 is of type list"),
-        ([{"image_id": 1, "caption": c} for c in "ab"], "entry 1: image 1 again"),
+        ([{"image_id": 1, "caption": c} for c in "ab"], "entry 1: duplicate image 1"),
         ([{"image_id": 1, "caption": "a"}] * 9, "8 of 9 entries.*\n(- entry .*\n){5}- and 3 more"),
     ],
 )
@@ -103,7 +103,7 @@ def test_parts_of_any_number_of_processes_make_the_whole(captions, processes, ba
 def test_parts_may_repeat_but_not_contradict_each_other():
     assert merge([[("a", "x", True)], [("a", "x", True), ("b", "y", True)]]) == {"a": "x", "b": "y"}
     with pytest.raises(
-        ValueError, match="1 images have got two captions, the first 'a': 'x' and 'z'"
+        ValueError, match="1 images have two captions, the first is 'a': 'x' and 'z'"
     ):
         merge([[("a", "x", True)], [("a", "z", True)]])
     with pytest.raises(ValueError, match="part 1: the caption None of 'b' is of type NoneType"):

@@ -163,7 +163,7 @@ def test_permuted_leaves_no_image_its_caption_and_is_drawn_by_the_seed():
     one, two, three = (metrics.permuted(references, same, seed) for seed in (0, 0, 1))
     assert np.array_equal(one.statistics, two.statistics)
     assert not np.array_equal(one.statistics, three.statistics)
-    with pytest.raises(ValueError, match="one image only"):
+    with pytest.raises(ValueError, match="needs at least 2 images"):
         metrics.permuted({"a": ["x"]}, {"a": "x"}, seed=0)
 
 

@@ -56,7 +56,7 @@ def test_position_embeddings_keep_their_type(dtype):
 
 
 def test_position_embeddings_need_a_square_grid():
-    with pytest.raises(ValueError, match="from 16 to 60 patches: both must be squares"):
+    with pytest.raises(ValueError, match="from 16 to 60 patches: both must be square numbers"):
         siglip.resize_position_embedding(np.zeros((1, 16, 6), np.float32), 60)
 
 

@@ -89,5 +89,5 @@ def test_only_training_on_tpus_is_searched():
         dataclasses.replace(JOB, work=Decoding(CONFIG)),
         dataclasses.replace(JOB, topology="cpu:8"),
     ):
-        with pytest.raises(ValueError, match="expected a job of training on TPUs"):
+        with pytest.raises(ValueError, match="expected a training job on TPUs"):
             ways_to_train(job, Compiler())

@@ -185,10 +185,12 @@ def test_who_waits_in_vain_is_told_where():
             timeout=TIMEOUT,
         )
         assert (result.returncode, result.stdout) == (1, "")
-        where = f"2 processes, of which this is {number}, at {address}"
+        where = f"2 processes at {address} (this is process {number})"
         reminder, error = result.stderr.splitlines()[-2:]
         assert reminder == f"waiting for {where}"
-        assert error.startswith(f"waited 2 seconds for {where}, in vain. Start all of them")
+        assert error.startswith(
+            f"timed out after 2 seconds of waiting for {where}. Start all of them"
+        )
 
 
 @pytest.mark.slow
@@ -206,7 +208,7 @@ def test_a_port_that_is_taken_is_told():
             text=True,
             timeout=TIMEOUT,
         )
-    assert "ConnectionError: process 0 cannot use 127.0.0.1" in result.stderr
+    assert "ConnectionError: process 0 cannot listen at 127.0.0.1" in result.stderr
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def test_nothing_is_loaded_from_elsewhere(page):
 
 def test_images_have_alternative_text_of_a_person(page):
     assert all(a["alt"] for a in page.all("img"))
-    assert f"Image Name {HOSTILE}, of which a person wrote: Reference {HOSTILE}" in [
+    assert f"Image Name {HOSTILE}, described by a person as: Reference {HOSTILE}" in [
         a["alt"] for a in page.all("img")
     ]
 
@@ -177,12 +177,12 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path, name, error, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Score("A", 1.0, low=0.5), "one bound of two"),
+        (lambda: Score("A", 1.0, low=0.5), "only one bound"),
         (lambda: Score("A", 1.0, low=2.0, high=1.0), "low=2.0 is above high=1.0"),
         (lambda: Alternative("a", -3.2), "take the exponential"),
         (lambda: Alternative("a", float("nan")), "expected 0 to 1"),
-        (lambda: Line("loss", [1, 2], [1.0]), "2 x and 1 y"),
-        (lambda: Line("loss", [1, 1], [1.0, 2.0]), "increase"),
+        (lambda: Line("loss", [1, 2], [1.0]), "2 x values and 1 y values"),
+        (lambda: Line("loss", [1, 1], [1.0, 2.0]), "increasing"),
         (lambda: Line("loss", [1, float("nan")], [1.0, 2.0]), "finite"),
         (lambda: Chart("Loss", []), "0 lines, expected 1 to 3"),
         (lambda: Chart("Loss", [Line("a", [], [])] * 4), "split it"),

@@ -71,7 +71,7 @@ def test_a_image_that_cannot_be_read_leaves_the_reason(tmp_path):
     ]
     page = Page(render(Report("", examples=several)))
     reasons = [text for text in page.texts if text.startswith("No image:")]
-    assert f"there is no file {tmp_path / 'gone.jpg'}" in reasons[0]
+    assert f"{tmp_path / 'gone.jpg'} does not exist" in reasons[0]
     assert "broken.jpg could not be read as an image" in reasons[1]
     assert "float32[4, 4, 3], expected uint8[H, W, 3]" in reasons[2]
     assert {"first", "second", "third"} <= set(page.texts)

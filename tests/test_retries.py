@@ -98,7 +98,7 @@ def test_a_stall_is_told_with_what_is_waited_for(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         retry(lambda: time.sleep(0.01), "fast.tfrecord")
         retry(lambda: time.sleep(2.5), "slow.tfrecord")
-    assert "still waiting for slow.tfrecord, since " in caplog.text
+    assert "still waiting for slow.tfrecord, after " in caplog.text
     assert "fast" not in caplog.text
     assert len(caplog.records) <= 6  # after 0.2 s, 0.4 s, 0.8 s, ...
 

@@ -33,7 +33,7 @@ def test_an_accelerator_that_jax_does_not_use(setup, monkeypatch):
     platforms = jax.config.values["jax_platforms"]
     try:
         jax.config.update("jax_platforms", None)
-        with pytest.raises(ValueError, match=r"/dev/nvidia0 is there.*pip install '.*\[cuda\]'"):
+        with pytest.raises(ValueError, match=r"/dev/nvidia0 exists.*pip install '.*\[cuda\]'"):
             checks.machine(setup())
         jax.config.update("jax_platforms", "cpu")
         assert checks.machine(setup())
@@ -50,7 +50,7 @@ def test_tensorflow_that_has_taken_the_gpu(setup, monkeypatch):
     gpu = SimpleNamespace(name="/physical_device:GPU:0")
     monkeypatch.setattr(tf.config, "set_visible_devices", too_late)
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [gpu])
-    with pytest.raises(ValueError, match="has taken /physical_device:GPU:0 already"):
+    with pytest.raises(ValueError, match="already uses /physical_device:GPU:0"):
         checks.tensorflow(setup())
 
 
@@ -80,7 +80,7 @@ def test_a_checkpoint_of_other_names_or_types(setup, tiny, tmp_path):
 
 def test_nothing_to_train(setup):
     assert "parameters train" in checks.trainable(setup())
-    for names, message in (("lora", "selects none of the parameters"), ((), "nothing is selected")):
+    for names, message in (("lora", "matches no parameter"), ((), "nothing is selected")):
         stages = [{}, {"from_step": 9, "trainable": names}]
         with pytest.raises(ValueError, match=message):
             checks.trainable(setup(stages=stages))
@@ -106,14 +106,14 @@ def test_a_tokenizer_of_another_model(setup, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="do not belong together"):
         checks.tokenizer(setup(model={"tokenizer": str(tmp_path / "small.model")}))
     made = {"checkpoint": "", "tokenizer": "", "vocab_size": 300}
-    assert "300 pieces, to be made" in checks.tokenizer(setup(model=made))
+    assert "300 pieces, to be trained" in checks.tokenizer(setup(model=made))
     missing = {"checkpoint": "", "tokenizer": str(tmp_path / "t.model")}
     with pytest.raises(FileNotFoundError, match="is not a file"):
         checks.tokenizer(setup(model=missing))
 
 
 def test_too_little_memory(setup, monkeypatch):
-    assert "GiB a device" in checks.memory(setup())
+    assert "GiB per device" in checks.memory(setup())
     little = SimpleNamespace(available=1 << 10)
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: little)
     with pytest.raises(ValueError, match="GiB are free. What helps"):
@@ -129,7 +129,7 @@ def test_a_workdir_without_room_or_rights(setup, tmp_path, monkeypatch):
     usage = SimpleNamespace(free=1000)
     monkeypatch.setattr("paligemma_lib.runtime.disk_space.shutil.disk_usage", lambda path: usage)
     run = tmp_path / "run"
-    with pytest.raises(OSError, match="GiB for checkpoints .* are free: make room"):
+    with pytest.raises(OSError, match="GiB for checkpoints .* are free. Free disk space"):
         checks.workdir(setup())
     run.mkdir()
     with (run / "checkpoint").open("wb") as left:

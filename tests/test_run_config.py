@@ -210,19 +210,19 @@ def test_what_names_a_file_is_not_empty(name):
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"stages": []}, "stages begin at steps []: expected 0 and then rising ones"),
+        ({"stages": []}, "stages begin at steps []: expected 0, then increasing steps"),
         ({"stages": [{"from_step": 5}]},
-         "stages begin at steps [5]: expected 0 and then rising ones"),
+         "stages begin at steps [5]: expected 0, then increasing steps"),
         ({"stages": [{}, {"from_step": 7}, {"from_step": 7}]},
-         "stages begin at steps [0, 7, 7]: expected 0 and then rising ones"),
+         "stages begin at steps [0, 7, 7]: expected 0, then increasing steps"),
         ({"batch_size": 10, "microbatches": 4},
          "batch_size=10: expected a multiple of microbatches, which is 4"),
         ({"data": {"kind": "sample"}},
-         "data.name='flickr8k_tfds': expected how many images, as kind is sample"),
+         "data.name='flickr8k_tfds': expected a positive number of images, as kind is sample"),
         ({"data": {"kind": "sample", "name": "0"}},
-         "data.name='0': expected how many images, as kind is sample"),
+         "data.name='0': expected a positive number of images, as kind is sample"),
         ({"data": {"kind": "sample", "name": "²"}},
-         "data.name='²': expected how many images, as kind is sample"),
+         "data.name='²': expected a positive number of images, as kind is sample"),
     ],
 )  # fmt: skip
 def test_fields_that_do_not_go_together(values, problem):

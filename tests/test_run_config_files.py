@@ -93,21 +93,21 @@ def test_a_change_of_a_field_in_a_group():
         ("--config.epochs=inf", "epochs=inf: expected a finite number"),
         ("--config.lowercase=maybe", "lowercase='maybe': expected a valid boolean"),
         ("--config.seed=None", "seed='None': expected a valid integer"),
-        ("--config.data=3", "data: there is no such field; did you mean data.dir?"),
-        ("--config.bach_size=3", "bach_size: there is no such field; did you mean batch_size?"),
+        ("--config.data=3", "data: unknown field; did you mean data.dir?"),
+        ("--config.bach_size=3", "bach_size: unknown field; did you mean batch_size?"),
         ("--config.learning_rate=3",
-         "learning_rate: there is no such field; did you mean optimizer.learning_rate?"),
+         "learning_rate: unknown field; did you mean optimizer.learning_rate?"),
         ("--config.batch-size=3",
-         "--config.batch-size=3: there is no such field; did you mean batch_size?"),
+         "--config.batch-size=3: unknown field; did you mean batch_size?"),
         ("--config.stages=3", "stages[0]=3: expected an object"),
         ("--config.stages[0]=3", "stages[0]='3': expected an object"),
-        ("--config.stages[1].top_layers=2", "stages[1].top_layers: there is nothing of that name"),
+        ("--config.stages[1].top_layers=2", "stages[1].top_layers: does not exist"),
         ("--config.stages[0].top_layers=x", "stages[0].top_layers='x': expected a valid integer"),
         ("--config.stages[0].top_layer=2",
-         "stages[0].top_layer: there is no such field; did you mean stages[0].top_layers?"),
-        ("--config.batch_size[0]=5", "batch_size[0]: there is nothing of that name"),
+         "stages[0].top_layer: unknown field; did you mean stages[0].top_layers?"),
+        ("--config.batch_size[0]=5", "batch_size[0]: does not exist"),
         ("--config.stages[0].from_step=3",
-         "stages begin at steps [3]: expected 0 and then rising ones"),
+         "stages begin at steps [3]: expected 0, then increasing steps"),
     ],
 )  # fmt: skip
 def test_a_wrong_change_is_told(change, problem):
@@ -171,8 +171,7 @@ def test_a_file_that_is_not_there(tmp_path):
         with pytest.raises(FileNotFoundError) as caught:
             load(name)
         assert str(caught.value) == (
-            f"--config={name}: there is no such file, and no such recipe; recipes are "
-            f"{', '.join(RECIPES)}"
+            f"--config={name}: no such file or recipe; recipes are {', '.join(RECIPES)}"
         )
 
 
@@ -219,8 +218,8 @@ def test_what_stands_behind_a_colon_is_given_to_the_file(tmp_path):
 def test_fields_that_a_file_has_wrong_are_told_at_once(written):
     file = written("config.bach_size = 3", "config.data.knd = 'jsonl'", "config.max_skipped = 0")
     assert sorted(problems_of(file)) == [
-        "bach_size: there is no such field; did you mean batch_size?",
-        "data.knd: there is no such field; did you mean data.kind?",
+        "bach_size: unknown field; did you mean batch_size?",
+        "data.knd: unknown field; did you mean data.kind?",
         "max_skipped=0: expected greater than or equal to 1",
     ]
 

@@ -49,12 +49,15 @@ def test_data_that_is_not_there_or_empty(setup, tiny, tmp_path):
         checks.data(setup(given={"train": sources["train"], "validation": sources["train"]}))
     drawn = setup(data={"kind": "sample", "name": "40"})
     assert checks.data(drawn) == "40 images, to be drawn"
-    assert checks.texts(drawn) == "not there yet"
+    assert checks.texts(drawn) == "not checked yet: the data or the tokenizer does not exist"
 
 
 def test_a_tokenizer_that_is_to_come_reads_no_captions_yet(setup):
     made = {"checkpoint": "", "tokenizer": "", "vocab_size": 300}
-    assert checks.texts(setup(model=made, text_len=8)) == "not there yet"
+    assert (
+        checks.texts(setup(model=made, text_len=8))
+        == "not checked yet: the data or the tokenizer does not exist"
+    )
 
 
 def copied(built, folder):
@@ -75,7 +78,7 @@ def test_a_data_set_is_compared_with_what_was_built(setup, built, tmp_path):
     info = json.loads((place / "dataset_info.json").read_text())
     info["splits"][0]["numBytes"] = str(int(info["splits"][0]["numBytes"]) + 1)
     (place / "dataset_info.json").write_text(json.dumps(info))
-    with pytest.raises(ValueError, match="bytes, and had .* when it was built"):
+    with pytest.raises(ValueError, match="bytes, but had .* when it was built"):
         checks.data(setup(**changes))
 
 
@@ -84,10 +87,10 @@ def test_a_report_of_another_build(setup, built, tmp_path):
     report = json.loads((place / "verification.json").read_text())
     report["splits"]["train"]["images"] += 1
     (place / "verification.json").write_text(json.dumps(report))
-    with pytest.raises(ValueError, match="they are of two builds"):
+    with pytest.raises(ValueError, match="from different builds"):
         checks.data(setup(**changes))
     (place / "verification.json").write_text("{}")
-    with pytest.raises(ValueError, match="is no verification report"):
+    with pytest.raises(ValueError, match="is not a verification report"):
         checks.data(setup(**changes))
 
 
@@ -103,7 +106,7 @@ def test_captions_that_do_not_fit(setup, tiny):
     assert checks.texts(setup(text_len=8, truncate=True)).startswith("cut to 8 tokens")
     found = setup()
     needed = max(each.tokens for each in found.longest_texts.values())
-    assert checks.texts(found) == f"those of 24 images need {needed} of 32 tokens"
+    assert checks.texts(found) == f"captions of 24 images need {needed} of 32 tokens"
 
 
 def test_one_caption_at_a_time_needs_fewer_slots(setup, tmp_path):
@@ -123,10 +126,10 @@ def test_images_without_captions_are_nothing_to_learn_from(setup, tmp_path):
         "".join(f'{{"image": "{number}.png"}}\n' for number in range(3))
     )
     source = from_jsonl(tmp_path / "bare.jsonl")
-    with pytest.raises(ValueError, match="train: none of 3 records has a caption, the first is"):
+    with pytest.raises(ValueError, match="train: none of 3 records has a caption; the first is"):
         check_sample("train", source)
     (tmp_path / "1.png").write_bytes(photo(1)[:100])
-    with pytest.raises(ValueError, match="test: image 1.png .*line 2.*: not a whole JPEG"):
+    with pytest.raises(ValueError, match="test: image 1.png .*line 2.*: not a complete JPEG"):
         check_sample("test", source)
 
 
@@ -138,5 +141,5 @@ def test_one_intact_image_is_enough_where_damaged_ones_are_replaced(tmp_path):
     source = from_jsonl(tmp_path / "three.jsonl")
     check_sample("train", source, replace=True)
     (tmp_path / "1.png").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="train: image 2.png .*line 3.*: not a whole JPEG"):
+    with pytest.raises(ValueError, match="train: image 2.png .*line 3.*: not a complete JPEG"):
         check_sample("train", source, replace=True)

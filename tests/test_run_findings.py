@@ -30,7 +30,7 @@ def test_all_is_well(setup, tmp_path):
     said = {each.name: each.text for each in found}
     assert "jax" in said["machine"] and "1 x cpu" in said["machine"]
     assert said["data"] == "train 12, validation 12, test 12 images"
-    assert said["texts"] == "those of 24 images need 22 of 32 tokens"
+    assert said["texts"] == "captions of 24 images need 22 of 32 tokens"
     assert said["checkpoint"].endswith("parameters in float32")
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
     require(setup())
@@ -40,11 +40,11 @@ def test_one_cause_is_told_once_and_the_other_checks_are_made(setup):
     damaged = setup(model={"checkpoint": "nowhere.npz", "tokenizer": ""})
     failed = {each.name: each for each in run_checks(damaged, 60) if not each.passed}
     first = failed.pop("checkpoint")
-    assert first.text.startswith("nowhere.npz is not there") and not first.first
-    assert {each.text for each in failed.values()} == {"cannot be told: see checkpoint"}
+    assert first.text.startswith("nowhere.npz does not exist") and not first.first
+    assert {each.text for each in failed.values()} == {"same error as checkpoint"}
     assert {each.first for each in failed.values()} == {"checkpoint"}
     assert set(failed) == {"trainable", "tokenizer", "memory", "texts", "workdir"}
-    message = "^the run cannot start, since a check fails:\n  checkpoint: nowhere.npz is not there"
+    message = "^the run cannot start, since a check fails:\n  checkpoint: nowhere.npz does not"
     with pytest.raises(ChecksFailed, match=message) as caught:
         require(damaged)
     assert str(caught.value).count("nowhere.npz") == 1

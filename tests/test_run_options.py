@@ -60,7 +60,7 @@ def test_python_is_told_as_files_are():
         Outer(cuont=4, count=0)
     assert set(caught.value.problems) == {
         "count=0: expected greater than or equal to 1",
-        "cuont: there is no such field; did you mean count?",
+        "cuont: unknown field; did you mean count?",
     }
     with pytest.raises(ConfigError, match="batch_size=0: expected"):
         dataclasses.replace(RunConfig(), batch_size=0)
@@ -104,12 +104,12 @@ def test_a_wrong_value_is_told_with_what_is_expected(values, problem):
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"cout": 3}, "cout: there is no such field; did you mean count?"),
-        ({"inner": {"shar": 3}}, "inner.shar: there is no such field; did you mean inner.share?"),
-        ({"share": 0.3}, "share: there is no such field; did you mean inner.share?"),
+        ({"cout": 3}, "cout: unknown field; did you mean count?"),
+        ({"inner": {"shar": 3}}, "inner.shar: unknown field; did you mean inner.share?"),
+        ({"share": 0.3}, "share: unknown field; did you mean inner.share?"),
         ({"items": [{}, {"shar": 3}]},
-         "items[1].shar: there is no such field; did you mean items[1].share?"),
-        ({"zzz": {"deep": 1}}, "zzz: there is no such field"),
+         "items[1].shar: unknown field; did you mean items[1].share?"),
+        ({"zzz": {"deep": 1}}, "zzz: unknown field"),
     ],
 )  # fmt: skip
 def test_an_unknown_field_is_told_with_the_nearest_name(values, problem):
@@ -144,7 +144,7 @@ def test_the_nearest_name_is_one_of_the_same_last_part_where_there_is():
     assert unknown("learning_rate", NAMES).endswith("did you mean optimizer.learning_rate?")
     assert unknown("optimiser.learning_rate", NAMES).endswith("mean optimizer.learning_rate?")
     assert unknown("bach_size", NAMES).endswith("did you mean batch_size?")
-    assert unknown("qqqq", NAMES) == "qqqq: there is no such field"
+    assert unknown("qqqq", NAMES) == "qqqq: unknown field"
 
 
 # --- Of a run, for any values
@@ -185,7 +185,7 @@ def test_a_name_with_something_behind_it_is_unknown_and_its_own_is_nearest(name,
     if wrong in NAMES:
         return
     (problem,) = problems_of(nested(wrong, 1), RunConfig)
-    assert problem.startswith(f"{wrong}: there is no such field")
+    assert problem.startswith(f"{wrong}: unknown field")
     if len(more) == 1:
         assert "; did you mean " in problem
 

@@ -128,7 +128,7 @@ def test_sigterm_to_one_stops_all_and_a_kill_of_one_ends_all(config, tmp_path):
     assert run(signal.SIGTERM, after=3) == 143
     (saved,) = (int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
     assert len(losses(workdir)) == saved
-    assert (tmp_path / "said.txt").read_text().count("the same command goes on from here") == 1
+    assert (tmp_path / "said.txt").read_text().count("run the same command again to continue") == 1
     assert run(signal.SIGKILL, after=saved + 1) not in (0, 143)
 
 
@@ -147,7 +147,7 @@ def test_several_processes_caption_as_one(tmp_path):
         assert result.returncode == 1, result.stderr[-3000:]
         said = [line for line in result.stdout.splitlines() if ".png" in line]  # not Gloo's words
         assert [line.split()[0] for line in said] == ["0.png", "1.png", "3.png", "4.png"]
-        assert result.stderr.count("not a whole JPEG") == 1
+        assert result.stderr.count("not a complete JPEG") == 1
         found[count] = [json.loads(line) for line in out.read_text().splitlines()]
         assert [each["image"] for each in found[count]] == [n for n in names if n != "2.png"]
         for one, other in zip(found[1], found[count], strict=True):

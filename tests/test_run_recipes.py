@@ -109,8 +109,8 @@ def test_what_a_file_in_the_old_style_gets_wrong_is_told(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load(str(file))
     assert sorted(caught.value.problems) == [
-        "epocs: there is no such field; did you mean epochs?",
-        "stages[1].layers: there is no such field; did you mean stages[1].top_layers?",
+        "epocs: unknown field; did you mean epochs?",
+        "stages[1].layers: unknown field; did you mean stages[1].top_layers?",
     ]
     file.write_text(OLD.replace("epochs = 3", "epochs = '3'"))  # ml_collections refuses it
     with pytest.raises(ConfigError, match="a problem:\n  line 15: TypeError: .*epochs"):

@@ -31,7 +31,7 @@ def setup(tiny, tmp_path):
 def test_nothing_is_opened_before_it_is_asked_for_and_then_once(setup):
     wrong = setup(model={"checkpoint": "nowhere.npz"}, data={"train": "nowhere"})
     assert not wrong.pending
-    with pytest.raises(FileNotFoundError, match="nowhere.npz is not there"):
+    with pytest.raises(FileNotFoundError, match="nowhere.npz does not exist"):
         _ = wrong.model
     right = setup()
     assert right.model is right.model and right.data is right.data

@@ -159,7 +159,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["sample-data", str(new), "--count", "0"]) == 2
     assert "--count=0: expected at least 1" in capsys.readouterr().err
     assert main(["sample-data", str(new), "--count", "3"]) == 1  # another folder is there
-    assert "exists, but not as the 3 scenes of seed 0" in capsys.readouterr().err
+    assert "exists, but does not hold the 3 scenes of seed 0" in capsys.readouterr().err
 
 
 def test_the_folder_speaks_as_it_is_told_to(tmp_path: Path) -> None:

@@ -133,9 +133,9 @@ def test_nothing_is_traced_twice(writer, images):
 
 
 def test_a_bad_image_and_a_long_prompt_are_errors(writer, images):
-    with pytest.raises(ValueError, match="not a whole JPEG"):
+    with pytest.raises(ValueError, match="not a complete JPEG"):
         list(writer.write(b"no image", PROMPT, Greedy(), ROOM))
-    with pytest.raises(ValueError, match="there is room for 48"):
+    with pytest.raises(ValueError, match="at most 48 are allowed"):
         list(writer.write(images[0], "word " * 60, Greedy(), ROOM))
 
 

@@ -56,7 +56,7 @@ def test_every_rule_is_needed():
 
 
 def test_an_unknown_parameter_is_refused():
-    with pytest.raises(ValueError, match="0 rules for the parameter llm/lora/a"):
+    with pytest.raises(ValueError, match="0 rules match the parameter llm/lora/a"):
         sharding.param_shardings(sharding.make_mesh(), {"llm": {"lora": {"a": np.zeros(3)}}})
 
 

@@ -124,7 +124,7 @@ def test_a_trained_tokenizer_encodes_any_text():
 
 @pytest.mark.parametrize("vocab_size", [100, 5000])
 def test_a_tokenizer_that_cannot_be_trained_is_refused(vocab_size):
-    with pytest.raises(ValueError, match=f"no tokenizer of {vocab_size} pieces"):
+    with pytest.raises(ValueError, match=f"cannot train a tokenizer of {vocab_size} pieces"):
         tokenizer.train(["a red ball"] * 9, vocab_size)
 
 

@@ -91,7 +91,9 @@ def test_another_configuration_is_refused_unless_it_may_differ(tmp_path):
 def test_other_parameters_are_refused(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(at_step(state_of(), 2), RUN)
-        with pytest.raises(ValueError, match="step 2: it does not hold what trains now"):
+        with pytest.raises(
+            ValueError, match="step 2: it does not hold the parameters that train now"
+        ):
             checkpoints.restore(lambda step: state_of(what="attention"))
     assert steps_in(tmp_path) == [2]
 
@@ -124,7 +126,7 @@ def largest(folder):
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda step: flip(largest(step)), "state is damaged (other bits than were saved in "),
+        (lambda step: flip(largest(step)), "state is damaged (digest mismatch in "),
         (lambda step: cut(largest(step)), "state is damaged ("),
         (lambda step: largest(step).unlink(), "state is damaged ("),
         (lambda step: flip(step / "state" / "manifest.ocdbt"), "state is damaged ("),
@@ -147,8 +149,8 @@ def test_the_newest_whole_one_is_taken_and_training_goes_on(tmp_path, caplog, da
         restored = checkpoints.restore(lambda step: at_step(state_of(seed=1), step))
         jax.tree.map(np.testing.assert_array_equal, restored.trained, whole.trained)
         assert int(restored.step) == 2
-        assert f"{tmp_path}: the checkpoint of step 4: {tmp_path}/4/" in caplog.text
-        assert told in caplog.text and "; removed, going on from step 2" in caplog.text
+        assert f"{tmp_path}: removed the checkpoint of step 4: {tmp_path}/4/" in caplog.text
+        assert told in caplog.text and "Resuming from step 2" in caplog.text
         assert steps_in(tmp_path) == [2]
         checkpoints.save(at_step(state_of(), 4), RUN)
     with Checkpoints(tmp_path) as checkpoints:
@@ -163,7 +165,7 @@ def test_with_none_whole_nothing_is_removed_and_nothing_begins_anew(tmp_path):
         flip(largest(tmp_path / str(step)))
     with (
         Checkpoints(tmp_path) as checkpoints,
-        pytest.raises(ValueError, match=r"(?s)is whole:\n  step 2: .*\n  step 1: .*\nBring"),
+        pytest.raises(ValueError, match=r"(?s)are damaged:\n  step 2: .*\n  step 1: .*\nRestore"),
     ):
         checkpoints.restore(lambda step: state_of())
     assert steps_in(tmp_path) == [1, 2]
@@ -175,7 +177,7 @@ def test_the_cause_is_told_of_a_long_error(tmp_path, monkeypatch):
 
     with Checkpoints(tmp_path) as checkpoints:
         monkeypatch.setattr(checkpoints._manager, "save", full)
-        with pytest.raises(OSError, match="EXHAUSTED: .* No space left on device. Make room"):
+        with pytest.raises(OSError, match="EXHAUSTED: .* No space left on device. Free disk"):
             checkpoints.save(at_step(state_of(), 1), RUN)
 
 
@@ -187,7 +189,7 @@ def test_what_cannot_be_written_is_told_and_is_not_there(tmp_path, monkeypatch):
         checkpoints.save(at_step(state_of(), 1), RUN)
         monkeypatch.setattr(checkpoints._manager, "save", full)
         with pytest.raises(
-            OSError, match=f"could not be written to {tmp_path}: no space left. Make"
+            OSError, match=f"could not be written to {tmp_path}: no space left. Free"
         ):
             checkpoints.save(at_step(state_of(), 2), RUN)
     assert steps_in(tmp_path) == [1]
@@ -223,7 +225,7 @@ def test_a_write_that_stalls_is_told(tmp_path, monkeypatch, caplog):
     with Checkpoints(tmp_path) as checkpoints:
         monkeypatch.setattr(checkpoints._manager, "save", lambda *_, **__: time.sleep(2.5))
         checkpoints.save(at_step(state_of(), 1), RUN)
-    assert f"still waiting for checkpoints in {tmp_path}, since " in caplog.text
+    assert f"still waiting for checkpoints in {tmp_path}, after " in caplog.text
 
 
 TOGETHER = """

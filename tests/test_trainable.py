@@ -69,9 +69,9 @@ def test_top_layers_leave_out_what_lies_below_them():
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("attn", "selects none of the parameters.*attention, llm"),
+        ("attn", "matches no parameter.*attention, llm"),
         (["attention", "lora.*"], "'lora.*'"),
-        ("llm/(", "no regular expression"),
+        ("llm/(", "not a regular expression"),
         ([], "nothing to train"),
         (Select("attention", top_layers=4), r"stacks of \[3\] layers"),
         (Select("attention", top_layers=0), r"stacks of \[3\] layers"),

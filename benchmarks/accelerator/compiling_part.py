@@ -40,10 +40,12 @@ def main() -> None:
             start = time.perf_counter()
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
             if done.returncode:
-                sys.exit(f"a process with an {name} cache ended with {done.returncode}")
+                sys.exit(
+                    f"the process with the {name} cache ended with exit code {done.returncode}"
+                )
             whole = time.perf_counter() - start
             part.emit(f"{name} cache: first step", float(done.stdout.split()[-1]), "s")
-            part.emit(f"{name} cache: whole process", whole, "s", "with making the parameters")
+            part.emit(f"{name} cache: whole process", whole, "s", "including making the parameters")
 
 
 if __name__ == "__main__":

@@ -203,13 +203,13 @@ def main() -> None:
         if path.is_file():
             golden_parity(part, version, Golden(path), wrong)
         else:
-            part.emit(f"PaliGemma {version}: not compared", None, "", f"{path.name} is not there")
+            part.emit(f"PaliGemma {version}: not compared", None, "", f"{path.name} does not exist")
     with jax.default_matmul_precision("highest"):
         check(part, "packed against separate captions", packed_against_separate(), wrong)
     same = goes_on_bit_for_bit()
     part.emit("a checkpoint goes on bit for bit", "yes" if same else "NO")
     if wrong or not same:
-        sys.exit(f"not as the reference: {', '.join(wrong) or 'the checkpoint'}")
+        sys.exit(f"differs from the reference: {', '.join(wrong) or 'the checkpoint'}")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class Runner:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         if code:
-            self._note(part, f"failed with exit code {code}; what it printed says why")
+            self._note(part, f"failed with exit code {code}; see its output")
         return code == 0
 
     def _note(self, part: str, text: str) -> None:

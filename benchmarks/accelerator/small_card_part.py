@@ -31,7 +31,7 @@ def main() -> None:
     part.emit("batch 1: memory planned by XLA", one / GIB, "GiB")
     each = max(1, two - one)
     images = min(4 if part.dry_run else 256, 1 + max(0, HELD - one) // each)
-    part.emit("each image more", each / GIB, "GiB", f"so {images} should go")
+    part.emit("each image more", each / GIB, "GiB", f"so {images} should fit")
     training = None
     while images:
         del training  # or two of them would have to find room

@@ -27,7 +27,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         if isinstance(each.get("value"), int | float)
     }
     machine = next((each["value"] for each in records if each.get("what") == "machine"), "")
-    lines = [f"Measured on {machine or 'a machine that was not told'}.", ""]
+    lines = [f"Measured on {machine or 'an unknown machine'}.", ""]
     found = derived(values, gpu_of(str(machine)))
     lines += ["| what | measured | goal |", "| --- | --- | --- |"]
     for what, goal in _GOALS.items():

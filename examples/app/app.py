@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
     try:
         return parser.parse_args()
     except SystemExit:  # argparse has printed the reason in the terminal
-        told = "The command line was not understood; the terminal says why."
+        told = "The command line is invalid; the terminal says why."
         st.html(cards.message(told, problem=True))
         st.stop()
         raise
@@ -113,8 +113,8 @@ def masthead(service: Service, checkpoint: str, waiting: bool) -> None:
     elif checkpoint == EMBEDDED:
         st.html(
             cards.message(
-                "The embedded model knows drawn scenes and nothing else, and speaks in labels, "
-                "such as “two red : balls”. For photographs, start this page with a PaliGemma:",
+                "The embedded model knows only drawn scenes, and its captions are labels, such as "
+                "“two red : balls”. For photographs, start this page with a PaliGemma model:",
                 command="streamlit run examples/app/app.py -- --checkpoint …",
             )
         )

@@ -75,7 +75,7 @@ def _uploaded() -> tuple[list[Upload], list[str]]:
     if len(files) > MAX_IMAGES:
         messages.append(
             cards.message(
-                f"The first {MAX_IMAGES} of {len(files)} images are taken; the others can follow."
+                f"The first {MAX_IMAGES} of {len(files)} images are used; add the others later."
             )
         )
     st.session_state.checked = checked  # a cache: reruns do not decode a file again

@@ -87,14 +87,14 @@ def check(name: str, data: bytes) -> Upload:
     if not data:
         raise Refused("The file is empty.")
     if len(data) > MAX_BYTES:
-        raise Refused(f"The file has {len(data) / 2**20:,.0f} MB; at most 20 are taken.")
+        raise Refused(f"The file has {len(data) / 2**20:,.0f} MB; at most 20 MB are accepted.")
     try:
         image = Image.open(io.BytesIO(data), formats=tuple(SUFFIXES))
     except Image.DecompressionBombError as error:
         raise _too_large("more than 100 million") from error
     except Exception as error:  # a decoder may raise anything, given hostile bytes
         raise Refused(
-            f"This is {_kind(data)}. What can be captioned are JPEG, PNG, GIF, BMP and WebP images."
+            f"This is {_kind(data)}. Only JPEG, PNG, GIF, BMP and WebP images are accepted."
         ) from error
     with image:
         # MPO, which phones write, is a JPEG with further images after the first. These count as
@@ -112,13 +112,14 @@ def check(name: str, data: bytes) -> Upload:
                     checked = _decode(image, one_line(name), data)
         except Exception as error:
             raise Refused(
-                f"This begins like a {kind} image, but is damaged or cut off. Save or copy it anew."
+                f"This begins like a {kind} image, but is damaged or truncated. Save or copy it "
+                "again."
             ) from error
     if moves:
-        raise Refused("The image moves. Save one frame of it as PNG or JPEG.")
+        raise Refused("The image is animated. Save one frame of it as PNG or JPEG.")
     if name.lower().rpartition(".")[2] in SUFFIXES[kind]:
         return checked
-    return dataclasses.replace(checked, note=f"In truth a {kind} image, and read as such.")
+    return dataclasses.replace(checked, note=f"Actually a {kind} image, and read as one.")
 
 
 def one_line(name: str) -> str:
@@ -148,8 +149,8 @@ def _decode(image: Image.Image, name: str, data: bytes) -> Upload:
 
 def _too_large(pixels: str) -> Refused:
     return Refused(
-        f"The image has {pixels} pixels; at most {MAX_PIXELS // 10**6} million are taken. Save a "
-        "smaller copy."
+        f"The image has {pixels} pixels; at most {MAX_PIXELS // 10**6} million are accepted. Save "
+        "a smaller copy."
     )
 
 

@@ -77,13 +77,16 @@ def install(here: Machine) -> None:
         print("everything is installed")
         return
     extra = {"gpu": "[cuda]", "tpu": "[tpu]", "cpu": ""}[here.kind]
-    print(f"installing {', '.join(missing)}: some minutes")
+    print(f"installing {', '.join(missing)}: this takes some minutes")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}{extra}"]
     subprocess.run(pip, check=True)
     sys.path.insert(0, str(ROOT))  # a running Python does not see new editable installs
     importlib.invalidate_caches()
     if old := _outdated():
-        print(f"{', '.join(old)} was loaded before: restart the session, then run all cells again")
+        print(
+            f"old versions are loaded ({', '.join(old)}): restart the session, then run all cells "
+            "again"
+        )
 
 
 def prepare(here: Machine) -> None:

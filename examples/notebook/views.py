@@ -157,7 +157,7 @@ def mask(batch: Batch, tokenizer: Tokenizer, example: int = 0, suffixes: int = 2
         place = {"x": _MARGIN + column * _CELL, "y": _MARGIN + row * _CELL}
         size = {"width": _CELL - 1, "height": _CELL - 1}
         parts.append(element("rect", {"class": kinds[column], **place, **size}))
-    label = f"{len(names)} rows of positions that see columns: the image and the prompt always"
+    label = f"{len(names)} positions attend to the filled columns, all to the image and the prompt"
     box = {"viewBox": f"0 0 {side} {side}", "width": side, "role": "img", "aria-label": label}
     return View(_view(element("svg", box, *parts)))
 

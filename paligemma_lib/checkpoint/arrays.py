@@ -69,7 +69,7 @@ def open_binary(path: str) -> BinaryIO:
             "public, download it with paligemma_lib.hub.fetch"
         ) from error
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is not there") from error
+        raise FileNotFoundError(f"{path} does not exist") from error
     except Exception as error:  # each file system of fsspec raises exceptions of its own
         raise OSError(
             f"{path} cannot be opened ({type(error).__name__}: {error}). A private bucket needs "

@@ -53,15 +53,17 @@ def config_of_shapes(shapes: Mapping[str, Shape]) -> PaliGemmaConfig:
     def sizes(name: str, axes: str) -> Shape:
         shape = shapes.get(name)
         if shape is None or len(shape) != len(axes.split(",")):
-            found = "is not there" if shape is None else f"has shape {list(shape)}"
-            raise ValueError(f"no model is known by these arrays: {name} {found}, not [{axes}]")
+            found = "is missing" if shape is None else f"has shape {list(shape)}"
+            raise ValueError(f"unknown kind of model: {name} {found}, expected [{axes}]")
         return shape
 
     patch_size, _, _, _ = sizes("img/embedding/kernel", "patch, patch, 3, width")
     positions = sizes(POSITION_EMBEDDING, "1, patches, width")
     side = side_of_grid(positions)
     if side is None:
-        raise ValueError(f"{POSITION_EMBEDDING} {list(positions)} is of no square grid of patches")
+        raise ValueError(
+            f"{POSITION_EMBEDDING} has shape {list(positions)}, expected a square grid of patches"
+        )
     kernel = f"{_BLOCK}MultiHeadDotProductAttention_0/query/kernel"
     depth, width, heads, _ = sizes(kernel, "depth, width, heads, size")
     *_, mlp_dim = sizes(f"{_BLOCK}MlpBlock_0/Dense_0/kernel", "depth, width, mlp")
@@ -145,7 +147,7 @@ def published(handle: str) -> PaliGemmaConfig:
     match = _PUBLISHED.fullmatch(handle)
     if match is None or f"{match[1]}_{match[2]}" not in MODELS:
         raise ValueError(
-            f"{handle} is not on this machine yet, and its name is of no published model: "
-            "download it first, such as by `paligemma show`"
+            f"{handle} is not on this machine yet and is not the name of a published model: "
+            "download it first, for example with `paligemma show`"
         )
     return MODELS[f"{match[1]}_{match[2]}"](int(match[3]))

@@ -55,7 +55,7 @@ class Comparison:
     def __str__(self) -> str:
         lines = [
             f"{self.equal:,} of {self.parameters:,} parameters are bit-equal",
-            f"logits differ by {self.difference:.3g} at most, of magnitudes up to "
+            f"logits differ by at most {self.difference:.3g}, with magnitudes up to "
             f"{self.largest:.3g}, for a made-up image with {_TEXT} tokens",
             *(f"but {name} is {value} in the result" for name, value in self.settings.items()),
         ]
@@ -83,7 +83,7 @@ def convert(
       OSError: as in these functions.
     """
     if "://" in os.fspath(target):
-        raise ValueError(f"{target} is not on this machine: convert to a local place, then copy it")
+        raise ValueError(f"{target} is not a local path: convert to a local path, then copy it")
     path = Path(target).expanduser()
     if path.suffix in _FILES:
         raise ValueError(f"{path} ends in {path.suffix}, expected .npz or the name of a folder")
@@ -91,7 +91,7 @@ def convert(
     if to_npz and path.exists():
         raise FileExistsError(f"{path} exists: remove it, or choose another name")
     if to_npz and tokenizer is not None:
-        raise ValueError(f"{path} holds parameters alone: a tokenizer goes into a folder")
+        raise ValueError(f"{path} holds only parameters: convert to a folder to add a tokenizer")
     config = read_config(source)
     with open_params(source, config) as stored:
         params = flax.traverse_util.unflatten_dict(stored, sep="/")

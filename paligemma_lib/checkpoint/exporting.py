@@ -72,6 +72,6 @@ def prepare(params: Mapping[str, Any], dtype: str | None) -> list[ExportedParame
         parts = leaf if isinstance(leaf, tuple) else (leaf,)
         kinds = {np.dtype(part.dtype) for part in parts}
         if target is None and len(kinds) > 1:
-            raise ValueError(f"{name} is in parts of different types: give the `dtype` to write")
+            raise ValueError(f"{name} has parts of different dtypes: pass the `dtype` to write")
         found.append(ExportedParameter(name, parts, target or kinds.pop()))
     return found

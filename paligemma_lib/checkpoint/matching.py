@@ -79,7 +79,7 @@ def check_params(
         lines.append(f"  It is {describe_model(likely)}.")
     held = {part for part in PARTS if any(name.startswith(f"{part}/") for name in shapes)}
     if held and not set(parts) <= held:
-        lines.append(f"  To load a part alone, say so: parts={tuple(sorted(held))}.")
+        lines.append(f"  To load only this part, pass parts={tuple(sorted(held))}.")
     raise mismatch(source, lines)
 
 
@@ -104,15 +104,15 @@ def differences(
             for name, allowed in expected.items()
             if name in shapes and shapes[name] not in allowed
         ],
-        "of another type": [
+        "of another dtype": [
             f"{name} {_describe_type(dtypes[name])}"
             for name in common
             if dtypes[name] not in DTYPES.values()
         ],
     }
     lines = [f"  {len(items)} {kind}: {listed(items)}" for kind, items in problems.items() if items]
-    if problems["of another type"]:
-        lines.append(f"  What can be read is {', '.join(DTYPES)}.")
+    if problems["of another dtype"]:
+        lines.append(f"  Supported dtypes: {', '.join(DTYPES)}.")
     return lines
 
 
@@ -131,8 +131,8 @@ def describe_model(config: PaliGemmaConfig) -> str:
     """Returns a phrase that names the model and says how to get its configuration."""
     name, size = published_name(config), config.vision.image_size
     if name is None:
-        return f"another model at {size} pixels: take checkpoint.read_config of it"
-    return f"{name} at {size} pixels: take variants.{name}(image_size={size})"
+        return f"another model at {size} pixels: call checkpoint.read_config on it"
+    return f"{name} at {size} pixels: use variants.{name}(image_size={size})"
 
 
 @functools.lru_cache(maxsize=8)

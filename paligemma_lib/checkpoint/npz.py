@@ -110,7 +110,7 @@ class NpzReader:
         member = self._members[name]
         if member.dtype not in DTYPES.values():
             raise ValueError(
-                f"{self.path}: {name} is {member.dtype}, which is never read; expected "
+                f"{self.path}: {name} has dtype {member.dtype}, which is never read; expected "
                 f"{', '.join(DTYPES)}"
             )
         first, last = row_range(rows, member.shape[0])
@@ -141,7 +141,7 @@ class NpzReader:
                 while stream.read(1 << 20):
                     pass
         kind = "compressed arrays" if self.is_compressed else "arrays"
-        return f"{len(self.shapes)} {kind}, all checksums are right"
+        return f"{len(self.shapes)} {kind}, all checksums match"
 
     def _data(self, name: str) -> tuple[BinaryIO, int]:
         """Returns an open file and the offset in it of the array's first value."""
@@ -185,23 +185,21 @@ def _open(path: str) -> BinaryIO:
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder, expected an .npz file")
     if "://" not in path and not os.path.exists(path):
-        raise FileNotFoundError(f"{path} is not there, expected an .npz file")
+        raise FileNotFoundError(f"{path} does not exist, expected an .npz file")
     return open_binary(path)
 
 
 def _read_members(archive: zipfile.ZipFile) -> dict[str, _Member]:
     entries = archive.infolist()
     if len(entries) > _MAX_MEMBERS:
-        raise zipfile.BadZipFile(
-            f"it has {len(entries):,} members, at most {_MAX_MEMBERS:,} are read"
-        )
+        raise zipfile.BadZipFile(f"{len(entries):,} members, expected at most {_MAX_MEMBERS:,}")
     members: dict[str, _Member] = {}
     for entry in entries:
         name = entry.filename.removesuffix(".npy").removeprefix(_PREFIX)
         if not entry.filename.endswith(".npy"):
-            raise zipfile.BadZipFile(f"{entry.filename!r} in it is no .npy array")
+            raise zipfile.BadZipFile(f"{entry.filename!r} is not a .npy array")
         if name in members:
-            raise zipfile.BadZipFile(f"{name} is in it twice")
+            raise zipfile.BadZipFile(f"{name} is stored twice")
         members[name] = _read_header(archive, entry)
     return members
 
@@ -209,7 +207,7 @@ def _read_members(archive: zipfile.ZipFile) -> dict[str, _Member]:
 def _read_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
     name = entry.filename
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise zipfile.BadZipFile(f"{name} is compressed as NumPy never does")
+        raise zipfile.BadZipFile(f"{name} has a compression method that NumPy never uses")
     if entry.flag_bits & 1:
         raise zipfile.BadZipFile(f"{name} is encrypted")
     with archive.open(entry) as stream:
@@ -225,7 +223,9 @@ def _read_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
     member = _Member(entry, shape, dtype, head.tell())
     if dtype in DTYPES.values():
         if fortran_order:
-            raise zipfile.BadZipFile(f"{name} is in Fortran order: save np.ascontiguousarray of it")
+            raise zipfile.BadZipFile(
+                f"{name} is in Fortran order: save it with np.ascontiguousarray"
+            )
         # An untrusted header may claim any shape, so it must match the number of bytes in the file
         # before memory is allocated for it.
         size = member.header_size + math.prod(shape) * dtype.itemsize
@@ -245,6 +245,6 @@ def _damage_reported(source: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise  # a fault of the disk or network; EINVAL means an offset outside the file
         raise ValueError(
-            f"{source}: not a whole .npz file of arrays ({error}). If its download broke off, "
-            "fetch it again"
+            f"{source}: not a complete .npz file of arrays ({error}). If the download was "
+            "interrupted, download it again"
         ) from error

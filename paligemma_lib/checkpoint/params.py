@@ -99,7 +99,7 @@ def save_params(
         raise ValueError(f"there are no parameters to write to {path}")
     bad = [f"{each.name} is {each.given}" for each in arrays if each.given not in DTYPES.values()]
     if bad:
-        raise ValueError(f"{listed(bad)}; what can be written is {', '.join(DTYPES)}")
+        raise ValueError(f"{listed(bad)}; supported dtypes: {', '.join(DTYPES)}")
     try:
         with atomic_write(path) as file:
             write_npz(file, ((p.name, p.shape, p.dtype, p.blocks()) for p in arrays))
@@ -113,7 +113,7 @@ def save_params(
         raise OSError(
             error.errno,
             f"{path} could not be written ({error.strerror}): it needs {size:,} bytes, and "
-            f"{free:,} are free in {folder}. What was there before is unchanged",
+            f"{free:,} are free in {folder}. Any existing file is unchanged",
         ) from error
 
 

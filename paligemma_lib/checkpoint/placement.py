@@ -120,8 +120,8 @@ def _cast(source: np.ndarray, out: np.ndarray, name: str) -> None:
         if lost.any():
             worst = np.abs(source[lost].astype(np.float32)).max()
             raise ValueError(
-                f"{name} has values up to {worst:g}, too large for {out.dtype}, which holds "
-                f"{largest:g} at most: take float32, or bfloat16 if that holds them"
+                f"{name} has values up to {worst:g}, too large for {out.dtype}, which holds at "
+                f"most {largest:g}: use float32, or bfloat16 if it can hold them"
             )
 
 
@@ -173,7 +173,7 @@ def _host_rows(name: str, array: Any, block: slice) -> np.ndarray:
     shards = {str(shard.index): shard for shard in array.addressable_shards}.values()
     if sum(shard.data.size for shard in shards) != array.size:
         raise ValueError(
-            f"{name} lies partly with other processes: gather it before saving, with "
+            f"{name} has shards in other processes: gather it before saving, with "
             "jax.experimental.multihost_utils.process_allgather(..., tiled=True)"
         )
     out = np.empty((block.stop - block.start, *array.shape[1:]), array.dtype)

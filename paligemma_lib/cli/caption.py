@@ -41,10 +41,10 @@ def configure(parser: Parser) -> None:
     add_data_options(parser)
     parser.add_argument(
         "--out", type=path_of, action="append", default=[], metavar="FILE",
-        help=f"ends in {', '.join(FORMATS)}; may be given again",
+        help=f"ends in {', '.join(FORMATS)}; repeatable",
     )  # fmt: skip
     parser.add_argument(
-        "--out-dir", type=path_of, metavar="FOLDER", help="for captions.* of all four kinds"
+        "--out-dir", type=path_of, metavar="FOLDER", help="for captions.* in all four formats"
     )
     add_captioning_options(parser)
 
@@ -90,7 +90,7 @@ def _caption(args: argparse.Namespace, source: Source) -> int:
             args.out_dir.mkdir(parents=True, exist_ok=True)
     local = [path for path in outputs if not is_remote(path)]
     if is_main and (missing := [path for path in local if not path.parent.is_dir()]):
-        raise FileNotFoundError(f"cannot write {missing[0]}: its folder is not there; create it")
+        raise FileNotFoundError(f"cannot write {missing[0]}: its folder does not exist; create it")
 
     done: list[Captioned] = []
     skipped: list[Skipped] = []

@@ -44,7 +44,7 @@ def add_captioning_options(parser: Parser) -> None:
     parser.tells(
         "how words are chosen: --sampler=greedy (default), --sampler=beam --beams=4 "
         "--length-penalty=0, --sampler=sample --temperature=1 --top-k=K --top-p=P --seed=0 "
-        "--samples=1 (the likeliest of so many), --sampler=package.module:name"
+        "--samples=1 (the likeliest is kept), --sampler=package.module:name"
     )
     parser.takes_processes()
 

@@ -69,8 +69,8 @@ def error_line(error: Exception) -> str | None:
     if "RESOURCE_EXHAUSTED" in str(error):  # a JaxRuntimeError, whose module may not be loaded
         first = str(error).splitlines()[0][:300]
         return (
-            f"there is too little memory on the device ({first}). What helps: a smaller "
-            "batch_size or more microbatches, model.remat=full, model.frozen_dtype=bfloat16"
+            f"the device has too little memory ({first}). Use a smaller batch_size or more "
+            "microbatches, model.remat=full, or model.frozen_dtype=bfloat16"
         )
     return None
 

@@ -18,11 +18,11 @@ USAGE = "SOURCE TARGET [options]"
 def configure(parser: Parser) -> None:
     """Adds the options."""
     parser.add_argument("source", help="a checkpoint, as for `paligemma show`")
-    parser.add_argument("target", help="a file that ends in .npz, or a folder to be made")
+    parser.add_argument("target", help="a file that ends in .npz, or a new folder")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="cast to it (default: nothing)"
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="cast to it (default: no cast)"
     )
-    parser.add_argument("--tokenizer", metavar="FILE", help="the .model file to put into a folder")
+    parser.add_argument("--tokenizer", metavar="FILE", help="the .model file to copy into a folder")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,6 +33,6 @@ def run(args: argparse.Namespace) -> int:
     result = compare_checkpoints(args.source, args.target)
     print(f"{args.source} -> {args.target}\n{result}")
     if args.dtype is None and result.equal < result.parameters:
-        print("Nothing was to be cast, so all should be equal: do not use it", file=sys.stderr)
+        print(f"Nothing was cast, but values differ: do not use {args.target}", file=sys.stderr)
         return 1
     return 0

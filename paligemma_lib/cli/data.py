@@ -1,11 +1,11 @@
-"""Says what data hold, and what is wrong with them.
+"""Describes data, and says what is wrong with them.
 
   paligemma data captions.json
   paligemma data photos --out sheet.png --json
 
 The data are a file, a folder or a pattern of any known form, or the name of a TFDS data set. Counts
-are of each split; lengths are those of captions with their prompt, in tokens. The exit code is 1
-when images cannot be read; they are named.
+are per split; lengths are those of captions with their prompt, in tokens. The exit code is 1 if
+images cannot be read; they are named.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ USAGE = "PATH [options]"
 def configure(parser: Parser) -> None:
     """Adds the options."""
     parser.add_argument("path", help="data, as for --config.data.train")
-    parser.add_argument("--images", default="", metavar="FOLDER", help="of images, if elsewhere")
+    parser.add_argument(
+        "--images", default="", metavar="FOLDER", help="folder of images, if elsewhere"
+    )
     for name in ("image", "caption"):
         column = f"name of the {name}s' column, key or feature"
         parser.add_argument(f"--{name}-column", default="", metavar="NAME", help=column)
     parser.add_argument("--prompt", default="caption en", help="(default: caption en)")
     parser.add_argument("--tokenizer", metavar="FILE", help="(default: that of nano)")
-    parser.add_argument("--show", type=int, metavar="N", help="record N as the model gets it")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="a sheet of nine images")
-    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.add_argument("--show", type=int, metavar="N", help="print record N as the model gets it")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="write a sheet of nine images")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:

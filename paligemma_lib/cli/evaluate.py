@@ -45,8 +45,10 @@ USAGE = "--out-dir FOLDER [options]"
 def configure(parser: Parser) -> None:
     """Adds the options."""
     add_data_options(parser)
-    parser.add_argument("--images", default="", metavar="FOLDER", help="of images, if elsewhere")
-    parser.takes_config(None, "whose test images, prompt, lengths and workdir are taken")
+    parser.add_argument(
+        "--images", default="", metavar="FOLDER", help="folder of images, if elsewhere"
+    )
+    parser.takes_config(None, "config whose test images, prompt, lengths and workdir are used")
     parser.add_argument("--out-dir", type=path_of, required=True, metavar="FOLDER")
     parser.add_argument(
         "--compare", nargs=2, type=path_of, metavar="JSON", help="two files of predictions"
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data and args.config:
         raise WrongUse("--data and --config both name images: give one of them")
     if args.compare and args.checkpoint:
-        raise WrongUse("--compare wants no --checkpoint: its captions are there")
+        raise WrongUse("--compare takes no --checkpoint: it compares existing captions")
     load_tensorflow()
     import jax
 

@@ -17,16 +17,16 @@ import paligemma_lib
 from paligemma_lib.cli.console import asked_wrongly, error_line, keep_others_quiet
 
 COMMANDS = {
-    "finetune": "fine-tune a model to caption images; alone, a demo of three minutes",
+    "finetune": "fine-tune a model to caption images; alone, a three-minute demo",
     "caption": "write captions for images",
     "evaluate": "caption images, and score the captions",
-    "score": "score captions that are there already",
-    "doctor": "say whether a run can start, and what to do where it cannot",
-    "plan": "say whether a run fits TPUs that are not here, and how fast it could be",
-    "sweep": "make a run with several values of a field, and compare",
+    "score": "score existing captions",
+    "doctor": "check whether a run can start, and say what to fix",
+    "plan": "predict, without TPUs, whether a run fits on them, and its speed",
+    "sweep": "repeat a run with several values of a field, and compare",
     "convert": "write a checkpoint in another format, and compare both",
-    "show": "say what a checkpoint is, or what is wrong with it",
-    "data": "say what data hold, and what is wrong with them",
+    "show": "describe a checkpoint, or say what is wrong with it",
+    "data": "describe data, and say what is wrong with them",
     "sample-data": "draw scenes with captions, to try things out",
 }
 
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = words
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
-        meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
-        print(f"paligemma: there is no command {name}{meant}", file=sys.stderr)
+        meant = f"; did you mean {near[0]}?" if near else f"; commands are {', '.join(COMMANDS)}"
+        print(f"paligemma: unknown command {name}{meant}", file=sys.stderr)
         return 2
     verbose = bool({"-v", "--verbose"} & set(rest))
     keep_others_quiet(verbose)  # before these libraries are imported
@@ -84,6 +84,6 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "`paligemma COMMAND --help` says more, `paligemma --version` which one this is.",
+            "`paligemma COMMAND --help` explains a command, `--version` prints the version.",
         ]
     )

@@ -37,10 +37,15 @@ class Parser(argparse.ArgumentParser):
         self._more: list[str] = []  # lines of help
         self.add_argument("-h", "--help", action=_Help, nargs="?", help=argparse.SUPPRESS)
         self.add_argument(
-            "-v", "--verbose", action="store_true", help="what other libraries say, and tracebacks"
+            "-v",
+            "--verbose",
+            action="store_true",
+            help="show tracebacks and logs of other libraries",
         )
 
-    def takes_config(self, default: str | None = DEFAULT, purpose: str = "of the run") -> None:
+    def takes_config(
+        self, default: str | None = DEFAULT, purpose: str = "config of the run"
+    ) -> None:
         """Adds --config and --config.FIELD; `read` returns a RunConfig as `args.config`.
 
         Args:
@@ -60,11 +65,11 @@ class Parser(argparse.ArgumentParser):
         """Adds --cpu and the arguments of `processes.joined`."""
         from paligemma_lib.runtime.processes import OPTIONS
 
-        self.add_argument("--cpu", action="store_true", help="compute on the CPU alone")
+        self.add_argument("--cpu", action="store_true", help="compute on the CPU only")
         for name, (kind, _) in OPTIONS.items():
             self.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
-        self.tells("several processes, where no cluster tells them: --coordinator=HOST:PORT of the "
-                   "first, --processes=N, --process=K of them from 0")  # fmt: skip
+        self.tells("several processes, if JAX detects no cluster: --coordinator=HOST:PORT of "
+                   "process 0, --processes=N, --process=K (from 0)")  # fmt: skip
 
     def tells(self, text: str) -> None:
         """Adds a paragraph to the help that explains several options together."""
@@ -99,7 +104,7 @@ class Parser(argparse.ArgumentParser):
         for each in options_of(RunConfig):
             group, _, name = each.name.rpartition(".")
             groups.setdefault(group, []).append(f"{name}={_typed(each)}")
-        lines = ["options of a run, as --config.FIELD=VALUE (`--help FIELD`, or all, explains):"]
+        lines = ["options of a run, as --config.FIELD=VALUE (explained by `--help FIELD`, or all):"]
         for group, fields in groups.items():
             lines += textwrap.wrap(
                 f"{group or 'run'}: {' '.join(fields)}", _WIDTH, initial_indent="  ",
@@ -137,7 +142,7 @@ def explained(field: str) -> str:
             told = f"{each.meaning} ({each.expected})" if each.expected else each.meaning
             lines.append(f"--config.{each.name}={_typed(each)}")
             lines += textwrap.wrap(told, _WIDTH, initial_indent="    ", subsequent_indent="    ")
-    return "".join(f"{line}\n" for line in lines) or f"there is no field {field}: see --help\n"
+    return "".join(f"{line}\n" for line in lines) or f"unknown field {field}: see --help\n"
 
 
 def _typed(option: Option) -> str:

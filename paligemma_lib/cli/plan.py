@@ -1,4 +1,4 @@
-"""Predicts whether a run fits on TPU slices that are not here, and its highest possible speed.
+"""Predicts, without TPUs, whether a run fits on TPU slices, and its highest possible speed.
 
   paligemma plan --config=pod --topology=v5e:2x4,v5e:4x8
   paligemma plan --config=pod --topology=v5e:2x4 --search
@@ -170,4 +170,4 @@ def searched(config: RunConfig, model: PaliGemmaConfig, topology: str, slices: i
         f"best, {gib(each.compiled.peak)}: {' '.join(planning.overrides(each.job))}"
         for each in found
     ]
-    return "\n".join([f"\nWays to train on {topology} that fit, the first is recommended:", *lines])
+    return "\n".join([f"\nWays to train that fit on {topology}; the first is recommended:", *lines])

@@ -18,10 +18,16 @@ USAGE = "FOLDER [options]"
 
 def configure(parser: Parser) -> None:
     """Adds the options."""
-    parser.add_argument("folder", type=Path, help="where to; made if it is not there")
-    parser.add_argument("--count", type=int, default=1500, help="images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="other scenes (default: %(default)s)")
-    parser.add_argument("--wording", choices=WORDINGS, default="sentences", help="how they speak")
+    parser.add_argument("folder", type=Path, help="output folder; created if it does not exist")
+    parser.add_argument(
+        "--count", type=int, default=1500, help="number of images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the scenes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--wording", choices=WORDINGS, default="sentences", help="style of the captions"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

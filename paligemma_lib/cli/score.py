@@ -25,7 +25,7 @@ def configure(parser: Parser) -> None:
     """Adds the options."""
     parser.add_argument("--references", type=Path, required=True, metavar="FILE")
     parser.add_argument("--predictions", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ def configure(parser: Parser) -> None:
 
     parser.add_argument("checkpoint")
     parser.add_argument(
-        "--model", choices=MODELS, metavar="NAME", help=f"which it should be: {', '.join(MODELS)}"
+        "--model", choices=MODELS, metavar="NAME", help=f"expected model: {', '.join(MODELS)}"
     )
 
 
@@ -53,6 +53,6 @@ def described(path: str, name: str | None = None) -> str:
         types = " and ".join(sorted({str(dtype) for dtype in file.dtypes.values()}))
         side = math.isqrt(file.shapes["img/pos_embedding"][1]) * config.vision.patch_size
     return (
-        f"{path}: {name or published_name(config) or 'a model of its own'} at {side} pixels, "
+        f"{path}: {name or published_name(config) or 'a custom model'} at {side} pixels, "
         f"{types}\n{sum(counts.values()):,} parameters in {size:,} bytes; {verified}"
     )

@@ -50,7 +50,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("values", nargs="+")
     parser.add_argument("--folder", type=Path, required=True, help="where all runs go")
     parser.takes_config()
-    parser.add_argument("--cpu", action="store_true", help="compute on the CPU alone")
+    parser.add_argument("--cpu", action="store_true", help="compute on the CPU only")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             command = [sys.executable, "-m", "paligemma_lib", "finetune", *config, setting]
             command += [f"--config.workdir={workdir}", *["--cpu"] * args.cpu]
             if code := subprocess.run(command).returncode:
-                print(f"{args.field}={value} ended with {code}", file=sys.stderr)
+                print(f"{args.field}={value} ended with exit code {code}", file=sys.stderr)
                 return 1 if code < 128 else code
         outcomes.append(outcome_of(value, workdir))
     print(table(args.field, outcomes))
@@ -138,7 +138,7 @@ def places(field: str, values: Sequence[str]) -> tuple[list[float], str]:
     except ValueError:
         numbers = []
     if len(set(filter(math.isfinite, numbers))) < len(values):
-        return [float(k) for k in range(1, len(values) + 1)], f"run, by {field} as given"
+        return [float(k) for k in range(1, len(values) + 1)], f"{field}, in the order given"
     if min(numbers) > 0 and max(numbers) > WIDE * min(numbers):
         return [math.log10(number) for number in numbers], f"log10 of {field}"
     return numbers, field

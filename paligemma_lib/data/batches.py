@@ -109,7 +109,7 @@ class Batches(Iterator[Batch]):
                     where = examples.source.where(number)
                     raise ValueError(f"image {record.image_id} ({where}) is {cause}") from error
                 logging.getLogger(__name__).warning(
-                    "image %s does not decode: another takes its place", record.image_id
+                    "image %s does not decode: another image replaces it", record.image_id
                 )
                 found[number] = record.image_id
         if not found:

@@ -67,10 +67,10 @@ class Examples:
             )
         if self.batch_size % self.process_count:
             raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of {self.process_count} processes"
+                f"batch_size {self.batch_size} is not a multiple of {self.process_count} processes"
             )
         if not 0 < self.min_crop_area <= 1:
-            raise ValueError(f"min_crop_area is {self.min_crop_area}, expected a share in (0, 1]")
+            raise ValueError(f"min_crop_area is {self.min_crop_area}, expected a value in (0, 1]")
 
     @property
     def share(self) -> int:
@@ -173,7 +173,7 @@ class Examples:
         prefix = self.prefix if record.prefix is None else record.prefix
         try:
             if self.seed is not None and not captions:
-                raise ValueError("it has no caption to learn")
+                raise ValueError("it has no caption to train on")
             if self.seed is not None and self.captions == "sample":
                 one = order.caption_number(
                     int(number), int(visits), captions=len(captions), seed=self.seed

@@ -44,7 +44,7 @@ def stat(path: str) -> tuple[int, int]:
     try:
         found = retry(lambda: tf.io.gfile.stat(path), path)
     except tf.errors.NotFoundError as error:
-        raise FileNotFoundError(f"{path} is not there") from error
+        raise FileNotFoundError(f"{path} does not exist") from error
     return found.length, found.mtime_nsec
 
 

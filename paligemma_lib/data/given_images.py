@@ -76,7 +76,7 @@ def _named(place: int, image: Image) -> Iterator[tuple[str, Image]]:
         elif os.path.isfile(path):
             yield path, path
         else:
-            raise FileNotFoundError(f"{path} is not there: expected an image file or a folder")
+            raise FileNotFoundError(f"{path} does not exist: expected an image file or a folder")
     elif isinstance(image, np.ndarray):
         colours = image.shape[2:]
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or colours not in ((), (3,), (4,)):
@@ -90,7 +90,7 @@ def _named(place: int, image: Image) -> Iterator[tuple[str, Image]]:
     else:
         raise TypeError(
             f"image {place} is of type {type(image).__name__}, expected a path, bytes of an image "
-            "file, an image of Pillow's, or an array"
+            "file, a Pillow image, or an array"
         )
 
 
@@ -98,7 +98,9 @@ def _encoded(image: Image) -> bytes:
     """Returns the bytes of an image file with the same pixels."""
     if isinstance(image, bytes):
         if len(image) > MAX_IMAGE_BYTES:
-            raise ValueError(f"{len(image):,} bytes are too many: at most {MAX_IMAGE_BYTES:,}")
+            raise ValueError(
+                f"the image has {len(image):,} bytes, expected at most {MAX_IMAGE_BYTES:,}"
+            )
         return image
     if isinstance(image, str | os.PathLike):
         return read_whole(os.fspath(image), MAX_IMAGE_BYTES)

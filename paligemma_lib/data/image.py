@@ -53,7 +53,7 @@ def decode_image(
         return _decode(size, dtype)(usual, orientation).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
-            "not a whole JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, AVIF or HEIC image: "
+            "not a complete JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, AVIF or HEIC image: "
             f"{len(encoded)} bytes that begin with {encoded[:12]!r}. Replace the file, convert it "
             f"to PNG, or remove it{'; HEIC needs pip install pillow-heif' * needs_heif(encoded)}"
         ) from error

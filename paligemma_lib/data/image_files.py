@@ -70,7 +70,7 @@ def from_image_files(places: Sequence[str]) -> ImageFiles:
         if not names:
             raise FileNotFoundError(
                 f"{place} has no images: expected an image file, a folder with "
-                f"{', '.join(SUFFIXES)} in it, or a pattern such as 'images/*.jpg'"
+                f"{', '.join(SUFFIXES)} files, or a pattern such as 'images/*.jpg'"
             )
         found |= {path: name for path, name in names.items() if path not in found}
     return ImageFiles(tuple(found.values()), tuple(found))

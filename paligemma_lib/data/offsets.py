@@ -74,14 +74,15 @@ def _heads(path: str, size: int) -> tuple[np.ndarray, str]:
             # head that the file's end cuts off has no CRC, and counts as cut off below.
             if len(head) == HEAD and masked_crc(head[:8]) != head[8:]:
                 problem = (
-                    f"{path} is no TFRecord file, or damaged at byte {start}: the checksum of "
-                    f"record {len(offsets) - 1}'s length does not match. Compressed files cannot "
-                    "be read by number: write them without compression"
+                    f"{path} is not a TFRecord file, or is damaged at byte {start}: the checksum "
+                    f"of record {len(offsets) - 1}'s length does not match. Compressed files "
+                    "cannot be read by number: write them without compression"
                 )
             elif end > size or length > _MAX_RECORD_BYTES:
                 problem = (
-                    f"{path} is cut off: record {len(offsets) - 1} at byte {start} needs "
-                    f"{end - start} bytes, the file ends at {size}. Copy or build the file again"
+                    f"{path} is truncated: record {len(offsets) - 1} at byte {start} needs "
+                    f"{end - start} bytes, but the file ends at {size}. Copy or build the file "
+                    "again"
                 )
             else:
                 offsets.append(end)

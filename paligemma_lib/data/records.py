@@ -87,7 +87,7 @@ class TFRecords(Records):
         if number >= (found := len(self._offsets[file]) - 1):
             raise CorruptRecord(
                 self._problems[file]
-                or f"{self.paths[file]} is cut off: it holds {found} of {self.counts[file]} "
+                or f"{self.paths[file]} is truncated: it has {found} of {self.counts[file]} "
                 "records. Copy or build the file again"
             )
         start, end = (int(offset) for offset in self._offsets[file][number : number + 2])
@@ -125,7 +125,7 @@ class ArrayRecords(Records):
             stat(path)  # raises FileNotFoundError
             self._readers.append(array_record_module.ArrayRecordReader(path, options))
             if not self._readers[-1].ok():
-                raise ValueError(f"{path} is no ArrayRecord file, or damaged: copy it again")
+                raise ValueError(f"{path} is not an ArrayRecord file, or is damaged: copy it again")
         super().__init__(paths, [reader.num_records() for reader in self._readers])
 
     def _read(self, place: tuple[int, int]) -> bytes:

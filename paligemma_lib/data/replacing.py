@@ -96,7 +96,7 @@ class Replacing(Source):
                 if candidate not in self.damaged:
                     # All records lost from a truncated file have one message, which is logged once.
                     if str(error) not in self.damaged.values():
-                        _log.warning("%s; other records stand in", error)
+                        _log.warning("%s; using other records instead", error)
                     self.damaged[candidate] = str(error)
         raise ValueError(
             f"{self.where(number)} and {tries - 1} other records are damaged: copy or build the "

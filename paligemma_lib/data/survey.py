@@ -67,11 +67,11 @@ class Survey:
         if len(self.lengths):
             middle, high, top = np.percentile(self.lengths, (50, 99, 100)).astype(int)
             lines.append(f"tokens     median {middle}, 99 % at most {high}, longest {top}")
-            lines.append(f"text_len   {self.text_len} holds all captions of every image")
+            lines.append(f"text_len   {self.text_len} fits all captions of every image")
         if self.unreadable:
             shown = [f"{k}: {why}" for k, why in [*self.unreadable.items()][:_SHOWN]]
             lines.append(f"unreadable {len(self.unreadable):,}: {'; '.join(shown)}")
-        return "\n".join([*lines, *(f"look at    {problem}" for problem in self.problems)])
+        return "\n".join([*lines, *(f"check      {problem}" for problem in self.problems)])
 
 
 def survey(splits: Mapping[str, Source], tokenizer: Tokenizer, prompt: str) -> Survey:
@@ -137,7 +137,7 @@ def record_shown(
             }
         left -= len(source)
     total = sum(map(len, splits.values()))
-    raise ValueError(f"there is no record {number}: the data have {total:,}, from 0")
+    raise ValueError(f"no record {number}: the data has {total:,} records, numbered from 0")
 
 
 def _problems(
@@ -150,15 +150,15 @@ def _problems(
     if not sum(result.splits.values()):
         found.append("there are no images")
     if empty := [name or "all" for name, count in result.splits.items() if not count]:
-        found.append(f"without images: {', '.join(empty)}")
+        found.append(f"splits without images: {', '.join(empty)}")
     if bare := result.per_image[0]:
         found.append(f"{bare:,} images have no caption: nothing can be learned from them")
     twins = [names for names in images.values() if len(names) > 1]
     if twins:
         shown = "; ".join(" = ".join(names[:2]) for names in twins[:_SHOWN])
-        found.append(f"{len(twins):,} images are there more than once: {shown}")
+        found.append(f"{len(twins):,} images occur more than once: {shown}")
     if repeated:
-        found.append(f"{repeated:,} captions stand twice at the same image")
+        found.append(f"{repeated:,} captions are repeated for the same image")
     shared = sum(len(where) > 1 for where in texts.values())
     if shared:
         found.append(f"{shared:,} captions are in more than one split")

@@ -87,8 +87,8 @@ def pack(
         if not truncate:
             raise ValueError(
                 f"the text needs {needed} tokens ({len(prefix)} of prefix, {sum(lengths)} of "
-                f"{len(suffixes)} suffixes), text_len is {text_len}. Raise text_len, use "
-                'captions="sample" for one suffix per example, or allow truncate=True'
+                f"{len(suffixes)} suffixes), but text_len is {text_len}. Raise text_len, use "
+                'captions="sample" for one suffix per example, or set truncate=True'
             )
         # All suffixes have the same limit: longer ones are cut to it, shorter ones stay whole.
         limit = _limit(lengths, text_len - len(prefix))

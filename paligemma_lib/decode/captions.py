@@ -103,7 +103,7 @@ def generate(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"generate: batch_size={batch_size}, expected at least 1")
     if sampler.random and key is None:
-        raise ValueError(f"generate: {sampler} draws at random: give it key=jax.random.key(0)")
+        raise ValueError(f"generate: {sampler} draws at random: pass key=jax.random.key(0)")
     tokenizer.check_fits(config.language.vocab_size)
     if count == 0:
         return []

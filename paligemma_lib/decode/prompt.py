@@ -51,7 +51,8 @@ def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarra
     lengths = [len(prompt) for prompt in prompts]
     if not lengths or min(lengths) == 0:
         raise ValueError(
-            f"pad_prompts: prompts of {lengths} tokens, expected one or more of at least one token"
+            f"pad_prompts: prompts of {lengths} tokens, expected at least one prompt and one token "
+            "in each"
         )
     text = np.full((len(lengths), max(lengths)), PAD, np.int32)
     for row, prompt in zip(text, prompts, strict=True):

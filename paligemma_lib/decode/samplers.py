@@ -94,7 +94,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"Sample: temperature={self.temperature}, expected more than 0")
+            raise ValueError(f"Sample: temperature={self.temperature}, expected a positive number")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"Sample: top_k={self.top_k}, expected at least 1, or None")
         if self.top_p is not None and not 0 < self.top_p <= 1:

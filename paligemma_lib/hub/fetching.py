@@ -40,8 +40,8 @@ def fetch(source: str | os.PathLike[str], cache: str | os.PathLike[str] = gcs.CA
     if name == "nano":
         if not NANO.is_file():
             raise FileNotFoundError(
-                f"{NANO} is not there: this installation lacks the model that comes with the "
-                "library. Install it again, or give another checkpoint"
+                f"{NANO} does not exist: this installation lacks the model that comes with the "
+                "library. Install the library again, or give another checkpoint"
             )
         return NANO
     if name.startswith("gs://"):
@@ -55,7 +55,7 @@ def fetch(source: str | os.PathLike[str], cache: str | os.PathLike[str] = gcs.CA
     if kaggle.is_kaggle(name):
         return kaggle.fetch(name)
     raise FileNotFoundError(
-        f"{name} is not there. Expected a local file or folder, gs://bucket/object, nano, or a "
+        f"{name} does not exist. Expected a local file or folder, gs://bucket/object, nano, or a "
         "Kaggle model such as google/paligemma/jax/paligemma-3b-pt-224"
     )
 

@@ -54,7 +54,7 @@ def fetch(
     bucket, _, object_name = name.removeprefix("gs://").partition("/")
     # ".." would lead to a path outside the cache.
     if not bucket or {"", ".", ".."} & {bucket, *object_name.split("/")}:
-        raise ValueError(f"{name!r} names no file; expected gs://bucket/folder/file")
+        raise ValueError(f"{name!r} does not name a file; expected gs://bucket/folder/file")
     path = Path(cache).expanduser() / "gs" / bucket / object_name
     if path.is_file() and not problem(path):
         return path
@@ -64,7 +64,7 @@ def fetch(
             _download(name, f"{_GCS}/{bucket}/{urllib.parse.quote(object_name)}", file)
             file.flush()  # `problem` opens the file by its name, and must find all bytes
             if wrong := problem(Path(file.name)):
-                raise ConnectionError(f"{name} {wrong}. It is not used; give a local file instead")
+                raise ConnectionError(f"{name} {wrong}. It was not kept; give a local file instead")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(error, name, path.parent) from error
@@ -97,12 +97,13 @@ def _download(name: str, url: str, file: BinaryIO) -> None:
         ) from error
     if received != size:
         raise ConnectionError(
-            f"{name} broke off: {received:,} of {size:,} bytes came. Nothing is kept; run it again"
+            f"{name}: the download was interrupted after {received:,} of {size:,} bytes. Nothing "
+            "was kept; run this again"
         )
     if checksum.digest() != expected:
         raise ConnectionError(
-            f"{name} was damaged on its way: its crc32c is {checksum.digest().hex()}, expected "
-            f"{expected.hex()}. Nothing is kept; run this again"
+            f"{name} was damaged in transit: its crc32c is {checksum.digest().hex()}, expected "
+            f"{expected.hex()}. Nothing was kept; run this again"
         )
 
 
@@ -114,8 +115,8 @@ def _size_and_crc32c(name: str, headers: http.client.HTTPMessage) -> tuple[int, 
     size = headers.get("Content-Length", "")
     if not found or not size.isdecimal():
         raise ConnectionError(
-            f"the answer for {name} has no size or checksum, which Google Cloud Storage always "
-            "sends: something stands between. Nothing is kept; download it otherwise"
+            f"the response for {name} has no size or checksum, which Google Cloud Storage always "
+            "sends: it may come from a proxy. Nothing was kept; download the file another way"
         )
     return int(size), base64.b64decode(found[1])
 

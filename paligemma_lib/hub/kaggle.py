@@ -51,9 +51,9 @@ def kaggle_refusals(handle: str) -> Iterator[None]:
         raise ConnectionError(f"Kaggle did not send {handle}: {error}. Try again later") from error
     except (requests.RequestException, DataCorruptionError) as error:
         raise ConnectionError(
-            f"{handle} did not come whole from Kaggle: {error}. Check the network and run this "
-            f"again, download it at {page} and give the local file, or, where it came before, "
-            f"add its version (such as {handle}/1)"
+            f"{handle} was not downloaded completely from Kaggle: {error}. Check the network and "
+            f"run this again, download it at {page} and give the local file, or, if it was "
+            f"downloaded before, add its version (such as {handle}/1)"
         ) from error
     # This comes last, since exceptions of requests are subclasses of OSError, too.
     except OSError as error:

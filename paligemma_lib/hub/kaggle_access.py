@@ -54,7 +54,7 @@ def access(handle: str) -> str:
     from kagglesdk.models.types import model_api_service as api
 
     if is_in_kaggle_notebook():
-        return "this notebook has access of its own"
+        return "this notebook has its own access to Kaggle"
     model = parse_model_handle(handle)
     with kaggle_refusals(handle):
         if get_kaggle_credentials() is None:
@@ -84,8 +84,8 @@ def access(handle: str) -> str:
     place = next(path for path in (cache, *cache.parents) if path.exists())
     if (free := shutil.disk_usage(place).free) < size:
         raise OSError(
-            f"{handle} takes {gib(size)}, and {gib(free)} are free in {cache}: "
-            "make room, or set KAGGLEHUB_CACHE to another folder"
+            f"{handle} needs {gib(size)}, and {gib(free)} are free in {cache}: "
+            "free disk space, or set KAGGLEHUB_CACHE to another folder"
         )
     return f"licence accepted, {gib(size)} to download{_remarks()}"
 

@@ -34,15 +34,15 @@ def check_captions(
     bad = [i for i, caption in captions.items() if not isinstance(caption, str)]
     if bad:
         raise ValueError(
-            f"captions that are no str: {_first(bad)}, where the first is "
+            f"captions that are not str: {_first(bad)}, where the first is "
             f"{_kind(captions[bad[0]])}; give one caption for each image"
         )
     bad = [i for i, group in references.items() if not _is_group_of_texts(group)]
     if bad:
         raise ValueError(
-            f"references that are no sequence of str, or an empty one: {_first(bad)}, where the "
-            f"first is {references[bad[0]]!r:.60}; give a list of captions even if it is of one, "
-            "and leave out images without any"
+            f"references that are empty or not a sequence of str: {_first(bad)}, where the first "
+            f"is {references[bad[0]]!r:.60}; give a list of captions, even for a single caption, "
+            "and leave out images without captions"
         )
 
 
@@ -58,11 +58,11 @@ def check_same_images(
         for ids, which, given in ((only_first, name, first), (only_second, other, second))
         if ids
     ]
-    cure = "score the same split, every image of it once"
+    cure = "score the same split, each image once"
     # Keys of JSON objects are always str: {7: "a dog"} becomes {"7": "a dog"} in a file.
     if {str(i) for i in only_first} & {str(i) for i in only_second}:
-        cure = "some ids are int on one side and str on the other: make them alike"
-    raise ValueError(f"{name} and {other} are of different images, {'; '.join(sides)}; {cure}")
+        cure = "some ids are int on one side and str on the other: use one type"
+    raise ValueError(f"{name} and {other} have different images: {'; '.join(sides)}; {cure}")
 
 
 def _is_group_of_texts(group: object) -> bool:

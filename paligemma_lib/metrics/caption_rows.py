@@ -44,7 +44,9 @@ def read_captions(path: str | os.PathLike[str]) -> dict[ImageId, list[str]]:
         # utf-8-sig also drops the byte order mark that spreadsheet programs write in front.
         for image, caption in forms[path.suffix](data.decode("utf-8-sig")):
             if not isinstance(image, str | int) or not isinstance(caption, str):
-                raise ValueError(f"{image!r}: {str(caption)[:80]!r} is no image and its caption")
+                raise ValueError(
+                    f"{image!r}: {str(caption)[:80]!r} is not an image and its caption"
+                )
             captions.setdefault(image, []).append(caption)
     except (ValueError, KeyError, TypeError, csv.Error, RecursionError) as error:
         told = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -91,7 +93,7 @@ def _json(text: str) -> Iterator[tuple[Any, Any]]:
     if isinstance(found, list):
         yield from ((each["image_id"], each["caption"]) for each in found)
     elif not isinstance(found, dict):
-        raise ValueError(f"{str(found)[:80]} is no object of images")
+        raise ValueError(f"{str(found)[:80]} is not an object of images")
     else:
         for image, captions in found.items():
             several: Iterable[Any] = [captions] if isinstance(captions, str) else captions

@@ -77,7 +77,9 @@ def _score(
     if _package_folder() is None:
         return JavaScore(None, f"{name} needs pycocoevalcap: pip install pycocoevalcap")
     if shutil.which("java") is None:
-        return JavaScore(None, f"{name} needs Java: install one, as `apt install default-jre`")
+        return JavaScore(
+            None, f"{name} needs Java: install it, for example by `apt install default-jre`"
+        )
     # pycocoevalcap scores tokenized text. Its own tokenizer is the Java program that `tokenize`
     # reproduces, so both inputs are tokenized here and joined by spaces again.
     told = {i: [" ".join(tokenize(text)) for text in group] for i, group in references.items()}
@@ -88,7 +90,7 @@ def _score(
     except (OSError, ValueError, ImportError, subprocess.SubprocessError) as error:
         # A Java program that dies closes its pipe: the wrapper then fails on an empty answer
         # (ValueError) or on the broken pipe (OSError).
-        return JavaScore(None, f"{name} did not work: {type(error).__name__}: {error}")
+        return JavaScore(None, f"{name} failed: {type(error).__name__}: {error}")
     return JavaScore(float(value), None)
 
 

@@ -20,6 +20,7 @@ from paligemma_lib.runtime.atomic import atomic_write, path_of
 
 _MAX_BYTES = 256 << 20  # about two million captions
 _SHOWN = 5  # faulty entries that a message lists
+_TYPES = "an id that is str or int and a caption that is str"
 
 
 def read_predictions(path: str | os.PathLike[str]) -> dict[ImageId, str]:
@@ -38,7 +39,7 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[ImageId, str]:
     try:
         entries = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON in UTF-8: {error}; write it anew") from error
+        raise ValueError(f"{path} is not JSON in UTF-8: {error}; write it again") from error
     if not isinstance(entries, list):
         raise ValueError(
             f"{path} holds {reprlib.repr(entries)}, expected a list of objects with image_id and "
@@ -48,7 +49,7 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[ImageId, str]:
     wrong = []
     for number, entry in enumerate(entries):
         fault = _fault(entry) or (
-            f"image {entry['image_id']!r} again" if entry["image_id"] in captions else None
+            f"duplicate image {entry['image_id']!r}" if entry["image_id"] in captions else None
         )
         if fault:
             wrong.append(f"entry {number}: {fault}")
@@ -57,10 +58,8 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[ImageId, str]:
     if wrong:
         more = f"\n- and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise ValueError(
-            f"{path}: {len(wrong)} of {len(entries)} entries are wrong; each image wants one "
-            "entry, of an id that is str or int and a caption that is str:\n- "
-            + "\n- ".join(wrong[:_SHOWN])
-            + more
+            f"{path}: {len(wrong)} of {len(entries)} entries are wrong; each image needs one "
+            f"entry, with {_TYPES}:\n- " + "\n- ".join(wrong[:_SHOWN]) + more
         )
     return captions
 
@@ -75,7 +74,7 @@ def write_predictions(path: str | os.PathLike[str], captions: Mapping[ImageId, s
     entries = [{"image_id": i, "caption": caption} for i, caption in captions.items()]
     for entry in entries:
         if fault := _fault(entry):
-            raise ValueError(f"cannot write {path}: {fault}; expected str or int, and str")
+            raise ValueError(f"cannot write {path}: {fault}, expected {_TYPES}")
     with atomic_write(path_of(path)) as file:
         # json.dumps escapes everything but ASCII, also unpaired surrogates: encoding cannot fail.
         lines = ",\n".join(json.dumps(entry) for entry in entries)
@@ -103,14 +102,14 @@ def merge(parts: Iterable[Iterable[tuple[ImageId, str, bool]]]) -> dict[ImageId,
             if not valid:
                 continue
             if fault := _fault({"image_id": image_id, "caption": caption}):
-                raise ValueError(f"part {number}: {fault}; expected str or int, and str")
+                raise ValueError(f"part {number}: {fault}, expected {_TYPES}")
             # setdefault returns the caption already there, or this one after storing it.
             if captions.setdefault(image_id, caption) != caption:
                 contradictions.append(f"{image_id!r}: {captions[image_id]!r} and {caption!r}")
     if contradictions:
         raise ValueError(
-            f"{len(contradictions)} images have got two captions, the first {contradictions[0]}; "
-            "let each process caption its own share, and all with the same parameters"
+            f"{len(contradictions)} images have two captions, the first is {contradictions[0]}; "
+            "each process must caption its own share, all with the same parameters"
         )
     return captions
 
@@ -118,7 +117,7 @@ def merge(parts: Iterable[Iterable[tuple[ImageId, str, bool]]]) -> dict[ImageId,
 def _fault(entry: Any) -> str | None:
     """Returns what is wrong with an entry `{"image_id": ..., "caption": ...}`, or None."""
     if not isinstance(entry, dict):
-        return f"{reprlib.repr(entry)} is no object"
+        return f"{reprlib.repr(entry)} is not an object"
     missing = [key for key in ("image_id", "caption") if key not in entry]
     if missing:
         return f"{reprlib.repr(entry)} has no {' and no '.join(missing)}"

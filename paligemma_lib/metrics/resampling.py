@@ -72,7 +72,7 @@ def randomized(statistics: np.ndarray, value: Value, *, resamples: int, seed: in
 
 def _blocks(resamples: int, images: int) -> Iterator[int]:
     if resamples < 1:
-        raise ValueError(f"{resamples} resamples: at least one is needed, 1000 is usual")
+        raise ValueError(f"resamples is {resamples}, expected at least 1; 1000 is usual")
     size = max(1, _BLOCK // images)
     for start in range(0, resamples, size):
         yield min(size, resamples - start)

@@ -54,13 +54,13 @@ def sanity_warnings(
         (
             0,
             lambda i: _BROKEN_TEXT.search(captions[i]),
-            "hold broken characters, HTML or pieces of a tokenizer: decode them as the model's "
-            "tokenizer does, and read files as UTF-8.",
+            "contain broken characters, HTML or tokenizer pieces: decode them with the model's "
+            "tokenizer, and read files as UTF-8.",
         ),
         (
             _EXACT,
             lambda i: tokens[i] and tokens[i] in references[i],
-            "equal a reference of their image: did references get among the predictions, or "
+            "equal a reference of their image: did references leak into the predictions, or "
             "these images into training?",
         ),
         (
@@ -71,17 +71,18 @@ def sanity_warnings(
         (
             _MANY,
             lambda i: len(tokens[i]) > 2 * max(map(len, references[i])),
-            "are more than twice as long as any reference: is EOS learned and obeyed?",
+            "are more than twice as long as any reference: did training include EOS, and does "
+            "decoding stop there?",
         ),
         (
             _MANY,
             lambda i: _REPETITION.search(texts[i]),
-            "say the same thing over and over: is EOS learned and obeyed?",
+            "repeat the same words: did training include EOS, and does decoding stop there?",
         ),
         (
             _MANY,
             lambda i: tokens[i] and tokens[i][-1] in _MID_PHRASE,
-            "end in the middle of a phrase: allow for more new tokens.",
+            "end in the middle of a phrase: allow more new tokens.",
         ),
     ]
     found = []

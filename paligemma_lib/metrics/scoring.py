@@ -132,7 +132,7 @@ def permuted(
     check_captions(references, captions)
     image_ids = list(references)
     if len(image_ids) == 1:
-        raise ValueError("one image only: its caption cannot be given to another; score more")
+        raise ValueError("permuting captions needs at least 2 images, got 1: score more")
     order = np.random.default_rng(seed).permutation(len(image_ids))
     # Captions move one place along a random cycle through all images, so that no image keeps its
     # own: order = [2, 0, 1] gives image 2 the caption of 1, image 0 that of 2, image 1 that of 0.
@@ -190,5 +190,5 @@ def _values(sums: np.ndarray) -> np.ndarray:
 
 def _tails(confidence: float) -> tuple[float, float]:
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence}: expected more than 0 and less than 1, as 0.95")
+        raise ValueError(f"confidence is {confidence}, expected a value in (0, 1) such as 0.95")
     return (1 - confidence) / 2, (1 + confidence) / 2

@@ -123,7 +123,7 @@ def encode(config: PaliGemmaConfig, params: dict[str, Any], image: jax.Array) ->
     if image.ndim != 4 or image.shape[1:] != (size, size, 3):
         raise ValueError(
             f"siglip.encode: image has shape {image.shape}, expected (B, {size}, {size}, 3). "
-            "Resize it, or take a configuration with another image_size."
+            "Resize it, or use a configuration with another image_size."
         )
     if image.dtype == jnp.uint8:
         image = image.astype(jnp.float32) / 127.5 - 1.0
@@ -187,8 +187,8 @@ def resize_position_embedding(embedding: np.ndarray, num_tokens: int) -> np.ndar
     old, new = math.isqrt(old_tokens), math.isqrt(num_tokens)
     if old**2 != old_tokens or new**2 != num_tokens:
         raise ValueError(
-            f"resize_position_embedding: cannot go from {old_tokens} to {num_tokens} patches: "
-            "both must be squares, such as 256, 1024 or 4096."
+            f"resize_position_embedding: cannot resize from {old_tokens} to {num_tokens} patches: "
+            "both must be square numbers, such as 256, 1024 or 4096."
         )
     if old == new:
         return embedding

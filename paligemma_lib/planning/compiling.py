@@ -121,7 +121,7 @@ def compile_job(job: Job) -> Compiled:
         )
         if not told.is_file():
             raise RuntimeError(
-                f"compiling for {job.topology} ended with {ended.returncode}: "
+                f"compiling for {job.topology} failed with exit code {ended.returncode}: "
                 f"{ended.stderr[-2000:]}"
             )
         answer = json.loads(told.read_text("utf-8"))
@@ -152,7 +152,7 @@ def _compile(job: Job) -> Compiled:
         what = "parameters and optimizer" if isinstance(work, Training) else "parameters"
         return Compiled(
             False,
-            f"needs for {what} alone {_short(resident, limit)}",
+            f"needs {_short(resident, limit)}, for {what} alone",
             arguments=resident,
             peak=resident,
             limit=limit,

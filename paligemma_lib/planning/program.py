@@ -43,7 +43,7 @@ def trace_training(config: PaliGemmaConfig, work: Training, mesh: Mesh) -> Any:
     if run.batch_size % parts:
         raise ValueError(
             f"batch_size={run.batch_size} cannot be divided among {mesh.size} devices and "
-            f"{run.microbatches} microbatches: take a multiple of {parts}"
+            f"{run.microbatches} microbatches: use a multiple of {parts}"
         )
     optimizer = optimizer_of(run)
     step = train_step_of(run, config, optimizer, mesh)

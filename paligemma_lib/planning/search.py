@@ -57,7 +57,7 @@ def ways_to_train(job: Job, compile_job: Callable[[Job], Compiled]) -> list[Cand
     """
     chip = Slices.named(job.topology, job.slices).chip
     if not isinstance(job.work, Training) or chip is None:
-        raise ValueError("ways_to_train: expected a job of training on TPUs")
+        raise ValueError("ways_to_train: expected a training job on TPUs")
     wanted = job.work.config.batch_size
     candidates: dict[Job, Candidate] = {}
 
@@ -141,7 +141,7 @@ def _next(points: dict[int, int], limit: int, fits: int, too_large: int, unit: i
 def overrides(job: Job) -> list[str]:
     """Returns the arguments for `paligemma finetune` that train as the job does."""
     if not isinstance(job.work, Training):
-        raise ValueError("overrides: a job of decoding has none")
+        raise ValueError("overrides: a decoding job has none")
     config = job.work.config
     return [
         f"--config.batch_size={config.batch_size}",

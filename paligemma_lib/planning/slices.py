@@ -46,12 +46,12 @@ class Slices:
         axes = 1 if kind == "cpu" else CHIPS[kind].axes if kind in CHIPS else 0
         if len(sides) != axes or not axes or 0 in sides or count < 1:
             raise ValueError(
-                f"topology {name!r} with {count} slices is none: give the kind of chip and how "
-                "many lie along each axis, such as v5e:2x4, v6e:16x16, v5p:2x2x2, v4:4x4x4, "
+                f"unknown topology {name!r} with {count} slices: give the kind of chip and the "
+                "number along each axis, such as v5e:2x4, v6e:16x16, v5p:2x2x2, v4:4x4x4, "
                 "tpu7x:2x2x1, or cpu:8 (not the number of cores, as in v5e-8)"
             )
         if kind == "cpu" and count > 1:
-            raise ValueError(f"topology {name!r}: CPU devices make no slices")
+            raise ValueError(f"topology {name!r}: CPU devices have no slices")
         return cls(kind, sides, count)
 
     @property
@@ -88,7 +88,7 @@ class Slices:
         try:
             found = topologies.get_topology_desc(platform="tpu", topology_name=self.name, **options)
         except Exception as error:  # libtpu raises errors of many types
-            raise ValueError(f"libtpu knows no slice {self.name}: {error}") from error
+            raise ValueError(f"libtpu does not know the slice {self.name}: {error}") from error
         return found.devices
 
     def links(self, chips: Sequence[Position]) -> int:
@@ -124,5 +124,5 @@ def check_libtpu() -> None:
     if importlib.util.find_spec("libtpu") is None:
         raise ModuleNotFoundError(
             "compiling for TPUs needs libtpu, which is not installed: pip install -e '.[tpu]' "
-            "brings the one that fits JAX (topologies such as cpu:8 do without)"
+            "installs the version that fits JAX (topologies such as cpu:8 do not need it)"
         )

@@ -11,8 +11,8 @@ from paligemma_lib.planning.roofline import Roofline
 from paligemma_lib.runtime.sizes import GIB, gib
 
 NOTE = (
-    "Predictions: nothing was run. Per device: memory and messages as XLA's compiler has them; "
-    "times as published speeds allow at best, each of the three alone."
+    "Predictions: nothing was run. Figures are per device. Memory and messages come from XLA's "
+    "compiler. Times are the least that published speeds allow, each of the three alone."
 )
 _HEADER = (
     "", "GiB of arguments", "GiB at peak", "of", "GB gathered", "GB reduced", "GB other", "TFLOP",

@@ -39,7 +39,7 @@ class Score:
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
-            raise ValueError(f"score {self.name!r} has one bound of two: give low and high")
+            raise ValueError(f"score {self.name!r} has only one bound: give both low and high")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"score {self.name!r}: low={self.low} is above high={self.high}")
 
@@ -55,7 +55,7 @@ class Alternative:
         if not 0 <= self.probability <= 1:
             raise ValueError(
                 f"the alternative {self.text!r} has probability {self.probability}, expected 0 to "
-                "1; of a log-probability take the exponential"
+                "1; take the exponential of a log-probability"
             )
 
 
@@ -95,10 +95,12 @@ class Line:
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
-            raise ValueError(f"line {self.name!r} has {len(self.x)} x and {len(self.y)} y")
+            raise ValueError(
+                f"line {self.name!r} has {len(self.x)} x values and {len(self.y)} y values"
+            )
         ordered = all(a < b for a, b in itertools.pairwise(self.x))
         if not ordered or not all(map(math.isfinite, self.x)):
-            raise ValueError(f"the x of line {self.name!r} must be finite and increase")
+            raise ValueError(f"the x values of line {self.name!r} must be finite and increasing")
 
 
 @dataclass(frozen=True)
@@ -190,4 +192,4 @@ class Report:
 def _check_texts(name: str, texts: Iterable[str]) -> None:
     # A str is a sequence of its characters, which would become one list item each.
     if isinstance(texts, str):
-        raise ValueError(f"{name} must be a sequence of texts, got one text: {texts[:60]!r}")
+        raise ValueError(f"{name} must be a sequence of strings, got a string: {texts[:60]!r}")

@@ -112,7 +112,7 @@ def _image(example: Example, side: int) -> Element:
         return element("p", {"class": "image missing"}, f"No image: {error}")
     text = f"Image {example.image_id}"
     if example.references:
-        text += f", of which a person wrote: {example.references[0]}"
+        text += f", described by a person as: {example.references[0]}"
     size = {"width": image.width, "height": image.height}
     return element("img", {"class": "image", "src": data_uri(image), "alt": text, **size})
 

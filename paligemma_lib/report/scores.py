@@ -15,8 +15,8 @@ from paligemma_lib.report.markup import element
 from paligemma_lib.report.numbers import fixed
 
 PERMUTED = (
-    "Permuted: every caption is held against another image's references, which is what "
-    "it earns without a look at the image."
+    "Permuted: every caption is scored against another image's references. That is its score "
+    "without looking at the image."
 )
 
 

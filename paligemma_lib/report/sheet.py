@@ -40,7 +40,9 @@ def contact_sheet(captioned: Sequence[tuple[ImageLike, str]], *, columns: int = 
       ValueError: there are no images, or no columns.
     """
     if not captioned or columns < 1:
-        raise ValueError(f"{len(captioned)} images in {columns} columns: give at least one each")
+        raise ValueError(
+            f"{len(captioned)} images in {columns} columns, expected at least one of each"
+        )
     columns = min(columns, len(captioned))
     rows = [captioned[k : k + columns] for k in range(0, len(captioned), columns)]
     texts = [[_wrapped(text) for _, text in row] for row in rows]

@@ -39,7 +39,7 @@ def thumbnail(image: ImageLike, side: int) -> Image.Image:
         if image.dtype != np.uint8 or not grey_or_rgb or image.size == 0:
             raise ValueError(
                 f"an image is {image.dtype}{list(image.shape)}, expected uint8[H, W, 3] or "
-                "uint8[H, W]; of floats in [-1, 1], give ((x + 1) * 127.5).astype(np.uint8)"
+                "uint8[H, W]; convert floats in [-1, 1] by ((x + 1) * 127.5).astype(np.uint8)"
             )
         return _scaled(Image.fromarray(image), side)
     if isinstance(image, Image.Image):
@@ -48,7 +48,7 @@ def thumbnail(image: ImageLike, side: int) -> Image.Image:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
             return _scaled(opened, side)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no file {image!s}") from error
+        raise FileNotFoundError(f"{image!s} does not exist") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         name = f"{len(image)} bytes" if isinstance(image, bytes) else str(image)
         raise ValueError(f"{name} could not be read as an image: {error}") from error

@@ -20,7 +20,7 @@ def charts_section(charts: Sequence[Chart]) -> list[Element]:
     """Returns all charts side by side, and below them a note that applies to all."""
     lines = [[downsampled(line) for line in chart.lines] for chart in charts]
     figures = [_figure(chart, drawn) for chart, drawn in zip(charts, lines, strict=True)]
-    note = "The figure beside a name is the last one drawn."
+    note = "The number beside a name is the last value drawn."
     if any(point.low < point.high for each in lines for points in each for point in points):
         note += " Lines are means of neighbouring values, bands their lowest and highest."
     return [

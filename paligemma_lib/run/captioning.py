@@ -57,15 +57,15 @@ def caption_test_images(
         if isinstance(result, Captioned):
             if result.image_id in seen:
                 raise ValueError(
-                    f"{result.image_id} is in the test images twice: the captions of an image "
-                    "belong into one record, and each record needs an id of its own"
+                    f"{result.image_id} is in the test images twice: put all captions of an image "
+                    "into one record, and give each record its own id"
                 )
             seen.add(result.image_id)
             captioned.append(result)
         elif config.data.on_corrupt_image == "raise":
             raise ValueError(f"{result.where}: {result.problem}")
         elif jax.process_index() == 0:
-            _log.warning("left out: %s: %s", result.where, result.problem)
+            _log.warning("skipped %s: %s", result.where, result.problem)
     return captioned
 
 

@@ -1,6 +1,6 @@
 """Checks what a run needs before it starts: each check returns its finding, or raises an error.
 
-    print(memory(setup))                     # about 1.2 GiB a device, and so much is free
+    print(memory(setup))                     # about 1.2 GiB per device, which is free
     for name, check in CHECKS.items():
         print(name, check(setup))
 
@@ -45,8 +45,8 @@ def machine(setup: Setup) -> str:
         chips = sorted(glob.glob(pattern))
         if chips and setup.mesh.devices.flat[0].platform == "cpu" and not asked:
             raise ValueError(
-                f"{chips[0]} is there, but JAX sees the CPU alone: pip install "
-                f"'paligemma_lib[{extra}]', or set JAX_PLATFORMS=cpu if that is meant"
+                f"{chips[0]} exists, but JAX sees only the CPU: pip install "
+                f"'paligemma_lib[{extra}]', or set JAX_PLATFORMS=cpu to use the CPU"
             )
     versions = ", ".join(f"{name} {version}" for name, version in found.items())
     return f"{devices}, {processes} process{'es' * (processes > 1)}; {versions}"
@@ -62,7 +62,7 @@ def tensorflow(setup: Setup) -> str:
         except (RuntimeError, ValueError) as error:
             if taken := tf.config.get_visible_devices(kind):
                 raise ValueError(
-                    f"TensorFlow has taken {taken[0].name} already, and JAX wants its memory: "
+                    f"TensorFlow already uses {taken[0].name}, whose memory JAX needs: "
                     "call tf.config.set_visible_devices([], 'GPU') before anything else"
                 ) from error
     return "sees no accelerator"
@@ -75,7 +75,7 @@ def batch(setup: Setup) -> str:
     if size % parts:
         raise ValueError(
             f"batch_size={size} cannot be divided among {devices} devices and "
-            f"{setup.config.microbatches} microbatches: take a multiple of {parts}"
+            f"{setup.config.microbatches} microbatches: use a multiple of {parts}"
         )
     return f"{size} images a step, {size // parts} at a time on each device"
 
@@ -86,7 +86,7 @@ def kaggle(setup: Setup) -> str:
     if not hub.is_kaggle(name):
         return "not needed"
     if setup.local_checkpoint is not None:
-        return f"not needed any more: {setup.local_checkpoint}"
+        return f"not needed, already downloaded: {setup.local_checkpoint}"
     return kaggle_access.access(name)
 
 
@@ -96,7 +96,7 @@ def checkpoint(setup: Setup) -> str:
     if not given.checkpoint:
         return f"none: a new {given.name}"
     if setup.local_checkpoint is None:
-        return f"{given.checkpoint} is to be downloaded, and known by its name until then"
+        return f"{given.checkpoint} will be downloaded; until then, its name determines the model"
     with open_reader(setup.local_checkpoint, model) as file:
         count = sum(math.prod(shape) for shape in file.shapes.values())
         types = " and ".join(sorted({str(dtype) for dtype in file.dtypes.values()}))
@@ -113,7 +113,7 @@ def trainable(setup: Setup) -> str:
 def tokenizer(setup: Setup) -> str:
     """Checks that the tokenizer fits the model; reports its size and hash."""
     if setup.tokenizer_pending:
-        return f"{setup.config.model.vocab_size:,} pieces, to be made of the training captions"
+        return f"{setup.config.model.vocab_size:,} pieces, to be trained on the training captions"
     found = setup.tokenizer
     found.check_fits(setup.model.language.vocab_size)
     digest = hashlib.sha256(path_of(found.name).read_bytes()).hexdigest()
@@ -144,16 +144,16 @@ def texts(setup: Setup) -> str:
     """Checks that captions fit `text_len`, or says how many tokens they need if it is 0."""
     config = setup.config
     if setup.data_pending or setup.tokenizer_pending:
-        return "not there yet"
+        return "not checked yet: the data or the tokenizer does not exist"
     if config.truncate and config.text_len:
-        return f"cut to {config.text_len} tokens, as `truncate` says"
+        return f"cut to {config.text_len} tokens, as `truncate` is set"
     found = setup.longest_texts.values()
     for longest in found:
         longest.check(setup.text_len)
     seen, total = (sum(getattr(each, name) for each in found) for name in ("seen", "total"))
     needed = max((each.tokens for each in found), default=0)
     how_many = f"{seen:,}" if seen == total else f"{seen:,} of {total:,}"
-    return f"those of {how_many} images need {needed} of {setup.text_len} tokens"
+    return f"captions of {how_many} images need {needed} of {setup.text_len} tokens"
 
 
 def memory(setup: Setup) -> str:
@@ -174,7 +174,7 @@ def memory(setup: Setup) -> str:
             )
         )
         check_memory(estimates[-1], setup.mesh.local_devices[0])
-    return f"about {gib(max(estimates))} a device, and so much is free"
+    return f"about {gib(max(estimates))} per device, which is free"
 
 
 def workdir(setup: Setup) -> str:

@@ -41,11 +41,11 @@ class ModelConfig:
     checkpoint: str = ""
     """weights: .npz, safetensors, gs://, Kaggle, nano; empty: a new model"""
     name: Name = "nano"
-    """size of a new model, where there is no checkpoint"""
+    """size of a new model, if no checkpoint is given"""
     tokenizer: str = ""
     """SentencePiece file; empty: the checkpoint's, or PaliGemma's"""
     vocab_size: int = Field(default=0, ge=0)
-    """train a tokenizer of so many pieces on the captions, for a new model; 0: none"""
+    """vocabulary size of a tokenizer to train on the captions, for a new model; 0: none"""
     image_size: int = Field(default=0, ge=0)
     """side in pixels; 0: the model's own"""
     dtype: Dtype = "float32"
@@ -65,7 +65,7 @@ class StageConfig:
     trainable: Names = ("attention",)
     """attention, llm, vision, projector, all, or regular expressions for names"""
     top_layers: int = Field(default=0, ge=0)
-    """only so many of the uppermost layers; 0: all"""
+    """train only this many of the top layers; 0: all"""
 
 
 @options.config
@@ -81,7 +81,7 @@ class OptimizerConfig:
     warmup: float = Field(default=0.05, ge=0, le=1)
     """share of all steps in which the rate rises linearly from 0"""
     weight_decay: float = Field(default=0.0, ge=0)
-    """decoupled weight decay: a step takes off rate * weight_decay * weight"""
+    """decoupled weight decay: a step subtracts rate * weight_decay * weight"""
     clip_norm: float = Field(default=1.0, ge=0)
     """clip gradients to this global norm; 0: do not clip"""
 
@@ -102,14 +102,14 @@ class RunConfig:
     text_len: int = Field(default=0, ge=0)
     """text tokens of an example, prompt and captions; 0: as many as the data need"""
     captions: Literal["packed", "sample"] = "packed"
-    """packed: all captions of an image at once; sample: another one of them in each epoch"""
+    """packed: all captions of an image at once; sample: a different one in each epoch"""
     lowercase: bool = False
     """lower-case the captions"""
     truncate: bool = False
     """cut text that is too long, instead of stopping"""
 
     stages: tuple[StageConfig, ...] = (StageConfig(),)
-    """what trains: from_step, trainable and top_layers of each"""
+    """stages of training, each with from_step, trainable and top_layers"""
     batch_size: int = Field(default=32, ge=1)
     """images in a step, over all devices and microbatches"""
     microbatches: int = Field(default=1, ge=1)
@@ -122,7 +122,7 @@ class RunConfig:
     """weight of log(Z)**2, which keeps logits from drifting; 1e-4 is usual"""
     optimizer: OptimizerConfig = OptimizerConfig()
     max_skipped: int = Field(default=20, ge=1)
-    """stop after so many steps in a row whose gradients are not finite"""
+    """stop after this many steps in a row with gradients that are not finite"""
 
     fsdp: int = Field(default=0, ge=0)
     """devices over which parameters are sharded; 0: all; 1: not sharded"""
@@ -131,7 +131,7 @@ class RunConfig:
     save_every: float = Field(default=0.5, ge=0)
     """epochs between checkpoints; 0: at the end only"""
     keep: int = Field(default=2, ge=1)
-    """newest checkpoints to keep, beside the one with the lowest validation loss"""
+    """newest checkpoints to keep, besides the one with the lowest validation loss"""
     allow_changed: Names = ()
     """fields that may differ when a run resumes"""
 
@@ -150,7 +150,7 @@ class RunConfig:
     export: str = Field(default="paligemma_flickr8k.params.f16.npz", min_length=1)
     """file name of the trained model, in the workdir"""
     export_dtype: Dtype = "float16"
-    """type of its parameters"""
+    """type of the exported parameters"""
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
@@ -160,7 +160,7 @@ class RunConfig:
             raise ValueError(f"trackers={wrong[0]!r}: expected tensorboard or package.module:name")
         steps = [stage.from_step for stage in self.stages]
         if not steps or steps[0] != 0 or sorted(set(steps)) != steps:
-            raise ValueError(f"stages begin at steps {steps}: expected 0 and then rising ones")
+            raise ValueError(f"stages begin at steps {steps}: expected 0, then increasing steps")
         if self.batch_size % self.microbatches:
             raise ValueError(
                 f"batch_size={self.batch_size}: expected a multiple of microbatches, which is "

@@ -80,7 +80,7 @@ def load(file: str = DEFAULT, changes: Sequence[str] = ()) -> RunConfig:
         try:
             functools.reduce(operator.getitem, groups, values)[last] = text
         except (LookupError, TypeError):
-            problems.append(f"{path}: there is nothing of that name")
+            problems.append(f"{path}: does not exist")
     try:
         made = parse(RunConfig, values)
     except ConfigError as error:
@@ -124,8 +124,7 @@ def _run(file: str) -> ConfigDict:
     path = Path(recipes.__path__[0], f"{name}.py") if name in RECIPES else Path(name)
     if not path.is_file():
         raise FileNotFoundError(
-            f"--config={file}: there is no such file, and no such recipe; recipes are "
-            f"{', '.join(RECIPES)}"
+            f"--config={file}: no such file or recipe; recipes are {', '.join(RECIPES)}"
         )
     folders = list(sys.path)
     sys.path.insert(0, str(path.absolute().parent.parent))  # configs import each other from here

@@ -42,8 +42,8 @@ def verified(name: str, data_dir: str) -> str:
             expected = split.num_bytes + _FRAME * split.num_examples
             if size < expected:
                 raise ValueError(
-                    f"split {split.name} in {builder.data_dir} has {size:,} bytes, and had "
-                    f"{expected:,} when it was built: copy or build it again"
+                    f"split {split.name} in {builder.data_dir} has {size:,} bytes, but had "
+                    f"{expected:,} when it was built: copy it again or rebuild it"
                 )
     path = join(str(builder.data_dir), REPORT)
     if not tf.io.gfile.exists(path):
@@ -77,8 +77,8 @@ def check_sample(split: str, source: Source, *, replace: bool = False) -> None:
                 raise
     if not captioned:
         raise ValueError(
-            f"{split}: none of {len(numbers)} records has a caption, the first is "
-            f"{source.where(0)}. Nothing can be learned from images without captions, or scored"
+            f"{split}: none of {len(numbers)} records has a caption; the first is "
+            f"{source.where(0)}. Training and scoring need captions"
         )
 
 
@@ -109,11 +109,13 @@ def _told(path: str, counts: dict[str, int]) -> str:
         }
         left_out, flickr8k = len(report["left_out"]), report["flickr8k"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no verification report ({error}): build again") from error
+        raise ValueError(
+            f"{path} is not a verification report ({error}): rebuild the data set"
+        ) from error
     if reported != counts:
         raise ValueError(
-            f"{path} counts {reported} images, dataset_info.json {counts}: they are of two "
-            "builds; build again"
+            f"{path} counts {reported} images, but dataset_info.json counts {counts}: they are "
+            "from different builds; rebuild the data set"
         )
     complete = "Flickr8k is complete, " if flickr8k and flickr8k["complete"] else ""
     return f"{complete}{left_out:,} left out when it was built"

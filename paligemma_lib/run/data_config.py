@@ -20,7 +20,7 @@ class PartConfig:
     prompt: str = ""
     """prefix of its captions; empty: that of the run"""
     images: str = ""
-    """folder of images, if it is not beside the file of captions"""
+    """folder of images, if it is not next to the caption file"""
 
 
 @options.config
@@ -28,15 +28,15 @@ class DataConfig:
     """The images and captions of a run."""
 
     kind: Annotated[str, NameOrDotted("auto", "tfds", "jsonl", "folder", "sample")] = "auto"
-    """form of the data; auto: recognised where train is a path, else by name"""
+    """form of the data; auto: detected from the path in train, or else from name"""
     name: str = "flickr8k_tfds"
-    """TFDS data set; or a number: so many scenes are drawn"""
+    """TFDS data set, or the number of scenes to draw"""
     wording: Literal["sentences", "labels"] = "sentences"
     """captions of drawn scenes: sentences, or labels that name things"""
     dir: str = ""
-    """TFDS data_dir, if not the usual one"""
+    """TFDS data_dir, if not the default"""
     on_corrupt_image: Literal["raise", "replace"] = "raise"
-    """what to do with a damaged record or image: stop, or take another one"""
+    """what to do with a damaged record or image: stop, or use another one"""
     train: str = "train"
     """training images: the path of a file or folder, or a TFDS split"""
     validation: str = "validation"
@@ -46,7 +46,7 @@ class DataConfig:
     mixture: tuple[PartConfig, ...] = ()
     """several data sets instead of train: train, weight, prompt and images of each"""
     images: str = ""
-    """folder of images, if it is not beside the file of captions"""
+    """folder of images, if it is not next to the caption file"""
     image_column: str = ""
     """column, key or feature of the image, if it is not a usual one"""
     caption_column: str = ""
@@ -60,14 +60,16 @@ class DataConfig:
     apply_exif: bool = True
     """turn images upright by their EXIF orientation; false: as they are stored"""
     min_crop_area: float = Field(default=1.0, gt=0, le=1)
-    """random crops for training, of at least this share of the area; 1: none"""
+    """smallest area of random training crops, as a share of the image; 1: no crops"""
     horizontal_flip: bool = False
     """flip half of the training images left to right, at random"""
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
         if self.kind == "sample" and not (self.name.isdecimal() and int(self.name)):
-            raise ValueError(f"name={self.name!r}: expected how many images, as kind is sample")
+            raise ValueError(
+                f"name={self.name!r}: expected a positive number of images, as kind is sample"
+            )
         return self
 
     @property

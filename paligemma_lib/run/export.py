@@ -90,7 +90,7 @@ def report_of(
     workdir = prepared.workdir
     return Report(
         f"Fine-tuning on {_images(prepared.config.data)}",
-        subtitle=f"{len(captions):,} test images that training has not seen",
+        subtitle=f"{len(captions):,} held-out test images",
         summary=[
             sentence(rows[0], differences[RANK_BY] if differences else None),
             f"{int(outcome.state.step):,} steps trained {trained:,} parameters in {seconds:,.0f} "

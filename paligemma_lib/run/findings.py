@@ -60,7 +60,7 @@ def run_checks(setup: Setup, timeout: float = math.inf) -> Iterator[Finding]:
             if first == name:
                 yield Finding(name, False, text)
             else:
-                yield Finding(name, False, f"cannot be told: see {first}", first)
+                yield Finding(name, False, f"same error as {first}", first)
 
 
 def require(setup: Setup) -> None:

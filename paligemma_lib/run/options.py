@@ -3,7 +3,7 @@
     config = parse(RunConfig, {"batch_size": 16}, "my.py")
     parse(RunConfig, {"bach_size": 0, "epochs": 0}, "my.py")
         # ConfigError: my.py has 2 problems:
-        #   bach_size: there is no such field; did you mean batch_size?
+        #   bach_size: unknown field; did you mean batch_size?
         #   epochs=0: expected greater than 0
     for each in options_of(RunConfig): print(each.name, each.default, each.meaning)
 
@@ -151,7 +151,7 @@ def unknown(name: str, known: Sequence[str]) -> str:
     found = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]]
     found = found or difflib.get_close_matches(name, known, 1, 0.5)
     meant = f"; did you mean {found[0]}?" if found else ""
-    return f"{name}: there is no such field{meant}"
+    return f"{name}: unknown field{meant}"
 
 
 def _no_json(value: Any) -> Any:

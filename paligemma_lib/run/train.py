@@ -2,7 +2,7 @@
 
 outcome = train(prepared)
 outcome.state, outcome.history       # history: what metrics.jsonl has
-outcome.stopped                      # SIGTERM came: all is saved, the same command goes on
+outcome.stopped                      # SIGTERM came: all is saved; the same command continues
 """
 
 import dataclasses
@@ -145,7 +145,7 @@ def train(prepared: Prepared) -> Outcome:
                 if stop:
                     break
             if termination.agreed():
-                progress.say(int(state.step), "stopped; the same command goes on from here")
+                progress.say(int(state.step), "stopped; run the same command again to continue")
             return Outcome(state, progress.history, termination.agreed())
 
 
@@ -233,11 +233,11 @@ def _not_finite(skipped: int, losses: jax.Array, batches: Batches, step: int) ->
     of_all = processes.gather("\n".join(ids).encode())
     found = (
         ", ".join(name for part in of_all for name in part.decode().splitlines())
-        or "none by itself: the gradients overflow"
+        or "none; only the gradients overflow"
     )
     return (
         f"{skipped} steps in a row had a loss or gradients that are not finite, so training "
-        f"stopped at step {step + 1}; what it had learned is saved. Images of this batch whose "
-        f"loss is not finite: {found}. Lower optimizer.learning_rate, or take "
-        "model.dtype=bfloat16 or float32"
+        f"stopped at step {step + 1}; a checkpoint is saved. Images of this batch whose "
+        f"loss is not finite: {found}. Lower optimizer.learning_rate, or set "
+        "model.dtype to bfloat16 or float32"
     )

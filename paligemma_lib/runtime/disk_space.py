@@ -38,7 +38,7 @@ def check_writable(folder: str) -> None:
     except Exception as error:  # each storage client has exceptions of its own
         raise OSError(
             f"{folder} cannot be written to ({type(error).__name__}: {error}): choose another "
-            "workdir, or see to its permissions"
+            "workdir, or check its permissions"
         ) from error
 
 
@@ -56,17 +56,17 @@ def check_space(folder: str, needed: int) -> str:
       OSError: there is not enough space.
     """
     if is_remote(folder):
-        return f"{folder} can be written to, about {gib(needed)} will be"
+        return f"{folder} is writable; the run needs about {gib(needed)}"
     free = shutil.disk_usage(_existing(folder)).free
     # Files already there are this run's own; new ones will replace them, so their space counts.
     left = _size(Path(folder)) if os.path.isdir(folder) else 0
     if needed > free + left:
         raise OSError(
             f"{folder} needs about {gib(needed)} for checkpoints and the exported model, "
-            f"and {gib(free)} are free: make room, keep fewer checkpoints (`keep`), let "
-            "fewer parameters train, or choose another workdir"
+            f"but {gib(free)} are free. Free disk space, keep fewer checkpoints (`keep`), "
+            "train fewer parameters, or choose another workdir"
         )
-    return f"{folder} needs about {gib(needed)} of {gib(free)} that are free"
+    return f"{folder} needs about {gib(needed)} of {gib(free)} of free disk space"
 
 
 def no_space(
@@ -76,8 +76,8 @@ def no_space(
     free = shutil.disk_usage(_existing(folder)).free
     return OSError(
         error.errno,
-        f"no room for {name} in {folder}, where {free:,} bytes are free ({error.strerror}). "
-        f"Nothing of it is used; make room, or set {instead}",
+        f"not enough disk space for {name} in {folder}, where {free:,} bytes are free "
+        f"({error.strerror}). The partial file is not used. Free disk space, or set {instead}",
     )
 
 

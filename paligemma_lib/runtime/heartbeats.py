@@ -75,7 +75,7 @@ class Heartbeats:
         time.sleep(3 * _BEAT)
         after = self._numbers()
         if after is None or before is None:
-            return [f"process 0 of {self._count}, which coordinates"]
+            return [f"process 0 of {self._count} (the coordinator)"]
         return [self._name(key) for key, number in after.items() if before.get(key) == number]
 
     def ending(self) -> None:
@@ -148,7 +148,7 @@ class Heartbeats:
             # A copy, made in one step: the other thread may add keys during the iteration.
             self._heard = {key: (number, now) for key, (number, _) in self._heard.copy().items()}
         if now - self._answered > self._silence:
-            return f"process 0 of {self._count}, which coordinates,"
+            return f"process 0 of {self._count} (the coordinator)"
         silent = [
             key for key, (_, since) in self._heard.copy().items() if now - since > self._silence
         ]
@@ -167,9 +167,9 @@ class Heartbeats:
     def _end(self, who: str) -> None:
         self._speaking.acquire(timeout=self._silence)  # the holder may hang
         self._say(
-            f"{who} is missing: no sign of life for {self._silence:.0f} seconds. It was killed, "
-            "stands still, or cannot be reached; what it said last may tell. Ending too; the same "
-            "command, in all processes, goes on"
+            f"{who} is missing: no heartbeat for {self._silence:.0f} seconds. It was killed, "
+            "hangs, or cannot be reached; see the end of its output. Ending too; to continue, run "
+            "the same command again in all processes"
         )
         self.announce_end(1, f"{who} is missing")
         os._exit(1)

@@ -32,14 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, required=True, help="processes, at least 1")
+    parser.add_argument("--count", type=int, required=True, help="number of processes, at least 1")
     parser.add_argument("script")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the script")
     args = parser.parse_args(argv)
     if args.count < 1:
         parser.error(f"--count {args.count}: expected at least 1")
     if not os.path.isfile(args.script):
-        parser.error(f"{args.script} is no file")
+        parser.error(f"{args.script} is not a file")
     return run([sys.executable, args.script, *args.arguments], args.count)
 
 
@@ -95,7 +95,7 @@ def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:
         if code:
             how = f"ended: exit code {code}" if code > 0 else f"ended: {signal.Signals(-code).name}"
         elif code is None and not failed:
-            how = f"stands still: another ended well {_PARTING:.0f} seconds ago. Ending it too"
+            how = f"hangs: another process succeeded {_PARTING:.0f} seconds ago. Ending it too"
         else:
             continue
         sys.stderr.write(f"process {number} of {len(codes)} {how}\n")  # one write

@@ -30,8 +30,8 @@ from paligemma_lib.runtime.heartbeats import Heartbeats, connected
 
 OPTIONS: Mapping[str, tuple[type, str]] = {  # script options: the arguments of `joined`
     "coordinator": (str, "HOST:PORT of process 0, where several processes meet"),
-    "processes": (int, "how many there are"),
-    "process": (int, "which of them this is, from 0"),
+    "processes": (int, "number of processes"),
+    "process": (int, "index of this process, from 0"),
 }
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -146,7 +146,7 @@ def _join(
         if process == 0:
             _check_free(host, int(port))
         with _watched(
-            f"{processes} processes, of which this is {process}, at {coordinator}", timeout
+            f"{processes} processes at {coordinator} (this is process {process})", timeout
         ):
             jax.distributed.initialize(
                 coordinator,
@@ -168,7 +168,7 @@ def _check_free(host: str, port: int) -> None:
             pass
     except (OSError, OverflowError) as error:
         raise ConnectionError(
-            f"process 0 cannot use {host}:{port} ({error}): take a free port of its machine"
+            f"process 0 cannot listen at {host}:{port} ({error}): use a free port of its machine"
         ) from error
 
 
@@ -189,11 +189,11 @@ def _watched(what: str, timeout: float) -> Iterator[None]:
 
     def give_up() -> None:
         there = connected()
-        come = f". Of the others, only these have come: {', '.join(there)}" if there else ""
+        come = f". Of the others, only these have connected: {', '.join(there)}" if there else ""
         _tell(
-            f"waited {timeout:.0f} seconds for {what}, in vain. Start all of them at about the "
-            "same time, with the same address, which must be one of process 0's machine that "
-            f"the others reach (no firewall, and no proxy for it), and a free port{come}"
+            f"timed out after {timeout:.0f} seconds of waiting for {what}. Start all of them at "
+            "about the same time, with the same address. It must be an address of process 0's "
+            f"machine that the others reach without a firewall or proxy, with a free port{come}"
         )
         os._exit(1)
 

@@ -134,5 +134,5 @@ def _remind() -> None:
         for each in going_on:
             start, what = each
             if now - start >= due[each]:
-                _log.warning("still waiting for %s, since %.0f s", what, now - start)
+                _log.warning("still waiting for %s, after %.0f s", what, now - start)
                 due[each] *= 2

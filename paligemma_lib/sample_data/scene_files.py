@@ -110,6 +110,6 @@ def _check_same(folder: Path, table: bytes, count: int, seed: int) -> None:
     else:
         return
     raise FileExistsError(
-        f"{folder} exists, but not as the {count} scenes of seed {seed}: {fault}. "
+        f"{folder} exists, but does not hold the {count} scenes of seed {seed}: {fault}. "
         "Remove it, or name another folder."
     )

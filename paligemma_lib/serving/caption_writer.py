@@ -125,8 +125,8 @@ class Writer:
         tokens = captioner.tokenizer.encode_prefix(prompt)
         if len(tokens) > self._prompt_tokens:
             raise ValueError(
-                f"The prompt has {len(tokens)} tokens, there is room for {self._prompt_tokens}: "
-                "make it shorter."
+                f"The prompt has {len(tokens)} tokens; at most {self._prompt_tokens} are allowed. "
+                "Make it shorter."
             )
         sharding = images_sharding(pixels, captioner.params)
         rows = num_shards(sharding)  # axis 0 must divide evenly: each shard gets the same image

@@ -58,7 +58,7 @@ def check_run(
         raise ValueError(
             f"{os.fspath(folder)} holds a run with another configuration, at step {step}:\n"
             + "\n".join(differing)
-            + "\nTake another folder, or say which of these may differ"
+            + "\nUse another folder, or list these settings in allow_changed"
         )
 
 

@@ -74,7 +74,7 @@ def check_memory(needed: int, device: jax.Device) -> None:
     if needed > free:
         raise ValueError(
             f"training needs about {gib(needed)} of memory on {device}, and "
-            f"{gib(free)} are free. What helps, the first most: more microbatches or a "
+            f"{gib(free)} are free. What helps, most effective first: more microbatches or a "
             "smaller batch_size, model.remat=full, model.frozen_dtype=bfloat16 or float16, fewer "
             "trainable parameters, the sgd or adafactor optimizer, more devices"
         )

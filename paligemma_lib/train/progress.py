@@ -231,7 +231,7 @@ def _told(tracker: Tracker) -> Iterator[None]:
         yield
     except Exception as error:
         name = type(tracker).__name__
-        raise OSError(f"{name} could not write what it was told: {error}") from error
+        raise OSError(f"{name} could not write its data: {error}") from error
 
 
 def _records_before(path: Path, step: int) -> list[dict[str, Any]]:

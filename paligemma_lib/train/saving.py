@@ -124,7 +124,7 @@ class Checkpoints:
             for damaged, told in problems.items():
                 if jax.process_index() == 0:
                     _log.warning(
-                        "%s: the checkpoint of %s; removed, going on from step %d",
+                        "%s: removed the checkpoint of %s. Resuming from step %d",
                         *(self._folder, told, step),
                     )
                 self._manager.delete(damaged)
@@ -133,8 +133,8 @@ class Checkpoints:
         if problems:
             told = "\n  ".join(problems.values())
             raise ValueError(
-                f"{self._folder}: none of the checkpoints is whole:\n  {told}\n"
-                "Bring back a copy of one, or remove the folder to begin anew"
+                f"{self._folder}: all checkpoints are damaged:\n  {told}\n"
+                "Restore one from a backup, or remove the folder to start over"
             )
         return state_at(0)
 
@@ -179,7 +179,7 @@ class Checkpoints:
         sums = digests(found)  # waits for all processes
         if changed := [name for name in wanted if sums[name] != wanted[name]]:
             names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
-            return None, f"{path / 'state'} is damaged (other bits than were saved in {names})"
+            return None, f"{path / 'state'} is damaged (digest mismatch in {names})"
         return found, ""
 
     @contextlib.contextmanager
@@ -192,8 +192,9 @@ class Checkpoints:
             raise
         except Exception as error:
             raise OSError(
-                f"a checkpoint could not be written to {self._folder}: {_brief(error)}. Make room, "
-                "or see to the storage; the same command goes on from the checkpoint before"
+                f"a checkpoint could not be written to {self._folder}: {_brief(error)}. Free disk "
+                "space or check the storage, then run the same command again to continue from the "
+                "previous checkpoint"
             ) from error
 
 
@@ -206,8 +207,8 @@ def _check_kinds(saved: Mapping[str, str], target: Any, where: str) -> None:
     before = {f"{name} {told.split()[0]}" for name, told in saved.items()}
     if now != before:
         raise ValueError(
-            f"{where}: it does not hold what trains now. Take another folder, or train what "
-            f"trained then (saved or needed alone: {sorted(now ^ before)[:4]})"
+            f"{where}: it does not hold the parameters that train now. Use another folder, or "
+            f"train the saved ones (saved or needed, not both: {sorted(now ^ before)[:4]})"
         )
 
 

@@ -139,7 +139,7 @@ def make_train_step(
         if rows % (mesh.size * microbatches):
             raise ValueError(
                 f"a batch of {rows} examples cannot be divided among {mesh.size} devices and "
-                f"{microbatches} microbatches; take a multiple of {mesh.size * microbatches}"
+                f"{microbatches} microbatches; use a multiple of {mesh.size * microbatches}"
             )
         changing = {name: value for name, value in vars(state).items() if name != "frozen"}
         with jax.set_mesh(mesh):

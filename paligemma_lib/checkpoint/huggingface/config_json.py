@@ -78,7 +78,7 @@ def read_config_json(path: Path) -> PaliGemmaConfig:
         compute; the message says why.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: without it the model is not known")
+        raise FileNotFoundError(f"{path} does not exist: it is needed to identify the model")
     if (size := path.stat().st_size) > _MAX_BYTES:
         raise ValueError(f"{path} has {size:,} bytes, expected at most {_MAX_BYTES:,}")
     try:
@@ -92,7 +92,7 @@ def read_config_json(path: Path) -> PaliGemmaConfig:
         _check_windows(language, gemma.depth, siglip.num_tokens)
         return PaliGemmaConfig(siglip, gemma)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not of a model that is known here: {error}") from error
+        raise ValueError(f"{path} does not describe a supported model: {error}") from error
 
 
 def _vision(fields: "_Fields") -> SiglipConfig:
@@ -120,8 +120,8 @@ def _language(fields: "_Fields", image_token: int) -> GemmaConfig:
     rows = fields.number("vocab_size")
     if rows - image_token not in (0, VOCABULARY_PADDING):
         raise ValueError(
-            f"text_config.vocab_size is {rows} and image_token_index {image_token}, expected this "
-            f"number (the vocabulary's size) or {VOCABULARY_PADDING} more"
+            f"text_config.vocab_size is {rows}, expected image_token_index={image_token} (the size "
+            f"of the vocabulary) or {VOCABULARY_PADDING} more"
         )
     sizes = fields.sizes(LANGUAGE_SIZES) | {"vocab_size": image_token}
     if not is_gemma2:
@@ -143,7 +143,7 @@ def _check_windows(fields: "_Fields", depth: int, num_image_tokens: int) -> None
     if fields.number("sliding_window") < num_image_tokens:
         raise ValueError(
             f"text_config.sliding_window is {window}, less than the {num_image_tokens} tokens of "
-            "an image: attention is full in every layer here"
+            "an image: only full attention is supported"
         )
 
 
@@ -152,7 +152,7 @@ class _Fields:
 
     def __init__(self, values: Any, section: str, defaults: Mapping[str, Any]) -> None:
         if not isinstance(values, dict):
-            raise ValueError(f"{section or 'it'} is no JSON object")
+            raise ValueError(f"{section.rstrip('.') or 'it'} is not a JSON object")
         self._values, self._section, self._defaults = values, section, defaults
 
     def __getitem__(self, name: str) -> Any:

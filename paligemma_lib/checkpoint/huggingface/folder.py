@@ -53,8 +53,8 @@ def open_tensors(stack: contextlib.ExitStack, folder: Path) -> dict[str, Stored]
             canonical = canonical_name(name)
             if canonical in found:
                 raise ValueError(
-                    f"{path}: {name} and {found[canonical].name} are the same tensor, there twice. "
-                    "Remove files that do not belong to this checkpoint."
+                    f"{path}: {name} and {found[canonical].name} are the same tensor, stored "
+                    "twice. Remove files that do not belong to this checkpoint."
                 )
             found[canonical] = Stored(file, name, entry)
     return found
@@ -77,7 +77,7 @@ def weight_files(folder: Path) -> list[Path]:
         names = _indexed_names(folder / INDEX)
         if absent := [name for name in names if not (folder / name).is_file()]:
             raise FileNotFoundError(
-                f"{folder}: {len(absent)} of {len(names)} files are missing that {INDEX} names: "
+                f"{folder}: {len(absent)} of the {len(names)} files in {INDEX} are missing: "
                 f"{listed(absent)}. Download the checkpoint again."
             )
         return [folder / name for name in names]
@@ -87,9 +87,9 @@ def weight_files(folder: Path) -> list[Path]:
     if pickles := sorted(path.name for p in ("*.bin", "*.pt", "*.pth") for path in folder.glob(p)):
         raise ValueError(
             f"{folder}: {listed(pickles)} are pickles, which can run any program and are not "
-            "read. Save the model as safetensors, transformers' save_pretrained does, and retry."
+            "read. Save the model as safetensors (transformers' save_pretrained does) and retry."
         )
-    raise FileNotFoundError(f"{folder}: neither {WEIGHTS} nor {INDEX}. {cure}")
+    raise FileNotFoundError(f"{folder} contains neither {WEIGHTS} nor {INDEX}. {cure}")
 
 
 def _indexed_names(index: Path) -> list[str]:
@@ -106,7 +106,7 @@ def _indexed_names(index: Path) -> list[str]:
     if bad or not 0 < len(names) <= _MAX_FILES:
         raise ValueError(
             f"{index}: names {len(names)} files, expected 1 to {_MAX_FILES}, each a bare "
-            f"*.safetensors name in this folder; not: {listed(bad)}."
+            f"*.safetensors name in this folder; invalid: {listed(bad)}."
         )
     return names
 

@@ -79,8 +79,8 @@ def read_header(path: Path) -> dict[str, Entry]:
         RecursionError,
     ) as error:
         raise ValueError(
-            f"{path}: {size:,} bytes that are no whole safetensors file ({error}). If its "
-            "download broke off, download it again."
+            f"{path}: {size:,} bytes that are not a complete safetensors file ({error}). If the "
+            "download was interrupted, download it again."
         ) from error
     return entries
 

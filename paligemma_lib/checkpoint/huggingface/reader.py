@@ -132,7 +132,7 @@ class SafetensorsReader:
     def verify(self) -> str:
         """Returns a sentence about the tensors' sizes, which are checked when files are opened."""
         files = len({stored.file.name for stored in self._stored.values()})
-        return f"{len(self._stored)} tensors in {files} file{'s' * (files > 1)}, of the right sizes"
+        return f"{len(self._stored)} tensors in {files} file{'s' * (files > 1)}, all sizes match"
 
     def _read_tensor(self, tensor: Tensor, out: np.ndarray) -> None:
         stored = self._stored[tensor.name]
@@ -196,7 +196,7 @@ class SafetensorsReader:
             {name: entry.dtype or entry.code for name, entry in found.items()},
         )
         if mixed:
-            lines.append(f"  {len(mixed)} of another type than other layers: {listed(mixed)}")
+            lines.append(f"  {len(mixed)} of another dtype than other layers: {listed(mixed)}")
         self._check_config(config, lines)
         self._check_tied()
 
@@ -205,13 +205,13 @@ class SafetensorsReader:
         path = Path(self.path, CONFIG)
         theirs = read_config_json(path) if path.is_file() else config
         fields = differing_fields(config, theirs)
-        told = [f"  {name} is {found} by {CONFIG}" for name, found in fields.items()]
+        told = [f"  {name} is {found} in {CONFIG}" for name, found in fields.items()]
         if lines or not SETTINGS.issuperset(fields):
-            hint = [f"  By {CONFIG} it is {describe_model(theirs)}."] if fields else []
+            hint = [f"  {CONFIG} describes {describe_model(theirs)}."] if fields else []
             raise mismatch(self.path, (lines or told) + hint)
         if told:
             warnings.warn(
-                "\n".join([f"{self.path} has other settings than the configuration given:", *told]),
+                "\n".join([f"{self.path} has settings that differ from the given config:", *told]),
                 stacklevel=2,
             )
 
@@ -234,8 +234,8 @@ class SafetensorsReader:
             equal = equal and chunks[0].tobytes() == chunks[1].tobytes()
         if not equal:
             raise ValueError(
-                f"{self.path}: {head.name} differs from the embedding table, but PaliGemma's are "
-                "one and the same. Export the model with tied word embeddings."
+                f"{self.path}: {head.name} differs from the embedding table, but PaliGemma uses "
+                "one table for both. Export the model with tied word embeddings."
             )
 
 

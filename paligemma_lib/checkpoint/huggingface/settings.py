@@ -166,7 +166,7 @@ def _query_pre_attn_scalar(config: PaliGemmaConfig) -> int:
     if scalar < 1 or abs(scalar**-0.5 / scale - 1) > 1e-6:
         raise ValueError(
             f"huggingface.export: query_scale={scale} is not 1 / sqrt(a whole number), which "
-            "transformers' Gemma 2 wants. Fold it into llm/layers/attn/q_einsum/w, or save .npz."
+            "transformers' Gemma 2 requires. Fold it into llm/layers/attn/q_einsum/w, or save .npz."
         )
     return scalar
 
@@ -185,6 +185,6 @@ def _check_gemma(config: PaliGemmaConfig) -> None:
         if getattr(language, name) not in neutral:
             raise ValueError(
                 f"huggingface.export: {name}={getattr(language, name)} with post_norms=False. "
-                "transformers has Gemma (no post norms, no soft caps, queries scaled by "
-                "head_dim**-0.5) and Gemma 2 (post norms) and nothing between: save .npz instead."
+                "transformers supports only Gemma (no post norms, no soft caps, queries scaled by "
+                "head_dim**-0.5) and Gemma 2 (post norms): save .npz instead."
             )

@@ -82,8 +82,8 @@ def export(
         free = shutil.disk_usage(partial).free
         if free < total + _OTHER_FILES_BYTES:
             raise OSError(
-                f"huggingface.export: {folder} needs {total:,} bytes and 64 MiB, and the disk has "
-                f'{free:,} left. Make room, or pass dtype="bfloat16".'
+                f"huggingface.export: {folder} needs {total:,} bytes and 64 MiB, but the disk has "
+                f'{free:,} bytes free. Free disk space, or pass dtype="bfloat16".'
             )
         weight_map: dict[str, str] = {}
         values = _stored_values(order, checked)
@@ -103,8 +103,8 @@ def export(
 def _local(folder: str | os.PathLike[str]) -> Path:
     if "://" in str(folder):
         raise ValueError(
-            f"huggingface.export: {folder} is not on this machine; export writes local folders. "
-            "Copy the result, for instance with `gcloud storage cp -r`."
+            f"huggingface.export: {folder} is not a local path. Export to a local folder, then "
+            "copy it, for instance with `gcloud storage cp -r`."
         )
     return Path(os.path.abspath(folder))
 

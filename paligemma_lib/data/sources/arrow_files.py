@@ -78,15 +78,15 @@ def open_arrow(path: str) -> ParquetFile | ArrowFile:
 
     Raises:
       FileNotFoundError: the file does not exist.
-      ValueError: it is not a whole Parquet or Arrow file.
+      ValueError: it is not a complete Parquet or Arrow file.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path} is not there")
+        raise FileNotFoundError(f"{path} does not exist")
     try:
         return ArrowFile(path) if path.endswith(".arrow") else ParquetFile(path)
     except (pa.ArrowException, OSError, IndexError) as error:  # IndexError: no record batches
         told = str(error).splitlines()[0][:200]
-        raise ValueError(f"{path} is no whole Parquet or Arrow file: {told}") from error
+        raise ValueError(f"{path} is not a complete Parquet or Arrow file: {told}") from error
 
 
 # Parquet decodes a row group as a whole. The cache holds the last ones, so that reading records in

@@ -83,7 +83,7 @@ class ImageFolder:
             _remote_files(self.folder) if is_remote(self.folder) else _files(self.folder)
         )
         if not found:
-            raise FileNotFoundError(f"{self.folder} is no folder with images")
+            raise FileNotFoundError(f"{self.folder} is not a folder with images")
         return found
 
     def find(self, name: str) -> str | None:

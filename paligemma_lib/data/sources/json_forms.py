@@ -56,9 +56,9 @@ def parse_json(data: bytes) -> Any:
     try:
         return json.loads(decoded(data))
     except json.JSONDecodeError as error:
-        raise ValueError(f"line {error.lineno}: it is not JSON ({error.msg})") from error
+        raise ValueError(f"line {error.lineno} is not valid JSON ({error.msg})") from error
     except RecursionError as error:
-        raise ValueError("it is not JSON that can be read: it is nested too deeply") from error
+        raise ValueError("the JSON is nested too deeply") from error
 
 
 def jsonl_rows(data: bytes, columns: Columns) -> Iterator[Row]:
@@ -69,7 +69,7 @@ def jsonl_rows(data: bytes, columns: Columns) -> Iterator[Row]:
             try:
                 found = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{place} is not JSON: {error}") from error
+                raise ValueError(f"{place} is not valid JSON: {error}") from error
             yield from object_rows(found, place, columns)
 
 
@@ -134,7 +134,7 @@ def object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:
       ValueError: the object has no image, or holds what is no text.
     """
     if not isinstance(found, Mapping):
-        raise ValueError(f"{place} is no object: {str(found)[:80]}")
+        raise ValueError(f"{place} is not an object: {str(found)[:80]}")
     image = _value(found, (columns.image,) if columns.image else IMAGE_KEYS)
     if image is None and "conversations" in found:
         # Among LLaVA's own data are conversations about no image, which have nothing to learn here.
@@ -143,7 +143,7 @@ def object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:
     if not isinstance(image, str) or not image.strip():
         raise ValueError(f"{place} has no image, expected an object with its file name")
     if _is_cut(image):
-        raise ValueError(f"{place}: the name {image!r} holds half of a character")
+        raise ValueError(f"{place}: the name {image!r} contains an unpaired surrogate")
     split = str(found.get(columns.split or "split") or "")
     if isinstance(turns := found.get("conversations"), list):
         yield from _conversation_rows(image, turns, split, place)
@@ -152,7 +152,7 @@ def object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:
     said = _value(found, (columns.caption,) if columns.caption else CAPTION_KEYS)
     captions = said if isinstance(said, list) else [] if said is None else [said]
     if prefix is not None and not isinstance(prefix, str):
-        raise ValueError(f"{place}: the prefix has to be text")
+        raise ValueError(f"{place}: the prefix must be text")
     if not captions:
         yield Row(image, None, prefix, split, place)
     for caption in captions:
@@ -177,7 +177,7 @@ def _conversation_rows(image: str, turns: list[Any], split: str, place: str) -> 
             yield Row(image, text, question or None, split, place)
             question, pairs = None, pairs + 1
     if not pairs:
-        raise ValueError(f"{place}: no turn of 'human' is followed by one of 'gpt'")
+        raise ValueError(f"{place}: no 'human' turn is followed by a 'gpt' turn")
 
 
 def _value(found: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
@@ -191,9 +191,9 @@ def _is_cut(text: str) -> bool:
 
 def _text(value: Any, place: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{place}: {str(value)[:80]!r} is no text, expected a caption")
+        raise ValueError(f"{place}: {str(value)[:80]!r} is not text, expected a caption")
     if not value.strip():
         raise ValueError(f"{place}: the caption is empty")
     if _is_cut(value):
-        raise ValueError(f"{place}: {value[:80]!r} holds half of a character")
+        raise ValueError(f"{place}: {value[:80]!r} contains an unpaired surrogate")
     return value

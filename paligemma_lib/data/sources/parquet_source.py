@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -25,28 +24,16 @@ import pyarrow as pa
 
 from paligemma_lib.data.files import MAX_IMAGE_BYTES
 from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.sources.arrow_columns import ColumnNames, column_names
 from paligemma_lib.data.sources.arrow_files import (
     ArrowFile,
     ParquetFile,
     cached_block,
     open_arrow,
 )
-from paligemma_lib.data.sources.json_forms import CAPTION_KEYS, PREFIX_KEYS, USUAL, Columns
+from paligemma_lib.data.sources.json_forms import USUAL, Columns
 from paligemma_lib.data.sources.protocol import Record, unique_ids
 from paligemma_lib.data.text import cleaned
-
-IMAGE_COLUMNS = ("image", "img", "jpg", "png")
-_ID_COLUMNS = ("image_id", "filename", "file_name", "img_id")
-
-
-class _Names(NamedTuple):
-    """Names of the columns; "" for a column that is not there."""
-
-    image: str
-    captions: tuple[str, ...]
-    image_id: str
-    prefix: str
-    split: str
 
 
 class _Place(NamedTuple):
@@ -84,40 +71,9 @@ class ArrowSource:
         return [open_arrow(path) for path in self.paths]
 
     @functools.cached_property
-    def _names(self) -> _Names:
-        """Names of the columns.
-
-        Raises:
-          ValueError: no column is known to hold the image or the captions.
-        """
-        names = self._files[0].schema.names
-        for wanted in filter(None, self.columns):
-            if wanted not in names:
-                raise ValueError(
-                    f"{self.paths[0]} has no column {wanted}: {', '.join(names)[:200]}"
-                )
-        image = self.columns.image or _first(names, IMAGE_COLUMNS)
-        captions = [self.columns.caption or _first(names, CAPTION_KEYS)]
-        if not captions[0]:
-            captions = [name for name in names if re.fullmatch(r"caption_\d+", name)]
-        if not image or not captions:
-            raise ValueError(
-                f"{self.paths[0]}: no column is known to hold "
-                f"{'the image' if not image else 'captions'}: {', '.join(names)[:200]}"
-            )
-        others = [
-            self.columns.image_id or _first(names, _ID_COLUMNS),
-            self.columns.prompt or _first(names, PREFIX_KEYS),
-            self.columns.split or _first(names, ("split",)),
-        ]
-        found = _Names(image, tuple(captions), *others)
-        for path, file in zip(self.paths, self._files, strict=True):
-            if lacks := sorted({image, *captions, *filter(None, others)} - {*file.schema.names}):
-                raise ValueError(
-                    f"{path} has no column {', '.join(lacks)}, as {self.paths[0]} has; give files "
-                    "with the same columns"
-                )
-        return found
+    def _names(self) -> ColumnNames:
+        schemas = {path: file.schema for path, file in zip(self.paths, self._files, strict=True)}
+        return column_names(schemas, self.columns)
 
     @functools.cached_property
     def _groups(self) -> list[_Group]:
@@ -156,7 +112,7 @@ class ArrowSource:
                 for row, (name, prompt, part) in enumerate(columns):
                     place = _Place(number, block, row)
                     if not isinstance(prompt, str | None):
-                        raise ValueError(f"{self._where(place)}: {str(prompt)[:80]} is no prompt")
+                        raise ValueError(f"{self._where(place)}: {str(prompt)[:80]} is not text")
                     if self.split in ("", part):
                         yield place, None if name in (None, "") else str(name), prompt or None
 
@@ -234,14 +190,10 @@ class ArrowSource:
         return Record(b"", tuple(said), group.image_id, rows[0].get(prefix) or None)
 
 
-def _first(names: Sequence[str], usual: Sequence[str]) -> str:
-    return next((name for name in usual if name in names), "")
-
-
 def _image(value: Any, where: str) -> bytes:
     encoded = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(encoded, bytes):
-        raise ValueError(f"{where}: there are no bytes of an image, but {str(value)[:80]}")
+        raise ValueError(f"{where}: expected the bytes of an image, got {str(value)[:80]}")
     if len(encoded) > MAX_IMAGE_BYTES:
         raise ValueError(f"{where}: an image of {len(encoded):,} bytes is too large")
     return encoded
@@ -256,5 +208,5 @@ def _texts(value: Any, where: str) -> list[str]:
         for each in values
     ]
     if not all(isinstance(text, str) for text in values):
-        raise ValueError(f"{where}: {str(value)[:80]} is no caption")
+        raise ValueError(f"{where}: {str(value)[:80]} is not a caption")
     return [cleaned(text) for text in values if text.strip()]

@@ -78,7 +78,7 @@ def splits_of(path: str, *, images: str = "", columns: Columns = USUAL) -> dict[
     if is_remote(path) or os.path.isfile(path):
         return dict(_of_file(path, images, columns))
     if not os.path.isdir(path):
-        raise FileNotFoundError(f"{path} is not there: expected a file or a folder")
+        raise FileNotFoundError(f"{path} does not exist: expected a file or a folder")
     return dict(_of_folder(path, images, columns))
 
 
@@ -90,8 +90,8 @@ def _of_files(pattern: str, columns: Columns) -> Source:
         return ArrowSource(paths, columns)
     if not _is_tfrecord(paths[0]):
         raise ValueError(
-            f"{pattern} stands for {paths[0]}: several files at once are .tar, .parquet, .arrow, "
-            ".tfrecord or .array_record. Give a table, or a folder, itself"
+            f"{pattern} matches {paths[0]}: a pattern can only match .tar, .parquet, .arrow, "
+            ".tfrecord or .array_record files. Give the path of a single table or folder"
         )
     return from_tfrecords(pattern, **features_of(columns))
 
@@ -127,8 +127,8 @@ def _form_of(path: str, name: str, columns: Columns) -> str:
     if name.endswith((".csv", ".tsv", ".txt")):
         return "delimited"
     raise ValueError(
-        f"{path} is of no known form: expected .jsonl, .json, .csv, .tsv, .txt, .parquet, .arrow, "
-        ".tar, .tfrecord or .array_record, or a folder of images"
+        f"{path} has an unknown format: expected .jsonl, .json, .csv, .tsv, .txt, .parquet, "
+        ".arrow, .tar, .tfrecord or .array_record, or a folder of images"
     )
 
 
@@ -202,8 +202,8 @@ def _of_texts(folder: str) -> Iterator[tuple[str, Source]]:
     ]
     if tables and not source.has_texts():
         raise ValueError(
-            f"{folder}: no image has a text beside it, but there is {', '.join(tables[:3])}. Give "
-            "that file as the path, and the folder of its images as `images`"
+            f"{folder}: no image has a text file beside it, but there is {', '.join(tables[:3])}. "
+            "Give that file as the path, and the folder of its images as `images`"
         )
     if source.files:
         yield "", source

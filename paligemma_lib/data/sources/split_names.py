@@ -61,7 +61,7 @@ def chosen_split(found: Mapping[str, Source], split: str, path: str) -> Source:
     if set(found) == {""}:
         if split in ("", *FRACTIONS):
             return HashedSplit(found[""], split) if split else found[""]
-        raise ValueError(f"{path} has no splits of its own: take {', '.join(FRACTIONS)}, or none")
+        raise ValueError(f"{path} has no splits of its own: use {', '.join(FRACTIONS)}, or none")
     if split in found:
         return found[split]
     names = split.split("+")  # such as train+restval, which together are the training set of COCO
@@ -71,6 +71,4 @@ def chosen_split(found: Mapping[str, Source], split: str, path: str) -> Source:
     for name, source in found.items():
         if usual_split(name) == usual_split(split):
             return source
-    raise ValueError(
-        f"{path} has no split {split!r}; it has {', '.join(found)}: say which, as #SPLIT"
-    )
+    raise ValueError(f"{path} has no split {split!r}; it has {', '.join(found)}: add one as #SPLIT")

@@ -117,7 +117,7 @@ def layout_of(text: str, columns: Columns) -> Layout:
     """Recognises delimiter and columns by the header. Raises ValueError if it cannot."""
     header = next((line for line in text.splitlines() if line.strip()), "")
     if len(header) > _MAX_HEADER:
-        raise ValueError(f"line 1 is no header: it has {len(header):,} characters")
+        raise ValueError(f"line 1 is not a header: it has {len(header):,} characters")
     # The delimiter is the most frequent of these characters in the header.
     delimiter = max("\t|;,", key=header.count)
     names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter), [])]
@@ -139,7 +139,7 @@ def parquet_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     try:
         table = pq.read_table(io.BytesIO(data))
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"it is no whole Parquet file: {str(error)[:200]}") from error
+        raise ValueError(f"it is not a complete Parquet file: {str(error)[:200]}") from error
     for number, found in enumerate(table.to_pylist()):
         yield from object_rows(found, f"row {number}", columns)
 
@@ -160,17 +160,15 @@ def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str = "
     """Returns the column that is wanted, or a usual one; "" if there is none and `what` is ""."""
     if wanted:
         if wanted not in names:
-            raise ValueError(
-                f"line 1: there is no column {wanted!r}, only {', '.join(names)[:200]}"
-            )
+            raise ValueError(f"line 1 has no column {wanted!r}, only {', '.join(names)[:200]}")
         return wanted
     by_lower = {name.lower(): name for name in names}
     found = [by_lower[name] for name in usual if name in by_lower]
     # Whole names are compared: Flickr30k has the columns image_name, comment_number and comment.
     if not found and what:
         raise ValueError(
-            f"line 1: no column is known to hold the {what}: {', '.join(names)[:200]}. Name it, or "
-            f"call it {what}"
+            f"line 1: no {what} column found among {', '.join(names)[:200]}. Name it as {what}_column, or "
+            f"rename it to {what}"
         )
     return found[0] if found else ""
 
@@ -190,7 +188,7 @@ def form_of_json(data: bytes) -> str:
     kind: Any = type(found).__name__
     keys = f" with {', '.join(itertools.islice(found, 5))}" if isinstance(found, Mapping) else ""
     raise ValueError(
-        f"a JSON {kind}{keys} is none of the known forms: Karpathy's (images with sentences), "
+        f"a JSON {kind}{keys} has an unknown format: expected Karpathy's (images with sentences), "
         "COCO's (images and annotations), or a list of objects with image and caption"
     )
 

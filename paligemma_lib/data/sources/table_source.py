@@ -113,8 +113,9 @@ class TableSource:
         if files and len(missing) == len(files):
             wanted, there = (", ".join(map(repr, x[:SHOWN])) for x in (missing, folder.files))
             raise ValueError(
-                f"{self.table}: none of its {len(files):,} images is in {self.images}. It names "
-                f"{wanted}; the folder has {there}. Say where the images are"
+                f"{self.table}: none of its {len(files):,} images is in {self.images}. "
+                f"The table names {wanted}; the folder has {there}. Give the folder of the images "
+                "as `images`"
             )
         if told := differing((name, file) for name, file in files.items() if file is not None):
             _log.info("%s: %s", self.table, told)
@@ -123,9 +124,7 @@ class TableSource:
         """Returns the table's own splits, in the order of the table; [""] if it has none."""
         found = {row.split: row.place for row in self._rows()}
         if "" in found and len(found) > 1:
-            raise ValueError(
-                f"{self.table}, {found['']}: the row has no split, and others have one"
-            )
+            raise ValueError(f"{self.table}, {found['']}: the row has no split, but others do")
         return [*found] or [""]
 
     def __len__(self) -> int:

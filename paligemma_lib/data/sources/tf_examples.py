@@ -165,7 +165,7 @@ def _name(features: Mapping[str, list[bytes]], what: str, given: str) -> str:
     found = next((name for name in names if name in features), None)
     if found is None:
         raise ValueError(
-            f"it has no feature {' or '.join(names)}, but {', '.join(sorted(features))[:200]}. "
+            f"it has no feature {' or '.join(names)}, only {', '.join(sorted(features))[:200]}. "
             f"Name the one that holds the {what}"
         )
     return found

@@ -65,11 +65,11 @@ class WebDatasetSource:
         found = [each for each in every if any(name in each.members for name in _IMAGES)]
         if not found:
             raise ValueError(
-                f"{self.paths[0]} holds no images; members end in {', '.join(_IMAGES)}"
+                f"{self.paths[0]} has no images: expected members that end in {', '.join(_IMAGES)}"
             )
         if left := [each.key for each in every if _is_text_alone(each)]:
             _log.warning(
-                "%s: %d samples have a text and no image, and are left out, the first %s",
+                "%s: %d samples have text but no image and are left out, the first is %s",
                 self.paths[0], len(left), left[0],
             )  # fmt: skip
         return found
@@ -122,7 +122,7 @@ class WebDatasetSource:
                     rows = list(object_rows(named, "its .json", USUAL))
                     prefixes = {row.prefix for row in rows}
                     if len(prefixes) > 1:
-                        raise ValueError("its .json has several questions, a sample has one prompt")
+                        raise ValueError("its .json has several questions, expected one prompt")
                     said, prefix = [row.caption or "" for row in rows], *prefixes
                 else:
                     said = lines_of(data)
@@ -136,10 +136,10 @@ class WebDatasetSource:
         offset, size = sample.members[extension]
         where = f"{self.paths[sample.shard]}, {sample.key}.{extension}"
         if size > most:
-            raise ValueError(f"{where}: {size:,} bytes are too many, at most {most:,} are read")
+            raise ValueError(f"{where} has {size:,} bytes, expected at most {most:,}")
         (data,) = read_parts(self.paths[sample.shard], offset, size)
         if len(data) < size:
-            raise ValueError(f"{where}: the tar file is cut off; copy it again")
+            raise ValueError(f"{where}: the tar file is truncated; copy it again")
         return data
 
 
@@ -179,7 +179,7 @@ def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
                 key, _, extension = name.partition(".")
                 if member.isfile() and extension and not name.startswith("."):
                     if member.offset_data + member.size > size:
-                        raise ValueError(f"{path} is cut off in {member.name}: copy it again")
+                        raise ValueError(f"{path} is truncated in {member.name}: copy it again")
                     key = f"{folder}/{key}" if folder else key
                     samples.setdefault(key, {})[extension.lower()] = (
                         member.offset_data,
@@ -191,8 +191,8 @@ def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
             block = file.read(tarfile.BLOCKSIZE)
             if len(block) < tarfile.BLOCKSIZE or any(block):
                 raise ValueError(
-                    f"{path} is cut off or damaged at byte {archive.offset}: copy it again"
+                    f"{path} is truncated or damaged at byte {archive.offset}: copy it again"
                 )
     except tarfile.TarError as error:
-        raise ValueError(f"{path} is no whole, uncompressed tar file: {error}") from error
+        raise ValueError(f"{path} is not a complete, uncompressed tar file: {error}") from error
     return samples

@@ -1,0 +1,77 @@
+"""Finds the columns of image and captions in Parquet and Arrow files.
+
+names = column_names({"train-00000-of-00002.parquet": schema, ...}, Columns(caption="title"))
+names.image, names.captions, names.image_id             # "image", ("title",), ""
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from paligemma_lib.data.sources.json_forms import CAPTION_KEYS, PREFIX_KEYS, Columns
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "png")
+_ID_COLUMNS = ("image_id", "filename", "file_name", "img_id")
+
+
+class ColumnNames(NamedTuple):
+    """Names of the columns; "" for a column that is not there.
+
+    There are several columns of captions where they are called caption_0, caption_1, and so on.
+    """
+
+    image: str
+    captions: tuple[str, ...]
+    image_id: str
+    prefix: str
+    split: str
+
+
+def column_names(schemas: Mapping[str, pa.Schema], columns: Columns) -> ColumnNames:
+    """Returns the names of the columns to read.
+
+    Args:
+      schemas: names and types of the columns of each file, by path.
+      columns: names of columns that are not the usual ones.
+
+    Raises:
+      ValueError: no image column or no caption column was found, or a file lacks a column.
+    """
+    path, schema = next(iter(schemas.items()))
+    names = schema.names
+    for wanted in filter(None, columns):
+        if wanted not in names:
+            raise ValueError(f"{path} has no column {wanted}, only {', '.join(names)[:200]}")
+    image = columns.image or _first(names, IMAGE_COLUMNS)
+    captions = [columns.caption or _first(names, CAPTION_KEYS)]
+    if not captions[0]:
+        captions = [name for name in names if re.fullmatch(r"caption_\d+", name)]
+    if not image or not captions:
+        what = "image" if not image else "caption"
+        raise ValueError(
+            f"{path}: no {what} column found among {', '.join(names)[:200]}. Name it as "
+            f"{what}_column"
+        )
+    found = ColumnNames(
+        image,
+        tuple(captions),
+        columns.image_id or _first(names, _ID_COLUMNS),
+        columns.prompt or _first(names, PREFIX_KEYS),
+        columns.split or _first(names, ("split",)),
+    )
+    used = {found.image, *found.captions, *filter(None, found[2:])}
+    for other, schema in schemas.items():
+        if lacks := sorted(used - {*schema.names}):
+            raise ValueError(
+                f"{other} has no column {', '.join(lacks)}, but {path} has; use files with the "
+                "same columns"
+            )
+    return found
+
+
+def _first(names: Sequence[str], usual: Sequence[str]) -> str:
+    return next((name for name in usual if name in names), "")
