@@ -56,7 +56,10 @@ def cleaned(caption: str) -> str:
     A line break within a caption becomes a space, because its token is the one that ends a prefix.
     Case, other inner whitespace and punctuation stay as they are.
     """
-    return re.sub(r"\s*[\r\n]+\s*", " ", caption.strip())
+    caption = caption.strip()
+    if "\n" not in caption and "\r" not in caption:  # nearly all
+        return caption
+    return re.sub(r"\s*[\r\n]+\s*", " ", caption)
 
 
 def pack(

@@ -36,15 +36,14 @@ class NameIndex:
 
     def find(self, name: str) -> str | None:
         """Returns the one of the names that is meant; None if no single one matches."""
-        exact, *indices = self._indices
-        if name in exact:
+        if name in self._exact:
             return name
         normal = normalized(name)
         # Compared with the whole paths of files, then with their base names, then with these
         # without suffix. Each time, leading folders of the name are dropped one by one: "a/b/1.jpg"
         # gives the keys "a/b/1.jpg", "b/1.jpg", "1.jpg". The index has None for a key of several
         # files, which ends the search: a looser comparison could only guess.
-        for index in indices:
+        for index in self._indices:
             parts = normal.split("/")
             for first in range(len(parts)):
                 key = "/".join(parts[first:])
@@ -53,10 +52,14 @@ class NameIndex:
         return None
 
     @functools.cached_property
+    def _exact(self) -> frozenset[str]:
+        return frozenset(self.names)
+
+    # Made for the first name that does not match exactly. For a million names it takes seconds.
+    @functools.cached_property
     def _indices(self) -> Sequence[dict[str, str | None]]:
         paths = [(normalized(name), name) for name in self.names]
         return (
-            dict.fromkeys(self.names),
             _unique((key, file) for key, file in paths),
             _unique((key.rpartition("/")[2], file) for key, file in paths),
             _unique((key.rpartition("/")[2].rpartition(".")[0], file) for key, file in paths),

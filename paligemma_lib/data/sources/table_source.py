@@ -170,6 +170,8 @@ def _told_apart(files: dict[str, str | None]) -> dict[str, str | None]:
             names.setdefault(file, []).append(name)
     lost = set()
     for file, found in names.items():
+        if len(found) == 1:
+            continue
         ends = sorted((_end(name) for name in found), key=len)
         if not all(ends[-1].endswith(end) for end in ends):
             lost |= {name for name in found if not _end(file).endswith(_end(name))}
