@@ -7,8 +7,10 @@ setup = Setup(config, given={"train": source, "test": source})      # sources of
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping
 
+import jax
 from jax.sharding import Mesh
 
 from paligemma_lib import captioner, checkpoint, hub, tokenizer
@@ -24,11 +26,14 @@ from paligemma_lib.data.sources import (
     splits_of,
 )
 from paligemma_lib.data.sources.data_path import split_path
+from paligemma_lib.data.sources.hub_commits import commits_of, pinned
 from paligemma_lib.data.sources.split_names import chosen_split
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.run.config import SPLITS, DataConfig, RunConfig
 from paligemma_lib.run.dotted import is_dotted, load_dotted
+from paligemma_lib.run.record import recorded_commits
+from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.sharding import make_mesh
 from paligemma_lib.tokenizer import Tokenizer
@@ -82,6 +87,33 @@ class Setup:
             for split in ("train", "validation"):
                 sources[split] = replace_corrupt(sources[split])
         return sources
+
+    @functools.cached_property
+    def commits(self) -> Mapping[str, str]:
+        """Commits of data sets of the Hub, by repository and revision.
+
+        They are those that the run's checkpoints have recorded, if it has any, so that a run goes
+        on with the data that it began with. All processes read those that the main process found,
+        as a branch may move while they start; so they call this together.
+
+        Raises:
+          OSError, ImportError, ValueError: the Hub does not tell a commit.
+        """
+        data = self.config.data
+        if self.given is not None or data.form != "auto":
+            return {}
+        told, failure = {}, None
+        if jax.process_index() == 0:
+            try:
+                known = recorded_commits(path_of(self.config.workdir))
+                told = commits_of([getattr(data, split) for split in SPLITS], known)
+            except (OSError, ImportError, ValueError) as error:
+                failure = error  # raised below, as the others wait for an answer
+        answer = processes.gather(json.dumps([told, failure and str(failure)]).encode())[0]
+        told, why = json.loads(answer)
+        if why is not None:
+            raise failure or OSError(why)
+        return told
 
     @functools.cached_property
     def local_checkpoint(self) -> str | None:
@@ -171,7 +203,7 @@ class Setup:
     @functools.cached_property
     def _own_splits(self) -> Mapping[str, Source]:
         """Splits of the data in `train`, which is a path."""
-        path, _ = split_path(self.config.data.train)
+        path, _ = split_path(pinned(self.config.data.train, self.commits))
         return splits_of(path, images=self.config.data.images)
 
     def _recognised(self, data: DataConfig, split: str) -> Source:
@@ -180,8 +212,10 @@ class Setup:
         path, named = split_path(data.train)
         if split == "train":
             apart = is_path(data.validation) and is_path(data.test)
-            return chosen_split(self._own_splits, named or ("" if apart else "train"), path)
+            if apart:  # of the Hub, then, this split alone is downloaded
+                return open_source(pinned(data.train, self.commits), images=data.images)
+            return chosen_split(self._own_splits, named or "train", path)
         if is_path(name):
-            return open_source(name, images=data.images)
+            return open_source(pinned(name, self.commits), images=data.images)
         # A recipe may name splits of another data set, as "train[:1200]".
         return chosen_split(self._own_splits, name if name in self._own_splits else split, path)
