@@ -5,6 +5,7 @@ import json
 import shutil
 import tarfile
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 import pytest
@@ -199,6 +200,31 @@ def test_other_files_in_the_cache_do_not_change_what_is_found(dogs, images):
     with pytest.raises(ValueError, match="none of its 1 images is in"):
         len(open_source("hf://datasets/somebody/dogs/metadata.csv"))
     assert open_source("somebody/dogs").fingerprint() == before
+
+
+def test_a_cache_that_was_emptied_is_filled_again(hub, dogs, images):
+    as_imagefolder(images)
+    dogs.commit(from_folder(images / "Images"))
+    expected = records(open_source("somebody/dogs"))
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    hub.requests.clear()
+    assert records(open_source("somebody/dogs")) == expected
+    assert any("/cdn/" in path for path in hub.requests)
+
+
+def test_several_processes_may_ask_for_the_same_at_once(dogs, images):
+    as_imagefolder(images)
+    dogs.commit(from_folder(images / "Images"))
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(lambda _: records(open_source("somebody/dogs")), range(4))]
+    assert found == [found[0]] * 4 and len(found[0]) == 6
+
+
+def test_a_folder_in_the_way_of_a_file_is_told(dogs, images):
+    table = as_parquet(images).read_bytes()
+    dogs.commit({"a.parquet": table, "a.parquet/b.parquet": table})
+    with pytest.raises(OSError, match="a.parquet"):
+        splits_of("somebody/dogs")
 
 
 def test_without_the_hub_the_cache_is_enough(hub, dogs, images, monkeypatch):

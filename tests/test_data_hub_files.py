@@ -110,5 +110,22 @@ def test_what_is_nothing_known_is_told_before_anything_is_downloaded(files, cure
     assert cure in str(e.value)
 
 
+@pytest.mark.parametrize("path", ["model.bin", "clips/a.mp4"])
+def test_a_file_of_no_known_form_is_not_downloaded(path):
+    with pytest.raises(ValueError, match="has no data of a known form in its files: " + path):
+        parts(["1.jpg"], path)
+    with pytest.raises(ValueError, match="has no data of a known form in its files: " + path):
+        parts(["1.jpg"], configs=[HubConfig("x", {"train": [path]})])
+
+
+def test_forms_are_not_mixed_in_a_split():
+    with pytest.raises(ValueError, match="files of several forms in a split: a.parquet, b.tar"):
+        parts(["a.parquet", "b.tar"], configs=[HubConfig("x", {"train": ["*"]})])
+
+
+def test_a_text_that_is_named_is_a_table():
+    assert parts(["list.txt", "1.jpg"], "list.txt")[""] == Part(["list.txt", "1.jpg"], "list.txt")
+
+
 def test_files_are_counted_by_suffix():
     assert told(["a/b.jpg", "c.jpg", "d.csv"]) == "2 .jpg, 1 .csv"

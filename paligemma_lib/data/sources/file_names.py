@@ -35,7 +35,7 @@ def is_table(path: str) -> bool:
 
 def is_packed(path: str) -> bool:
     """Returns whether a file holds images and captions together, by its name."""
-    return path.lower().endswith(PACKED) and not is_usual_table(path)
+    return path.endswith(PACKED) and not is_usual_table(path)
 
 
 def is_tfrecord(path: str) -> bool:

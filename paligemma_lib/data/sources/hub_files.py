@@ -75,7 +75,7 @@ def parts_of(
             f"{name}: the card of the data set names files of {', '.join(empty)} that are not "
             f"there: {', '.join(config.patterns[empty[0]])[:200]}"
         )
-    return {each: _of_group(groups[each], seen) for each in _wanted([*groups], split, name)}
+    return {each: _of_group(groups[each], seen, name) for each in _wanted([*groups], split, name)}
 
 
 def told(files: Sequence[str]) -> str:
@@ -91,7 +91,7 @@ def _is_hidden(file: str) -> bool:
 def _of_path(files: Sequence[str], reference: HubReference) -> Part:
     path = reference.path
     if path in files:
-        return _of_group([path], files)
+        return _of_group([path], files, reference.name)
     if any(file.startswith(f"{path}/") for file in files):
         return Part(_of_folder(files, path, reference.name), path)
     if found := [file for file in matching(files, [path]) if is_packed(file)]:
@@ -101,14 +101,20 @@ def _of_path(files: Sequence[str], reference: HubReference) -> Part:
     )
 
 
-def _of_group(group: Sequence[str], files: Sequence[str]) -> Part:
+def _of_group(group: Sequence[str], files: Sequence[str], name: str) -> Part:
     """Returns a part of files that belong together; a table gets its images."""
-    for suffix in PACKED:
-        if packed := [each for each in group if is_packed(each) and each.endswith(suffix)]:
-            return Part(packed)
+    if packed := [each for each in group if is_packed(each)]:
+        if len({each.rpartition(".")[2] for each in packed}) > 1:
+            raise ValueError(f"{name} has files of several forms in a split: {_some(packed)}")
+        return Part(packed)
+    only = group[0] if len(group) == 1 else ""
     tables = [each for each in group if is_table(each)]
+    if not tables and only.endswith(".txt"):
+        tables = [only]
+    if not tables and not any(is_image(each) or is_tfrecord(each) for each in group):
+        raise _unknown(group, files, name)
     if len(tables) != 1:
-        return Part(group, None if len(group) == 1 else "")
+        return Part(group, None if only else "")
     (table,) = tables
     if not (images := list(filter(is_image, group))):
         images = _below(table.rpartition("/")[0], filter(is_image, files))
@@ -133,19 +139,24 @@ def _of_folder(files: Sequence[str], folder: str, name: str) -> list[str]:
     stems = {text.rpartition(".")[0] for text in texts}
     if any(image.rpartition(".")[0] in stems for image in images):
         return [*images, *texts]
-    script = f"{name.partition('@')[0].rpartition('/')[2]}.py"
+    raise _unknown(below, files, name)
+
+
+def _unknown(found: Sequence[str], files: Sequence[str], name: str) -> ValueError:
+    """Returns an error that tells what helps where none of the files found has a known form."""
+    repo = name.partition("@")[0]
+    script = f"{repo.rpartition('/')[2]}.py"
     if script in files:
-        raise ValueError(
+        return ValueError(
             f"{name} has a loading script only, {script}, and no program of others is run here. "
             "Its Parquet export, if the Hub could make one, is revision refs/convert/parquet: "
-            f"{name.partition('@')[0]}@refs/convert/parquet"
+            f"{repo}@refs/convert/parquet"
         )
-    tables = list(filter(is_table, below))
-    cure = f"give one of its tables, as hf://datasets/{name}/{tables[0]}" if tables else (
-        f"try its Parquet export, {name.partition('@')[0]}@refs/convert/parquet"
-    )  # fmt: skip
-    raise ValueError(
-        f"{name} has no data of a known form in its files: {_some(below) or 'there are none'}. "
+    cure = f"try its Parquet export, {repo}@refs/convert/parquet"
+    if tables := list(filter(is_table, found)):
+        cure = f"give one of its tables, as hf://datasets/{name}/{tables[0]}"
+    return ValueError(
+        f"{name} has no data of a known form in its files: {_some(found) or 'there are none'}. "
         f"Expected a table of images such as metadata.csv, .parquet, .arrow or .tar; {cure}"
     )
 
