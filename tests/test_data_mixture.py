@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from data_cases import photo
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline_cases import captions_in, digest, take, train
 from run_cases import setup_of, write_run
@@ -47,6 +47,7 @@ def mixed(counts, weights, prompts=None):
 sizes = st.lists(st.integers(1, 30), min_size=1, max_size=3)
 
 
+@settings(deadline=None)
 @given(sizes, st.data(), st.integers(0, 5))
 def test_whole_weights_repeat_each_record_so_often_in_every_epoch(counts, data, epoch):
     weights = data.draw(st.lists(st.integers(1, 4), min_size=len(counts), max_size=len(counts)))
@@ -59,6 +60,7 @@ def test_whole_weights_repeat_each_record_so_often_in_every_epoch(counts, data, 
     assert [often[number] for number in range(len(mixture))] == expected.tolist()
 
 
+@settings(deadline=None)
 @given(sizes, st.data(), st.integers(1, 40))
 def test_every_record_of_a_source_comes_before_any_comes_again(counts, data, epochs):
     weights = data.draw(st.lists(st.floats(0.05, 3), min_size=len(counts), max_size=len(counts)))

@@ -11,8 +11,7 @@ from run_cases import setup_of, sources_of, write_run
 import paligemma_lib as pg
 from paligemma_lib.data.replacing import Replacing
 from paligemma_lib.hub import kaggle_access
-from paligemma_lib.run import RunConfig, Setup
-from paligemma_lib.run import setup as module
+from paligemma_lib.run import RunConfig, Setup, open_data
 from paligemma_lib.run.config import SPLITS
 
 HANDLE = "google/paligemma/jax/paligemma-3b-pt-224"
@@ -72,10 +71,11 @@ def test_a_path_alone_says_all_of_the_data(setup, tiny, tmp_path):
 
 
 def test_data_sets_of_tfds_and_drawn_scenes(setup, tmp_path, monkeypatch):
-    def opened(name, split, data_dir):
+    def opened(name, split, data_dir, **features):
+        assert not any(features.values())
         return name, split, data_dir
 
-    monkeypatch.setattr(module, "from_tfds", opened)
+    monkeypatch.setattr(open_data, "from_tfds", opened)
     data = {"kind": "tfds", "name": "mine", "train": "train[:9]", "dir": ""}
     data |= {"validation": "validation", "test": "test"}
     found = setup(data=data)

@@ -14,7 +14,7 @@ class WrongUse(ValueError):
 
 
 def keep_others_quiet(verbose: bool) -> None:
-    """Sets log levels so that other libraries print errors only; this library also prints warnings.
+    """Sets log levels so that other libraries print errors only, and this one all but its details.
 
     It must be called before these libraries are imported, as they read environment variables then.
 
@@ -25,6 +25,8 @@ def keep_others_quiet(verbose: bool) -> None:
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     ours = logging.getLogger("paligemma_lib")
     ours.handlers[:], ours.propagate = [handler], False
+    ours.setLevel(logging.INFO)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     # Without this, TensorFlow reads blocks of 64 MiB from gs://, however few bytes are requested.
     os.environ.setdefault("GCS_READ_CACHE_DISABLED", "1")
     if verbose:

@@ -3,9 +3,9 @@
   paligemma data captions.json
   paligemma data photos --out sheet.png --json
 
-The data are a file, a folder or a pattern of any known form, or the name of a TFDS data set. Counts
-are per split; lengths are those of captions with their prompt, in tokens. The exit code is 1 if
-images cannot be read; they are named.
+The data are a file, a folder or a pattern of any known form, a data set of the Hugging Face Hub as
+OWNER/NAME, or the name of a TFDS data set. Counts are per split; lengths are those of captions with
+their prompt, in tokens. The exit code is 1 if images cannot be read; they are named.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def source_of(args: argparse.Namespace, images: str = "") -> Source | None:
     if is_tfds(args.data, args.data_dir):
         return from_tfds(args.data, args.split or _SPLIT, data_dir=args.data_dir)
     path, named = split_path(args.data)
-    found = splits_of(path, images=images)
+    found = splits_of(path, split=args.split or named, images=images)
     return chosen_split(found, args.split or named or ("" if "" in found else _SPLIT), path)
 
 

@@ -5,7 +5,7 @@
         print(name, check(setup))
 
 Errors are ValueError, OSError or ImportError, and say what to do. The checks download nothing but
-PaliGemma's tokenizer, and leave no files behind.
+PaliGemma's tokenizer and data of the Hugging Face Hub, and leave no other files behind.
 """
 
 import glob

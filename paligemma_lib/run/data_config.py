@@ -84,6 +84,12 @@ class DataConfig:
         )
 
     @property
+    def paths(self) -> list[str]:
+        """Everything that may be a path of data; names of splits are among them."""
+        train = [part.train for part in self.mixture] or [self.train]
+        return [*train, self.validation, self.test]
+
+    @property
     def form(self) -> str:
         """`kind`; for auto, "sample" or "tfds" by the name, or "auto" where a path is to open."""
         if self.mixture:

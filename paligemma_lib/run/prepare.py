@@ -25,7 +25,7 @@ from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.run.assembly import trainable_of
 from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.findings import require
-from paligemma_lib.run.record import allowed_changes, completed, record_of
+from paligemma_lib.run.record import COMMITS, allowed_changes, completed, record_of
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.atomic import atomic_write, is_remote, path_of, remove_partial
@@ -100,6 +100,7 @@ def prepare(setup: Setup) -> Prepared:
     # their runs can be resumed.
     known = functools.partial(completed, data=record["data"])
     check_run(workdir / CHECKPOINTS, record, allowed_changes(config), known)
+    record[COMMITS] = setup.commits
     return Prepared(
         config, record, workdir, setup.mesh, setup.data, setup.tokenizer, setup.model, params
     )

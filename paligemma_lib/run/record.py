@@ -1,6 +1,7 @@
 """Records what a resumed run must share with the checkpoints that it resumes from.
 
 checkpoints.save(state, record_of(config, fingerprint(params), data))
+recorded_commits(workdir)                # {"nlphuji/flickr30k@main": "37f3..."}
 check_record(workdir, config)            # ValueError: config.seed: was 0, is 1
 """
 
@@ -13,7 +14,9 @@ from paligemma_lib.data.sources import Source
 from paligemma_lib.run.config import FORMER, RunConfig
 from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.options import ConfigError, parse, renamed
-from paligemma_lib.train.compatibility import CHECKPOINTS, check_run
+from paligemma_lib.train.compatibility import CHECKPOINTS, check_run, newest_run
+
+COMMITS = "commits"  # key of the commits of data sets of the Hub, see `hub_commits`
 
 
 def record_of(config: RunConfig, params: str, data: Mapping[str, Source] = {}) -> dict[str, Any]:
@@ -26,6 +29,12 @@ def record_of(config: RunConfig, params: str, data: Mapping[str, Source] = {}) -
     """
     learned = {split: data[split].fingerprint() for split in ("train", "validation") if data}
     return {"config": _with_form(config.to_dict()), "params": params, "data": learned}
+
+
+def recorded_commits(workdir: Path) -> Mapping[str, str]:
+    """Returns the commits of data sets of the Hub that a run began with; {} if it is a new one."""
+    _, run = newest_run(workdir / CHECKPOINTS)
+    return run.get(COMMITS, {})
 
 
 def completed(record: Mapping[str, Any], data: Mapping[str, str] = {}) -> Mapping[str, Any]:
@@ -47,7 +56,9 @@ def completed(record: Mapping[str, Any], data: Mapping[str, str] = {}) -> Mappin
         # The record has options that were removed or have other values today. They stay as they
         # are, so that the comparison names them.
         config = _filled(before, RunConfig().to_dict())
-    return {"data": data, **record, "config": _with_form(config)}
+    # What was read from a commit is compared: the fingerprints of the data.
+    rest = {name: value for name, value in record.items() if name != COMMITS}
+    return {"data": data, **rest, "config": _with_form(config)}
 
 
 def _with_form(values: dict[str, Any]) -> dict[str, Any]:

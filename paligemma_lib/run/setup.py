@@ -7,32 +7,24 @@ setup = Setup(config, given={"train": source, "test": source})      # sources of
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping
 
+import jax
 from jax.sharding import Mesh
 
 from paligemma_lib import captioner, checkpoint, hub, tokenizer
 from paligemma_lib.checkpoint.configuration import MODELS, published
 from paligemma_lib.data.replacing import replace_corrupt
-from paligemma_lib.data.sources import (
-    Mixture,
-    Source,
-    from_folder,
-    from_jsonl,
-    from_tfds,
-    is_path,
-    open_source,
-    splits_of,
-)
-from paligemma_lib.data.sources.data_path import split_path
-from paligemma_lib.data.sources.split_names import chosen_split
-from paligemma_lib.data.sources.tf_examples import features_of
+from paligemma_lib.data.sources import Source
+from paligemma_lib.data.sources.hub_commits import commits_of
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.run.config import SPLITS, RunConfig
-from paligemma_lib.run.data_config import DataConfig
-from paligemma_lib.run.dotted import is_dotted, load_dotted
+from paligemma_lib.run.open_data import OpenedData
+from paligemma_lib.run.record import recorded_commits
 from paligemma_lib.run.text_lengths import LongestText, longest_text
+from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.sharding import make_mesh
 from paligemma_lib.tokenizer import Tokenizer
@@ -80,11 +72,39 @@ class Setup:
         """Sources by split. Raises ValueError or OSError if one cannot be read."""
         if self.given is not None:
             return self.given
-        sources = {split: self._source(self.config.data, split) for split in SPLITS}
+        opened = OpenedData(self.config.data, self.data_set, self.data_dir, self.commits)
+        sources = {split: opened.source(split) for split in SPLITS}
         if self.config.data.on_corrupt_image == "replace":
             for split in ("train", "validation"):
                 sources[split] = replace_corrupt(sources[split])
         return sources
+
+    @functools.cached_property
+    def commits(self) -> Mapping[str, str]:
+        """Commits of data sets of the Hub, by repository and revision.
+
+        They are those that the run's checkpoints have recorded, if it has any, so that a run goes
+        on with the data that it began with. All processes read those that the main process found,
+        as a branch may move while they start; so they call this together.
+
+        Raises:
+          OSError, ImportError, ValueError: the Hub does not tell a commit.
+        """
+        data = self.config.data
+        if self.given is not None or data.form != "auto":
+            return {}
+        told, failure = {}, None
+        if jax.process_index() == 0:
+            try:
+                known = recorded_commits(path_of(self.config.workdir))
+                told = commits_of(data.paths, known)
+            except (OSError, ImportError, ValueError) as error:
+                failure = error  # raised below, as the others wait for an answer
+        answer = processes.gather(json.dumps([told, failure and str(failure)]).encode())[0]
+        told, why = json.loads(answer)
+        if why is not None:
+            raise failure or OSError(why)
+        return told
 
     @functools.cached_property
     def local_checkpoint(self) -> str | None:
@@ -191,58 +211,3 @@ class Setup:
             return self.config.assumed_text_len
         needed = [found.text_len for found in self.longest_texts.values()]
         return max(needed, default=self.config.assumed_text_len)
-
-    def _source(self, data: DataConfig, split: str) -> Source:
-        name = getattr(data, split)
-        if data.mixture and (split == "train" or not is_path(name)):
-            return self._mixture(split)
-        if data.form == "auto":
-            return self._recognised(data, split)
-        if data.kind == "jsonl":
-            return from_jsonl(name)
-        if data.kind == "folder":
-            return from_folder(name)
-        if is_dotted(data.kind):
-            return load_dotted(data.kind, "data.kind")(name)
-        features = features_of(data.columns)
-        return from_tfds(self.data_set, name, data_dir=self.data_dir or None, **features)
-
-    @functools.cached_property
-    def _parts(self) -> list["Setup"]:
-        """The parts of a mixture, each as the data of a run."""
-        parts, data = [], self.config.data
-        for part in data.mixture:
-            alone = dataclasses.replace(data, mixture=(), train=part.train, images=part.images)
-            if alone.form != "auto":
-                raise FileNotFoundError(f"data.mixture: {part.train} does not exist, expected data")
-            parts.append(
-                dataclasses.replace(self, config=dataclasses.replace(self.config, data=alone))
-            )
-        return parts
-
-    def _mixture(self, split: str) -> Source:
-        mixture = self.config.data.mixture
-        return Mixture(
-            tuple(part._source(part.config.data, split) for part in self._parts),
-            tuple(part.weight for part in mixture),
-            tuple(part.prompt for part in mixture),
-        )
-
-    @functools.cached_property
-    def _own_splits(self) -> Mapping[str, Source]:
-        """Splits of the data in `train`, which is a path."""
-        path, _ = split_path(self.config.data.train)
-        data = self.config.data
-        return splits_of(path, images=data.images, columns=data.columns)
-
-    def _recognised(self, data: DataConfig, split: str) -> Source:
-        """Returns a source of recognised form: a path, or a split of the data in `train`."""
-        name = getattr(data, split)
-        path, named = split_path(data.train)
-        if split == "train":
-            apart = is_path(data.validation) and is_path(data.test)
-            return chosen_split(self._own_splits, named or ("" if apart else "train"), path)
-        if is_path(name):
-            return open_source(name, images=data.images, columns=data.columns)
-        # A recipe may name splits of another data set, as "train[:1200]".
-        return chosen_split(self._own_splits, name if name in self._own_splits else split, path)

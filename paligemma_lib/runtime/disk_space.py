@@ -6,6 +6,7 @@ raise no_space(error, name, folder) from error
 """
 
 import contextlib
+import errno
 import importlib.util
 import os
 import secrets
@@ -67,6 +68,20 @@ def check_space(folder: str, needed: int) -> str:
             "train fewer parameters, or choose another workdir"
         )
     return f"{folder} needs about {gib(needed)} of {gib(free)} of free disk space"
+
+
+def check_download(name: str, needed: int, folder: Path, instead: str) -> None:
+    """Raises OSError if a download of `needed` bytes does not fit on the disk of `folder`.
+
+    Args:
+      name: what is downloaded, for the message.
+      needed: bytes that are still to come.
+      folder: where they go; it need not exist yet.
+      instead: what to set so that they go elsewhere, for the message.
+    """
+    if needed > shutil.disk_usage(_existing(folder)).free:
+        error = OSError(errno.ENOSPC, f"it needs {needed:,} bytes")
+        raise no_space(error, name, folder, instead)
 
 
 def no_space(

@@ -39,12 +39,10 @@ def check_run(
     Raises:
       ValueError: a setting that is not in `allow_changed` differs.
     """
-    for step in _steps_in(folder):
-        with contextlib.suppress(Exception):  # damaged: `restore` reports it
-            before = _flat(completed(record_of(folder, step)["run"]))
-            break
-    else:
+    step, recorded = newest_run(folder, completed)
+    if step is None:
         return
+    before = _flat(recorded)
     # Through JSON and back, as the record went: tuples become lists, for example.
     now = _flat(json.loads(json.dumps(run)))
     # The error lists every setting that differs with both values, so that users who resume in the
@@ -60,6 +58,20 @@ def check_run(
             + "\n".join(differing)
             + "\nUse another folder, or list these settings in allow_changed"
         )
+
+
+def newest_run(
+    folder: str | os.PathLike[str],
+    completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> tuple[int | None, Mapping[str, Any]]:
+    """Returns step and run of the newest checkpoint that can be read; None and {} without one.
+
+    Args and `completed` are those of `check_run`.
+    """
+    for step in _steps_in(folder):
+        with contextlib.suppress(Exception):  # damaged: `restore` reports it
+            return step, completed(record_of(folder, step)["run"])
+    return None, {}
 
 
 def record_of(folder: str | os.PathLike[str], step: int) -> dict[str, Any]:

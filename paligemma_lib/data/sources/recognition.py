@@ -1,6 +1,7 @@
 """Recognises the form of data by their content, and finds their splits.
 
     source = open_source("dataset_flickr8k.json", split="test", images="Flicker8k_Dataset")
+    source = open_source("nlphuji/flickr30k@refs/convert/parquet")     # of the Hugging Face Hub
     for name, source in splits_of("my_images").items(): print(name, len(source))
 
 A path may end in "#" and the name of a split: `captions.csv#train`.
@@ -15,6 +16,15 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from paligemma_lib.data.files import join, read_whole
 from paligemma_lib.data.sources.data_path import split_path
+from paligemma_lib.data.sources.file_names import (
+    PACKED,
+    TABLES,
+    is_packed,
+    is_table,
+    is_tfrecord,
+)
+from paligemma_lib.data.sources.hub_dataset import local_parts
+from paligemma_lib.data.sources.hub_reference import is_hub
 from paligemma_lib.data.sources.json_forms import USUAL, Columns, parse_json
 from paligemma_lib.data.sources.parquet_source import ArrowSource
 from paligemma_lib.data.sources.protocol import Source
@@ -26,25 +36,13 @@ from paligemma_lib.data.sources.split_names import (
     split_in_path,
     usual_split,
 )
-from paligemma_lib.data.sources.table_forms import form_of_json
-from paligemma_lib.data.sources.table_source import MAX_TABLE_BYTES, TableSource, folder_of
+from paligemma_lib.data.sources.table_forms import MAX_TABLE_BYTES, form_of
+from paligemma_lib.data.sources.table_source import TableSource, folder_of
 from paligemma_lib.data.sources.tf_examples import features_of, from_tfrecords
 from paligemma_lib.data.sources.tfds_source import splits_of_tfds
 from paligemma_lib.data.sources.webdataset_source import WebDatasetSource, shards_of
 from paligemma_lib.runtime.atomic import is_remote
 
-# Names of tables in a folder, and how each is read. The first one that exists is used.
-_TABLES = (
-    ("captions.txt", "captions.txt"),
-    ("captions.csv", "delimited"),
-    ("results.csv", "delimited"),  # Flickr30k
-    ("metadata.csv", "delimited"),  # imagefolder
-    ("metadata.jsonl", "jsonl"),
-    ("metadata.parquet", "parquet"),
-    ("Flickr8k.token.txt", "tokens"),
-    ("captions.tsv", "delimited"),
-)
-_TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".token", ".token.txt", "captions.txt")
 _IMAGE_FOLDERS = ("Images", "images", "flickr30k_images", "Flicker8k_Dataset")
 
 
@@ -54,7 +52,8 @@ def open_source(
     """Opens data of any known form.
 
     Args:
-      path: a file, a folder, or a pattern of files; `PATH#SPLIT` names a split.
+      path: a file, a folder, or a pattern of files, or a data set of the Hugging Face Hub, see
+        `hub_reference`; `PATH#SPLIT` names a split.
       split: one of the data's own splits. If the data have none, "train", "validation" or "test"
         selects a fraction by a hash of the image id, and "" all records.
       images: the folder of images, if it is not beside the table.
@@ -62,17 +61,26 @@ def open_source(
 
     Raises:
       FileNotFoundError: `path` does not exist.
+      PermissionError, ConnectionError, ImportError, OSError: data of the Hub cannot be downloaded,
+        see `hub_dataset.local_parts`.
       ValueError: the data have no known form, or have no such split; the message lists the splits.
     """
     path, named = split_path(path)
-    return chosen_split(splits_of(path, images=images, columns=columns), split or named, path)
+    split = split or named
+    found = splits_of(path, split=split, images=images, columns=columns)
+    return chosen_split(found, split, path)
 
 
-def splits_of(path: str, *, images: str = "", columns: Columns = USUAL) -> dict[str, Source]:
+def splits_of(
+    path: str, *, split: str = "", images: str = "", columns: Columns = USUAL
+) -> dict[str, Source]:
     """Returns the data's own splits by name, or all records under the name "" if there are none.
 
-    Args and errors are those of `open_source`.
+    Args and errors are those of `open_source`. With a `split`, others may be missing in the result:
+    those that need not be downloaded for it.
     """
+    if is_hub(path):
+        return dict(_of_hub(path, split, images, columns))
     if not os.path.exists(path) and any(mark in path for mark in "*?{"):
         return {"": _of_files(path, columns)}
     if is_remote(path) or os.path.isfile(path):
@@ -82,18 +90,29 @@ def splits_of(path: str, *, images: str = "", columns: Columns = USUAL) -> dict[
     return dict(_of_folder(path, images, columns))
 
 
+def _of_hub(path: str, split: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:
+    for name, part in local_parts(path, split).items():
+        if len(part.paths) > 1:
+            found = {"": _of_packed(tuple(part.paths), columns)}
+        else:
+            found = splits_of(part.paths[0], images=images or part.images, columns=columns)
+        yield from {name: _only(found, name, path)}.items() if name else found.items()
+
+
 def _of_files(pattern: str, columns: Columns) -> Source:
     paths = shards_of(pattern)
-    if paths[0].endswith(".tar"):
-        return WebDatasetSource(paths)
-    if paths[0].endswith((".parquet", ".arrow")):
-        return ArrowSource(paths, columns)
-    if not _is_tfrecord(paths[0]):
+    if is_packed(paths[0]):
+        return _of_packed(paths, columns)
+    if not is_tfrecord(paths[0]):
         raise ValueError(
             f"{pattern} matches {paths[0]}: a pattern can only match .tar, .parquet, .arrow, "
             ".tfrecord or .array_record files. Give the path of a single table or folder"
         )
     return from_tfrecords(pattern, **features_of(columns))
+
+
+def _of_packed(paths: tuple[str, ...], columns: Columns) -> Source:
+    return WebDatasetSource(paths) if paths[0].endswith(".tar") else ArrowSource(paths, columns)
 
 
 def _of_file(path: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:
@@ -102,38 +121,12 @@ def _of_file(path: str, images: str, columns: Columns) -> Iterator[tuple[str, So
         yield from _splits_of_column(ArrowSource((path,), columns))
     elif name.endswith(".tar"):
         yield "", WebDatasetSource((path,))
-    elif _is_tfrecord(name):
+    elif is_tfrecord(name):
         yield "", from_tfrecords(path, **features_of(columns))
     else:
-        form = _form_of(path, name, columns)
+        form = form_of(path, columns)
         folder = images or _images_beside(folder_of(path))
         yield from _splits_of_column(TableSource(form, path, folder, columns=columns))
-
-
-def _form_of(path: str, name: str, columns: Columns) -> str:
-    if name.endswith(".jsonl"):
-        return "jsonl"
-    if name.endswith(".parquet"):
-        return "parquet"
-    if name.endswith(".json"):
-        try:
-            return form_of_json(read_whole(path, MAX_TABLE_BYTES))
-        except ValueError as error:
-            raise ValueError(f"{path}, {error}") from error
-    if name.endswith(".token.txt") or name.endswith(".token"):
-        return "tokens"
-    if name == "captions.txt" and not any(columns):
-        return "captions.txt"
-    if name.endswith((".csv", ".tsv", ".txt")):
-        return "delimited"
-    raise ValueError(
-        f"{path} has an unknown format: expected .jsonl, .json, .csv, .tsv, .txt, .parquet, "
-        ".arrow, .tar, .tfrecord or .array_record, or a folder of images"
-    )
-
-
-def _is_tfrecord(path: str) -> bool:
-    return ".tfrecord" in path or ".array_record" in path
 
 
 def _splits_of_column(source: TableSource | ArrowSource) -> Iterator[tuple[str, Source]]:
@@ -148,7 +141,7 @@ def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str
     if isinstance(info.get("splits"), list):
         yield from splits_of_tfds(folder, columns=columns).items()
         return
-    for table, form in _TABLES:
+    for table, form in TABLES:
         if table in names:
             form = "delimited" if form == "captions.txt" and any(columns) else form
             beside = images or _images_beside(folder)
@@ -161,17 +154,14 @@ def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str
     if parts and all(os.path.isdir(join(folder, name)) for name in parts):
         for name in parts:
             found = splits_of(join(folder, name), images=images, columns=columns)
-            # A single split within is this one, such as train/train-00000.tar.
-            only = next(iter(found.values())) if len(found) == 1 else None
-            yield name, only or chosen_split(found, name, join(folder, name))
+            yield name, _only(found, name, join(folder, name))
         return
-    packed = (".arrow", ".parquet", ".tar")
     # Repositories of the Hub have their data in the folder data.
     inner = join(folder, "data")
-    if os.path.isdir(inner) and not any(name.endswith(packed) for name in names):
+    if os.path.isdir(inner) and not any(name.endswith(PACKED) for name in names):
         yield from _of_folder(inner, images, columns)
         return
-    for suffix in packed:
+    for suffix in PACKED:
         paths = sorted(glob.glob(join(glob.escape(folder), f"**/*{suffix}"), recursive=True))
         # `datasets` leaves results of `map` and `filter` beside its data, as cache-*.arrow.
         paths = [path for path in paths if not os.path.basename(path).startswith(("cache-", "tmp"))]
@@ -192,14 +182,16 @@ def _with_lists(
             yield name, source
 
 
+def _only(found: Mapping[str, Source], name: str, path: str) -> Source:
+    """Returns the split `name` of data that should be this split alone."""
+    # A single split within is this one, such as train/train-00000.tar.
+    return next(iter(found.values())) if len(found) == 1 else chosen_split(found, name, path)
+
+
 def _of_texts(folder: str) -> Iterator[tuple[str, Source]]:
     """Opens images with texts beside them. Raises ValueError if a table has the captions."""
     source = SidecarSource(folder)
-    tables = [
-        file
-        for file in source.files
-        if file.lower().endswith(_TABLE_SUFFIXES) or _is_tfrecord(file)
-    ]
+    tables = [file for file in source.files if is_table(file) or is_tfrecord(file)]
     if tables and not source.has_texts():
         raise ValueError(
             f"{folder}: no image has a text file beside it, but there is {', '.join(tables[:3])}. "

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from paligemma_lib.data.files import read_whole
 from paligemma_lib.data.sources.json_forms import (
     PREFIX_KEYS,
     Columns,
@@ -32,6 +33,7 @@ from paligemma_lib.data.text import decoded, lines_of
 IMAGE_COLUMNS = ("image", "file_name", "filename", "image_name", "image_path", "path", "image_id")
 CAPTION_COLUMNS = ("caption", "text", "suffix", "caption_text", "comment", "raw", "answer", "label")
 _FLICKR30K = ["image_name", "comment_number", "comment"]
+MAX_TABLE_BYTES = 4 << 30
 _MAX_HEADER = 10_000  # characters
 
 
@@ -167,10 +169,42 @@ def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str = "
     # Whole names are compared: Flickr30k has the columns image_name, comment_number and comment.
     if not found and what:
         raise ValueError(
-            f"line 1: no {what} column found among {', '.join(names)[:200]}. Name it as {what}_column, or "
-            f"rename it to {what}"
+            f"line 1: no {what} column found among {', '.join(names)[:200]}. Name it as "
+            f"{what}_column, or rename it to {what}"
         )
     return found[0] if found else ""
+
+
+def form_of(path: str, columns: Columns) -> str:
+    """Returns the form of a table, a key of READERS, by its name, and by its content if it is JSON.
+
+    Args:
+      path: path of the table, local or remote.
+      columns: names of columns, which Kaggle's captions.txt cannot have.
+
+    Raises:
+      ValueError: the form is not known.
+    """
+    name = path.rpartition("/")[2].lower()
+    if name.endswith(".jsonl"):
+        return "jsonl"
+    if name.endswith(".parquet"):
+        return "parquet"
+    if name.endswith(".json"):
+        try:
+            return form_of_json(read_whole(path, MAX_TABLE_BYTES))
+        except ValueError as error:
+            raise ValueError(f"{path}, {error}") from error
+    if name.endswith(".token.txt") or name.endswith(".token"):
+        return "tokens"
+    if name == "captions.txt" and not any(columns):
+        return "captions.txt"
+    if name.endswith((".csv", ".tsv", ".txt")):
+        return "delimited"
+    raise ValueError(
+        f"{path} has an unknown format: expected .jsonl, .json, .csv, .tsv, .txt, .parquet, "
+        ".arrow, .tar, .tfrecord or .array_record, or a folder of images"
+    )
 
 
 def form_of_json(data: bytes) -> str:

@@ -24,11 +24,10 @@ from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.sources.image_folder import SHOWN, ImageFolder, differing, normalized
 from paligemma_lib.data.sources.json_forms import USUAL, Columns, Row
 from paligemma_lib.data.sources.protocol import Record, Source, unique_ids
-from paligemma_lib.data.sources.table_forms import READERS
+from paligemma_lib.data.sources.table_forms import MAX_TABLE_BYTES, READERS
 from paligemma_lib.data.text import cleaned
 from paligemma_lib.runtime.atomic import is_remote
 
-MAX_TABLE_BYTES = 4 << 30
 _WITH_COLUMNS = ("delimited", "parquet", "jsonl", "json")  # forms whose columns have any names
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,82 @@
+"""Finds the commits that references to the Hugging Face Hub stand for, so that they stay the same.
+
+commits = commits_of(["nlphuji/flickr30k#train", "captions.csv"], known={})
+commits                                          # {"nlphuji/flickr30k@main": "37f3..."}
+pinned("nlphuji/flickr30k#train", commits)       # hf://datasets/nlphuji/flickr30k@37f3...#train
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from paligemma_lib.data.sources.data_path import split_path
+from paligemma_lib.data.sources.hub_reference import HubReference, is_hub, parse
+from paligemma_lib.hub.huggingface_refusals import huggingface_refusals
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+KIND = "dataset"  # the type of repository, as huggingface_hub names it
+
+
+def commits_of(paths: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
+    """Returns the commit of each data set of the Hub, by repository and revision.
+
+    Args:
+      paths: paths of data, of which some may be on the Hub, and may end in #SPLIT.
+      known: commits that are known. The Hub is asked for others alone.
+
+    Raises:
+      OSError, ImportError, ValueError: as `hub_dataset.local_parts`.
+    """
+    places = [split_path(path)[0] for path in paths]
+    references = [parse(place) for place in places if is_hub(place)]
+    return {each.name: known.get(each.name) or commit_of(each) for each in references}
+
+
+def pinned(path: str, commits: Mapping[str, str]) -> str:
+    """Returns a path with the commit in place of its revision; other paths stay as they are."""
+    place, split = split_path(path)
+    if not is_hub(place):
+        return path
+    reference = parse(place)
+    fixed = str(dataclasses.replace(reference, revision=commits[reference.name]))
+    return f"{fixed}#{split}" if split else fixed
+
+
+def commit_of(reference: HubReference) -> str:
+    """Returns the commit of a reference: the Hub's, or the cache's if the Hub cannot be reached."""
+    from huggingface_hub import is_offline_mode
+
+    try:
+        with huggingface_refusals(reference.name, page_of(reference)):
+            found = api().resolve_revision(
+                reference.repo,
+                repo_type=KIND,
+                revision=reference.revision,
+                local_files_only=is_offline_mode(),  # else it warns of what was asked for
+            )
+    except FileNotFoundError as error:
+        if reference.is_short:
+            raise FileNotFoundError(f"there is no such path here, and {error}") from error
+        raise
+    if not re.fullmatch(r"[0-9a-f]{40}", found.resolved):
+        raise ValueError(f"{reference.name}: {found.resolved[:80]!r} is no commit")
+    return found.resolved
+
+
+def api() -> HfApi:
+    """Returns a client of the Hub."""
+    from huggingface_hub import HfApi
+
+    return HfApi(library_name="paligemma_lib")
+
+
+def page_of(reference: HubReference) -> str:
+    """Returns the URL of the data set's page."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/datasets/{reference.repo}"

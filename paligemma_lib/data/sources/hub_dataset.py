@@ -1,0 +1,208 @@
+"""Downloads what is needed of a data set of the Hugging Face Hub, and returns the local paths.
+
+    for split, part in local_parts("nlphuji/flickr30k", split="train").items():
+        part.paths
+
+Files lie in the cache of huggingface_hub, by commit. A folder or a table is opened in a view: a
+folder of links to the cached files of one selection. So other files of the commit that are in the
+cache cannot change what is found. No program of a repository is run.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from paligemma_lib.data.sources.hub_commits import KIND, api, commit_of, page_of
+from paligemma_lib.data.sources.hub_configs import (
+    HubConfig,
+    configs_in_card,
+    configs_of_export,
+)
+from paligemma_lib.data.sources.hub_files import Part, parts_of, told
+from paligemma_lib.data.sources.hub_reference import HubReference, parse
+from paligemma_lib.hub.huggingface_refusals import CACHE_SETTING, huggingface_refusals
+from paligemma_lib.runtime.disk_space import check_download
+
+_CARD = "README.md"
+_MAX_CARD_BYTES = 4 << 20
+_MAX_FILES = 2_000_000
+
+_log = logging.getLogger(__name__)
+
+
+class LocalPart(NamedTuple):
+    """Local files of a split.
+
+    Attributes:
+      paths: one file or folder of any form, or several packed files that are one source.
+      images: folder of the images of a table; "": beside the table.
+    """
+
+    paths: Sequence[str]
+    images: str
+
+
+def local_parts(path: str, split: str = "") -> dict[str, LocalPart]:
+    """Downloads the files of a data set that are not in the cache yet.
+
+    Args:
+      path: a path for which `is_hub` is true.
+      split: the one split that is wanted, so that files of others need not come; "": all.
+
+    Returns:
+      The parts by split; "" stands for files that tell their splits themselves.
+
+    Raises:
+      FileNotFoundError: there is no such data set, revision, path or configuration.
+      PermissionError: the data set is gated or private, and the token does not open it.
+      ConnectionError: the Hub cannot be reached, or is not to be, and the cache lacks files.
+      OSError: there is not enough disk space.
+      ImportError: huggingface_hub is not installed.
+      ValueError: the data have no known form, or no such split, or the reference is malformed.
+    """
+    reference = parse(path)
+    commit = commit_of(reference)
+    with huggingface_refusals(reference.name, page_of(reference)):
+        sizes = _sizes_of(reference.repo, commit)
+    _check_names(reference, sizes)
+    # A path in the repository says all that a card could.
+    configs = [] if reference.path else _configs(reference, commit, sizes)
+    parts = parts_of([*sizes], reference, configs, split)
+    wanted = list(dict.fromkeys(file for part in parts.values() for file in part.files))
+    cached = _downloaded(reference, commit, wanted, sizes)
+    return {name: _local(reference, commit, part, cached) for name, part in parts.items()}
+
+
+def _sizes_of(repo: str, commit: str) -> dict[str, int]:
+    """Returns path -> bytes of all files, from the cache if they were listed before."""
+    from huggingface_hub import RepoFile, get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        entries: Iterable = get_cached_repo_tree(repo, repo_type=KIND, revision=commit)
+    except CachedRepoTreeNotFoundError:
+        entries = api().list_repo_tree(repo, recursive=True, revision=commit, repo_type=KIND)
+    entries = [*itertools.islice(entries, _MAX_FILES + 1)]
+    if len(entries) > _MAX_FILES:
+        raise ValueError(f"it has more than {_MAX_FILES:,} files: give one of its folders")
+    return {each.path: each.size for each in entries if isinstance(each, RepoFile)}
+
+
+def _check_names(reference: HubReference, files: Iterable[str]) -> None:
+    """Raises ValueError if a name would lead out of the folder of a view."""
+    for file in files:
+        if {"", ".", ".."} & {*file.split("/")} or "\0" in file:
+            raise ValueError(f"{reference.name} has a file of the name {file[:80]!r}: not fetched")
+
+
+def _configs(reference: HubReference, commit: str, sizes: Mapping[str, int]) -> list[HubConfig]:
+    if _CARD not in sizes:
+        return configs_of_export([*sizes])
+    if sizes[_CARD] > _MAX_CARD_BYTES:
+        raise ValueError(f"{reference.name}: {_CARD} has {sizes[_CARD]:,} bytes, too many to read")
+    with huggingface_refusals(reference.name, page_of(reference)):
+        card = api().hf_hub_download(reference.repo, _CARD, repo_type=KIND, revision=commit)
+    from huggingface_hub import metadata_load
+
+    try:
+        return configs_in_card(metadata_load(card) or {})
+    except Exception as error:  # of YAML, which are no ValueErrors, or of the card's form
+        why = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{reference.name}: the card of the data set, {_CARD}, cannot be used: {why}. Give the "
+            f"path of its data, as hf://datasets/{reference.name}/FOLDER"
+        ) from error
+
+
+def _downloaded(
+    reference: HubReference, commit: str, files: Sequence[str], sizes: Mapping[str, int]
+) -> dict[str, str]:
+    """Downloads what is not in the cache; returns the path of each file in the cache."""
+    from huggingface_hub import constants
+
+    found = _cached(reference, commit, files)
+    missing = [file for file in files if file not in found]
+    whole, needed = (sum(sizes[file] for file in each) for each in (files, missing))
+    _log.info(
+        "%s, commit %s%s: %s, %.1f MB, %s",
+        reference.repo, commit, f", configuration {reference.config}" * bool(reference.config),
+        told(files), whole / 1e6,
+        f"of which {needed / 1e6:,.1f} MB are to be downloaded" if missing else "in the cache",
+    )  # fmt: skip
+    if missing:
+        check_download(reference.name, needed, Path(constants.HF_HUB_CACHE), CACHE_SETTING)
+        with huggingface_refusals(reference.name, page_of(reference)):
+            api().snapshot_download(
+                reference.repo, repo_type=KIND, revision=commit,
+                allow_patterns=_patterns(missing, [*sizes]),
+            )  # fmt: skip
+        found = _cached(reference, commit, files)
+        if lacking := [file for file in files if file not in found]:
+            raise ConnectionError(f"{reference.name}: {lacking[0]} did not come. Run this again")
+    return found
+
+
+def _cached(reference: HubReference, commit: str, files: Sequence[str]) -> dict[str, str]:
+    """Returns the paths of those files that are in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = {
+        file: try_to_load_from_cache(reference.repo, file, repo_type=KIND, revision=commit)
+        for file in files
+    }
+    return {file: path for file, path in found.items() if isinstance(path, str)}
+
+
+def _patterns(wanted: Sequence[str], files: Sequence[str]) -> list[str]:
+    """Returns patterns that match the wanted files alone.
+
+    huggingface_hub compares each file with each pattern. So thousands of images are asked for by
+    folder and suffix, unless that would bring other files, too.
+    """
+    from huggingface_hub.utils import filter_repo_objects
+
+    ends = {(file.rpartition("/")[0], os.path.splitext(file)[1]) for file in wanted}
+    few = [f"{glob.escape(f'{place}/' if place else '')}*{glob.escape(end)}" for place, end in ends]
+    if set(filter_repo_objects(files, allow_patterns=few)) == set(wanted):
+        return few
+    return [glob.escape(file) for file in wanted]
+
+
+def _local(
+    reference: HubReference, commit: str, part: Part, cached: Mapping[str, str]
+) -> LocalPart:
+    if part.opened is None:
+        return LocalPart([cached[file] for file in part.files], "")
+    view = _view(reference, commit, {file: cached[file] for file in part.files})
+    images = "" if part.images is None else str(view / part.images)
+    return LocalPart([str(view / part.opened)], images)
+
+
+def _view(reference: HubReference, commit: str, files: Mapping[str, str]) -> Path:
+    """Returns a folder that links to these files of the cache and holds no others."""
+    from huggingface_hub import cached_assets_path, constants
+
+    # The name is that of the selection, so several processes make the same links, or find them.
+    selection = hashlib.sha256("\n".join(sorted(files)).encode()).hexdigest()[:12]
+    folder = cached_assets_path(
+        "paligemma_lib",
+        reference.repo,
+        f"{commit}-{selection}",
+        assets_dir=constants.HF_ASSETS_CACHE,
+    )
+    for file, path in files.items():
+        link = folder / file
+        if not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            partial = link.with_name(f".{secrets.token_hex(8)}.partial")
+            partial.symlink_to(path)
+            partial.replace(link)
+    return folder

@@ -1,0 +1,101 @@
+"""Opens the images and captions that the config of a run names.
+
+opened = OpenedData(config.data, data_set="flickr8k_tfds", data_dir="", commits={})
+opened.source("train")
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+from paligemma_lib.data.sources import (
+    Mixture,
+    Source,
+    from_folder,
+    from_jsonl,
+    from_tfds,
+    is_path,
+    open_source,
+    splits_of,
+)
+from paligemma_lib.data.sources.data_path import split_path
+from paligemma_lib.data.sources.hub_commits import pinned
+from paligemma_lib.data.sources.split_names import chosen_split
+from paligemma_lib.data.sources.tf_examples import features_of
+from paligemma_lib.run.data_config import DataConfig
+from paligemma_lib.run.dotted import is_dotted, load_dotted
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedData:
+    """Data of a run; each data set is opened once, on first access.
+
+    Attributes:
+      config: names the data.
+      data_set, data_dir: TFDS data set, if the data are one, and its folder; "" for the default.
+      commits: commits of data sets of the Hub, see `hub_commits.commits_of`.
+    """
+
+    config: DataConfig
+    data_set: str
+    data_dir: str
+    commits: Mapping[str, str]
+
+    def source(self, split: str) -> Source:
+        """Returns the source of a split, a key of SPLITS.
+
+        Raises:
+          ValueError, OSError: it cannot be opened.
+        """
+        data, name = self.config, getattr(self.config, split)
+        if data.mixture and (split == "train" or not is_path(name)):
+            return Mixture(
+                tuple(part.source(split) for part in self._parts),
+                tuple(part.weight for part in data.mixture),
+                tuple(part.prompt for part in data.mixture),
+            )
+        if data.form == "auto":
+            return self._recognised(split)
+        if data.kind == "jsonl":
+            return from_jsonl(name)
+        if data.kind == "folder":
+            return from_folder(name)
+        if is_dotted(data.kind):
+            return load_dotted(data.kind, "data.kind")(name)
+        features = features_of(data.columns)
+        return from_tfds(self.data_set, name, data_dir=self.data_dir or None, **features)
+
+    @functools.cached_property
+    def _parts(self) -> list["OpenedData"]:
+        """The parts of a mixture, each as the data of a run."""
+        parts = []
+        for part in self.config.mixture:
+            alone = dataclasses.replace(
+                self.config, mixture=(), train=part.train, images=part.images
+            )
+            if alone.form != "auto":
+                raise FileNotFoundError(f"data.mixture: {part.train} does not exist, expected data")
+            parts.append(dataclasses.replace(self, config=alone))
+        return parts
+
+    @functools.cached_property
+    def _own_splits(self) -> Mapping[str, Source]:
+        """Splits of the data in `train`, which is a path."""
+        data = self.config
+        path, _ = split_path(pinned(data.train, self.commits))
+        return splits_of(path, images=data.images, columns=data.columns)
+
+    def _recognised(self, split: str) -> Source:
+        """Returns a source of recognised form: a path, or a split of the data in `train`."""
+        data, name = self.config, getattr(self.config, split)
+        path, named = split_path(data.train)
+        # Where validation and test are elsewhere, all of train is for training. Of a data set of
+        # the Hub, a split that is named is then downloaded alone.
+        alone = split == "train" and is_path(data.validation) and is_path(data.test)
+        if alone or (split != "train" and is_path(name)):
+            path = pinned(name, self.commits)
+            return open_source(path, images=data.images, columns=data.columns)
+        if split == "train":
+            return chosen_split(self._own_splits, named or "train", path)
+        # A recipe may name splits of another data set, as "train[:1200]".
+        return chosen_split(self._own_splits, name if name in self._own_splits else split, path)
