@@ -22,12 +22,14 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from flickr8k_tfds import image_tasks
+from flickr8k_tfds.beam_maps import beam_examples, check_by_beam
 from flickr8k_tfds.build_fingerprint import changes, contents, fingerprint
 from flickr8k_tfds.caption_tables import Defect
 from flickr8k_tfds.image_checks import ImageFacts
 from flickr8k_tfds.image_tasks import Planned, make_example
 from flickr8k_tfds.layout import WAYS_OUT, File, Layout, fetch_from_kaggle, is_empty, locate
 from flickr8k_tfds.parallel import map_ahead
+from flickr8k_tfds.reproducible_writer import ReproducibleWriter
 from flickr8k_tfds.splitting import SPLITS, check_fractions, hashed_split, official_splits
 from flickr8k_tfds.trees import DatasetError
 from flickr8k_tfds.verification import Verification
@@ -148,7 +150,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, planned: Sequence[Planned]) -> Any:
         config = self.builder_config
         make = functools.partial(make_example, side=config.side, upright=config.upright)
-        return map_ahead(make, planned)
+        return beam_examples(make, planned) if self._by_beam else map_ahead(make, planned)
 
     def _plan(self, layout: Layout, report: Verification) -> dict[str, list[Planned]]:
         """Checks all images with captions and returns those that are written, by split."""
@@ -173,7 +175,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _check(self, files: Sequence[File]) -> Iterable[ImageFacts]:
         check = functools.partial(image_tasks.check, upright=self.builder_config.upright)
-        return map_ahead(check, files)
+        if not self._by_beam:
+            return map_ahead(check, files)
+        runner, options = self._config.beam_runner, self._config.beam_options
+        return check_by_beam(check, files, self.data_path, runner=runner, options=options)
+
+    @property
+    def _by_beam(self) -> bool:
+        return (self._config.beam_runner, self._config.beam_options) != (None, None)
 
     def _options(self) -> dict[str, Any]:
         """Returns the options that decide what is built."""
@@ -196,6 +205,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 f"{'; '.join(found)}. Build it again with `tfds build --overwrite`, or build into "
                 "another folder with --data_dir. To use it as it is, leave --manual_dir out."
             )
+
+    def _example_writer(self) -> ReproducibleWriter:
+        return ReproducibleWriter(self.info.file_format)
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         super()._download_and_prepare(dl_manager, download_config)
