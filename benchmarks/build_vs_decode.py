@@ -5,7 +5,7 @@
 
 Each round builds the data set and a data set of one image, in processes of their own, and takes
 the difference as the time that the images cost beyond TFDS's start-up. The ratio is the build's
-rate to the decoding rate (target: 0.7). Peak memory is that of the building process.
+rate to the decoding rate (target: 0.9). Peak memory is that of the building process.
 """
 
 import argparse

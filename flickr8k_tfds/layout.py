@@ -62,6 +62,10 @@ class File:
         """Returns the file's bytes. Raises UnreadableFile, also for more than `limit` bytes."""
         return self.tree.read(self.name, limit)
 
+    def stamp(self) -> tuple[int, int]:
+        """Returns the size in bytes, and a number that changes when the file is written again."""
+        return self.tree.stamp(self.name)
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:

@@ -9,6 +9,7 @@ Both list relative names and read one file at a time, never more than `limit` by
 
 from __future__ import annotations
 
+import functools
 import lzma
 import os
 import re
@@ -84,9 +85,20 @@ class Folder:
             raise UnreadableFile(_too_large(limit))
         return data
 
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Returns the size in bytes and the time of modification; (0, 0) if there is no file."""
+        try:
+            found = os.stat(self.root / name)
+        except OSError:
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
+
 
 class Zip:
-    """The members of a zip, read directly from it; nothing is unpacked to disk."""
+    """The members of a zip, read directly from it; nothing is unpacked to disk.
+
+    A copy in another process opens the zip again.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -109,6 +121,10 @@ class Zip:
     def __str__(self) -> str:
         return str(self.path)
 
+    def __reduce__(self):
+        found = os.stat(self.path)
+        return _reopened, (self.path, found.st_size, found.st_mtime_ns)
+
     def names(self) -> Iterator[str]:
         """Yields relative names with forward slashes, without folders, hidden and macOS files."""
         for member in self._zip.infolist():
@@ -127,6 +143,18 @@ class Zip:
             raise UnreadableFile(f"damaged in the zip: {error}") from error
         except (NotImplementedError, RuntimeError) as error:  # unknown compression method, password
             raise UnreadableFile(f"cannot be unpacked: {error}") from error
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Returns the size in bytes and the checksum of the member."""
+        member = self._zip.getinfo(name)
+        return member.file_size, member.CRC
+
+
+@functools.lru_cache(8)
+def _reopened(path: Path, size: int, modified: int) -> Zip:
+    """Opens a zip once for all of its files that a process receives."""
+    del size, modified  # they tell apart two zips that had the same path
+    return Zip(path)
 
 
 Tree = Folder | Zip

@@ -32,6 +32,7 @@ class Verification:
       source: name of the file with the captions.
       table: the parsed captions.
       strict: whether the first defect stops the build.
+      fingerprint: what the data set is built from, plain data for JSON.
       planned: names of all images that have captions. Images that are neither kept nor left out at
         the end were not read, for instance because of `--max_examples_per_split`.
     """
@@ -39,6 +40,7 @@ class Verification:
     source: str
     table: Table
     strict: bool = False
+    fingerprint: dict[str, Any] = dataclasses.field(default_factory=dict)
     planned: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self):
@@ -69,7 +71,7 @@ class Verification:
             "source": self.source,
             "splits": self._splits(captions),
             # The defect of an image has the image's name as `what`.
-            "not_read": len(
+            "not_written": len(
                 set(self.planned) - captions.keys() - {defect.what for defect in self._left_out}
             ),
             "left_out": [dataclasses.asdict(defect) for defect in self._left_out],
@@ -86,6 +88,7 @@ class Verification:
             "identical_images": self._identical_images(),
             "captions_in_several_splits": self._captions_in_several_splits(captions),
             "flickr8k": self._completeness(captions),
+            "fingerprint": self.fingerprint,
         }
 
     def json(self) -> str:
@@ -121,8 +124,8 @@ class Verification:
         )
         shared = len(summary["captions_in_several_splits"])
         lines.append(f"  captions in several splits: {shared:,}")
-        if summary["not_read"]:
-            lines.append(f"  not read, as requested: {summary['not_read']:,} images")
+        if summary["not_written"]:
+            lines.append(f"  not written, as requested: {summary['not_written']:,} images")
         elif summary["flickr8k"]:
             lines.append("  " + _completeness_line(summary["flickr8k"]))
         return "\n".join(lines)

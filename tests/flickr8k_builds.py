@@ -1,12 +1,16 @@
 """Building small data sets by `flickr8k_tfds`, and reading what was built."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import tensorflow_datasets as tfds
 from flickr8k_sources import TEST, TRAIN, VALIDATION, image
 
 import flickr8k_tfds
 
+ROOT = Path(flickr8k_tfds.__file__).parents[1]
 SKIP = {"image": tfds.decode.SkipDecoding()}
 IMAGES = {
     TRAIN: image("red"),
@@ -27,6 +31,19 @@ def examples(builder, split="all"):
     """Undecoded examples by image_id."""
     data = tfds.as_numpy(builder.as_dataset(split=split, decoders=SKIP))
     return {example["image_id"].decode(): example for example in data}
+
+
+def tfds_build(manual_dir, data_dir, *flags, **options):
+    """Starts the command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tensorflow_datasets.scripts.cli.main", "build", "flickr8k_tfds"]
+        + [f"--manual_dir={manual_dir}", f"--data_dir={data_dir}", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
 
 
 def report_of(builder):

@@ -130,7 +130,7 @@ def test_some_examples_only(tmp_path, capsys):
     config = flickr8k_tfds.Config(name="one", fractions={"train": 1.0})
     builder = build(source, tmp_path / "data", config=config, max_examples_per_split=2)
     assert len(examples(builder)) == 2
-    assert report_of(builder)["not_read"] == 7
+    assert report_of(builder)["not_written"] == 7
     nothing = flickr8k_tfds.Config(name="none", fractions={"train": 1.0})
     build(source, tmp_path / "data", config=nothing, max_examples_per_split=0)
 

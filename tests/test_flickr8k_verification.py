@@ -109,13 +109,13 @@ def test_a_image_with_another_number_of_captions_makes_flickr8k_incomplete():
     assert f"not five captions: {few}, {many}" in report.text()
 
 
-def test_what_was_not_read_is_not_called_missing():
+def test_what_was_not_written_is_not_called_missing():
     name, split = next(iter(official_splits().items()))
     report = made({name: ["1"], "b.jpg": ["2"], "c.jpg": ["3"]}, [(split, name, image("A"))])
     report.planned = [name, "b.jpg", "c.jpg"]
     report.leave_out(Defect("Images/b.jpg", "b.jpg", "empty file"))
-    assert report.summary()["not_read"] == 1
-    assert "not read, as requested: 1 images" in report.text()
+    assert report.summary()["not_written"] == 1
+    assert "not written, as requested: 1 images" in report.text()
     assert "complete" not in report.text()
 
 
