@@ -289,7 +289,9 @@ def test_a_download_that_does_not_fit_does_not_begin(hub, dogs, images, monkeypa
     dogs.commit(from_folder(images))
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 90, 10))
-    with pytest.raises(OSError, match="no room for somebody/dogs@main in .* where 10 bytes are fr"):
+    with pytest.raises(
+        OSError, match="not enough disk space for somebody/dogs@main in .* where 10 bytes are fr"
+    ):
         splits_of("somebody/dogs")
     assert not any("/cdn/" in path for path in hub.requests)
 

@@ -78,7 +78,9 @@ def test_addresses_that_are_signed_and_tokens_are_left_out(monkeypatch):
 
 def test_errors_of_the_disk_keep_their_kind():
     with (
-        pytest.raises(OSError, match="no room for somebody/dogs@main .* set HF_HOME to another"),
+        pytest.raises(
+            OSError, match="not enough disk space for somebody/dogs@main .* set HF_HOME to another"
+        ),
         huggingface_refusals(NAME, PAGE),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")

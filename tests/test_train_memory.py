@@ -77,10 +77,10 @@ def test_a_device_with_too_little_is_refused_with_what_helps():
         stats = {"bytes_limit": limit, "bytes_in_use": used}
         return SimpleNamespace(platform="gpu", memory_stats=lambda: stats)
 
-    check_memory(8 << 30, device(9 << 30))
+    assert check_memory(8 << 30, device(9 << 30))
     message = r"about 8.0 GiB of memory on .*, and 7.0 GiB are free.*model.remat=full"
     with pytest.raises(ValueError, match=message):
         check_memory(8 << 30, device(9 << 30, 2 << 30))
-    check_memory(1 << 60, SimpleNamespace(platform="gpu", memory_stats=lambda: None))
+    assert not check_memory(1 << 60, SimpleNamespace(platform="gpu", memory_stats=lambda: None))
     with pytest.raises(ValueError, match="GiB are free"):
         check_memory(1 << 60, jax.devices("cpu")[0])

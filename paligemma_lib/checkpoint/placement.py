@@ -121,7 +121,7 @@ def _cast(source: np.ndarray, out: np.ndarray, name: str) -> None:
             worst = np.abs(source[lost].astype(np.float32)).max()
             raise ValueError(
                 f"{name} has values up to {worst:g}, too large for {out.dtype}, which holds at "
-                f"most {largest:g}: use float32, or bfloat16 if it can hold them"
+                f"most {largest:g}: use float32{', or bfloat16' * (out.dtype == np.float16)}"
             )
 
 

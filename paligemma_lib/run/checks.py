@@ -63,7 +63,7 @@ def tensorflow(setup: Setup) -> str:
             if taken := tf.config.get_visible_devices(kind):
                 raise ValueError(
                     f"TensorFlow already uses {taken[0].name}, whose memory JAX needs: "
-                    "call tf.config.set_visible_devices([], 'GPU') before anything else"
+                    f"call tf.config.set_visible_devices([], {kind!r}) before anything else"
                 ) from error
     return "sees no accelerator"
 
@@ -131,9 +131,9 @@ def data(setup: Setup) -> str:
     for split, source in setup.data.items():
         counts[split] = len(source)
         if not counts[split]:
-            data = setup.config.data
-            named = "the given source" if setup.given else f"{getattr(data, split)} of {data.train}"
-            raise ValueError(f"{split}: there are no images in {named}")
+            named = "the given source" if setup.given else getattr(setup.config.data, split)
+            of = f" of {setup.data_set}" if setup.data_set else ""
+            raise ValueError(f"{split}: there are no images in {named}{of}")
         check_sample(split, source, replace=setup.config.data.on_corrupt_image == "replace")
     said = ", ".join(f"{split} {count:,}" for split, count in counts.items()) + " images"
     report = verified(setup.data_set, setup.data_dir) if setup.data_set else ""
@@ -158,7 +158,7 @@ def texts(setup: Setup) -> str:
 
 def memory(setup: Setup) -> str:
     """Compares the estimated memory of a step of each stage with the free memory."""
-    config, estimates = setup.config, []
+    config, estimates, known = setup.config, [], False
     for stage in config.stages:
         estimates.append(
             bytes_needed(
@@ -173,8 +173,9 @@ def memory(setup: Setup) -> str:
                 fsdp=setup.mesh.shape["fsdp"],
             )
         )
-        check_memory(estimates[-1], setup.mesh.local_devices[0])
-    return f"about {gib(max(estimates))} per device, which is free"
+        known = check_memory(estimates[-1], setup.mesh.local_devices[0])
+    free = "which is free" if known else "whose free memory is unknown"
+    return f"about {gib(max(estimates))} per device, {free}"
 
 
 def workdir(setup: Setup) -> str:

@@ -60,14 +60,15 @@ def check_space(folder: str, needed: int) -> str:
         return f"{folder} is writable; the run needs about {gib(needed)}"
     free = shutil.disk_usage(_existing(folder)).free
     # Files already there are this run's own; new ones will replace them, so their space counts.
-    left = _size(Path(folder)) if os.path.isdir(folder) else 0
-    if needed > free + left:
+    own = _size(Path(folder)) if os.path.isdir(folder) else 0
+    there = f"{gib(free)} of disk space" + f" and its own {gib(own)}" * bool(own)
+    if needed > free + own:
         raise OSError(
-            f"{folder} needs about {gib(needed)} for checkpoints and the exported model, "
-            f"but {gib(free)} are free. Free disk space, keep fewer checkpoints (`keep`), "
-            "train fewer parameters, or choose another workdir"
+            f"{folder} needs about {gib(needed)} for checkpoints and the exported model, but only "
+            f"{there} are free. Free disk space, keep fewer checkpoints (`keep`), train fewer "
+            "parameters, or choose another workdir"
         )
-    return f"{folder} needs about {gib(needed)} of {gib(free)} of free disk space"
+    return f"{folder} needs about {gib(needed)}; {there} are free"
 
 
 def check_download(name: str, needed: int, folder: Path, instead: str) -> None:

@@ -57,11 +57,13 @@ def bytes_needed(
     return stored // fsdp + examples * _activations(config, rows, text_len)
 
 
-def check_memory(needed: int, device: jax.Device) -> None:
+def check_memory(needed: int, device: jax.Device) -> bool:
     """Raises ValueError if a device has less free memory than needed.
 
-    For a CPU, the free memory of the system counts, which all its virtual devices share. Nothing is
-    checked for a device that does not report its memory.
+    For a CPU, the free memory of the system counts, which all its virtual devices share.
+
+    Returns:
+      Whether this was checked; False for a device that does not report its memory.
     """
     stats = device.memory_stats() or {}
     if device.platform == "cpu":
@@ -70,7 +72,7 @@ def check_memory(needed: int, device: jax.Device) -> None:
     elif "bytes_limit" in stats:
         free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     else:
-        return
+        return False
     if needed > free:
         raise ValueError(
             f"training needs about {gib(needed)} of memory on {device}, and "
@@ -78,6 +80,7 @@ def check_memory(needed: int, device: jax.Device) -> None:
             "smaller batch_size, model.remat=full, model.frozen_dtype=bfloat16 or float16, fewer "
             "trainable parameters, the sgd or adafactor optimizer, more devices"
         )
+    return True
 
 
 def _activations(config: PaliGemmaConfig, rows: Mapping[str, int], text_len: int) -> int:

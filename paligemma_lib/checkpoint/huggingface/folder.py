@@ -106,7 +106,7 @@ def _indexed_names(index: Path) -> list[str]:
     if bad or not 0 < len(names) <= _MAX_FILES:
         raise ValueError(
             f"{index}: names {len(names)} files, expected 1 to {_MAX_FILES}, each a bare "
-            f"*.safetensors name in this folder; invalid: {listed(bad)}."
+            f"*.safetensors name in this folder{'; invalid: ' * bool(bad)}{listed(bad)}."
         )
     return names
 
