@@ -8,6 +8,7 @@ setup = Setup(config, given={"train": source, "test": source})      # sources of
 import dataclasses
 import functools
 import json
+import logging
 from collections.abc import Mapping
 
 import jax
@@ -37,6 +38,8 @@ from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.sharding import make_mesh
 from paligemma_lib.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
 
 SAMPLE = "flickr8k_tfds"  # the TFDS builder that drawn scenes are built with
 
@@ -202,9 +205,15 @@ class Setup:
 
     @functools.cached_property
     def _own_splits(self) -> Mapping[str, Source]:
-        """Splits of the data in `train`, which is a path."""
+        """Splits of the data in `train`, which is a path; one split alone counts as none."""
         path, _ = split_path(pinned(self.config.data.train, self.commits))
-        return splits_of(path, images=self.config.data.images)
+        found = splits_of(path, images=self.config.data.images)
+        if len(found) != 1 or "" in found:
+            return found
+        # Many data sets of the Hub have just train, or just test, and nothing to validate with.
+        ((name, source),) = found.items()
+        _log.info("%s has the split %s alone: a hash of the names divides it", path, name)
+        return {"": source}
 
     def _recognised(self, data: DataConfig, split: str) -> Source:
         """Returns a source of recognised form: a path, or a split of the data in `train`."""
