@@ -86,6 +86,15 @@ def test_a_resumed_run_keeps_its_commit_when_the_branch_has_moved(hub, dogs, tmp
         finetune(other)
 
 
+def test_one_split_alone_is_divided(hub, tmp_path, caplog):
+    hub.add("datasets/somebody/cats").commit({"test.parquet": packed(60)})
+    caplog.set_level("INFO", "paligemma_lib")
+    data = setup_of(on_dogs(tmp_path, **{"data.train": "somebody/cats"})).data
+    counts = [len(source) for source in data.values()]
+    assert sum(counts) == 60 and counts[0] > 40 and min(counts) > 0
+    assert "has the split test alone: a hash of the names divides it" in caplog.text
+
+
 _TOGETHER = """
 import sys
 import jax

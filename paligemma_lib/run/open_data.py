@@ -6,6 +6,7 @@ opened.source("train")
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping
 
 from paligemma_lib.data.sources import (
@@ -24,6 +25,8 @@ from paligemma_lib.data.sources.split_names import chosen_split
 from paligemma_lib.data.sources.tf_examples import features_of
 from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.dotted import is_dotted, load_dotted
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +83,16 @@ class OpenedData:
 
     @functools.cached_property
     def _own_splits(self) -> Mapping[str, Source]:
-        """Splits of the data in `train`, which is a path."""
+        """Splits of the data in `train`, which is a path; one split alone counts as none."""
         data = self.config
         path, _ = split_path(pinned(data.train, self.commits))
-        return splits_of(path, images=data.images, columns=data.columns)
+        found = splits_of(path, images=data.images, columns=data.columns)
+        if len(found) != 1 or "" in found:
+            return found
+        # Many data sets of the Hub have just train, or just test, and nothing to validate with.
+        ((name, source),) = found.items()
+        _log.info("%s has the split %s alone: a hash of the names divides it", path, name)
+        return {"": source}
 
     def _recognised(self, split: str) -> Source:
         """Returns a source of recognised form: a path, or a split of the data in `train`."""
