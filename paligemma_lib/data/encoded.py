@@ -16,6 +16,8 @@ import io
 
 import PIL.Image
 
+from paligemma_lib.data.image_bounds import check_bounds, check_pixels
+
 # All formats, by Pillow's name of the format, with their suffixes.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jfif"),
@@ -33,6 +35,9 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _AS_THEY_ARE = ("JPEG", "PNG")
 _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # their first bytes
 
+# Pillow's decoders in Python, of PPM with numbers as text and BMP with runs: about 0.2 s a MB.
+_SLOW, _MAX_SLOW_BYTES = ("ppm_plain", "bmp_rle"), 8 << 20
+
 # Pillow's modes with more than 8 bits per pixel. PNG stores them with 16 bits.
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -47,15 +52,28 @@ def as_jpeg_or_png(encoded: bytes) -> bytes:
       The bytes of a JPEG or PNG file unchanged, even if the file is damaged. The first frame of
       another file as a PNG, RGB or 16-bit grey. b"" if Pillow cannot decode the file: TensorFlow
       might still decode it, but to wrong colours, and it rejects b"".
+
+    Raises:
+      ValueError: the image is too large or too slow to decode, see `check_bounds`.
     """
+    check_bounds(encoded)
     if encoded.startswith(_JPEG_OR_PNG):
         return encoded
-    try:
-        with PIL.Image.open(io.BytesIO(encoded), formats=_converted()) as image:
+    # Pillow may raise any exception for damaged bytes.
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = PIL.Image.open(io.BytesIO(encoded), formats=_converted())
+            image = stack.enter_context(opened)
+        except Exception:
+            return b""
+        check_pixels(*image.size)
+        if len(encoded) > _MAX_SLOW_BYTES and image.tile and image.tile[0][0] in _SLOW:
+            raise ValueError("too slow to decode: save it as PNG")
+        try:
             # Floats have no range that is known, so any conversion to levels would be a guess.
             return as_png(image) if image.mode != "F" else b""
-    except Exception:  # Pillow may raise any exception for damaged bytes
-        return b""
+        except Exception:
+            return b""
 
 
 def as_png(image: PIL.Image.Image) -> bytes:
@@ -71,11 +89,21 @@ def as_png(image: PIL.Image.Image) -> bytes:
 def exif_orientation(encoded: bytes) -> int:
     """Returns the EXIF orientation of an image, 1 to 8; 1 if it has none that can be read."""
     try:
+        check_bounds(encoded)  # of a PNG, Pillow finds EXIF behind the pixels, and decodes these
         with PIL.Image.open(io.BytesIO(encoded), formats=(*_AS_THEY_ARE, *_converted())) as image:
+            check_pixels(*image.size)
             orientation = image.getexif().get(0x0112, 1)
     except Exception:  # Pillow may raise any exception; decoding reports damaged bytes later
         return 1
     return orientation if orientation in range(1, 9) else 1
+
+
+def upright_size(encoded: bytes) -> tuple[int, int]:
+    """Returns width and height of an image that decodes, in pixels, as a viewer shows it."""
+    with PIL.Image.open(io.BytesIO(encoded), formats=(*_AS_THEY_ARE, *_converted())) as image:
+        width, height = image.size
+    # Orientations 5 to 8 exchange the sides.
+    return (height, width) if exif_orientation(encoded) >= 5 else (width, height)
 
 
 def needs_heif(encoded: bytes) -> bool:

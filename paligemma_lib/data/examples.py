@@ -145,7 +145,7 @@ class Examples:
         # threads would not help, and from the second epoch on the cache holds most captions.
         rows = [self._text(*each) for each in zip(examples, numbers, records, strict=True)]
         loaded = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        loaded["encoded"] = np.array([as_jpeg_or_png(record.image) for record in records], object)
+        loaded["encoded"] = np.array([_decodable(record.image) for record in records], object)
         if self.apply_exif:
             turns = [exif_orientation(record.image) for record in records]
             loaded["orientation"] = np.array(turns, np.int32)
@@ -183,3 +183,11 @@ class Examples:
         except ValueError as error:
             where = self.source.where(number)
             raise ValueError(f"image {record.image_id} ({where}): {error}") from error
+
+
+def _decodable(encoded: bytes) -> bytes:
+    """Returns bytes for TensorFlow; b"", which it rejects, for an image that it must not see."""
+    try:
+        return as_jpeg_or_png(encoded)
+    except ValueError:
+        return b""  # `Batches` then decodes by `decode_image`, which says why

@@ -29,7 +29,9 @@ from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.runtime.disk_space import check_space, check_writable
+from paligemma_lib.runtime.regular_files import read_bounded
 from paligemma_lib.runtime.sizes import gib
+from paligemma_lib.tokenizer import MAX_FILE_BYTES
 from paligemma_lib.train.memory import bytes_needed, bytes_of, check_memory
 from paligemma_lib.train.state import TrainState, abstract_state
 
@@ -116,7 +118,7 @@ def tokenizer(setup: Setup) -> str:
         return f"{setup.config.model.vocab_size:,} pieces, to be made of the training captions"
     found = setup.tokenizer
     found.check_fits(setup.model.language.vocab_size)
-    digest = hashlib.sha256(path_of(found.name).read_bytes()).hexdigest()
+    digest = hashlib.sha256(read_bounded(found.name, MAX_FILE_BYTES)).hexdigest()
     own = ", PaliGemma's" if hub.TOKENIZER_SHA256.fullmatch(digest) else ""
     return f"{found.name}: {found.vocab_size:,} pieces, sha256 {digest[:8]}...{digest[-6:]}{own}"
 

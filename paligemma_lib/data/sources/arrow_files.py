@@ -8,12 +8,13 @@ for block in range(file.blocks):
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from paligemma_lib.runtime.regular_files import check_regular
 
 
 class ParquetFile:
@@ -78,10 +79,9 @@ def open_arrow(path: str) -> ParquetFile | ArrowFile:
 
     Raises:
       FileNotFoundError: the file does not exist.
-      ValueError: it is not a whole Parquet or Arrow file.
+      ValueError: it is no regular file, or not a whole Parquet or Arrow file.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path} is not there")
+    check_regular(path)
     try:
         return ArrowFile(path) if path.endswith(".arrow") else ParquetFile(path)
     except (pa.ArrowException, OSError, IndexError) as error:  # IndexError: no record batches

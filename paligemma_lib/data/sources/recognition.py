@@ -31,6 +31,7 @@ from paligemma_lib.data.sources.tf_examples import from_tfrecords
 from paligemma_lib.data.sources.tfds_source import from_tfds
 from paligemma_lib.data.sources.webdataset_source import WebDatasetSource, shards_of
 from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.runtime.regular_files import check_regular
 
 # Names of tables in a folder, and how each is read. The first one that exists is used.
 _TABLES = (
@@ -74,11 +75,14 @@ def splits_of(path: str, *, images: str = "", columns: Columns = USUAL) -> dict[
     """
     if not os.path.exists(path) and any(mark in path for mark in "*?{"):
         return {"": _of_files(path, columns)}
-    if is_remote(path) or os.path.isfile(path):
+    if is_remote(path):
         return dict(_of_file(path, images, columns))
-    if not os.path.isdir(path):
+    if os.path.isdir(path):
+        return dict(_of_folder(path, images, columns))
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"{path} is not there: expected a file or a folder")
-    return dict(_of_folder(path, images, columns))
+    check_regular(path)
+    return dict(_of_file(path, images, columns))
 
 
 def _of_files(pattern: str, columns: Columns) -> Source:

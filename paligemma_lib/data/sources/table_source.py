@@ -18,8 +18,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from paligemma_lib.data.encoded import SUFFIXES
-from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, join, read_whole
+from paligemma_lib.data.files import in_parallel, join, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
 from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.sources.image_folder import SHOWN, ImageFolder, differing, normalized
 from paligemma_lib.data.sources.json_forms import USUAL, Columns, Row

@@ -21,8 +21,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from paligemma_lib.data.encoded import SUFFIXES
-from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, open_file, read_parts, stat
+from paligemma_lib.data.files import in_parallel, open_file, read_parts, stat
 from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
 from paligemma_lib.data.sources.json_forms import USUAL, object_rows, parse_json
 from paligemma_lib.data.sources.protocol import Record
 from paligemma_lib.data.text import cleaned, lines_of
