@@ -47,7 +47,10 @@ FLICKR30K = (
 
 def rows(form, data, columns=USUAL):
     data = data if isinstance(data, bytes) else data.encode()
-    return [(r.image, r.caption, r.prefix, r.split) for r in READERS[form](data, columns)]
+    found = list(READERS[form](data, columns))
+    for problem in filter(None, (row.problem for row in found)):
+        raise ValueError(problem)
+    return [(r.image, r.caption, r.prefix, r.split) for r in found]
 
 
 @pytest.mark.parametrize(

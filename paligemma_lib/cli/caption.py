@@ -68,10 +68,11 @@ def run(args: argparse.Namespace) -> int:
 def _source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[Source]:
     """Returns a context manager that gives the images of the command line, or drawn ones."""
     from paligemma_lib import data
+    from paligemma_lib.data.sources import despite_damage
 
     if args.tfds:
         source = data.from_tfds(args.tfds, args.split, data_dir=args.data_dir)
-        return contextlib.nullcontext(source)
+        return contextlib.nullcontext(despite_damage(source))
     if args.images:
         return contextlib.nullcontext(data.from_image_files(args.images))
     return drawn_scenes(DRAWN)

@@ -3,8 +3,7 @@
     examples = Examples(source, tokenizer, image_size=224, text_len=128, batch_size=32, seed=0, ...)
     rows = examples.load(np.arange(first, last))      # encoded images, text arrays, crop boxes
 
-A row is a pure function of its index, with one exception: once an image is found not to decode, it
-is recorded in `broken`, and a substitute replaces it.
+A row is a pure function of its index.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from paligemma_lib.data.sources import Record, Source
 from paligemma_lib.data.text import pack
 from paligemma_lib.tokenizer import Tokenizer
 
-_MAX_SUBSTITUTIONS = 20
 _KEPT_TEXTS = 1 << 16
 _FILLER = Record(image=b"", captions=(), image_id="")
 
@@ -33,7 +31,6 @@ class Examples:
     Attributes:
       seed: seed of training; None in evaluation, which reads every record once, in order.
       captions: "packed", "sample", or "none" for the prompt alone.
-      broken: image ids of the records that did not decode, by record number.
     """
 
     source: Source
@@ -52,7 +49,6 @@ class Examples:
     horizontal_flip: bool = False
     process_index: int
     process_count: int
-    broken: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.image_dtype not in ("float32", "uint8"):
@@ -95,9 +91,6 @@ class Examples:
         """Returns the example and the record of each row, int64[n] both.
 
         In evaluation, record -1 marks a row that only fills up the last batch.
-
-        Raises:
-          ValueError: in training, no unbroken substitute was found for a broken record.
         """
         count = len(self.source)
         examples = order.example_numbers(
@@ -108,17 +101,7 @@ class Examples:
         )
         if self.seed is None:
             return examples, np.where(examples < count, examples, -1)
-        # Each process learns which records are broken only when it decodes them. A substitute
-        # depends on the record number and the seed alone, so all processes choose the same one,
-        # before and after a resume.
-        numbers = order.record_numbers(examples, records=count, seed=self.seed)
-        for attempt in range(_MAX_SUBSTITUTIONS):  # a substitute may be broken too
-            is_broken = np.isin(numbers, list(self.broken))
-            if not is_broken.any():
-                return examples, numbers
-            others = order.substitutes(numbers, attempt, records=count, seed=self.seed)
-            numbers = np.where(is_broken, others, numbers)
-        raise ValueError(f"{len(self.broken)} of the {count} images of {self.source} are broken")
+        return examples, order.record_numbers(examples, records=count, seed=self.seed)
 
     def load(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Loads rows from the source.

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from paligemma_lib import hub
 from paligemma_lib.checkpoint.stored import open_reader
+from paligemma_lib.data.replacing import Replacing
 from paligemma_lib.evaluation import environment
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model import abstract_params
@@ -162,7 +163,11 @@ def texts(setup: Setup) -> str:
                 captions=config.captions if split == "train" else "packed",
                 records=setup.records,
             )
-    return f"those of {seen:,} images fit {config.text_len} tokens"
+    replaced = {
+        split: len(s.damaged) for split, s in setup.data.items() if isinstance(s, Replacing)
+    }
+    told = "".join(f"; {n:,} damaged in {split} are replaced" for split, n in replaced.items() if n)
+    return f"those of {seen:,} images fit {config.text_len} tokens{told}"
 
 
 def memory(setup: Setup) -> str:

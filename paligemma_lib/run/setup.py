@@ -16,6 +16,7 @@ from paligemma_lib.checkpoint.configuration import MODELS, published
 from paligemma_lib.data.replacing import replace_corrupt
 from paligemma_lib.data.sources import (
     Source,
+    despite_damage,
     from_folder,
     from_jsonl,
     from_tfds,
@@ -75,13 +76,19 @@ class Setup:
     @functools.cached_property
     def data(self) -> Mapping[str, Source]:
         """Sources by split. Raises ValueError or OSError if one cannot be read."""
-        if self.given is not None:
-            return self.given
-        sources = {split: self._source(self.config.data, split) for split in SPLITS}
-        if self.config.data.on_corrupt_image == "replace":
-            for split in ("train", "validation"):
-                sources[split] = replace_corrupt(sources[split])
-        return sources
+        data = self.config.data
+        found = self.given
+        if found is None:
+            found = {split: self._source(data, split) for split in SPLITS}
+        if data.on_corrupt_image == "raise":
+            return found
+        return {
+            # A damaged test image is left out, and never replaced: its score is not another one's.
+            split: despite_damage(source)
+            if split == "test"
+            else replace_corrupt(source, max_corrupt=data.max_corrupt, captioned=split == "train")
+            for split, source in found.items()
+        }
 
     @functools.cached_property
     def local_checkpoint(self) -> str | None:

@@ -1,6 +1,7 @@
 from .data_path import is_path as is_path
 from .protocol import Record as Record
 from .protocol import Source as Source
+from .protocol import despite_damage as despite_damage
 from .recognition import open_source as open_source
 from .recognition import splits_of as splits_of
 from .table_source import from_folder as from_folder

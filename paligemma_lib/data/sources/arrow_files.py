@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 from paligemma_lib.runtime.regular_files import check_regular
 
+DAMAGE = (pa.ArrowException, OSError)  # what pyarrow raises for damaged bytes
+
 
 class ParquetFile:
     """Row groups of a Parquet file; reads only the columns that are asked for.
@@ -24,6 +26,8 @@ class ParquetFile:
       schema: names and types of the columns.
       blocks: number of row groups.
     """
+
+    problem = ""  # the list of row groups is at the end: without it, nothing can be read
 
     def __init__(self, path: str) -> None:
         self._file = pq.ParquetFile(path)
@@ -49,17 +53,27 @@ class ArrowFile:
     Attributes:
       schema: names and types of the columns.
       blocks: number of batches that have rows.
+      problem: what ended the batches early; "" if nothing did.
     """
 
     def __init__(self, path: str) -> None:
         source = pa.memory_map(path)
+        self.problem = ""
+        batches: list[pa.RecordBatch] = []
         try:
-            batches = list(pa.ipc.open_stream(source))
+            stream = pa.ipc.open_stream(source)
         except pa.ArrowInvalid:
-            reader = pa.ipc.open_file(source)
-            batches = [reader.get_batch(k) for k in range(reader.num_record_batches)]
+            file = pa.ipc.open_file(source)
+            self.schema = file.schema
+            batches += [file.get_batch(k) for k in range(file.num_record_batches)]
+        else:
+            self.schema = stream.schema
+            try:
+                batches.extend(stream)  # keeps those before an error
+            except DAMAGE as error:
+                self.problem = _told(path, error)
         self._batches = [batch for batch in batches if batch.num_rows]
-        self.schema, self.blocks = batches[0].schema, len(self._batches)
+        self.blocks = len(self._batches)
 
     def read(self, block: int, names: Sequence[str]) -> pa.Table:
         """Returns columns of a batch."""
@@ -79,14 +93,19 @@ def open_arrow(path: str) -> ParquetFile | ArrowFile:
 
     Raises:
       FileNotFoundError: the file does not exist.
-      ValueError: it is no regular file, or not a whole Parquet or Arrow file.
+      ValueError: it is no regular file, or not a Parquet or Arrow file. A file of Arrow that is cut
+        off has a `problem`.
     """
     check_regular(path)
     try:
         return ArrowFile(path) if path.endswith(".arrow") else ParquetFile(path)
-    except (pa.ArrowException, OSError, IndexError) as error:  # IndexError: no record batches
-        told = str(error).splitlines()[0][:200]
-        raise ValueError(f"{path} is no whole Parquet or Arrow file: {told}") from error
+    except DAMAGE as error:
+        raise ValueError(_told(path, error)) from error
+
+
+def _told(path: str, error: Exception) -> str:
+    told = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return f"{path} is no whole Parquet or Arrow file: {told}"
 
 
 # Parquet decodes a row group as a whole. The cache holds the last ones, so that reading records in

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from paligemma_lib.data.fingerprints import fingerprint
-from paligemma_lib.data.sources.protocol import Record, Source
+from paligemma_lib.data.sources.protocol import Record, Source, despite_damage
 
 FRACTIONS: Mapping[str, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
 _CHUNK = 256  # records read at a time
@@ -27,14 +27,21 @@ class Subset:
     Attributes:
       source: source of all records.
       split: name of the split, a key of FRACTIONS.
+      tolerant: whether a record that cannot be read is in some split; else it is an error.
     """
 
     source: Source
     split: str
+    tolerant: bool = False
+
+    def despite_damage(self) -> Source:
+        """Returns the same records of a source that opens in spite of damage."""
+        return dataclasses.replace(self, source=despite_damage(self.source), tolerant=True)
 
     @functools.cached_property
     def _numbers(self) -> list[int]:
-        return [n for n, name in enumerate(_names(self.source)) if split_of(name) == self.split]
+        names = _names(self.source, self.tolerant)
+        return [n for n, name in enumerate(names) if split_of(name) == self.split]
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -62,13 +69,25 @@ def split_of(image: str) -> str:
     return name  # the last one, if rounding leaves a number just below 1 without a split
 
 
-def _names(source: Source) -> list[str]:
+def _names(source: Source, tolerant: bool) -> list[str]:
     """Returns the name of each record's image; reads the images only if the source has no names."""
     names = getattr(source, "images_of_records", None)
     if names is not None:
         return names()
-    return [
-        record.image_id
-        for first in range(0, len(source), _CHUNK)
-        for record in source.read(range(first, min(first + _CHUNK, len(source))))
-    ]
+    found: list[str] = []
+    for first in range(0, len(source), _CHUNK):
+        numbers = range(first, min(first + _CHUNK, len(source)))
+        try:
+            found += [record.image_id for record in source.read(numbers)]
+        except ValueError:
+            if not tolerant:
+                raise
+            found += [_name(source, number) for number in numbers]
+    return found
+
+
+def _name(source: Source, number: int) -> str:
+    try:
+        return source.read([number])[0].image_id
+    except ValueError:
+        return source.where(number)  # a damaged record has no other name

@@ -11,11 +11,11 @@ image struct. A row that has neither id nor path is a record of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -24,29 +24,17 @@ import numpy as np
 import pyarrow as pa
 
 from paligemma_lib.data.fingerprints import fingerprint
-from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
+from paligemma_lib.data.records import CorruptRecord
+from paligemma_lib.data.sources.arrow_columns import Names, image_in, names_of, texts_in
 from paligemma_lib.data.sources.arrow_files import (
+    DAMAGE,
     ArrowFile,
     ParquetFile,
     cached_block,
     open_arrow,
 )
-from paligemma_lib.data.sources.json_forms import CAPTION_KEYS, PREFIX_KEYS, USUAL, Columns
-from paligemma_lib.data.sources.protocol import Record, unique_ids
-from paligemma_lib.data.text import cleaned
-
-IMAGE_COLUMNS = ("image", "img", "jpg", "png")
-_ID_COLUMNS = ("image_id", "filename", "file_name", "img_id")
-
-
-class _Names(NamedTuple):
-    """Names of the columns; "" for a column that is not there."""
-
-    image: str
-    captions: tuple[str, ...]
-    image_id: str
-    prefix: str
-    split: str
+from paligemma_lib.data.sources.json_forms import USUAL, Columns
+from paligemma_lib.data.sources.protocol import Record, Source, unique_ids
 
 
 class _Place(NamedTuple):
@@ -73,47 +61,41 @@ class ArrowSource:
       paths: paths of the files.
       columns: names of the columns of image and captions, if they are not the usual ones.
       split: name of the split to read, from the column `split`; "" reads all rows.
+      tolerant: whether rows that cannot be read are records of their own; else they are an error.
     """
 
     paths: tuple[str, ...]
     columns: Columns = USUAL
     split: str = ""
+    tolerant: bool = False
 
-    @functools.cached_property
-    def _files(self) -> list[ParquetFile | ArrowFile]:
-        return [open_arrow(path) for path in self.paths]
+    def despite_damage(self) -> Source:
+        """Returns the same source, with a record for each row that cannot be read.
 
-    @functools.cached_property
-    def _names(self) -> _Names:
-        """Names of the columns.
-
-        Raises:
-          ValueError: no column is known to hold the image or the captions.
+        The lost end of a file, or a file that cannot be opened, is one record; see `MayBeDamaged`.
         """
-        names = self._files[0].schema.names
-        for wanted in filter(None, self.columns):
-            if wanted not in names:
-                raise ValueError(
-                    f"{self.paths[0]} has no column {wanted}: {', '.join(names)[:200]}"
-                )
-        image = self.columns.image or _first(names, IMAGE_COLUMNS)
-        captions = [self.columns.caption or _first(names, CAPTION_KEYS)]
-        if not captions[0]:
-            captions = [name for name in names if re.fullmatch(r"caption_\d+", name)]
-        if not image or not captions:
-            raise ValueError(
-                f"{self.paths[0]}: no column is known to hold "
-                f"{'the image' if not image else 'captions'}: {', '.join(names)[:200]}"
-            )
-        others = [_first(names, usual) for usual in (_ID_COLUMNS, PREFIX_KEYS, ("split",))]
-        found = _Names(image, tuple(captions), *others)
-        for path, file in zip(self.paths, self._files, strict=True):
-            if lacks := sorted({image, *captions, *filter(None, others)} - {*file.schema.names}):
-                raise ValueError(
-                    f"{path} has no column {', '.join(lacks)}, as {self.paths[0]} has; give files "
-                    "with the same columns"
-                )
-        return found
+        return dataclasses.replace(self, tolerant=True)
+
+    @functools.cached_property
+    def _opened(self) -> tuple[dict[int, ParquetFile | ArrowFile], dict[int, str]]:
+        """Files that can be opened, and what is wrong with each file, by index."""
+        files: dict[int, ParquetFile | ArrowFile] = {}
+        problems: dict[int, str] = {}
+        for number, path in enumerate(self.paths):
+            try:
+                files[number] = open_arrow(path)
+            except ValueError as error:
+                problems[number] = str(error)
+            else:
+                problems |= {number: files[number].problem} if files[number].problem else {}
+        if problems and not (self.tolerant and files):
+            raise ValueError(next(iter(problems.values())))
+        return files, problems
+
+    @functools.cached_property
+    def _names(self) -> Names:
+        files = {self.paths[number]: file.schema for number, file in self._opened[0].items()}
+        return names_of(files, self.columns)
 
     @functools.cached_property
     def _groups(self) -> list[_Group]:
@@ -131,30 +113,49 @@ class ArrowSource:
         return [_Group(*each) for each in zip(ids, names.values(), groups.values(), strict=True)]
 
     def _rows(self) -> Iterator[tuple[_Place, str | None, str | None]]:
-        """Yields place, image's name and prompt of each row, without reading images."""
-        image, _, image_id, prefix, split = self._names
-        has_path = pa.types.is_struct(kind := self._files[0].schema.field(image).type) and (
-            kind.get_field_index("path") >= 0
-        )
-        for number, file in enumerate(self._files):
-            for block in range(file.blocks):
-                nothing: list[Any] = [None] * file.rows(block)
-                names = prefixes = splits = nothing
-                if image_id:
-                    names = file.read(block, [image_id]).column(0).to_pylist()
-                elif has_path:
-                    names = file.field(block, image, "path")
-                if prefix:
-                    prefixes = file.read(block, [prefix]).column(0).to_pylist()
-                if split and self.split:
-                    splits = file.read(block, [split]).column(0).to_pylist()
-                columns = zip(names, prefixes, splits, strict=True)
-                for row, (name, prompt, part) in enumerate(columns):
+        """Yields place, image's name and prompt of each row, without reading images.
+
+        Damaged rows have neither name nor prompt. What is lost of a file is a row of block -1.
+        """
+        files, problems = self._opened
+        first = self.splits()[0] if self.split else ""
+        for number in range(len(self.paths)):
+            file = files.get(number)
+            for block in range(file.blocks if file else 0):
+                for row, (name, prompt, part) in enumerate(self._block(number, block)):
                     place = _Place(number, block, row)
                     if not isinstance(prompt, str | None):
-                        raise ValueError(f"{self._where(place)}: {str(prompt)[:80]} is no prompt")
-                    if self.split in ("", part):
+                        if not self.tolerant:
+                            raise ValueError(f"{self._where(place)}: {_no_prompt(prompt)}")
+                        name = prompt = None
+                    if self.split in ("", first if part is None else part):
                         yield place, None if name in (None, "") else str(name), prompt or None
+            if number in problems and self.split in ("", first):
+                yield _Place(number, -1, 0), None, None
+
+    def _block(self, number: int, block: int) -> Iterator[tuple[Any, Any, Any]]:
+        """Yields name, prompt and split of each row of a block; None where it cannot be read."""
+        image, _, image_id, prefix, split = self._names
+        file = self._opened[0][number]
+        has_path = pa.types.is_struct(kind := file.schema.field(image).type) and (
+            kind.get_field_index("path") >= 0
+        )
+        nothing: list[Any] = [None] * file.rows(block)
+        names = prompts = parts = nothing
+        try:
+            if image_id:
+                names = file.read(block, [image_id]).column(0).to_pylist()
+            elif has_path:
+                names = file.field(block, image, "path")
+            if prefix:
+                prompts = file.read(block, [prefix]).column(0).to_pylist()
+            if split and self.split:
+                parts = file.read(block, [split]).column(0).to_pylist()
+        except DAMAGE as error:
+            if not self.tolerant:
+                raise _unreadable(self._where(_Place(number, block, 0)), error) from error
+            names = prompts = parts = nothing
+        yield from zip(names, prompts, parts, strict=True)
 
     def _digests(self, rows: Sequence[tuple[_Place, str | None, Any]]) -> dict[_Place, bytes]:
         """Returns hashes of those images whose path occurs more than once.
@@ -166,10 +167,24 @@ class ArrowSource:
         found = {}
         for place, name, _ in rows:
             if name is not None and counts[name] > 1:
-                table = cached_block(self._files[place.file], place.block, (self._names.image,))
-                (value,) = table.column(0).slice(place.row, 1).to_pylist()
+                try:
+                    table = self._table(place, (self._names.image,))
+                except CorruptRecord:
+                    if not self.tolerant:
+                        raise
+                    found[place] = repr(place).encode()  # a record of its own
+                    continue
+                (value,) = table.column(0).to_pylist()
                 found[place] = hashlib.sha256((value or {}).get("bytes") or b"").digest()
         return found
+
+    def _table(self, place: _Place, names: tuple[str, ...]) -> pa.Table:
+        """Returns one row, so that no other becomes Python objects; CorruptRecord if it cannot."""
+        number, block, row = place
+        try:
+            return cached_block(self._opened[0][number], block, names).slice(row, 1)
+        except DAMAGE as error:
+            raise _unreadable(self._where(place), error) from error
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -178,18 +193,20 @@ class ArrowSource:
         return self._where(self._groups[number].places[0])
 
     def _where(self, place: _Place) -> str:
+        if place.block < 0:
+            return f"{self.paths[place.file]}, its lost end"
         return f"{self.paths[place.file]}, row {place.row} of row group {place.block}"
 
     def splits(self) -> list[str]:
         """Returns the splits in the column `split`, in the order of the rows; [""] without it."""
         if not (split := self._names.split):
             return [""]
-        parts = [
-            part
-            for file in self._files
-            for block in range(file.blocks)
-            for part in file.read(block, [split]).column(0).unique().to_pylist()
-        ]
+        parts: list[Any] = []
+        for file in self._opened[0].values():
+            for block in range(file.blocks):
+                # Rows that cannot be read are found by whoever opens a split.
+                with contextlib.suppress(*DAMAGE):
+                    parts += file.read(block, [split]).column(0).unique().to_pylist()
         if not all(isinstance(part, str) and part for part in parts):
             raise ValueError(f"{self.paths[0]}: the column {split} has rows without a split")
         return [*dict.fromkeys(parts)] or [""]
@@ -211,37 +228,23 @@ class ArrowSource:
         image, captions, _, prefix, _ = self._names
         rows: list[dict[str, Any]] = []
         # All rows of a record have the same image, so it is read from the first row only.
-        for file, block, row in group.places:
+        for place in group.places:
+            if place.block < 0:
+                raise CorruptRecord(self._opened[1][place.file])
             wanted = (*((image,) if not rows else ()), *captions, *((prefix,) if prefix else ()))
-            table = cached_block(self._files[file], block, tuple(dict.fromkeys(wanted)))
-            # Sliced first, so that only this row is converted to Python objects.
-            rows.append(table.slice(row, 1).to_pylist()[0])
-        said = [text for each in rows for name in captions for text in _texts(each[name], where)]
-        encoded = _image(rows[0][image], where)
-        return Record(encoded, tuple(said), group.image_id, rows[0].get(prefix) or None)
+            rows += self._table(place, tuple(dict.fromkeys(wanted))).to_pylist()
+        said = [text for each in rows for name in captions for text in texts_in(each[name], where)]
+        encoded = image_in(rows[0][image], where)
+        prompt = rows[0].get(prefix) or None
+        if not isinstance(prompt, str | None):
+            raise ValueError(f"{where}: {_no_prompt(prompt)}")
+        return Record(encoded, tuple(said), group.image_id, prompt)
 
 
-def _first(names: Sequence[str], usual: Sequence[str]) -> str:
-    return next((name for name in usual if name in names), "")
+def _unreadable(where: str, error: Exception) -> CorruptRecord:
+    told = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return CorruptRecord(f"{where} cannot be read: {told}. Copy the file again")
 
 
-def _image(value: Any, where: str) -> bytes:
-    encoded = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(encoded, bytes):
-        raise ValueError(f"{where}: there are no bytes of an image, but {str(value)[:80]}")
-    if len(encoded) > MAX_IMAGE_BYTES:
-        raise ValueError(f"{where}: an image of {len(encoded):,} bytes is too large")
-    return encoded
-
-
-def _texts(value: Any, where: str) -> list[str]:
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    values = [
-        next((each[key] for key in ("raw", "text", "answer") if each.get(key)), None)
-        if isinstance(each, dict)
-        else each
-        for each in values
-    ]
-    if not all(isinstance(text, str) for text in values):
-        raise ValueError(f"{where}: {str(value)[:80]} is no caption")
-    return [cleaned(text) for text in values if text.strip()]
+def _no_prompt(value: Any) -> str:
+    return f"{str(value)[:80]} is no prompt"

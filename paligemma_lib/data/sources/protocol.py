@@ -56,6 +56,24 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class MayBeDamaged(Protocol):
+    """A source that may find damage when it is opened, such as a row without an image."""
+
+    def despite_damage(self) -> Source:
+        """Returns the same source, which opens in spite of damage.
+
+        Each damaged place is a record, in its order and split, and reading it raises ValueError. So
+        is the lost end of a file that is cut off, unless the data say how many records are lost.
+        """
+        ...
+
+
+def despite_damage(source: Source) -> Source:
+    """Returns a source that opens in spite of damage, if damage can keep it from opening at all."""
+    return source.despite_damage() if isinstance(source, MayBeDamaged) else source
+
+
 def unique_ids(images: Sequence[str]) -> list[str]:
     """Returns an image id for each record from the name of its image.
 

@@ -140,7 +140,8 @@ def _is_tfrecord(path: str) -> bool:
 
 
 def _splits_of_column(source: TableSource | ArrowSource) -> Iterator[tuple[str, Source]]:
-    for name in source.splits():
+    # Damage does not keep anybody from the names of the splits; opening one finds it.
+    for name in dataclasses.replace(source, tolerant=True).splits():
         yield name, dataclasses.replace(source, split=name)
 
 

@@ -1,7 +1,10 @@
 """Reads the forms of caption tables, each as rows of an image and a caption.
 
 for row in READERS["jsonl"](data, Columns()):
-    row.image, row.caption, row.prefix, row.split, row.place
+    row.image, row.caption, row.prefix, row.split, row.place, row.problem
+
+A row that cannot be used is a row with a `problem`. A table is an error as a whole if its rows
+cannot be told apart: it has no usable header, another encoding, an open quote, or is no JSON.
 """
 
 from __future__ import annotations
@@ -21,11 +24,12 @@ from paligemma_lib.data.sources.json_forms import (
     Columns,
     Row,
     coco_rows,
+    damaged,
     json_rows,
     jsonl_rows,
     karpathy_rows,
-    object_rows,
     parse_json,
+    rows_or_damage,
 )
 from paligemma_lib.data.text import decoded, lines_of
 
@@ -60,11 +64,15 @@ def captions_txt_rows(data: bytes, columns: Columns) -> Iterator[Row]:
             if len(cells) != 2 or not all(cell.strip() for cell in cells):
                 raise ValueError(f"{str(cells)[:200]} is not one image and one caption")
         except (ValueError, csv.Error) as error:
-            raise ValueError(
+            problem = (
                 f"line {number}: {error}. Correct it, or build flickr8k_tfds, which leaves broken "
                 "rows out and lists them"
-            ) from error
-        yield Row(cells[0], cells[1], None, "", f"line {number}")
+            )
+            if number == 1:
+                raise ValueError(problem) from error
+            yield damaged(problem, f"line {number}")
+        else:
+            yield Row(cells[0], cells[1], None, "", f"line {number}")
 
 
 def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
@@ -91,22 +99,26 @@ def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
             place = f"line {rows.line_num}"
             row = _with_delimiter(row) if header == _FLICKR30K else row
             if any(cell.strip() for cell in row[len(header) :]):
-                raise ValueError(
+                problem = (
                     f"{place} has {len(row)} cells, the header {len(header)}: put a caption that "
                     f"contains {layout.delimiter!r} in double quotes"
                 )
+                yield damaged(problem, place)
+                continue
             # Of columns with the same name, the first is used.
             pairs = reversed([*zip(header, row, strict=False)])
             cells = {name: cell.strip() for name, cell in pairs}
             if not any(cells.values()):
                 continue
             image, caption = cells.get(layout.image), cells.get(layout.caption)
-            if not image or caption is None:
-                raise ValueError(f"{place}: {str(row)[:200]} has no image, or no caption")
-            if not caption:
-                raise ValueError(f"{place}: the caption of {image!r} is empty")
             prefix, split = cells.get(layout.prefix) or None, cells.get(layout.split, "")
-            yield Row(image, caption, prefix, split, place)
+            if not image or caption is None:
+                problem = f"{place}: {str(row)[:200]} has no image, or no caption"
+                yield damaged(problem, place, split)
+            elif not caption:
+                yield damaged(f"{place}: the caption of {image!r} is empty", place, split)
+            else:
+                yield Row(image, caption, prefix, split, place)
     except csv.Error as error:
         raise ValueError(
             f"after {place}: {error}. Close each quote, and double those within a quoted cell"
@@ -141,7 +153,7 @@ def parquet_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"it is no whole Parquet file: {str(error)[:200]}") from error
     for number, found in enumerate(table.to_pylist()):
-        yield from object_rows(found, f"row {number}", columns)
+        yield from rows_or_damage(found, f"row {number}", columns)
 
 
 def token_rows(data: bytes, columns: Columns) -> Iterator[Row]:
@@ -151,9 +163,12 @@ def token_rows(data: bytes, columns: Columns) -> Iterator[Row]:
         if not line.strip():
             continue
         found = re.fullmatch(r"(.+)#\d+\t(.*\S.*)", line)
-        if not found:
-            raise ValueError(f"line {number}: {line[:80]!r} is not image#number, a tab, a caption")
-        yield Row(found[1], found[2].strip(), None, "", f"line {number}")
+        place = f"line {number}"
+        if found:
+            yield Row(found[1], found[2].strip(), None, "", place)
+        else:
+            problem = f"{place}: {line[:80]!r} is not image#number, a tab, a caption"
+            yield damaged(problem, place)
 
 
 def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str) -> str:

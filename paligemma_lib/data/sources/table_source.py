@@ -35,7 +35,10 @@ _log = logging.getLogger(__name__)
 
 
 class _Entry(NamedTuple):
-    """Record without its image; `file` is None if not found, `place` is that of the first row."""
+    """Record without its image; `file` is None if not found, `place` is that of the first row.
+
+    A damaged row is a record of its own, with a `problem` and the place as its name.
+    """
 
     name: str
     image: str
@@ -43,6 +46,7 @@ class _Entry(NamedTuple):
     captions: tuple[str, ...]
     prefix: str | None
     place: str
+    problem: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,7 @@ class TableSource:
       images: folder of the images.
       split: name of the split to read, or several as "train+restval"; "" reads all rows.
       columns: names of columns or keys, if they are not the usual ones.
+      tolerant: whether damaged rows are records that cannot be read; else they are an error.
     """
 
     form: str
@@ -62,6 +67,14 @@ class TableSource:
     images: str
     split: str = ""
     columns: Columns = USUAL
+    tolerant: bool = False
+
+    def despite_damage(self) -> Source:
+        """Returns the same source, with a record for each damaged row; see `MayBeDamaged`.
+
+        A damaged row whose split is not known counts in the table's first split.
+        """
+        return dataclasses.replace(self, tolerant=True)
 
     @functools.cached_property
     def _entries(self) -> list[_Entry]:
@@ -70,25 +83,32 @@ class TableSource:
         Raises:
           ValueError: a row cannot be used, or no image of the table is found.
         """
-        chosen = self.split.split("+") if self.split else None
-        rows = [row for row in self._rows() if chosen is None or row.split in chosen]
+        rows = list(self._rows())
+        if not self.tolerant and (problem := next((r.problem for r in rows if r.problem), "")):
+            raise ValueError(f"{self.table}, {problem}")
+        if self.split:
+            chosen, first = self.split.split("+"), _splits_in(rows)[0]
+            rows = [row for row in rows if (row.split or (row.problem and first)) in chosen]
         # The folder is listed once. On remote storage, a request per image would take far longer.
         folder = ImageFolder(self.images)
-        files = {name: folder.find(name) for name in dict.fromkeys(row.image for row in rows)}
+        names = dict.fromkeys(row.image for row in rows if not row.problem)
+        files = {name: folder.find(name) for name in names}
         files = _told_apart(files)
         self._tell(files, folder)
         # Names of one file are one image, with a record for each prompt. Dicts keep the order of
         # insertion, so the same table always gives the same numbers.
-        first: dict[str, str] = {}
-        records: dict[tuple[str, str | None], tuple[list[str], str]] = {}
+        firsts: dict[str, str] = {}
+        records: dict[tuple[str, str | None, str], tuple[list[str], str]] = {}
         for row in rows:
-            name = first.setdefault(files[row.image] or row.image, row.image)
-            captions, _ = records.setdefault((name, row.prefix), ([], row.place))
+            name = row.place
+            if not row.problem:
+                name = firsts.setdefault(files[row.image] or row.image, row.image)
+            captions, _ = records.setdefault((name, row.prefix, row.problem), ([], row.place))
             captions += [cleaned(row.caption)] if row.caption is not None else []
-        ids = unique_ids([name for name, _ in records])
+        ids = unique_ids([name for name, *_ in records])
         return [
-            _Entry(image_id, name, files[name], tuple(captions), prefix, place)
-            for image_id, ((name, prefix), (captions, place)) in zip(
+            _Entry(image_id, name, files.get(name), tuple(captions), prefix, place, problem)
+            for image_id, ((name, prefix, problem), (captions, place)) in zip(
                 ids, records.items(), strict=True
             )
         ]
@@ -114,12 +134,12 @@ class TableSource:
 
     def splits(self) -> list[str]:
         """Returns the table's own splits, in the order of the table; [""] if it has none."""
-        found = {row.split: row.place for row in self._rows()}
+        rows = list(self._rows())
+        found = _splits_in(rows)
         if "" in found and len(found) > 1:
-            raise ValueError(
-                f"{self.table}, {found['']}: the row has no split, and others have one"
-            )
-        return [*found] or [""]
+            place = next(row.place for row in rows if not row.split and not row.problem)
+            raise ValueError(f"{self.table}, {place}: the row has no split, and others have one")
+        return found
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -139,6 +159,8 @@ class TableSource:
 
     def _read(self, number: int) -> Record:
         entry = self._entries[number]
+        if entry.problem:
+            raise CorruptRecord(f"{self.table}, {entry.problem}")
         missing = f"{self.where(number)}: there is no image {entry.image!r} in {self.images}"
         # A missing image counts as a damaged record, so that `replace_corrupt` can replace it. It
         # is not found in the list of the folder, or was deleted since.
@@ -149,6 +171,10 @@ class TableSource:
         except FileNotFoundError as error:
             raise CorruptRecord(missing) from error
         return Record(image, entry.captions, entry.name, entry.prefix)
+
+
+def _splits_in(rows: Sequence[Row]) -> list[str]:
+    return [*dict.fromkeys(row.split for row in rows if not row.problem)] or [""]
 
 
 def _told_apart(files: dict[str, str | None]) -> dict[str, str | None]:
