@@ -7,6 +7,7 @@ from flickr8k_sources import kaggle_files, write_tree
 
 from paligemma_lib.data import from_tfds, from_tfrecords, replace_corrupt
 from paligemma_lib.data.records import CorruptRecord
+from paligemma_lib.data.replacing import check_share
 
 
 def flip(path, offset: int) -> None:
@@ -97,3 +98,67 @@ def test_of_a_file_that_is_cut_off_other_records_stand_in(tmp_path, caplog):
     assert len(set(names)) == len(set(names[:whole])) == whole
     assert max(names.count(name) for name in names) <= 4  # none stands in for very many
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("damaged", "records", "most", "stops"),
+    [
+        (1, 10, 0.01, False),  # one of ten says next to nothing
+        (2, 10, 0.01, True),
+        (0, 10, 0.0, False),
+        (1, 10, 0.0, True),
+        (10, 10, 1.0, False),
+        (80, 8000, 0.01, False),
+        (81, 8000, 0.01, True),  # where every record is damaged, after 1 % of an epoch
+    ],
+)
+def test_a_share_is_of_all_records_and_of_a_hundred_at_least(damaged, records, most, stops):
+    found = {number: f"record {number} is damaged" for number in range(damaged)}
+    if not stops:
+        check_share(found, records, most)
+        return
+    with pytest.raises(ValueError, match="records are damaged so far") as caught:
+        check_share(found, records, most)
+    assert len(str(caught.value).splitlines()) == 1 + min(damaged, 3)
+
+
+def test_above_the_share_nothing_more_is_read(tmp_path):
+    source = from_tfrecords(write_captions(tmp_path, 40, broken=(3, 13, 14)))
+    limited = replace_corrupt(source, max_corrupt=0.02)
+    assert limited.verify([3, 5, 13]) == [3, 13]
+    assert limited.read([3, 13])
+    with pytest.raises(ValueError, match="3 of 40 records are damaged so far, and at most 2.00%"):
+        limited.verify([14])
+    with pytest.raises(ValueError, match=r"(?s)The first:.*image 3.png.*image 14.png"):
+        limited.read([0])
+
+
+def test_a_substitute_that_does_not_decode_is_replaced_by_the_next(tmp_path):
+    source = from_tfrecords(write_captions(tmp_path, 20))
+    first = replace_corrupt(source)
+    first.damaged[3] = "damaged"
+    number = int(first.read([3])[0].image_id.partition(".")[0])
+    (tmp_path / "more").mkdir()
+    source = from_tfrecords(write_captions(tmp_path / "more", 20, broken=(3, number)))
+    replaced = replace_corrupt(source)
+    while replaced.verify([3]):
+        pass
+    assert sorted(replaced.damaged) == sorted([3, number])
+    (record,) = replaced.read([3])
+    other = replace_corrupt(source)  # that finds them the other way round
+    while other.verify([number, 3]):
+        pass
+    assert other.read([3]) == [record]
+
+
+def test_a_storage_that_fails_is_no_damage(source, monkeypatch):
+    replaced = replace_corrupt(source)
+    len(replaced)
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(type(source), "read", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        replaced.read([0, 1])
+    assert not replaced.damaged

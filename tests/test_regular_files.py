@@ -75,3 +75,78 @@ def test_a_remote_file_is_read_within_the_limit_too(tmp_path, monkeypatch):
     assert read_bounded("gs://bucket/file", 100) == b"x" * 100
     with pytest.raises(ValueError, match="gs://bucket/file is larger than the limit"):
         read_bounded("gs://bucket/file", 99)
+
+
+def _npz(path):
+    from paligemma_lib.checkpoint.stored import read_config
+
+    read_config(path)
+
+
+def _tokenizer(path):
+    from paligemma_lib import tokenizer
+
+    tokenizer.load(path)
+
+
+def _predictions(path):
+    from paligemma_lib.metrics import read_predictions
+
+    read_predictions(path)
+
+
+def _captions(path):
+    from paligemma_lib.metrics.caption_rows import read_captions
+
+    read_captions(path)
+
+
+def _thumbnail(path):
+    from paligemma_lib.report.thumbnails import thumbnail
+
+    thumbnail(path, 8)
+
+
+def _source(path):
+    from paligemma_lib.data.sources import open_source
+
+    len(open_source(str(path)))
+
+
+def _images(path):
+    from paligemma_lib.data import from_images
+
+    from_images([path]).read([0])
+
+
+def _files(path):
+    from paligemma_lib.data import from_image_files
+
+    from_image_files([str(path)]).read([0])
+
+
+def _records(path):
+    from paligemma_lib.data import from_tfrecords
+
+    len(from_tfrecords(str(path)))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("x.npz", _npz),
+        ("tokenizer.model", _tokenizer),
+        ("x.json", _predictions),
+        ("x.csv", _captions),
+        ("x.png", _thumbnail),
+        ("x.png", _images),
+        ("x.png", _files),
+        ("x.tfrecord", _records),
+        *((f"x.{form}", _source) for form in ("csv", "json", "jsonl", "parquet", "arrow", "tar")),
+    ],
+)
+def test_no_reader_of_the_library_waits_for_a_pipe(tmp_path, name, read):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises((ValueError, FileNotFoundError), match=name):
+        read(tmp_path / name)

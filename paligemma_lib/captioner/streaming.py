@@ -162,4 +162,5 @@ def _load(source: Source, size: int, number: int) -> tuple[dict[str, Any], np.nd
         }
         return told, decode_image(record.image, size)
     except (ValueError, OSError) as error:
-        return {"where": source.where(number), "problem": str(error)}, None
+        where = source.where(number)
+        return {"where": where, "problem": str(error).removeprefix(f"{where}: ")}, None

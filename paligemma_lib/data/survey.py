@@ -91,7 +91,8 @@ def survey(splits: Mapping[str, Source], tokenizer: Tokenizer, prompt: str) -> S
                 (record,) = source.read([number])
                 decode_image(record.image, _SIDE, dtype="uint8")
             except (ValueError, OSError) as error:
-                result.unreadable[source.where(number)] = str(error)[:200]
+                where = source.where(number)
+                result.unreadable[where] = str(error).removeprefix(f"{where}: ")[:200]
                 continue
             prefix = len(tokenizer.encode_prefix(record.prefix or prompt))
             own = [len(tokenizer.encode_suffix(caption)) for caption in record.captions]

@@ -18,6 +18,7 @@ from paligemma_lib.evaluation import (
     permuted_scores,
     score_rows,
     sentence,
+    skipped_told,
     write_outcome,
 )
 from paligemma_lib.metrics import ImageId, compare, score, write_predictions
@@ -82,7 +83,8 @@ def report_of(
     captions: dict[ImageId, str] = {each.image_id: each.caption.text for each in found}
     references: dict[ImageId, Sequence[str]] = {each.image_id: each.references for each in found}
     scores = score(references, captions)
-    warnings = [*scores.warnings, *(f"Skipped {each.where}: {each.problem}" for each in skipped)]
+    counted, named = skipped_told(skipped)
+    warnings = [*scores.warnings, *named]
     if before and (lacks := captions.keys() - before.keys()):
         warnings.append(
             f"The captions before training lack {len(lacks):,} test images, such as "
@@ -105,7 +107,8 @@ def report_of(
             f"{int(outcome.state.step):,} steps trained {trained:,} parameters in {seconds:,.0f} "
             f"seconds; {int(outcome.state.skipped)} steps were skipped, as their gradients were "
             "not finite.",
-            *_damage_told(damage, skipped),
+            *_damage_told(damage),
+            *counted,
         ],
         warnings=warnings,
         scores=rows,
@@ -146,16 +149,14 @@ def tell(report: Report) -> None:
         print(f"  after:  {each.caption}\n  people: {each.references[0]}")
 
 
-def _damage_told(damage: Damage, skipped: Sequence[Skipped]) -> list[str]:
-    """Returns a sentence for damaged records that were replaced, and one for those left out."""
-    told = []
-    if counts := {split: len(found) for split, found in damage.items() if found}:
-        each = ", ".join(f"{count:,} in {split}" for split, count in counts.items())
-        total = sum(counts.values())
-        told.append(f"{total:,} damaged records were replaced by others: {each} ({DAMAGED}).")
-    if skipped:
-        told.append(f"{len(skipped):,} damaged test images were left out, and are not scored.")
-    return told
+def _damage_told(damage: Damage) -> list[str]:
+    """Returns a sentence for damaged records that were replaced; none if there are none."""
+    counts = {split: len(found) for split, found in damage.items() if found}
+    if not counts:
+        return []
+    each = ", ".join(f"{count:,} in {split}" for split, count in counts.items())
+    total = sum(counts.values())
+    return [f"{total:,} damaged records were replaced by others: {each}; see {DAMAGED}."]
 
 
 def _images(data: DataConfig) -> str:
