@@ -8,7 +8,7 @@ from data_cases import captions_of, example, photo, write_captions, write_tfreco
 from pipeline_cases import RECORDS, captions_in, digest, evaluate, take, train
 
 from paligemma_lib.batch import check
-from paligemma_lib.data import from_tfrecords
+from paligemma_lib.data import from_tfrecords, replace_corrupt
 from paligemma_lib.testing import tiny_tokenizer
 
 
@@ -75,6 +75,22 @@ def test_images_that_do_not_decode_are_replaced_if_asked_always_by_the_same(tmp_
     ]
     for batch in found:
         assert digest([next(part) for part in parts]) == digest([batch])
+
+
+@pytest.mark.parametrize("kind", ["undecodable", "unreadable"])
+def test_above_a_share_of_damaged_records_it_raises(tmp_path, kind):
+    broken = (3, 4, 13, 14, 15) if kind == "undecodable" else ()
+    source = from_tfrecords(write_captions(tmp_path, 20, broken=broken))
+    if kind == "unreadable":
+        offsets = source._opened[0]._offsets[0]
+        data = bytearray((tmp_path / "captions-0.tfrecord").read_bytes())
+        for number in (3, 4, 7):
+            data[int(offsets[number]) + 20] ^= 1
+        (tmp_path / "captions-0.tfrecord").write_bytes(data)
+    batches = train(replace_corrupt(source, max_corrupt=0.02), batch_size=10)
+    for _ in range(2):  # and does so again
+        with pytest.raises(ValueError, match=r"3 of 20 records are damaged so far"):
+            take(batches, 3)
 
 
 def test_if_nothing_decodes_it_raises(tmp_path):

@@ -4,10 +4,13 @@ import pytest
 from data_cases import write_captions
 from flickr8k_builds import build, own_images
 from flickr8k_sources import kaggle_files, write_tree
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paligemma_lib.data import from_tfds, from_tfrecords, replace_corrupt
 from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.replacing import check_share
+from paligemma_lib.data.sources import Record
 
 
 def flip(path, offset: int) -> None:
@@ -149,6 +152,41 @@ def test_a_substitute_that_does_not_decode_is_replaced_by_the_next(tmp_path):
     while other.verify([number, 3]):
         pass
     assert other.read([3]) == [record]
+
+
+class Numbers:
+    """Records that are their numbers; some are damaged."""
+
+    def __init__(self, count, damaged):
+        self.count, self.lost = count, damaged
+
+    def __len__(self):
+        return self.count
+
+    def read(self, numbers):
+        if found := self.lost & {*numbers}:
+            raise CorruptRecord(f"record {min(found)} is damaged")
+        return [Record(b"", ("a",), str(number)) for number in numbers]
+
+    def where(self, number):
+        return f"record {number}"
+
+    def fingerprint(self):
+        return ""
+
+
+@given(st.integers(2, 60), st.data())
+def test_a_substitute_depends_on_the_number_alone(count, data):
+    numbers = st.integers(0, count - 1)
+    lost = data.draw(st.sets(numbers, max_size=count - 1))
+    source = Numbers(count, lost)
+    expected = [replace_corrupt(source).read([number])[0] for number in range(count)]
+    replaced = replace_corrupt(source)
+    for chunk in data.draw(st.lists(st.lists(numbers, max_size=9), max_size=9)):
+        assert replaced.read(chunk) == [expected[number] for number in chunk]
+    names = [record.image_id for record in replaced.read(range(count))]
+    assert replaced.read(range(count)) == expected and {*replaced.damaged} == lost
+    assert {*names} == {str(number) for number in {*range(count)} - lost}
 
 
 def test_a_storage_that_fails_is_no_damage(source, monkeypatch):

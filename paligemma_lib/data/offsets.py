@@ -11,6 +11,7 @@ or when the last record of a file does not begin where the index says.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -174,6 +175,7 @@ def _write_index(place: str, stats: np.ndarray, offsets: Sequence[np.ndarray]) -
 
 def _remove_old(place: str) -> None:
     """Removes the temporary files of writers that were killed; those of others are younger."""
-    for path in tf.io.gfile.glob(f"{place}.{'?' * 32}"):
-        if time.time() - tf.io.gfile.stat(path).mtime_nsec / 1e9 > _ABANDONED:
-            tf.io.gfile.remove(path)
+    with contextlib.suppress(tf.errors.OpError):  # another process may have removed one already
+        for path in tf.io.gfile.glob(f"{place}.{'?' * 32}"):
+            if time.time() - tf.io.gfile.stat(path).mtime_nsec / 1e9 > _ABANDONED:
+                tf.io.gfile.remove(path)
