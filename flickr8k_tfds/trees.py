@@ -74,11 +74,13 @@ class Folder:
     def read(self, name: str, limit: int) -> bytes:
         """Returns the file's bytes. Raises UnreadableFile, also for more than `limit` bytes."""
         try:
-            # Opening a named pipe would block forever.
-            if not stat.S_ISREG(os.stat(self.root / name).st_mode):
-                raise UnreadableFile("not a regular file")
-            with open(self.root / name, "rb") as file:
-                data = file.read(limit + 1)  # one more byte tells that the file is too large
+            # Opening a named pipe would block forever, if it were not opened without blocking.
+            with open(self.root / name, "rb", opener=_without_blocking) as file:
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise UnreadableFile("not a regular file")
+                # One more byte tells that the file is too large; a file that grows ends here.
+                data = file.read(min(found.st_size, limit + 1))
         except OSError as error:
             raise UnreadableFile(f"cannot be read: {error.strerror}") from error
         if len(data) > limit:
@@ -178,6 +180,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a circular link, or one into a folder without permission
         return False
+
+
+def _without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _too_large(limit: int) -> str:

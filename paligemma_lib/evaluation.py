@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jax
 
-from paligemma_lib.captioner import Captioned
+from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption
 from paligemma_lib.metrics import Difference, ImageId, Scores, permuted
@@ -110,6 +110,14 @@ def sentence(row: Score, change: Difference | None = None) -> str:
     if row.permuted is not None:
         said += f"; with the images permuted it is {row.permuted:.1f}"
     return f"{said}."
+
+
+def skipped_told(skipped: Sequence[Skipped]) -> tuple[list[str], list[str]]:
+    """Returns what a report says of images without a score: a summary, and a warning for each."""
+    if not skipped:
+        return [], []
+    summary = f"Left out as damaged, and not scored: {len(skipped):,} images."
+    return [summary], [f"Skipped {each.where}: {each.problem}" for each in skipped]
 
 
 def write_outcome(folder: Path, report: Report) -> Path:

@@ -19,9 +19,10 @@ import sentencepiece
 
 from paligemma_lib.batch import BOS, EOS, PAD
 from paligemma_lib.runtime.atomic import path_of
+from paligemma_lib.runtime.regular_files import read_bounded
 
 UNKNOWN = 3
-_MAX_FILE_BYTES = 64 << 20
+MAX_FILE_BYTES = 64 << 20
 
 
 class Tokenizer:
@@ -192,10 +193,8 @@ def load(path: str | os.PathLike[str], model_vocab: int | None = None) -> Tokeni
             f"{path} is not a file; expected a SentencePiece model. PaliGemma's comes with its "
             "weights on Kaggle, or from gs://big_vision/paligemma_tokenizer.model"
         )
-    # One byte more than allowed shows that a file is too large, without reading all of a checkpoint
-    # that was given by mistake.
-    with path.open("rb") as file:
-        model = file.read(_MAX_FILE_BYTES + 1)
-    if len(model) > _MAX_FILE_BYTES:
-        raise ValueError(f"{path} has more than {_MAX_FILE_BYTES >> 20} MiB: not a tokenizer")
+    try:
+        model = read_bounded(path, MAX_FILE_BYTES)
+    except ValueError as error:
+        raise ValueError(f"{error}: not a tokenizer") from error
     return Tokenizer(model, str(path), model_vocab)

@@ -1,6 +1,8 @@
 """Small data sets for the tests of `paligemma_lib.data`."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +20,25 @@ def photo(number: int, size=(40, 30), form="PNG", **options) -> bytes:
     buffer = io.BytesIO()
     noise.resize(size, Image.Resampling.BICUBIC).save(buffer, form, **options)
     return buffer.getvalue()
+
+
+def slow_jpeg(scans: int = 101, size=(64, 48)) -> bytes:
+    """A progressive JPEG whose last scan is there again and again."""
+    whole = photo(0, size, "JPEG", progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + last * (scans - whole.count(b"\xff\xda")) + whole[-2:]
+
+
+def huge_png(width: int = 9_000, height: int = 8_000) -> bytes:
+    """A small PNG that says it has this many pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
+    return b"\x89PNG\r\n\x1a\n" + data + chunk(b"IEND", b"")
 
 
 def captions_of(number: int) -> list[str]:

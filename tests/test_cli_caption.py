@@ -98,7 +98,8 @@ def test_damaged_images_are_skipped_and_told(captioner, images, tmp_path, capsys
     ]
     assert f"skipped {images / '2.png'}: not a complete JPEG" in printed.err
     assert f"skipped {images / '6.jpg'}: not a complete JPEG" in printed.err
-    assert "2 of 5 images were skipped" in printed.err
+    assert f"skipped {images / '4.bmp'}: {images / '4.bmp'} does not exist" in printed.err
+    assert "3 of 6 images were skipped" in printed.err
     warnings_shown = Page(out.read_text("utf-8")).all("section", "warnings")
     assert len(warnings_shown) == 1
 

@@ -8,7 +8,7 @@ from data_cases import captions_of, example, photo, write_captions, write_tfreco
 from pipeline_cases import RECORDS, captions_in, digest, evaluate, take, train
 
 from paligemma_lib.batch import check
-from paligemma_lib.data import from_tfrecords
+from paligemma_lib.data import from_tfrecords, replace_corrupt
 from paligemma_lib.testing import tiny_tokenizer
 
 
@@ -58,7 +58,8 @@ def test_images_that_do_not_decode_are_replaced_if_asked_always_by_the_same(tmp_
     source = from_tfrecords(write_captions(tmp_path, 20, broken=broken))
     batches = train(source, on_corrupt_image="replace", batch_size=10)
     found = take(batches, 6)
-    assert sorted(batches.corrupt_images) == sorted(f"{number}.png" for number in broken)
+    told = sorted(problem.split()[1] for problem in batches.corrupt_images)
+    assert told == sorted(f"{number}.png" for number in broken)
     for batch in found:
         check(batch, newline=tiny_tokenizer().newline)
     captions = [captions_in(batch, row) for batch in found[:2] for row in range(10)]
@@ -76,9 +77,27 @@ def test_images_that_do_not_decode_are_replaced_if_asked_always_by_the_same(tmp_
         assert digest([next(part) for part in parts]) == digest([batch])
 
 
+@pytest.mark.parametrize("kind", ["undecodable", "unreadable"])
+def test_above_a_share_of_damaged_records_it_raises(tmp_path, kind):
+    broken = (3, 4, 13, 14, 15) if kind == "undecodable" else ()
+    source = from_tfrecords(write_captions(tmp_path, 20, broken=broken))
+    if kind == "unreadable":
+        offsets = source._opened[0]._offsets[0]
+        data = bytearray((tmp_path / "captions-0.tfrecord").read_bytes())
+        for number in (3, 4, 7):
+            data[int(offsets[number]) + 20] ^= 1
+        (tmp_path / "captions-0.tfrecord").write_bytes(data)
+    batches = train(replace_corrupt(source, max_corrupt=0.02), batch_size=10)
+    for _ in range(2):  # and does so again
+        with pytest.raises(ValueError, match=r"3 of 20 records are damaged so far"):
+            take(batches, 3)
+
+
 def test_if_nothing_decodes_it_raises(tmp_path):
     source = from_tfrecords(write_captions(tmp_path, 6, broken=tuple(range(6))))
-    with pytest.raises(ValueError, match="6 of the 6 images of .* are broken"):
+    with pytest.raises(
+        ValueError, match=r"record \d and 5 other records are damaged.*image \d.png"
+    ):
         next(train(source, on_corrupt_image="replace"))
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from paligemma_lib.data.sources.json_forms import USUAL, Columns
-from paligemma_lib.data.sources.table_forms import READERS, form_of_json
+from paligemma_lib.data.sources.table_forms import READERS
+from paligemma_lib.data.sources.table_recognition import form_of_json
 
 KARPATHY = {
     "dataset": "coco",
@@ -47,7 +48,10 @@ FLICKR30K = (
 
 def rows(form, data, columns=USUAL):
     data = data if isinstance(data, bytes) else data.encode()
-    return [(r.image, r.caption, r.prefix, r.split) for r in READERS[form](data, columns)]
+    found = list(READERS[form](data, columns))
+    for problem in filter(None, (row.problem for row in found)):
+        raise ValueError(problem)
+    return [(r.image, r.caption, r.prefix, r.split) for r in found]
 
 
 @pytest.mark.parametrize(

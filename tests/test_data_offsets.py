@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 from data_cases import DATA, write_records, write_tfrecord
 
@@ -84,3 +85,62 @@ def test_an_index_that_cannot_lie_beside_the_data_lies_in_the_cache(paths, cache
 def test_an_index_that_can_be_kept_nowhere_is_still_made(paths, monkeypatch):
     monkeypatch.setattr(offsets, "_index_places", lambda _: ["/proc/nothing/index"])
     assert open_records(paths).read(range(20)) == DATA
+
+
+def test_records_that_were_added_are_seen(paths, monkeypatch):
+    open_records(paths)
+    scanned = scans(monkeypatch)
+    write_tfrecord(paths[1], DATA[:4])
+    assert open_records(paths).read(range(24)) == DATA[:7] + DATA[:4] + DATA[7:]
+    assert scanned
+
+
+def test_a_file_of_the_same_size_and_time_is_seen_by_its_last_record(paths):
+    open_records(paths)
+    before = os.stat(paths[2])
+    write_tfrecord(paths[2], DATA[7:][::-1])
+    os.utime(paths[2], ns=(before.st_mtime_ns, before.st_mtime_ns))
+    assert os.path.getsize(paths[2]) == before.st_size
+    assert open_records(paths).read(range(7, 20)) == DATA[7:][::-1]
+
+
+def test_times_are_compared_by_the_nanosecond(paths, monkeypatch):
+    os.utime(paths[0], ns=(10**18, 10**18))
+    open_records(paths)
+    scanned = scans(monkeypatch)
+    os.utime(paths[0], ns=(10**18, 10**18 + 1000))
+    open_records(paths)
+    assert scanned
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table, found: (table, -found),
+        lambda table, found: (table, found[::-1]),
+        lambda table, found: (table, found + 1),
+        lambda table, found: (table * [1, 1, 2], found),
+        lambda table, found: (table * [1, 1, 0], found),
+        lambda table, found: (table, found[:-1]),
+    ],
+)
+def test_an_index_with_offsets_that_cannot_be_is_made_anew(paths, tmp_path, change):
+    open_records(paths)
+    (index,) = tmp_path.glob(".offsets-*")
+    numbers = np.frombuffer(index.read_bytes()[:-4], "<i8")
+    table, found = change(numbers[:9].reshape(3, 3), numbers[9:])
+    body = np.concatenate([table.ravel(), found]).astype("<i8").tobytes()
+    index.write_bytes(body + offsets.masked_crc(body))
+    assert open_records(paths).read(range(20)) == DATA
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(paths, tmp_path):
+    open_records(paths)
+    (index,) = tmp_path.glob(".offsets-*")
+    old, young = (tmp_path / f"{index.name}.{digit * 32}" for digit in "ab")
+    old.write_bytes(b"half")
+    young.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    write_tfrecord(paths[1], DATA[:4])
+    open_records(paths)
+    assert not old.exists() and young.exists()

@@ -125,13 +125,3 @@ def test_half_are_mirrored_and_not_as_they_are_cropped():
     top, left, _, _ = order.crop_boxes(np.arange(1000), min_area=0.3, seed=0).T
     for drawn in (top, left):
         assert abs(np.corrcoef(flipped, drawn)[0, 1]) < 0.1
-
-
-def test_a_record_has_always_the_same_substitutes():
-    numbers = np.arange(50)
-    first = order.substitutes(numbers, 0, records=1000, seed=0)
-    np.testing.assert_array_equal(
-        first[10:20], order.substitutes(numbers[10:20], 0, records=1000, seed=0)
-    )
-    assert np.mean(first == order.substitutes(numbers, 1, records=1000, seed=0)) < 0.1
-    assert first.min() >= 0 and first.max() < 1000 and len(set(first)) > 40

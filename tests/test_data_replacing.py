@@ -4,9 +4,13 @@ import pytest
 from data_cases import write_captions
 from flickr8k_builds import build, own_images
 from flickr8k_sources import kaggle_files, write_tree
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paligemma_lib.data import from_tfds, from_tfrecords, replace_corrupt
 from paligemma_lib.data.records import CorruptRecord
+from paligemma_lib.data.replacing import check_share
+from paligemma_lib.data.sources import Record
 
 
 def flip(path, offset: int) -> None:
@@ -70,8 +74,11 @@ def test_nothing_but_damage_is_an_error(tmp_path):
         replace_corrupt(source).read([1])
     cut = tmp_path / "captions-0.tfrecord"
     cut.write_bytes(cut.read_bytes()[:-3])
-    with pytest.raises(ValueError, match="is truncated"):
-        len(replace_corrupt(from_tfrecords(str(cut))))
+    replaced = replace_corrupt(from_tfrecords(str(cut)))
+    with pytest.raises(
+        ValueError, match=r"2 other records are damaged: .* record 2 at byte .* needs"
+    ):
+        replaced.read([2])
 
 
 def test_equal_sources_stay_equal(source):
@@ -94,3 +101,102 @@ def test_of_a_file_that_is_cut_off_other_records_stand_in(tmp_path, caplog):
     assert len(set(names)) == len(set(names[:whole])) == whole
     assert max(names.count(name) for name in names) <= 4  # none stands in for very many
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("damaged", "records", "most", "stops"),
+    [
+        (1, 10, 0.01, False),  # one of ten says next to nothing
+        (2, 10, 0.01, True),
+        (0, 10, 0.0, False),
+        (1, 10, 0.0, True),
+        (10, 10, 1.0, False),
+        (80, 8000, 0.01, False),
+        (81, 8000, 0.01, True),  # where every record is damaged, after 1 % of an epoch
+    ],
+)
+def test_a_share_is_of_all_records_and_of_a_hundred_at_least(damaged, records, most, stops):
+    found = {number: f"record {number} is damaged" for number in range(damaged)}
+    if not stops:
+        check_share(found, records, most)
+        return
+    with pytest.raises(ValueError, match="records are damaged so far") as caught:
+        check_share(found, records, most)
+    assert len(str(caught.value).splitlines()) == 1 + min(damaged, 3)
+
+
+def test_above_the_share_nothing_more_is_read(tmp_path):
+    source = from_tfrecords(write_captions(tmp_path, 40, broken=(3, 13, 14)))
+    limited = replace_corrupt(source, max_corrupt=0.02)
+    assert limited.verify([3, 5, 13]) == [3, 13]
+    assert limited.read([3, 13])
+    with pytest.raises(ValueError, match="3 of 40 records are damaged so far, and at most 2.00%"):
+        limited.verify([14])
+    with pytest.raises(ValueError, match=r"(?s)The first:.*image 3.png.*image 14.png"):
+        limited.read([0])
+
+
+def test_a_substitute_that_does_not_decode_is_replaced_by_the_next(tmp_path):
+    source = from_tfrecords(write_captions(tmp_path, 20))
+    first = replace_corrupt(source)
+    first.damaged[3] = "damaged"
+    number = int(first.read([3])[0].image_id.partition(".")[0])
+    (tmp_path / "more").mkdir()
+    source = from_tfrecords(write_captions(tmp_path / "more", 20, broken=(3, number)))
+    replaced = replace_corrupt(source)
+    while replaced.verify([3]):
+        pass
+    assert sorted(replaced.damaged) == sorted([3, number])
+    (record,) = replaced.read([3])
+    other = replace_corrupt(source)  # that finds them the other way round
+    while other.verify([number, 3]):
+        pass
+    assert other.read([3]) == [record]
+
+
+class Numbers:
+    """Records that are their numbers; some are damaged."""
+
+    def __init__(self, count, damaged):
+        self.count, self.lost = count, damaged
+
+    def __len__(self):
+        return self.count
+
+    def read(self, numbers):
+        if found := self.lost & {*numbers}:
+            raise CorruptRecord(f"record {min(found)} is damaged")
+        return [Record(b"", ("a",), str(number)) for number in numbers]
+
+    def where(self, number):
+        return f"record {number}"
+
+    def fingerprint(self):
+        return ""
+
+
+@given(st.integers(2, 60), st.data())
+def test_a_substitute_depends_on_the_number_alone(count, data):
+    numbers = st.integers(0, count - 1)
+    lost = data.draw(st.sets(numbers, max_size=count - 1))
+    source = Numbers(count, lost)
+    expected = [replace_corrupt(source).read([number])[0] for number in range(count)]
+    replaced = replace_corrupt(source)
+    for chunk in data.draw(st.lists(st.lists(numbers, max_size=9), max_size=9)):
+        assert replaced.read(chunk) == [expected[number] for number in chunk]
+    names = [record.image_id for record in replaced.read(range(count))]
+    assert replaced.read(range(count)) == expected and {*replaced.damaged} == lost
+    assert {*names} == {str(number) for number in {*range(count)} - lost}
+
+
+def test_a_storage_that_fails_is_no_damage(source, monkeypatch):
+    replaced = replace_corrupt(source)
+    len(replaced)
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(type(source), "read", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        replaced.read([0, 1])
+    assert not replaced.damaged

@@ -129,7 +129,7 @@ def test_images_without_captions_are_nothing_to_learn_from(setup, tmp_path):
     with pytest.raises(ValueError, match="train: none of 3 records has a caption; the first is"):
         check_sample("train", source)
     (tmp_path / "1.png").write_bytes(photo(1)[:100])
-    with pytest.raises(ValueError, match="test: image 1.png .*line 2.*: not a complete JPEG"):
+    with pytest.raises(ValueError, match="test: image 1.png .*line 2.* is not a complete JPEG"):
         check_sample("test", source)
 
 
@@ -141,5 +141,5 @@ def test_one_intact_image_is_enough_where_damaged_ones_are_replaced(tmp_path):
     source = from_jsonl(tmp_path / "three.jsonl")
     check_sample("train", source, replace=True)
     (tmp_path / "1.png").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="train: image 2.png .*line 3.*: not a complete JPEG"):
+    with pytest.raises(ValueError, match="train: image 2.png .*line 3.* is not a complete JPEG"):
         check_sample("train", source, replace=True)

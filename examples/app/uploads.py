@@ -17,10 +17,9 @@ import threading
 from PIL import Image
 
 from paligemma_lib.data.encoded import orientation_of
+from paligemma_lib.data.image_bounds import check_bounds, check_pixels
 
 MAX_BYTES = 20 << 20
-MAX_PIXELS = 50_000_000
-MAX_SCANS = 100  # of a progressive JPEG: a scan of a few bytes takes as long as a whole image
 MAX_NAME = 60  # characters
 PREVIEW_SIDE = 640  # pixels
 
@@ -89,9 +88,13 @@ def check(name: str, data: bytes) -> Upload:
     if len(data) > MAX_BYTES:
         raise Refused(f"The file has {len(data) / 2**20:,.0f} MB; at most 20 MB are accepted.")
     try:
+        check_bounds(data)
+    except ValueError as error:
+        raise Refused(f"The image is {error}.") from error
+    try:
         image = Image.open(io.BytesIO(data), formats=tuple(SUFFIXES))
     except Image.DecompressionBombError as error:
-        raise _too_large("more than 100 million") from error
+        raise Refused("The image has too many pixels to decode. Save a smaller copy.") from error
     except Exception as error:  # a decoder may raise anything, given hostile bytes
         raise Refused(
             f"This is {_kind(data)}. Only JPEG, PNG, GIF, BMP and WebP images are accepted."
@@ -100,13 +103,12 @@ def check(name: str, data: bytes) -> Upload:
         # MPO, which phones write, is a JPEG with further images after the first. These count as
         # frames, but it is not animated.
         kind = "JPEG" if image.format == "MPO" else str(image.format)
-        if (pixels := image.width * image.height) > MAX_PIXELS:
-            raise _too_large(f"{pixels / 1e6:,.0f} million")
+        try:
+            check_pixels(*image.size)
+        except ValueError as error:
+            raise Refused(f"The image is {error}.") from error
         try:
             moves = image.format != "MPO" and getattr(image, "is_animated", False)
-            # FF DA is the marker at the start of a scan.
-            if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
-                raise ValueError("it would keep the decoder busy for hours")
             if not moves:
                 with _one_at_a_time:
                     checked = _decode(image, one_line(name), data)
@@ -145,13 +147,6 @@ def _decode(image: Image.Image, name: str, data: bytes) -> Upload:
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)
     return Upload(name, data, file.getvalue(), width, height)
-
-
-def _too_large(pixels: str) -> Refused:
-    return Refused(
-        f"The image has {pixels} pixels; at most {MAX_PIXELS // 10**6} million are accepted. Save "
-        "a smaller copy."
-    )
 
 
 def _kind(data: bytes) -> str:

@@ -166,4 +166,5 @@ def _load(
         }
         return told, decode_image(record.image, size, apply_exif=apply_exif)
     except (ValueError, OSError) as error:
-        return {"where": source.where(number), "problem": str(error)}, None
+        where = source.where(number)
+        return {"where": where, "problem": str(error).removeprefix(f"{where}: ")}, None

@@ -15,6 +15,8 @@ from typing import Any, BinaryIO, cast
 import jax.numpy as jnp
 import numpy as np
 
+from paligemma_lib.runtime.regular_files import open_regular
+
 DTYPES = {name: jnp.dtype(name) for name in ("float32", "bfloat16", "float16")}
 # The first touch of new memory (page faults) takes about as long as the read into it, so two
 # threads overlap them.
@@ -51,11 +53,12 @@ def open_binary(path: str) -> BinaryIO:
 
     Raises:
       FileNotFoundError: the file does not exist.
+      ValueError: the local file is no regular file.
       ImportError: fsspec, or a package that it needs for this kind of URL, is not installed.
       OSError: the file cannot be opened for another reason.
     """
     if "://" not in path:
-        file = open(path, "rb", buffering=0)  # noqa: SIM115, the caller closes it
+        file = open_regular(path)
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)  # more read-ahead
         return cast(BinaryIO, file)

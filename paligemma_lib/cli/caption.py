@@ -67,11 +67,12 @@ def run(args: argparse.Namespace) -> int:
 def _source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[Source]:
     """Returns a context manager that gives the images of the command line, or drawn ones."""
     from paligemma_lib import data
+    from paligemma_lib.data.sources import despite_damage
 
     if args.images:
         return contextlib.nullcontext(data.from_image_files(args.images))
     if source := source_of(args):
-        return contextlib.nullcontext(source)
+        return contextlib.nullcontext(despite_damage(source))
     return drawn_scenes(DRAWN)
 
 

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints what there is; returns the exit code."""
     load_tensorflow()
     from paligemma_lib import captioner, tokenizer
-    from paligemma_lib.data.sources import Columns, open_source, splits_of
+    from paligemma_lib.data.sources import Columns, despite_damage, open_source, splits_of
     from paligemma_lib.data.sources.data_path import split_path
     from paligemma_lib.data.sources.tfds_source import splits_of_tfds
     from paligemma_lib.data.survey import record_shown, survey
@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
         found = splits_of_tfds(args.path, columns=named)
     else:
         found = splits_of(args.path, **how)
+    # What is damaged is listed, and keeps nobody from the rest.
+    found = {name: despite_damage(source) for name, source in found.items()}
     chosen = tokenizer.load(args.tokenizer or captioner.tokenizer_of("nano"))
     if args.show is not None:
         shown = record_shown(found, chosen, args.prompt, args.show)

@@ -67,10 +67,13 @@ def run(args: argparse.Namespace) -> int:
     import jax
 
     from paligemma_lib.cli.evaluation_reports import comparison, evaluation
+    from paligemma_lib.data.sources import despite_damage
     from paligemma_lib.runtime import processes
 
     joined = processes.joined(args.coordinator, args.processes, args.process)
-    with joined, _source_of(args) as source:
+    with joined, _source_of(args) as found:
+        # A damaged record keeps nobody from the others: it is skipped. A comparison wants all.
+        source = found if args.compare else despite_damage(found)
         check_options(args)
         if jax.process_index() == 0:
             args.out_dir.mkdir(parents=True, exist_ok=True)

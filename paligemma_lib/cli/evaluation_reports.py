@@ -19,6 +19,7 @@ from paligemma_lib.evaluation import (
     permuted_scores,
     score_rows,
     sentence,
+    skipped_told,
 )
 from paligemma_lib.metrics import (
     ImageId,
@@ -56,11 +57,12 @@ def evaluation(
     write_predictions(predictions, captions)
     scores = score(references, captions)
     rows = score_rows(scores, permuted_scores(references, captions))
+    counted, named = skipped_told(skipped)
     return Report(
         f"Captions by {Path(asked.get('checkpoint', 'nano')).name}",
         subtitle=f"{len(done):,} {_images_of(asked)}",
-        summary=[sentence(rows[0]), *_java_scores(asked, references, captions)],
-        warnings=[*scores.warnings, *(f"Skipped {s.where}: {s.problem}" for s in skipped)],
+        summary=[sentence(rows[0]), *counted, *_java_scores(asked, references, captions)],
+        warnings=[*scores.warnings, *named],
         scores=rows,
         examples=examples_of(source, done, scores),
         rank_by=RANK_BY,

@@ -1,12 +1,11 @@
 """Makes finished batches from the rows of `Examples`, with tf.data.
 
-    for batch in Batches(examples, step=0, replace=False): ...
+    for batch in Batches(examples, step=0): ...
 
 Python reads records by number, in chunks. TensorFlow's threads decode the images. At most two
 finished batches are buffered.
 """
 
-import logging
 import os
 import traceback
 import weakref
@@ -18,7 +17,8 @@ import tensorflow as tf
 
 from paligemma_lib.batch import Batch
 from paligemma_lib.data.examples import Examples
-from paligemma_lib.data.image import allow_memory_growth, decode_image, to_pixels
+from paligemma_lib.data.image import allow_memory_growth, to_pixels
+from paligemma_lib.data.replacing import Replacing, check_decodes
 
 # A call from TensorFlow into Python holds the GIL and costs about the same for one record as for
 # many. So Python loads records in chunks. Decoding takes most of the time, so TensorFlow's threads
@@ -36,10 +36,9 @@ class Batches(Iterator[Batch]):
       step: step of the next batch. A checkpoint saves it in order to resume from here.
     """
 
-    def __init__(self, examples: Examples, step: int, *, replace: bool):
+    def __init__(self, examples: Examples, step: int):
         self.step = step
         self._examples = examples
-        self._replace = replace
         self._iterator: list[Iterator[Any]] = []  # none or one
         # The finalizer also runs at interpreter exit. It drops the iterator, and so stops the
         # threads of tf.data: a call into Python during shutdown would abort or hang the process.
@@ -47,8 +46,9 @@ class Batches(Iterator[Batch]):
 
     @property
     def corrupt_images(self) -> list[str]:
-        """Ids of the images that this process failed to decode and replaced."""
-        return list(self._examples.broken.values())
+        """What is wrong with each record that this process has replaced."""
+        source = self._examples.source
+        return list(source.damaged.values()) if isinstance(source, Replacing) else []
 
     def image_ids(self, step: int) -> list[str]:
         """Returns the ids of the images in this process's rows of the batch of a step."""
@@ -83,14 +83,14 @@ class Batches(Iterator[Batch]):
             return batch
 
     def _examine(self, error: tf.errors.OpError) -> None:
-        """Finds the cause of an error at this step: raises it, or marks images as broken.
+        """Finds the cause of an error at this step: raises it, or has images replaced.
 
         Raises:
-          ValueError: an image does not decode, and `replace` is false.
+          ValueError: an image does not decode, and the source is not `Replacing`.
           Exception: the original error of a record that cannot be loaded; otherwise `error`, if
             every image decodes.
         """
-        examples = self._examples
+        examples, source = self._examples, self._examples.source
         first = self.step * examples.share
         # The last chunk of this step may reach up to _CHUNK - 1 rows into later steps, and an error
         # in those rows also fails this step.
@@ -100,21 +100,13 @@ class Batches(Iterator[Batch]):
         examples.load(indices)
         _, numbers, _ = examples.records(indices)
         numbers = np.unique(numbers[numbers >= 0]).tolist()
-        found = {}
-        for number, record in zip(numbers, examples.source.read(numbers), strict=True):
-            try:
-                decode_image(record.image, examples.image_size)
-            except ValueError as cause:
-                if not self._replace:
-                    where = examples.source.where(number)
-                    raise ValueError(f"image {record.image_id} ({where}) is {cause}") from error
-                logging.getLogger(__name__).warning(
-                    "image %s does not decode: another image replaces it", record.image_id
-                )
-                found[number] = record.image_id
-        if not found:
-            raise error
-        examples.broken.update(found)
+        if isinstance(source, Replacing):
+            if not source.verify(numbers):
+                raise error
+            return
+        for number, record in zip(numbers, source.read(numbers), strict=True):
+            check_decodes(source, number, record)
+        raise error
 
 
 def _dataset(examples: Examples, first_step: int) -> tf.data.Dataset:

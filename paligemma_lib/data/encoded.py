@@ -16,6 +16,8 @@ import io
 
 import PIL.Image
 
+from paligemma_lib.data.image_bounds import check_bounds, check_pixels
+
 # All formats, by Pillow's name of the format, with their suffixes.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jfif"),
@@ -33,11 +35,11 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _AS_THEY_ARE = ("JPEG", "PNG")
 _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # their first bytes
 
+# Pillow's decoders in Python, of PPM with numbers as text and BMP with runs: about 0.2 s a MB.
+_SLOW, _MAX_SLOW_BYTES = ("ppm_plain", "bmp_rle"), 8 << 20
+
 _ORIENTATION = 0x0112  # the tag of EXIF
-_APP1, _START_OF_SCAN = (
-    0xE1,
-    0xDA,
-)  # JPEG's markers of EXIF or XMP, and of what follows all metadata
+_APP1, _SOS = 0xE1, 0xDA  # JPEG's markers of EXIF or XMP, and of the first scan
 _PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that may have an orientation
 
 # Pillow's modes with more than 8 bits per pixel. PNG stores them with 16 bits.
@@ -55,15 +57,28 @@ def as_jpeg_or_png(encoded: bytes) -> bytes:
       another file as a PNG, RGB or 16-bit grey, with the same EXIF orientation. b"" if Pillow
       cannot decode the file: TensorFlow might still decode it, but to wrong colours, and it rejects
       b"".
+
+    Raises:
+      ValueError: the image is too large or too slow to decode, see `check_bounds`.
     """
+    check_bounds(encoded)
     if encoded.startswith(_JPEG_OR_PNG):
         return encoded
-    try:
-        with PIL.Image.open(io.BytesIO(encoded), formats=_converted()) as image:
+    # Pillow may raise any exception for damaged bytes.
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = PIL.Image.open(io.BytesIO(encoded), formats=_converted())
+            image = stack.enter_context(opened)
+        except Exception:
+            return b""
+        check_pixels(*image.size)
+        if len(encoded) > _MAX_SLOW_BYTES and image.tile and image.tile[0][0] in _SLOW:
+            raise ValueError("too slow to decode: save it as PNG")
+        try:
             # Floats have no range that is known, so any conversion to levels would be a guess.
             return as_png(image) if image.mode != "F" else b""
-    except Exception:  # Pillow may raise any exception for damaged bytes
-        return b""
+        except Exception:
+            return b""
 
 
 def as_png(image: PIL.Image.Image) -> bytes:
@@ -91,6 +106,7 @@ def exif_orientation(encoded: bytes) -> int:
     if not _has_metadata(encoded):
         return 1
     try:
+        check_bounds(encoded)  # of a PNG, Pillow finds EXIF behind the pixels, and decodes these
         with PIL.Image.open(io.BytesIO(encoded), formats=_AS_THEY_ARE) as image:
             return orientation_of(image)
     except Exception:  # Pillow may raise any exception; decoding reports damaged bytes later
@@ -116,7 +132,7 @@ def _has_metadata(encoded: bytes) -> bool:
         at = 2
         while encoded[at : at + 1] == b"\xff" and at + 4 <= len(encoded):
             marker = encoded[at + 1]
-            if marker in (_APP1, _START_OF_SCAN):
+            if marker in (_APP1, _SOS):
                 return marker == _APP1
             # A segment is its marker, its length with these two bytes, and its content. Any number
             # of bytes FF may stand before a marker.
@@ -129,6 +145,14 @@ def _has_metadata(encoded: bytes) -> bool:
         # A chunk is the length of its content, its name, its content, and a checksum.
         at += 12 + int.from_bytes(encoded[at : at + 4])
     return False
+
+
+def upright_size(encoded: bytes) -> tuple[int, int]:
+    """Returns width and height of an image that decodes, in pixels, as a viewer shows it."""
+    with PIL.Image.open(io.BytesIO(encoded), formats=(*_AS_THEY_ARE, *_converted())) as image:
+        width, height = image.size
+        # Orientations 5 to 8 exchange the sides.
+        return (height, width) if orientation_of(image) >= 5 else (width, height)
 
 
 def needs_heif(encoded: bytes) -> bool:

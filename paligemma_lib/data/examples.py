@@ -3,8 +3,7 @@
     examples = Examples(source, tokenizer, image_size=224, text_len=128, batch_size=32, seed=0, ...)
     rows = examples.load(np.arange(first, last))      # encoded images, text arrays, crop boxes
 
-A row is a pure function of its index, with one exception: once an image is found not to decode, it
-is recorded in `broken`, and a substitute replaces it.
+A row is a pure function of its index.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from paligemma_lib.data.sources.protocol import records_of
 from paligemma_lib.data.text import pack
 from paligemma_lib.tokenizer import Tokenizer
 
-_MAX_SUBSTITUTIONS = 20
 _KEPT_TEXTS = 1 << 16
 _FILLER = Record(image=b"", captions=(), image_id="")
 
@@ -34,7 +32,6 @@ class Examples:
     Attributes:
       seed: seed of training; None in evaluation, which reads every record once, in order.
       captions: "packed", "sample", or "none" for the prompt alone.
-      broken: image ids of the records that did not decode, by record number.
     """
 
     source: Source
@@ -53,7 +50,6 @@ class Examples:
     horizontal_flip: bool = False
     process_index: int
     process_count: int
-    broken: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.image_dtype not in ("float32", "uint8"):
@@ -96,9 +92,6 @@ class Examples:
         """Returns example, record and number of earlier visits of each row, int64[n] each.
 
         In evaluation, record -1 marks a row that only fills up the last batch.
-
-        Raises:
-          ValueError: in training, no unbroken substitute was found for a broken record.
         """
         count = len(self.source)
         examples = order.example_numbers(
@@ -110,17 +103,7 @@ class Examples:
         if self.seed is None:
             numbers = np.where(examples < count, examples, -1)
             return examples, numbers, np.zeros_like(numbers)
-        # Each process learns which records are broken only when it decodes them. A substitute
-        # depends on the record number and the seed alone, so all processes choose the same one,
-        # before and after a resume.
-        numbers, visits = records_of(self.source, examples, self.seed)
-        for attempt in range(_MAX_SUBSTITUTIONS):  # a substitute may be broken too
-            is_broken = np.isin(numbers, list(self.broken))
-            if not is_broken.any():
-                return examples, numbers, visits
-            others = order.substitutes(numbers, attempt, records=count, seed=self.seed)
-            numbers = np.where(is_broken, others, numbers)
-        raise ValueError(f"{len(self.broken)} of the {count} images of {self.source} are broken")
+        return examples, *records_of(self.source, examples, self.seed)
 
     def load(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Loads rows from the source.
@@ -147,7 +130,7 @@ class Examples:
         # threads would not help, and from the second epoch on the cache holds most captions.
         rows = [self._text(*each) for each in zip(visits, numbers, records, strict=True)]
         loaded = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        images = [as_jpeg_or_png(record.image) for record in records]
+        images = [_decodable(record.image) for record in records]
         loaded["encoded"] = np.array(images, object)
         if self.apply_exif:
             turns = [exif_orientation(image) for image in images]
@@ -187,3 +170,11 @@ class Examples:
         except ValueError as error:
             where = self.source.where(number)
             raise ValueError(f"image {record.image_id} ({where}): {error}") from error
+
+
+def _decodable(encoded: bytes) -> bytes:
+    """Returns bytes for TensorFlow; b"", which it rejects, for an image that it must not see."""
+    try:
+        return as_jpeg_or_png(encoded)
+    except ValueError:
+        return b""  # `Batches` then decodes by `decode_image`, which says why

@@ -20,9 +20,13 @@ from typing import BinaryIO, TypeVar, cast
 import tensorflow as tf
 
 from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.runtime.regular_files import (
+    check_regular,
+    open_regular,
+    read_bounded,
+    read_up_to,
+)
 from paligemma_lib.runtime.retries import retry
-
-MAX_IMAGE_BYTES = 64 << 20  # of an encoded image; larger images are refused without reading them
 
 _PARALLEL_REQUESTS = 16
 
@@ -40,7 +44,12 @@ def stat(path: str) -> tuple[int, int]:
 
     Raises:
       FileNotFoundError: there is no such file.
+      ValueError: it is local, and no regular file.
     """
+    if not is_remote(path):
+        # TensorFlow's own `stat` rounds the times of local files to seconds.
+        local = retry(lambda: check_regular(path), path)
+        return local.st_size, local.st_mtime_ns
     try:
         found = retry(lambda: tf.io.gfile.stat(path), path)
     except tf.errors.NotFoundError as error:
@@ -49,9 +58,9 @@ def stat(path: str) -> tuple[int, int]:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file for reading; a local file is opened without a buffer."""
+    """Opens a file for reading; a local file without a buffer, and only a regular one."""
     if not is_remote(path):
-        return cast(BinaryIO, open(path, "rb", buffering=0))
+        return cast(BinaryIO, open_regular(path))
     if path.startswith("gs://"):
         _warn_of_large_blocks()
     return tf.io.gfile.GFile(path, "rb")
@@ -64,7 +73,7 @@ def read_parts(path: str, offset: int, *lengths: int) -> list[bytes]:
         # Each attempt opens the file again, so a retry does not depend on the state of a handle.
         with open_file(path) as file:
             file.seek(offset)
-            return [file.read(length) for length in lengths]
+            return [read_up_to(file, length) for length in lengths]
 
     return retry(read, path)
 
@@ -74,8 +83,10 @@ def read_whole(path: str, limit: int) -> bytes:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is larger than `limit` bytes.
+      ValueError: the file is larger than `limit` bytes, or local and no regular file.
     """
+    if not is_remote(path):
+        return retry(lambda: read_bounded(path, limit), path)
     size, _ = stat(path)
     if size > limit:
         raise ValueError(f"{path} is larger than the limit of {limit >> 20} MiB")

@@ -16,8 +16,9 @@ import numpy as np
 import PIL.Image
 
 from paligemma_lib.data.encoded import as_png
-from paligemma_lib.data.files import MAX_IMAGE_BYTES, read_whole
+from paligemma_lib.data.files import read_whole
 from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
 from paligemma_lib.data.image_files import from_image_files
 from paligemma_lib.data.sources import Record, Source
 
@@ -73,7 +74,7 @@ def _named(place: int, image: Image) -> Iterator[tuple[str, Image]]:
         if os.path.isdir(path):
             files = from_image_files([path])
             yield from zip(files.names, files.paths, strict=True)
-        elif os.path.isfile(path):
+        elif os.path.lexists(path):
             yield path, path
         else:
             raise FileNotFoundError(f"{path} does not exist: expected an image file or a folder")

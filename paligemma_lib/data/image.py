@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation, needs_heif
+from paligemma_lib.data.image_bounds import check_bounds
 
 # EXIF orientations that need a flip of left and right, or of top and bottom. Orientations 5 to 8
 # are transposed first: 6, a rotation by 90 degrees, is a transposition and a left-right flip.
@@ -34,7 +35,7 @@ def decode_image(
     """Decodes and resizes one image.
 
     Args:
-      encoded: bytes of an image file. TensorFlow refuses images of 2**29 pixels and more.
+      encoded: bytes of an image file, within the bounds of `image_bounds`.
       size: S, the side of the result in pixels.
       dtype: "float32" for values in [-1, 1], or "uint8" for 0..255, truncated to whole levels.
       apply_exif: whether to apply the EXIF orientation; the reference does not. That of TIFF and
@@ -44,8 +45,10 @@ def decode_image(
       float32[S, S, 3] or uint8[S, S, 3].
 
     Raises:
-      ValueError: the bytes are not an image, or the image is damaged.
+      ValueError: the bytes are not an image, or the image is damaged, or too large or too slow to
+        decode. The message continues "the image is".
     """
+    check_bounds(encoded)
     allow_memory_growth()
     usual = as_jpeg_or_png(encoded)
     orientation = exif_orientation(usual) if apply_exif else 1

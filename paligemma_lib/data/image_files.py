@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paligemma_lib.data.encoded import SUFFIXES
-from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, read_whole
+from paligemma_lib.data.files import in_parallel, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
 from paligemma_lib.data.sources import Record, Source
 
 
@@ -63,7 +64,7 @@ def from_image_files(places: Sequence[str]) -> ImageFiles:
         if os.path.isdir(place):
             below = sorted(filter(_is_image, Path(place).rglob("*")))
             names = {str(path): path.relative_to(place).as_posix() for path in below}
-        elif os.path.isfile(place):
+        elif os.path.lexists(place):
             names = {place: place}
         else:
             names = {path: path for path in sorted(glob.glob(place)) if _is_image(Path(path))}
@@ -77,5 +78,6 @@ def from_image_files(places: Sequence[str]) -> ImageFiles:
 
 
 def _is_image(path: Path) -> bool:
-    # Hidden files are not images: macOS leaves its metadata of 1.jpg in ._1.jpg.
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    # Hidden files are not images: macOS leaves its metadata of 1.jpg in ._1.jpg. What is no regular
+    # file, such as a broken link, counts as an image that cannot be read: it is not left out.
+    return path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()

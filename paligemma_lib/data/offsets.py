@@ -5,13 +5,16 @@
 A TFRecord file is a sequence of records. Each consists of the length (uint64), the CRC of the
 length, the data, and the CRC of the data; see tensorflow.org/tutorials/load_data/tfrecord. The scan
 reads only the 12-byte heads. The index is saved beside the data, or in the user's cache if that
-folder is read-only. It includes the sizes and times of the files, and is rebuilt when they change.
+folder is read-only. It includes the sizes and times of the files, and is rebuilt when they change,
+or when the last record of a file does not begin where the index says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +23,7 @@ import google_crc32c
 import numpy as np
 import tensorflow as tf
 
-from paligemma_lib.data.files import in_parallel, join, open_file, read_whole, stat
+from paligemma_lib.data.files import in_parallel, join, open_file, read_parts, read_whole, stat
 from paligemma_lib.runtime.atomic import is_remote
 from paligemma_lib.runtime.retries import retry
 
@@ -28,6 +31,7 @@ HEAD, FOOT = 12, 4  # bytes: the length and its CRC; the CRC of the data
 
 _MAX_RECORD_BYTES = 1 << 30
 _MAX_INDEX_BYTES = 1 << 32
+_ABANDONED = 3600  # seconds: a temporary file of an index is written at once
 
 
 def offsets_of(paths: Sequence[str]) -> tuple[list[np.ndarray], list[str]]:
@@ -41,12 +45,12 @@ def offsets_of(paths: Sequence[str]) -> tuple[list[np.ndarray], list[str]]:
       FileNotFoundError: a file does not exist.
     """
     stats = np.array([stat(path) for path in paths], np.int64)
-    places = _index_places(paths)
+    far, places = is_remote(paths[0]), _index_places(paths)
     for place in places:
         kept = _read_index(place, stats)
-        if kept is not None:
+        if kept is not None and all(in_parallel(_fits, zip(paths, kept, strict=True), remote=far)):
             return kept, [""] * len(kept)
-    scanned = in_parallel(_scan, zip(paths, stats[:, 0], strict=True), remote=is_remote(paths[0]))
+    scanned = in_parallel(_scan, zip(paths, stats[:, 0], strict=True), remote=far)
     offsets = [found for found, _ in scanned]
     problems = [problem for _, problem in scanned]
     # Damaged files get no index, so that the next call scans them again and finds the problem.
@@ -89,6 +93,16 @@ def _heads(path: str, size: int) -> tuple[np.ndarray, str]:
     return np.array(offsets, np.int64), problem
 
 
+def _fits(path_and_offsets: tuple[str, np.ndarray]) -> bool:
+    """Returns whether a record begins where the last one should."""
+    path, offsets = path_and_offsets
+    if len(offsets) == 1:
+        return True
+    (head,) = read_parts(path, int(offsets[-2]), HEAD)
+    length = int(offsets[-1] - offsets[-2]) - HEAD - FOOT
+    return int.from_bytes(head[:8], "little") == length and masked_crc(head[:8]) == head[8:]
+
+
 def masked_crc(data: bytes) -> bytes:
     """Returns the CRC-32C of the data, masked as in the TFRecord format, as 4 bytes."""
     crc = google_crc32c.value(data)
@@ -122,14 +136,21 @@ def _read_index(place: str, stats: np.ndarray) -> list[np.ndarray] | None:
     except (OSError, ValueError, tf.errors.OpError):
         return None
     body, checksum = data[:-FOOT], data[-FOOT:]
-    if masked_crc(body) != checksum:
+    if masked_crc(body) != checksum or len(body) % 8 or len(body) < 24 * len(stats):
         return None
     # The table has 3 columns: the 2 of `stats`, and the number of offsets. See `_write_index`.
     table, offsets = np.split(np.frombuffer(body, "<i8"), [stats.size + len(stats)])
     table = table.reshape(-1, 3)
-    if not np.array_equal(table[:, :2], stats):
+    counts = table[:, 2]
+    if not np.array_equal(table[:, :2], stats) or counts.min() < 1 or counts.sum() != len(offsets):
         return None
-    return np.split(offsets, np.cumsum(table[:-1, 2]))
+    kept = np.split(offsets, np.cumsum(counts[:-1]))
+    # An index that came with the data is as untrusted as these.
+    fit = (
+        found[0] == 0 and found[-1] == size and (np.diff(found) >= HEAD + FOOT).all()
+        for found, size in zip(kept, stats[:, 0], strict=True)
+    )
+    return kept if all(fit) else None
 
 
 def _write_index(place: str, stats: np.ndarray, offsets: Sequence[np.ndarray]) -> bool:
@@ -144,9 +165,18 @@ def _write_index(place: str, stats: np.ndarray, offsets: Sequence[np.ndarray]) -
     temporary = f"{place}.{uuid.uuid4().hex}"
     try:
         tf.io.gfile.makedirs(os.path.dirname(place))
+        _remove_old(place)
         with tf.io.gfile.GFile(temporary, "wb") as file:
             file.write(body + masked_crc(body))
         tf.io.gfile.rename(temporary, place, overwrite=True)
     except tf.errors.OpError:
         return False
     return True
+
+
+def _remove_old(place: str) -> None:
+    """Removes the temporary files of writers that were killed; those of others are younger."""
+    with contextlib.suppress(tf.errors.OpError):  # another process may have removed one already
+        for path in tf.io.gfile.glob(f"{place}.{'?' * 32}"):
+            if time.time() - tf.io.gfile.stat(path).mtime_nsec / 1e9 > _ABANDONED:
+                tf.io.gfile.remove(path)

@@ -24,8 +24,9 @@ import numpy as np
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, SplitMix64's step
 _ROUND_KEYS = np.arange(16, dtype=np.uint64) * _GOLDEN
 
-# Random streams: each use of the seed has its own, so that they are independent.
-_RECORDS, _CAPTIONS, _CROPS, _SUBSTITUTES, _FLIPS = range(5)
+# Random streams: each use of the seed has its own, so that they are independent. 3 is not used any
+# more, and the others keep their numbers.
+_RECORDS, _CAPTIONS, _CROPS, _, _FLIPS = range(5)
 
 
 def example_numbers(
@@ -72,21 +73,6 @@ def caption_number(record: int, epoch: int, *, captions: int, seed: int) -> int:
     # A cycle has as many epochs as the record has captions. Within a cycle, each caption is used
     # once, in the order of random keys.
     return int(np.argsort(_key(seed, _CAPTIONS, record, cycle, np.arange(captions)))[index])
-
-
-def substitutes(numbers: np.ndarray, attempt: int, *, records: int, seed: int) -> np.ndarray:
-    """Returns a substitute for each record that cannot be used, always the same one.
-
-    Args:
-      numbers: int64[n], the records that cannot be used.
-      attempt: 0, then 1, 2, ... if the substitute cannot be used either.
-      records: N, the number of records of the data set.
-      seed: seed of the run.
-
-    Returns:
-      int64[n] in [0, N).
-    """
-    return (_key(seed, _SUBSTITUTES, numbers, attempt) % np.uint64(records)).astype(np.int64)
 
 
 def crop_boxes(examples: np.ndarray, *, min_area: float, seed: int) -> np.ndarray:

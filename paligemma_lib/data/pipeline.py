@@ -17,6 +17,7 @@ from typing import Literal
 
 from paligemma_lib.data.batches import Batches
 from paligemma_lib.data.examples import Examples
+from paligemma_lib.data.replacing import Replacing, replace_corrupt
 from paligemma_lib.data.sources import Source
 from paligemma_lib.deprecation import former_arguments
 from paligemma_lib.tokenizer import Tokenizer
@@ -62,9 +63,10 @@ def train_batches(
       apply_exif: whether to apply the EXIF orientation of images; the reference does not.
       min_crop_area: if below 1, crops each image at random to at least this fraction of its area.
       horizontal_flip: whether to exchange left and right in half of the images, at random.
-      on_corrupt_image: "raise" raises an error for an image that does not decode; "replace"
-        substitutes another record, always the same one, and lists the image id in
-        `Batches.corrupt_images`. Finding such an image pauses the batches, once in a run.
+      on_corrupt_image: "raise" raises an error for a record that cannot be read, or an image that
+        does not decode; "replace" substitutes another record, always the same one, and lists what
+        is wrong in `Batches.corrupt_images`. Finding such an image pauses the batches, once in a
+        run. A source from `replace_corrupt` always replaces.
       start_step: step of the first batch.
       process_index, process_count: index of this process, and the number of processes.
 
@@ -75,6 +77,8 @@ def train_batches(
     _check_choice("on_corrupt_image", on_corrupt_image, ("raise", "replace"))
     if start_step < 0:
         raise ValueError(f"start_step is {start_step}, expected 0 or more")
+    if on_corrupt_image == "replace" and not isinstance(source, Replacing):
+        source = replace_corrupt(source, captioned=True)
     examples = Examples(
         source=source,
         tokenizer=tokenizer,
@@ -93,7 +97,7 @@ def train_batches(
         process_index=process_index,
         process_count=process_count,
     )
-    return Batches(examples, start_step, replace=on_corrupt_image == "replace")
+    return Batches(examples, start_step)
 
 
 def eval_batches(
@@ -143,7 +147,7 @@ def eval_batches(
         process_index=process_index,
         process_count=process_count,
     )
-    return Batches(examples, 0, replace=False)
+    return Batches(examples, 0)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -4,8 +4,7 @@
     len(records), records.read([17, 3]), records.where(17)
 
 Checksums are verified: reading a damaged record raises `CorruptRecord`. A truncated file can be
-opened only if the caller knows how many records it should hold. Then reading one of the lost
-records raises `CorruptRecord`.
+opened if the caller tolerates it. Then reading one of the lost records raises `CorruptRecord`.
 """
 
 from __future__ import annotations
@@ -69,18 +68,25 @@ class TFRecords(Records):
       paths: paths of the files.
       counts: number of records that each file should hold. With it, files that hold fewer records,
         or are damaged, can be opened too.
+      tolerant: whether to open such files also without `counts`. What is lost of a file then counts
+        as one record.
 
     Raises:
       FileNotFoundError: a file does not exist.
-      ValueError: a file is truncated, compressed, or not a TFRecord file, and `counts` is None.
+      ValueError: a file is truncated, compressed, or not a TFRecord file, `counts` is None, and
+        `tolerant` is false.
     """
 
-    def __init__(self, paths: Sequence[str], counts: Sequence[int] | None = None):
+    def __init__(
+        self, paths: Sequence[str], counts: Sequence[int] | None = None, *, tolerant: bool = False
+    ):
         self._offsets, self._problems = offsets_of(paths)
         found = [len(offsets) - 1 for offsets in self._offsets]
-        if counts is None and any(self._problems):
-            raise ValueError(next(filter(None, self._problems)))
-        super().__init__(paths, [*map(max, found, counts or found)])
+        if counts is None:
+            if any(self._problems) and not tolerant:
+                raise ValueError(next(filter(None, self._problems)))
+            counts = [n + bool(lost) for n, lost in zip(found, self._problems, strict=True)]
+        super().__init__(paths, [*map(max, found, counts)])
 
     def _read(self, place: tuple[int, int]) -> bytes:
         file, number = place
@@ -137,10 +143,13 @@ class ArrayRecords(Records):
             raise CorruptRecord(f"{self._where(place)} is damaged: {error}") from error
 
 
-def open_records(paths: Sequence[str], counts: Sequence[int] | None = None) -> Records:
+def open_records(
+    paths: Sequence[str], counts: Sequence[int] | None = None, *, tolerant: bool = False
+) -> Records:
     """Opens record files: ArrayRecord if `.array_record` is in the first name, else TFRecord.
 
-    Args and errors are those of `TFRecords` and `ArrayRecords`.
+    Args and errors are those of `TFRecords` and `ArrayRecords`. An ArrayRecord file that is cut off
+    is always an error, as its index is at its end.
     """
     is_array_record = ".array_record" in os.path.basename(paths[0])
-    return ArrayRecords(paths) if is_array_record else TFRecords(paths, counts)
+    return ArrayRecords(paths) if is_array_record else TFRecords(paths, counts, tolerant=tolerant)

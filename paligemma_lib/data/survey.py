@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 
+from paligemma_lib.data.encoded import upright_size
 from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.sources import Source
 from paligemma_lib.tokenizer import Tokenizer
@@ -93,7 +91,8 @@ def survey(splits: Mapping[str, Source], tokenizer: Tokenizer, prompt: str) -> S
                 (record,) = source.read([number])
                 decode_image(record.image, _SIDE, dtype="uint8")
             except (ValueError, OSError) as error:
-                result.unreadable[source.where(number)] = str(error)[:200]
+                where = source.where(number)
+                result.unreadable[where] = str(error).removeprefix(f"{where}: ")[:200]
                 continue
             prefix = len(tokenizer.encode_prefix(record.prefix or prompt))
             own = [len(tokenizer.encode_suffix(caption)) for caption in record.captions]
@@ -124,13 +123,12 @@ def record_shown(
     for source in splits.values():
         if 0 <= left < len(source):
             (record,) = source.read([left])
-            with PIL.Image.open(io.BytesIO(record.image)) as image:
-                size = PIL.ImageOps.exif_transpose(image).size
+            decode_image(record.image, _SIDE)  # raises ValueError if it cannot be decoded
             prefix = record.prefix or prompt
             return {
                 "image_id": record.image_id,
                 "where": source.where(left),
-                "size": list(size),
+                "size": list(upright_size(record.image)),
                 "prefix": prefix,
                 "captions": list(record.captions),
                 "tokens": [tokenizer.encode_suffix(caption) for caption in record.captions],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from paligemma_lib.hub import gcs
 from paligemma_lib.hub.fetching import fetch
+from paligemma_lib.runtime.regular_files import read_bounded
 
 TOKENIZER = "gs://big_vision/paligemma_tokenizer.model"
 TOKENIZER_SHA256 = re.compile("8986bb4f[0-9a-f]{50}168fc6")
@@ -41,7 +42,7 @@ def _problem(path: Path) -> str | None:
     size = path.stat().st_size
     if size != _BYTES:
         return f"has {size:,} bytes, expected {_BYTES:,}"
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = hashlib.sha256(read_bounded(path, _BYTES)).hexdigest()
     if not TOKENIZER_SHA256.fullmatch(found):
         return f"has the sha256 {found}, expected 8986bb4f...168fc6"
     return None

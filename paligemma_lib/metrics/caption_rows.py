@@ -19,6 +19,7 @@ from typing import Any
 
 from paligemma_lib.metrics.caption_checks import ImageId
 from paligemma_lib.runtime.atomic import path_of
+from paligemma_lib.runtime.regular_files import read_bounded
 
 _MAX_BYTES = 1 << 30
 
@@ -32,10 +33,10 @@ def read_captions(path: str | os.PathLike[str]) -> dict[ImageId, list[str]]:
         reading failed.
     """
     path = path_of(path)
-    with path.open("rb") as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise ValueError(f"{path} is larger than {_MAX_BYTES >> 20} MiB: is it a file of captions?")
+    try:
+        data = read_bounded(path, _MAX_BYTES)
+    except ValueError as error:
+        raise ValueError(f"{error}: is it a file of captions?") from error
     forms = {".csv": _table, ".txt": _table, ".jsonl": _lines, ".json": _json}
     if path.suffix not in forms:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(forms)}")

@@ -17,6 +17,7 @@ from typing import Any
 
 from paligemma_lib.metrics.caption_checks import ImageId
 from paligemma_lib.runtime.atomic import atomic_write, path_of
+from paligemma_lib.runtime.regular_files import read_bounded
 
 _MAX_BYTES = 256 << 20  # about two million captions
 _SHOWN = 5  # faulty entries that a message lists
@@ -32,10 +33,10 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[ImageId, str]:
         message lists the first faulty entries.
     """
     path = path_of(path)
-    with path.open("rb") as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise ValueError(f"{path} is larger than {_MAX_BYTES >> 20} MiB: is it a predictions file?")
+    try:
+        data = read_bounded(path, _MAX_BYTES)
+    except ValueError as error:
+        raise ValueError(f"{error}: is it a predictions file?") from error
     try:
         entries = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -14,6 +14,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageOps
 
+from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES, check_bounds, check_pixels
+from paligemma_lib.runtime.regular_files import read_bounded
+
 # A path, the bytes of an image file, a Pillow image, uint8[H, W, 3] or uint8[H, W]; or a function
 # without arguments that returns one of these and is called only if the image is shown.
 Stored = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
@@ -45,7 +48,10 @@ def thumbnail(image: ImageLike, side: int) -> Image.Image:
     if isinstance(image, Image.Image):
         return _scaled(image.copy(), side)
     try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        encoded = image if isinstance(image, bytes) else read_bounded(image, MAX_IMAGE_BYTES)
+        check_bounds(encoded)
+        with Image.open(io.BytesIO(encoded)) as opened:
+            check_pixels(*opened.size)
             return _scaled(opened, side)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{image!s} does not exist") from error

@@ -11,20 +11,22 @@ from typing import Any
 import jax
 
 from paligemma_lib import sharding
-from paligemma_lib.captioner import Captioned, Captioner
+from paligemma_lib.captioner import Captioned, Captioner, Skipped
+from paligemma_lib.data.replacing import check_share
 from paligemma_lib.metrics import ImageId, read_predictions, write_predictions
 from paligemma_lib.run.assembly import sampler_of
 from paligemma_lib.run.prepare import Prepared
 from paligemma_lib.runtime import processes
 
 BEFORE = "predictions_before.json"
+_SHOWN = 3  # images that are left out, in the log; the report names all
 
 _log = logging.getLogger(__name__)
 
 
 def caption_test_images(
     prepared: Prepared, params: dict[str, Any], count: int = 0
-) -> list[Captioned]:
+) -> tuple[list[Captioned], list[Skipped]]:
     """Captions the first test images.
 
     Args:
@@ -33,17 +35,17 @@ def caption_test_images(
       count: number of images; 0: as many as the config's `test_images`.
 
     Returns:
-      The captions, without images that could not be read.
+      The captions, and the images that could not be read or decoded, which are not scored.
 
     Raises:
       ValueError: an image cannot be read or decoded, and the config's `on_corrupt_image` is
-        "raise".
+        "raise"; or more than `max_corrupt` of the test images cannot.
     """
-    config = prepared.config
+    config, source = prepared.config, prepared.data["test"]
     # In the layout of training, FSDP, every decoded token would all-gather all weights.
     params = sharding.resharded(params, "tensor")
     results = Captioner(prepared.model, params, prepared.tokenizer).stream(
-        prepared.data["test"],
+        source,
         prompt=config.prompt,
         sampler=sampler_of(config.sampler),
         batch_size=config.decode_batch_size,
@@ -52,6 +54,7 @@ def caption_test_images(
         apply_exif=config.data.apply_exif,
     )
     captioned: list[Captioned] = []
+    skipped: list[Skipped] = []
     seen: set[str] = set()
     for result in results:
         if isinstance(result, Captioned):
@@ -64,9 +67,15 @@ def caption_test_images(
             captioned.append(result)
         elif config.data.on_corrupt_image == "raise":
             raise ValueError(f"{result.where}: {result.problem}")
-        elif jax.process_index() == 0:
-            _log.warning("skipped %s: %s", result.where, result.problem)
-    return captioned
+        else:
+            skipped.append(result)
+            told = {n: f"{each.where}: {each.problem}" for n, each in enumerate(skipped)}
+            check_share(told, len(source), config.data.max_corrupt)
+            if jax.process_index() == 0 and len(skipped) <= _SHOWN:
+                _log.warning("skipped %s: %s", result.where, result.problem)
+    if not captioned and not count:
+        raise ValueError(f"none of the test images can be read, the first: {skipped[0].problem}")
+    return captioned, skipped
 
 
 def captions_before(prepared: Prepared) -> Mapping[ImageId, str] | None:
@@ -82,7 +91,7 @@ def captions_before(prepared: Prepared) -> Mapping[ImageId, str] | None:
     # they caption together.
     if processes.gather(b"known" if path.is_file() else b"")[0]:
         return read_predictions(path)
-    results = caption_test_images(prepared, prepared.params)
+    results, _ = caption_test_images(prepared, prepared.params)
     captions: dict[ImageId, str] = {each.image_id: each.caption.text for each in results}
     if jax.process_index() == 0:
         write_predictions(path, captions)

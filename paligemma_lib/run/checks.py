@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from paligemma_lib import hub
 from paligemma_lib.checkpoint.stored import open_reader
+from paligemma_lib.data.replacing import Replacing
 from paligemma_lib.evaluation import environment
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model import abstract_params
@@ -29,7 +30,9 @@ from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.runtime.disk_space import check_space, check_writable
+from paligemma_lib.runtime.regular_files import read_bounded
 from paligemma_lib.runtime.sizes import gib
+from paligemma_lib.tokenizer import MAX_FILE_BYTES
 from paligemma_lib.train.memory import bytes_needed, bytes_of, check_memory
 from paligemma_lib.train.state import TrainState, abstract_state
 
@@ -116,7 +119,7 @@ def tokenizer(setup: Setup) -> str:
         return f"{setup.config.model.vocab_size:,} pieces, to be trained on the training captions"
     found = setup.tokenizer
     found.check_fits(setup.model.language.vocab_size)
-    digest = hashlib.sha256(path_of(found.name).read_bytes()).hexdigest()
+    digest = hashlib.sha256(read_bounded(found.name, MAX_FILE_BYTES)).hexdigest()
     own = ", PaliGemma's" if hub.TOKENIZER_SHA256.fullmatch(digest) else ""
     return f"{found.name}: {found.vocab_size:,} pieces, sha256 {digest[:8]}...{digest[-6:]}{own}"
 
@@ -153,7 +156,11 @@ def texts(setup: Setup) -> str:
     seen, total = (sum(getattr(each, name) for each in found) for name in ("seen", "total"))
     needed = max((each.tokens for each in found), default=0)
     how_many = f"{seen:,}" if seen == total else f"{seen:,} of {total:,}"
-    return f"captions of {how_many} images need {needed} of {setup.text_len} tokens"
+    replaced = {
+        split: len(s.damaged) for split, s in setup.data.items() if isinstance(s, Replacing)
+    }
+    told = "".join(f"; {n:,} damaged in {split} are replaced" for split, n in replaced.items() if n)
+    return f"captions of {how_many} images need {needed} of {setup.text_len} tokens{told}"
 
 
 def memory(setup: Setup) -> str:

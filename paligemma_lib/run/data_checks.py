@@ -9,14 +9,13 @@ import json
 import tensorflow as tf
 
 from paligemma_lib.data.files import join, read_whole, stat
-from paligemma_lib.data.image import decode_image
-from paligemma_lib.data.sources import Record, Source
+from paligemma_lib.data.replacing import check_decodes
+from paligemma_lib.data.sources import Source
 from paligemma_lib.data.sources.tfds_source import prepared_builder
 
 REPORT = "verification.json"  # flickr8k_tfds writes it into the data set's folder
 
 _SAMPLE = 8  # records of a source whose images are decoded
-_SIDE = 32  # pixels: decoding is what counts
 _FRAME = 16  # bytes around each record of a TFRecord file: 8 of length, 4 + 4 of checksums
 _MAX_REPORT_BYTES = 1 << 30
 
@@ -70,24 +69,16 @@ def check_sample(split: str, source: Source, *, replace: bool = False) -> None:
         try:
             (record,) = source.read([number])
             captioned |= any(caption.strip() for caption in record.captions)
-            _check_image(split, source, number, record)
-        except (ValueError, OSError):
+            check_decodes(source, number, record)
+        except (ValueError, OSError) as error:
             damaged += 1
             if not replace or damaged == len(numbers):
-                raise
+                raise ValueError(f"{split}: {error}") from error
     if not captioned:
         raise ValueError(
             f"{split}: none of {len(numbers)} records has a caption; the first is "
             f"{source.where(0)}. Training and scoring need captions"
         )
-
-
-def _check_image(split: str, source: Source, number: int, record: Record) -> None:
-    try:
-        decode_image(record.image, _SIDE)
-    except ValueError as error:
-        where = source.where(number)
-        raise ValueError(f"{split}: image {record.image_id} ({where}): {error}") from error
 
 
 def _told(path: str, counts: dict[str, int]) -> str:

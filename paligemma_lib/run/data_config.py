@@ -37,6 +37,8 @@ class DataConfig:
     """TFDS data_dir, if not the default"""
     on_corrupt_image: Literal["raise", "replace"] = "raise"
     """what to do with a damaged record or image: stop, or use another one"""
+    max_corrupt: float = Field(default=0.01, ge=0, le=1)
+    """stop when more than this share of all records of a split, of 100 at least, is damaged"""
     train: str = "train"
     """training images: the path of a file or folder, or a TFDS split"""
     validation: str = "validation"

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from paligemma_lib.captioner import Captioned
+from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.checkpoint import save_params
 from paligemma_lib.checkpoint.gathering import gather_params
-from paligemma_lib.data.replacing import Replacing
 from paligemma_lib.evaluation import (
     RANK_BY,
     SCALE,
@@ -19,15 +18,16 @@ from paligemma_lib.evaluation import (
     permuted_scores,
     score_rows,
     sentence,
+    skipped_told,
     write_outcome,
 )
 from paligemma_lib.metrics import ImageId, compare, score, write_predictions
 from paligemma_lib.report import Chart, Example, Line, Report
 from paligemma_lib.run.captioning import caption_test_images
+from paligemma_lib.run.damage import DAMAGED, Damage, count_damage
 from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.prepare import Prepared
 from paligemma_lib.run.train import Outcome, parameter_groups
-from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.atomic import atomic_write
 
 AFTER = "predictions.json"
@@ -45,8 +45,8 @@ def export(prepared: Prepared, outcome: Outcome, before: Mapping[ImageId, str] |
       before: captions of the same images before training; None if there are none.
     """
     config, workdir = prepared.config, prepared.workdir
-    found = caption_test_images(prepared, outcome.state.all_params())
-    damaged = damaged_records(prepared)
+    found, skipped = caption_test_images(prepared, outcome.state.all_params())
+    damage = count_damage(prepared)
     params = gather_params(outcome.state.all_params())
     if jax.process_index() > 0:
         return
@@ -56,7 +56,7 @@ def export(prepared: Prepared, outcome: Outcome, before: Mapping[ImageId, str] |
     with atomic_write(workdir / "tokenizer.model") as file:
         file.write(prepared.tokenizer.serialized())
     write_predictions(workdir / AFTER, {each.image_id: each.caption.text for each in found})
-    report = report_of(prepared, outcome, found, before, damaged)
+    report = report_of(prepared, outcome, found, skipped, before, damage)
     path = write_outcome(workdir, report)
     tell(report)
     print(f"\nThe report: {path}\nThe model:  {model}")
@@ -66,8 +66,9 @@ def report_of(
     prepared: Prepared,
     outcome: Outcome,
     found: Sequence[Captioned],
+    skipped: Sequence[Skipped],
     before: Mapping[ImageId, str] | None,
-    damaged: int,
+    damage: Damage,
 ) -> Report:
     """Scores the captions and makes the report of the run.
 
@@ -75,12 +76,22 @@ def report_of(
       prepared: the run.
       outcome: the result of its training.
       found: captions of the test images after training.
+      skipped: test images that could not be read; they are not scored.
       before: captions of the same images before training; None if there are none.
-      damaged: number of damaged records that were replaced.
+      damage: damaged records that were replaced.
     """
     captions: dict[ImageId, str] = {each.image_id: each.caption.text for each in found}
     references: dict[ImageId, Sequence[str]] = {each.image_id: each.references for each in found}
     scores = score(references, captions)
+    counted, named = skipped_told(skipped)
+    warnings = [*scores.warnings, *named]
+    if before and (lacks := captions.keys() - before.keys()):
+        warnings.append(
+            f"The captions before training lack {len(lacks):,} test images, such as "
+            f"{min(map(str, lacks))}: they are of other data, and not compared with"
+        )
+        before = None
+    before = {image_id: before[image_id] for image_id in captions} if before else None
     former = score(references, before) if before else None
     differences = compare(scores, former) if former else None
     rows = score_rows(scores, permuted_scores(references, captions), former, differences)
@@ -96,9 +107,10 @@ def report_of(
             f"{int(outcome.state.step):,} steps trained {trained:,} parameters in {seconds:,.0f} "
             f"seconds; {int(outcome.state.skipped)} steps were skipped, as their gradients were "
             "not finite.",
-            *([f"{damaged} damaged records were replaced by others."] if damaged else []),
+            *_damage_told(damage),
+            *counted,
         ],
-        warnings=scores.warnings,
+        warnings=warnings,
         scores=rows,
         examples=[
             Example(
@@ -137,16 +149,14 @@ def tell(report: Report) -> None:
         print(f"  after:  {each.caption}\n  people: {each.references[0]}")
 
 
-def damaged_records(prepared: Prepared) -> int:
-    """Counts the damaged training and validation records that were found since this start."""
-    # Several processes may have met the same record, so count distinct lines "split number".
-    mine = "".join(
-        f"{split} {number}\n"
-        for split in ("train", "validation")
-        if isinstance(source := prepared.data[split], Replacing)
-        for number in source.damaged
-    )
-    return len({line for part in processes.gather(mine.encode()) for line in part.splitlines()})
+def _damage_told(damage: Damage) -> list[str]:
+    """Returns a sentence for damaged records that were replaced; none if there are none."""
+    counts = {split: len(found) for split, found in damage.items() if found}
+    if not counts:
+        return []
+    each = ", ".join(f"{count:,} in {split}" for split, count in counts.items())
+    total = sum(counts.values())
+    return [f"{total:,} damaged records were replaced by others: {each}; see {DAMAGED}."]
 
 
 def _images(data: DataConfig) -> str:

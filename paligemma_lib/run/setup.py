@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from paligemma_lib import captioner, checkpoint, hub, tokenizer
 from paligemma_lib.checkpoint.configuration import MODELS, published
 from paligemma_lib.data.replacing import replace_corrupt
-from paligemma_lib.data.sources import Source
+from paligemma_lib.data.sources import Source, despite_damage
 from paligemma_lib.data.sources.hub_commits import commits_of
 from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model.variants import PaliGemmaConfig
@@ -70,14 +70,20 @@ class Setup:
     @functools.cached_property
     def data(self) -> Mapping[str, Source]:
         """Sources by split. Raises ValueError or OSError if one cannot be read."""
-        if self.given is not None:
-            return self.given
-        opened = OpenedData(self.config.data, self.data_set, self.data_dir, self.commits)
-        sources = {split: opened.source(split) for split in SPLITS}
-        if self.config.data.on_corrupt_image == "replace":
-            for split in ("train", "validation"):
-                sources[split] = replace_corrupt(sources[split])
-        return sources
+        data = self.config.data
+        found = self.given
+        if found is None:
+            opened = OpenedData(data, self.data_set, self.data_dir, self.commits)
+            found = {split: opened.source(split) for split in SPLITS}
+        if data.on_corrupt_image == "raise":
+            return found
+        return {
+            # A damaged test image is left out, and never replaced: its score is not another one's.
+            split: despite_damage(source)
+            if split == "test"
+            else replace_corrupt(source, max_corrupt=data.max_corrupt, captioned=split == "train")
+            for split, source in found.items()
+        }
 
     @functools.cached_property
     def commits(self) -> Mapping[str, str]:

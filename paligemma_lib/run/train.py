@@ -22,6 +22,7 @@ from paligemma_lib.report import ParameterGroup
 from paligemma_lib.run.assembly import optimizer_of, train_step_of, trainable_of
 from paligemma_lib.run.batching import train_batches_of
 from paligemma_lib.run.config import RunConfig
+from paligemma_lib.run.damage import count_damage, recall_damage
 from paligemma_lib.run.dotted import is_dotted, load_dotted
 from paligemma_lib.run.prepare import Prepared
 from paligemma_lib.run.tensorboard_tracker import TensorBoardTracker
@@ -63,8 +64,8 @@ def train(prepared: Prepared) -> Outcome:
     memory of `prepared.params`, which is empty afterwards.
 
     Raises:
-      ValueError: `max_skipped` steps in a row had gradients that are not finite. The message names
-        the images whose loss is not finite.
+      ValueError: `max_skipped` steps in a row had gradients that are not finite; the message names
+        the images whose loss is not finite. Or more than `max_corrupt` of the data are damaged.
       OSError: checkpoints or metrics could not be written.
     """
     config, mesh = prepared.config, prepared.mesh
@@ -86,6 +87,7 @@ def train(prepared: Prepared) -> Outcome:
         is_main = jax.process_index() == 0
         if is_main:
             print(trainable_summary(state))
+        recall_damage(prepared)
 
         train_step = train_step_of(config, prepared.model, optimizer, mesh)
         batches = train_batches_of(
@@ -142,6 +144,7 @@ def train(prepared: Prepared) -> Outcome:
                 if stop or done == total_steps or is_due(done, total_steps, save_every):
                     progress.flush()
                     checkpoints.save(state, prepared.record, validation_loss)
+                    count_damage(prepared)
                 if stop:
                     break
             if termination.agreed():

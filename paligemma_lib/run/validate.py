@@ -56,7 +56,7 @@ class Validation:
                 # Add up numerators and denominators separately. The last batch is filled up with
                 # examples of weight 0, so a mean of the batches' means would be wrong.
                 sums += [float(jnp.sum(losses)), float(jnp.sum(weights))]
-            shown = caption_test_images(prepared, params, count=_SHOWN)
+            shown, _ = caption_test_images(prepared, params, count=_SHOWN)
         loss = float(sums[0] / sums[1])
         progress.note(done, {"validation_loss": loss})
         for each in shown:

@@ -29,6 +29,7 @@ _LOOK = 1.0  # seconds between checks for stalls
 _LASTING = {
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EEXIST, errno.EINVAL),
+    *(errno.ELOOP, errno.ENXIO, errno.ENODEV),  # links in a circle; a socket; no such device
 }
 _PASSING_CODES = (2, 4, 10, 14)  # TensorFlow's UNKNOWN, DEADLINE_EXCEEDED, ABORTED, UNAVAILABLE
 _PASSING_NAMES = re.compile(r"\b(DEADLINE_EXCEEDED|ABORTED|UNAVAILABLE):")  # as TensorStore says

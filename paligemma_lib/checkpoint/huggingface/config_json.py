@@ -21,6 +21,7 @@ from paligemma_lib.checkpoint.huggingface.settings import (
 )
 from paligemma_lib.checkpoint.huggingface.tensors import VOCABULARY_PADDING
 from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
+from paligemma_lib.runtime.regular_files import read_bounded
 
 CONFIG = "config.json"
 
@@ -81,8 +82,9 @@ def read_config_json(path: Path) -> PaliGemmaConfig:
         raise FileNotFoundError(f"{path} does not exist: it is needed to identify the model")
     if (size := path.stat().st_size) > _MAX_BYTES:
         raise ValueError(f"{path} has {size:,} bytes, expected at most {_MAX_BYTES:,}")
+    data = read_bounded(path, _MAX_BYTES)
     try:
-        fields = _Fields(json.loads(path.read_text("utf-8")), "", {})
+        fields = _Fields(json.loads(data), "", {})
         fields.check("model_type", ("paligemma",), None)
         fields.check("tie_word_embeddings", (True,))
         vision = fields.section("vision_config", ("siglip_vision_model",))

@@ -18,6 +18,7 @@ from paligemma_lib.checkpoint.arrays import open_binary
 from paligemma_lib.checkpoint.huggingface.format import Entry, read_header
 from paligemma_lib.checkpoint.huggingface.tensors import canonical_name
 from paligemma_lib.checkpoint.matching import listed
+from paligemma_lib.runtime.regular_files import read_bounded
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -95,8 +96,9 @@ def weight_files(folder: Path) -> list[Path]:
 def _indexed_names(index: Path) -> list[str]:
     if (size := index.stat().st_size) > _MAX_INDEX_BYTES:
         raise ValueError(f"{index}: {size} bytes, expected at most {_MAX_INDEX_BYTES}.")
+    data = read_bounded(index, _MAX_INDEX_BYTES)
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        names = sorted(set(json.loads(data)["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{index}: expected JSON with a weight_map of tensor names to file names, got "

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from paligemma_lib.checkpoint.arrays import DTYPES
+from paligemma_lib.runtime.regular_files import open_regular
 
 CODES = {"F32": DTYPES["float32"], "F16": DTYPES["float16"], "BF16": DTYPES["bfloat16"]}
 
@@ -49,7 +50,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     """
     size = path.stat().st_size
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if not length <= min(size - 8, _MAX_HEADER):
                 raise ValueError(f"a header of {length:,} bytes")

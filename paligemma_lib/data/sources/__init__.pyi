@@ -3,6 +3,7 @@ from .json_forms import Columns as Columns
 from .mixture import Mixture as Mixture
 from .protocol import Record as Record
 from .protocol import Source as Source
+from .protocol import despite_damage as despite_damage
 from .recognition import open_source as open_source
 from .recognition import splits_of as splits_of
 from .table_source import from_folder as from_folder

@@ -1,18 +1,21 @@
-"""Finds the columns of image and captions in Parquet and Arrow files.
+"""Finds the columns of image and captions in Parquet and Arrow files, and reads their cells.
 
 names = column_names({"train-00000-of-00002.parquet": schema, ...}, Columns(caption="title"))
 names.image, names.captions, names.image_id             # "image", ("title",), ""
+image_in({"bytes": data, "path": "a.jpg"}, "row 1"), texts_in(["a dog"], "row 1")
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
 from paligemma_lib.data.sources.json_forms import CAPTION_KEYS, PREFIX_KEYS, Columns
+from paligemma_lib.data.text import cleaned
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png")
 _ID_COLUMNS = ("image_id", "filename", "file_name", "img_id")
@@ -71,6 +74,30 @@ def column_names(schemas: Mapping[str, pa.Schema], columns: Columns) -> ColumnNa
                 "same columns"
             )
     return found
+
+
+def image_in(value: Any, where: str) -> bytes:
+    """Returns the image in a cell. Raises ValueError, with `where`, if there is none."""
+    encoded = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(encoded, bytes):
+        raise ValueError(f"{where}: expected the bytes of an image, got {str(value)[:80]}")
+    if len(encoded) > MAX_IMAGE_BYTES:
+        raise ValueError(f"{where}: an image of {len(encoded):,} bytes is too large")
+    return encoded
+
+
+def texts_in(value: Any, where: str) -> list[str]:
+    """Returns the captions in a cell. Raises ValueError, with `where`, if they are no texts."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    values = [
+        next((each[key] for key in ("raw", "text", "answer") if each.get(key)), None)
+        if isinstance(each, dict)
+        else each
+        for each in values
+    ]
+    if not all(isinstance(text, str) for text in values):
+        raise ValueError(f"{where}: {str(value)[:80]} is not a caption")
+    return [cleaned(text) for text in values if text.strip()]
 
 
 def _first(names: Sequence[str], usual: Sequence[str]) -> str:

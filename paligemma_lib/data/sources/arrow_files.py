@@ -8,12 +8,16 @@ for block in range(file.blocks):
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from paligemma_lib.data.records import CorruptRecord
+from paligemma_lib.runtime.regular_files import check_regular
+
+DAMAGE = (pa.ArrowException, OSError)  # what pyarrow raises for damaged bytes
 
 
 class ParquetFile:
@@ -23,6 +27,8 @@ class ParquetFile:
       schema: names and types of the columns.
       blocks: number of row groups.
     """
+
+    problem = ""  # the list of row groups is at the end: without it, nothing can be read
 
     def __init__(self, path: str) -> None:
         self._file = pq.ParquetFile(path)
@@ -48,17 +54,27 @@ class ArrowFile:
     Attributes:
       schema: names and types of the columns.
       blocks: number of batches that have rows.
+      problem: what ended the batches early; "" if nothing did.
     """
 
     def __init__(self, path: str) -> None:
         source = pa.memory_map(path)
+        self.problem = ""
+        batches: list[pa.RecordBatch] = []
         try:
-            batches = list(pa.ipc.open_stream(source))
+            stream = pa.ipc.open_stream(source)
         except pa.ArrowInvalid:
-            reader = pa.ipc.open_file(source)
-            batches = [reader.get_batch(k) for k in range(reader.num_record_batches)]
+            file = pa.ipc.open_file(source)
+            self.schema = file.schema
+            batches += [file.get_batch(k) for k in range(file.num_record_batches)]
+        else:
+            self.schema = stream.schema
+            try:
+                batches.extend(stream)  # keeps those before an error
+            except DAMAGE as error:
+                self.problem = _told(path, error)
         self._batches = [batch for batch in batches if batch.num_rows]
-        self.schema, self.blocks = batches[0].schema, len(self._batches)
+        self.blocks = len(self._batches)
 
     def read(self, block: int, names: Sequence[str]) -> pa.Table:
         """Returns columns of a batch."""
@@ -78,15 +94,41 @@ def open_arrow(path: str) -> ParquetFile | ArrowFile:
 
     Raises:
       FileNotFoundError: the file does not exist.
-      ValueError: it is not a complete Parquet or Arrow file.
+      ValueError: it is no regular file, or not a Parquet or Arrow file. A file of Arrow that is cut
+        off has a `problem`.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path} does not exist")
+    check_regular(path)
     try:
         return ArrowFile(path) if path.endswith(".arrow") else ParquetFile(path)
-    except (pa.ArrowException, OSError, IndexError) as error:  # IndexError: no record batches
-        told = str(error).splitlines()[0][:200]
-        raise ValueError(f"{path} is not a complete Parquet or Arrow file: {told}") from error
+    except DAMAGE as error:
+        raise ValueError(_told(path, error)) from error
+
+
+def open_all(
+    paths: Sequence[str],
+) -> tuple[dict[int, ParquetFile | ArrowFile], dict[int, str]]:
+    """Opens files; returns those that can be opened, and what is wrong with each file, by index."""
+    files: dict[int, ParquetFile | ArrowFile] = {}
+    problems: dict[int, str] = {}
+    for number, path in enumerate(paths):
+        try:
+            files[number] = open_arrow(path)
+        except ValueError as error:
+            problems[number] = str(error)
+        else:
+            problems |= {number: files[number].problem} if files[number].problem else {}
+    return files, problems
+
+
+def unreadable(where: str, error: Exception) -> CorruptRecord:
+    """Returns the error to raise for a row that cannot be read, one of DAMAGE."""
+    told = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return CorruptRecord(f"{where} cannot be read: {told}. Copy the file again")
+
+
+def _told(path: str, error: Exception) -> str:
+    told = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return f"{path} is not a complete Parquet or Arrow file: {told}"
 
 
 # Parquet decodes a row group as a whole. The cache holds the last ones, so that reading records in

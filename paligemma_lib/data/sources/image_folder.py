@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 import tensorflow as tf
 
+from paligemma_lib.data.encoded import SUFFIXES
 from paligemma_lib.runtime.atomic import is_remote
 
 SHOWN = 3  # names in a message
@@ -111,6 +112,28 @@ def differing(names: Iterable[tuple[str, str]]) -> str:
         return ""
     shown = ", ".join(f"{name!r} is {file!r}" for name, file in pairs[:SHOWN])
     return f"{len(pairs):,} names were matched loosely: {shown}{', ...' * (len(pairs) > SHOWN)}"
+
+
+def told_apart(files: dict[str, str | None]) -> dict[str, str | None]:
+    """Takes a file from names that end differently, such as cats/1.jpg and dogs/1.jpg."""
+    names: dict[str, list[str]] = {}
+    for name, file in files.items():
+        if file is not None:
+            names.setdefault(file, []).append(name)
+    lost = set()
+    for file, found in names.items():
+        if len(found) == 1:
+            continue
+        ends = sorted((_end(name) for name in found), key=len)
+        if not all(ends[-1].endswith(end) for end in ends):
+            lost |= {name for name in found if not _end(file).endswith(_end(name))}
+    return {name: None if name in lost else file for name, file in files.items()}
+
+
+def _end(name: str) -> str:
+    """Returns a name to compare ends of: normalized, without a suffix of images."""
+    path, dot, suffix = normalized(name).rpartition(".")
+    return f"/{path if f'.{suffix}' in SUFFIXES else path + dot + suffix}"
 
 
 def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:

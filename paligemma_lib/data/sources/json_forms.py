@@ -42,6 +42,7 @@ class Row(NamedTuple):
       prefix: the prompt; None if the table has none.
       split: name of the row's split in the table, or "".
       place: place of the row in the table, such as "line 7".
+      problem: why the row cannot be used, with its place; "" if it can.
     """
 
     image: str
@@ -49,6 +50,12 @@ class Row(NamedTuple):
     prefix: str | None
     split: str
     place: str
+    problem: str = ""
+
+
+def damaged(problem: str, place: str, split: str = "") -> Row:
+    """Returns a row that cannot be used; its split is "" if it is not known."""
+    return Row("", None, None, split, place, problem)
 
 
 def parse_json(data: bytes) -> Any:
@@ -69,14 +76,15 @@ def jsonl_rows(data: bytes, columns: Columns) -> Iterator[Row]:
             try:
                 found = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{place} is not valid JSON: {error}") from error
-            yield from object_rows(found, place, columns)
+                yield damaged(f"{place} is not valid JSON: {error}", place)
+            else:
+                yield from rows_or_damage(found, place, columns)
 
 
 def json_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     """Reads rows from a list of the objects that `jsonl_rows` reads, such as LLaVA's."""
     for number, found in enumerate(parse_json(data), start=1):
-        yield from object_rows(found, f"item {number}", columns)
+        yield from rows_or_damage(found, f"item {number}", columns)
 
 
 def coco_rows(data: bytes, columns: Columns) -> Iterator[Row]:
@@ -88,23 +96,31 @@ def coco_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     del columns
     found = parse_json(data)
     names: dict[Any, str] = {}
-    for image in found.get("images") or []:
-        if not isinstance(image, Mapping) or not isinstance(image.get("file_name"), str):
-            raise ValueError(f"images: {str(image)[:80]} has no file_name")
-        names[image.get("id")] = image["file_name"]
+    for number, image in enumerate(found.get("images") or [], start=1):
+        if _has(image, "file_name") and isinstance(image.get("id"), int | str):
+            names[image["id"]] = image["file_name"]
+        else:
+            problem = f"images: {str(image)[:80]} has no file_name, or no id"
+            yield damaged(problem, f"image {number} of images")
     captioned = set()
     for number, annotation in enumerate(found["annotations"], start=1):
         place = f"annotation {number}"
-        if not isinstance(annotation, Mapping) or "image_id" not in annotation:
-            raise ValueError(f"{place}: {str(annotation)[:80]} has no image_id")
-        image_id = annotation["image_id"]
-        if names and image_id not in names:
-            raise ValueError(f"{place}: there is no image with the id {image_id!r}")
+        try:
+            image_id = annotation["image_id"]
+            if names and image_id not in names:
+                raise ValueError(f"{place}: there is no image with the id {image_id!r}")
+            caption = _text(annotation.get("caption"), place)
+        except (KeyError, TypeError):
+            yield damaged(f"{place}: {str(annotation)[:80]} has no image_id", place)
+            continue
+        except ValueError as error:
+            yield damaged(str(error), place)
+            continue
         # Result files and some caption files have no `images`. In COCO, the file name follows from
         # the id: 139 gives 000000000139.jpg.
         name = names.get(image_id, f"{image_id:012d}.jpg" if type(image_id) is int else image_id)
         captioned.add(image_id)
-        yield Row(str(name), _text(annotation.get("caption"), place), None, "", place)
+        yield Row(str(name), caption, None, "", place)
     for image_id, name in names.items():
         if image_id not in captioned:
             yield Row(name, None, None, "", f"image {image_id}")
@@ -118,13 +134,27 @@ def karpathy_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     del columns
     for number, image in enumerate(parse_json(data)["images"], start=1):
         place = f"image {number}"
-        if not isinstance(image, Mapping) or not isinstance(image.get("filename"), str):
-            raise ValueError(f"{place}: {str(image)[:80]} has no filename")
+        if not _has(image, "filename"):
+            yield damaged(f"{place}: {str(image)[:80]} has no filename", place)
+            continue
         folder = image.get("filepath")  # only in dataset_coco.json: train2014 or val2014
         name = f"{folder}/{image['filename']}" if folder else image["filename"]
         for sentence in image.get("sentences") or []:
-            caption = _text(sentence.get("raw") if isinstance(sentence, Mapping) else None, place)
-            yield Row(name, caption, None, str(image.get("split", "")), place)
+            said = sentence.get("raw") if isinstance(sentence, Mapping) else None
+            split = str(image.get("split", ""))
+            try:
+                yield Row(name, _text(said, place), None, split, place)
+            except ValueError as error:
+                yield damaged(str(error), place, split)
+
+
+def rows_or_damage(found: Any, place: str, columns: Columns) -> Iterator[Row]:
+    """Reads rows from one object; of one that cannot be used, a row that says why."""
+    try:
+        yield from list(object_rows(found, place, columns))
+    except ValueError as error:
+        split = found.get(columns.split or "split") if isinstance(found, Mapping) else ""
+        yield damaged(str(error), place, str(split or ""))
 
 
 def object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:
@@ -182,6 +212,11 @@ def _conversation_rows(image: str, turns: list[Any], split: str, place: str) -> 
 
 def _value(found: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     return next((found[key] for key in keys if found.get(key) is not None), None)
+
+
+def _has(found: Any, key: str) -> bool:
+    name = found.get(key) if isinstance(found, Mapping) else None
+    return isinstance(name, str) and bool(name.strip())
 
 
 def _is_cut(text: str) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 
 from paligemma_lib.data import order
 from paligemma_lib.data.fingerprints import fingerprint
-from paligemma_lib.data.sources.protocol import Record, Source, read_texts
+from paligemma_lib.data.sources.protocol import Record, Source, despite_damage, read_texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,10 @@ class Mixture:
 
     def __len__(self) -> int:
         return self._firsts[-1]
+
+    def despite_damage(self) -> Source:
+        """Returns the same mixture of sources that open in spite of damage."""
+        return dataclasses.replace(self, sources=tuple(map(despite_damage, self.sources)))
 
     def epoch_len(self) -> int:
         """Returns the number of examples of an epoch."""

@@ -11,6 +11,7 @@ image struct. A row that has neither id nor path is a record of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -22,18 +23,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from paligemma_lib.data.files import MAX_IMAGE_BYTES
 from paligemma_lib.data.fingerprints import fingerprint
-from paligemma_lib.data.sources.arrow_columns import ColumnNames, column_names
+from paligemma_lib.data.records import CorruptRecord
+from paligemma_lib.data.sources.arrow_columns import (
+    ColumnNames,
+    column_names,
+    image_in,
+    texts_in,
+)
 from paligemma_lib.data.sources.arrow_files import (
+    DAMAGE,
     ArrowFile,
     ParquetFile,
     cached_block,
-    open_arrow,
+    open_all,
+    unreadable,
 )
 from paligemma_lib.data.sources.json_forms import USUAL, Columns
-from paligemma_lib.data.sources.protocol import Record, unique_ids
-from paligemma_lib.data.text import cleaned
+from paligemma_lib.data.sources.protocol import Record, Source, unique_ids
 
 
 class _Place(NamedTuple):
@@ -60,20 +67,33 @@ class ArrowSource:
       paths: paths of the files.
       columns: names of the columns of image and captions, if they are not the usual ones.
       split: name of the split to read, from the column `split`; "" reads all rows.
+      tolerant: whether rows that cannot be read are records of their own; else they are an error.
     """
 
     paths: tuple[str, ...]
     columns: Columns = USUAL
     split: str = ""
+    tolerant: bool = False
+
+    def despite_damage(self) -> Source:
+        """Returns the same source, with a record for each row that cannot be read.
+
+        The lost end of a file, or a file that cannot be opened, is one record; see `MayBeDamaged`.
+        """
+        return dataclasses.replace(self, tolerant=True)
 
     @functools.cached_property
-    def _files(self) -> list[ParquetFile | ArrowFile]:
-        return [open_arrow(path) for path in self.paths]
+    def _opened(self) -> tuple[dict[int, ParquetFile | ArrowFile], dict[int, str]]:
+        """Files that can be opened, and what is wrong with each file, by index."""
+        files, problems = open_all(self.paths)
+        if problems and not (self.tolerant and files):
+            raise ValueError(next(iter(problems.values())))
+        return files, problems
 
     @functools.cached_property
     def _names(self) -> ColumnNames:
-        schemas = {path: file.schema for path, file in zip(self.paths, self._files, strict=True)}
-        return column_names(schemas, self.columns)
+        files = {self.paths[number]: file.schema for number, file in self._opened[0].items()}
+        return column_names(files, self.columns)
 
     @functools.cached_property
     def _groups(self) -> list[_Group]:
@@ -91,30 +111,51 @@ class ArrowSource:
         return [_Group(*each) for each in zip(ids, names.values(), groups.values(), strict=True)]
 
     def _rows(self) -> Iterator[tuple[_Place, str | None, str | None]]:
-        """Yields place, image's name and prompt of each row, without reading images."""
-        image, _, image_id, prefix, split = self._names
-        has_path = pa.types.is_struct(kind := self._files[0].schema.field(image).type) and (
-            kind.get_field_index("path") >= 0
-        )
-        for number, file in enumerate(self._files):
-            for block in range(file.blocks):
-                nothing: list[Any] = [None] * file.rows(block)
-                names = prefixes = splits = nothing
-                if image_id:
-                    names = file.read(block, [image_id]).column(0).to_pylist()
-                elif has_path:
-                    names = file.field(block, image, "path")
-                if prefix:
-                    prefixes = file.read(block, [prefix]).column(0).to_pylist()
-                if split and self.split:
-                    splits = file.read(block, [split]).column(0).to_pylist()
-                columns = zip(names, prefixes, splits, strict=True)
-                for row, (name, prompt, part) in enumerate(columns):
+        """Yields place, image's name and prompt of each row, without reading images.
+
+        Damaged rows have neither name nor prompt. What is lost of a file is a row of block -1.
+        """
+        files, problems = self._opened
+        first = self.splits()[0] if self.split else ""
+        for number in range(len(self.paths)):
+            file = files.get(number)
+            for block in range(file.blocks if file else 0):
+                for row, (name, prompt, part) in enumerate(self._block(number, block)):
                     place = _Place(number, block, row)
                     if not isinstance(prompt, str | None):
-                        raise ValueError(f"{self._where(place)}: {str(prompt)[:80]} is not text")
-                    if self.split in ("", part):
+                        if not self.tolerant:
+                            raise ValueError(
+                                f"{self._where(place)}: {str(prompt)[:80]} is not text"
+                            )
+                        name = prompt = None
+                    if self.split in ("", first if part is None else part):
                         yield place, None if name in (None, "") else str(name), prompt or None
+            if number in problems and self.split in ("", first):
+                yield _Place(number, -1, 0), None, None
+
+    def _block(self, number: int, block: int) -> Iterator[tuple[Any, Any, Any]]:
+        """Yields name, prompt and split of each row of a block; None where it cannot be read."""
+        image, _, image_id, prefix, split = self._names
+        file = self._opened[0][number]
+        has_path = pa.types.is_struct(kind := file.schema.field(image).type) and (
+            kind.get_field_index("path") >= 0
+        )
+        nothing: list[Any] = [None] * file.rows(block)
+        names = prompts = parts = nothing
+        try:
+            if image_id:
+                names = file.read(block, [image_id]).column(0).to_pylist()
+            elif has_path:
+                names = file.field(block, image, "path")
+            if prefix:
+                prompts = file.read(block, [prefix]).column(0).to_pylist()
+            if split and self.split:
+                parts = file.read(block, [split]).column(0).to_pylist()
+        except DAMAGE as error:
+            if not self.tolerant:
+                raise unreadable(self._where(_Place(number, block, 0)), error) from error
+            names = prompts = parts = nothing
+        yield from zip(names, prompts, parts, strict=True)
 
     def _digests(self, rows: Sequence[tuple[_Place, str | None, Any]]) -> dict[_Place, bytes]:
         """Returns hashes of those images whose path occurs more than once.
@@ -126,10 +167,24 @@ class ArrowSource:
         found = {}
         for place, name, _ in rows:
             if name is not None and counts[name] > 1:
-                table = cached_block(self._files[place.file], place.block, (self._names.image,))
-                (value,) = table.column(0).slice(place.row, 1).to_pylist()
+                try:
+                    table = self._table(place, (self._names.image,))
+                except CorruptRecord:
+                    if not self.tolerant:
+                        raise
+                    found[place] = repr(place).encode()  # a record of its own
+                    continue
+                (value,) = table.column(0).to_pylist()
                 found[place] = hashlib.sha256((value or {}).get("bytes") or b"").digest()
         return found
+
+    def _table(self, place: _Place, names: tuple[str, ...]) -> pa.Table:
+        """Returns one row, so that no other becomes Python objects; CorruptRecord if it cannot."""
+        number, block, row = place
+        try:
+            return cached_block(self._opened[0][number], block, names).slice(row, 1)
+        except DAMAGE as error:
+            raise unreadable(self._where(place), error) from error
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -138,18 +193,20 @@ class ArrowSource:
         return self._where(self._groups[number].places[0])
 
     def _where(self, place: _Place) -> str:
+        if place.block < 0:
+            return f"{self.paths[place.file]}, its lost end"
         return f"{self.paths[place.file]}, row {place.row} of row group {place.block}"
 
     def splits(self) -> list[str]:
         """Returns the splits in the column `split`, in the order of the rows; [""] without it."""
         if not (split := self._names.split):
             return [""]
-        parts = [
-            part
-            for file in self._files
-            for block in range(file.blocks)
-            for part in file.read(block, [split]).column(0).unique().to_pylist()
-        ]
+        parts: list[Any] = []
+        for file in self._opened[0].values():
+            for block in range(file.blocks):
+                # Rows that cannot be read are found by whoever opens a split.
+                with contextlib.suppress(*DAMAGE):
+                    parts += file.read(block, [split]).column(0).unique().to_pylist()
         if not all(isinstance(part, str) and part for part in parts):
             raise ValueError(f"{self.paths[0]}: the column {split} has rows without a split")
         return [*dict.fromkeys(parts)] or [""]
@@ -172,41 +229,21 @@ class ArrowSource:
         return [self._text(self._groups[number], self.where(number)) for number in numbers]
 
     def _read(self, group: _Group, where: str) -> Record:
-        # All rows of a record have the same image, so it is read from the first row.
-        file, block, row = group.places[0]
-        table = cached_block(self._files[file], block, (self._names.image,))
-        # Sliced first, so that only this row is converted to Python objects.
-        (value,) = table.column(0).slice(row, 1).to_pylist()
-        return dataclasses.replace(self._text(group, where), image=_image(value, where))
+        record = self._text(group, where)
+        # All rows of a record have the same image, so it is read from the first row only.
+        (value,) = self._table(group.places[0], (self._names.image,)).column(0).to_pylist()
+        return dataclasses.replace(record, image=image_in(value, where))
 
     def _text(self, group: _Group, where: str) -> Record:
         _, captions, _, prefix, _ = self._names
         columns = (*captions, *((prefix,) if prefix else ()))
         rows: list[dict[str, Any]] = []
-        for file, block, row in group.places:
-            table = cached_block(self._files[file], block, tuple(dict.fromkeys(columns)))
-            rows.append(table.slice(row, 1).to_pylist()[0])
-        said = [text for each in rows for name in captions for text in _texts(each[name], where)]
-        return Record(b"", tuple(said), group.image_id, rows[0].get(prefix) or None)
-
-
-def _image(value: Any, where: str) -> bytes:
-    encoded = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(encoded, bytes):
-        raise ValueError(f"{where}: expected the bytes of an image, got {str(value)[:80]}")
-    if len(encoded) > MAX_IMAGE_BYTES:
-        raise ValueError(f"{where}: an image of {len(encoded):,} bytes is too large")
-    return encoded
-
-
-def _texts(value: Any, where: str) -> list[str]:
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    values = [
-        next((each[key] for key in ("raw", "text", "answer") if each.get(key)), None)
-        if isinstance(each, dict)
-        else each
-        for each in values
-    ]
-    if not all(isinstance(text, str) for text in values):
-        raise ValueError(f"{where}: {str(value)[:80]} is not a caption")
-    return [cleaned(text) for text in values if text.strip()]
+        for place in group.places:
+            if place.block < 0:
+                raise CorruptRecord(self._opened[1][place.file])
+            rows += self._table(place, columns).to_pylist()
+        said = [text for each in rows for name in captions for text in texts_in(each[name], where)]
+        prompt = rows[0].get(prefix) or None
+        if not isinstance(prompt, str | None):
+            raise ValueError(f"{where}: {str(prompt)[:80]} is not text")
+        return Record(b"", tuple(said), group.image_id, prompt)

@@ -85,6 +85,19 @@ class HasOrder(Protocol):
         ...
 
 
+@runtime_checkable
+class MayBeDamaged(Protocol):
+    """A source that may find damage when it is opened, such as a row without an image."""
+
+    def despite_damage(self) -> Source:
+        """Returns the same source, which opens in spite of damage.
+
+        Each damaged place is a record, in its order and split, and reading it raises ValueError. So
+        is the lost end of a file that is cut off, unless the data say how many records are lost.
+        """
+        ...
+
+
 def epoch_len(source: Source) -> int:
     """Returns the number of examples of an epoch; every record is one, unless a source differs."""
     return source.epoch_len() if isinstance(source, HasOrder) else len(source)
@@ -100,6 +113,11 @@ def records_of(source: Source, examples: np.ndarray, seed: int) -> tuple[np.ndar
 def read_texts(source: Source, numbers: Sequence[int]) -> list[Record]:
     """Returns records for the sake of their texts; images are b"" where they need not be read."""
     return source.texts(numbers) if isinstance(source, HasTexts) else source.read(numbers)
+
+
+def despite_damage(source: Source) -> Source:
+    """Returns a source that opens in spite of damage, if damage can keep it from opening at all."""
+    return source.despite_damage() if isinstance(source, MayBeDamaged) else source
 
 
 def unique_ids(images: Sequence[str]) -> list[str]:

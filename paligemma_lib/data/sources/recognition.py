@@ -36,12 +36,14 @@ from paligemma_lib.data.sources.split_names import (
     split_in_path,
     usual_split,
 )
-from paligemma_lib.data.sources.table_forms import MAX_TABLE_BYTES, form_of
+from paligemma_lib.data.sources.table_forms import MAX_TABLE_BYTES
+from paligemma_lib.data.sources.table_recognition import form_of
 from paligemma_lib.data.sources.table_source import TableSource, folder_of
 from paligemma_lib.data.sources.tf_examples import features_of, from_tfrecords
 from paligemma_lib.data.sources.tfds_source import splits_of_tfds
 from paligemma_lib.data.sources.webdataset_source import WebDatasetSource, shards_of
 from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.runtime.regular_files import check_regular
 
 _IMAGE_FOLDERS = ("Images", "images", "flickr30k_images", "Flicker8k_Dataset")
 
@@ -83,11 +85,14 @@ def splits_of(
         return dict(_of_hub(path, split, images, columns))
     if not os.path.exists(path) and any(mark in path for mark in "*?{"):
         return {"": _of_files(path, columns)}
-    if is_remote(path) or os.path.isfile(path):
+    if is_remote(path):
         return dict(_of_file(path, images, columns))
-    if not os.path.isdir(path):
+    if os.path.isdir(path):
+        return dict(_of_folder(path, images, columns))
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"{path} does not exist: expected a file or a folder")
-    return dict(_of_folder(path, images, columns))
+    check_regular(path)
+    return dict(_of_file(path, images, columns))
 
 
 def _of_hub(path: str, split: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:
@@ -130,7 +135,8 @@ def _of_file(path: str, images: str, columns: Columns) -> Iterator[tuple[str, So
 
 
 def _splits_of_column(source: TableSource | ArrowSource) -> Iterator[tuple[str, Source]]:
-    for name in source.splits():
+    # Damage does not keep anybody from the names of the splits; opening one finds it.
+    for name in dataclasses.replace(source, tolerant=True).splits():
         yield name, dataclasses.replace(source, split=name)
 
 

@@ -13,8 +13,9 @@ import functools
 from collections.abc import Sequence
 
 from paligemma_lib.data.encoded import SUFFIXES
-from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, join, read_whole
+from paligemma_lib.data.files import in_parallel, join, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
 from paligemma_lib.data.sources.image_folder import ImageFolder
 from paligemma_lib.data.sources.protocol import Record
 from paligemma_lib.data.text import lines_of

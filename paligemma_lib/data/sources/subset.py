@@ -8,7 +8,7 @@ import functools
 from collections.abc import Sequence
 
 from paligemma_lib.data.fingerprints import fingerprint
-from paligemma_lib.data.sources.protocol import Record, Source, read_texts
+from paligemma_lib.data.sources.protocol import Record, Source, despite_damage, read_texts
 
 _CHUNK = 256  # records read at a time
 
@@ -20,10 +20,16 @@ class Subset(abc.ABC):
     Attributes:
       source: source of all records.
       split: name of the split.
+      tolerant: whether a record that cannot be read is in some split; else it is an error.
     """
 
     source: Source
     split: str
+    tolerant: bool = False
+
+    def despite_damage(self) -> Source:
+        """Returns the same records of a source that opens in spite of damage."""
+        return dataclasses.replace(self, source=despite_damage(self.source), tolerant=True)
 
     @abc.abstractmethod
     def chosen(self, images: Sequence[str]) -> Sequence[bool]:
@@ -31,7 +37,7 @@ class Subset(abc.ABC):
 
     @functools.cached_property
     def _numbers(self) -> list[int]:
-        names = images_of_records(self.source)
+        names = images_of_records(self.source, self.tolerant)
         return [number for number, chosen in enumerate(self.chosen(names)) if chosen]
 
     def __len__(self) -> int:
@@ -51,13 +57,30 @@ class Subset(abc.ABC):
         return read_texts(self.source, [self._numbers[number] for number in numbers])
 
 
-def images_of_records(source: Source) -> list[str]:
-    """Returns the name of each record's image; reads images only if the source has no names."""
+def images_of_records(source: Source, tolerant: bool = False) -> list[str]:
+    """Returns the name of each record's image; reads images only if the source has no names.
+
+    Args:
+      source: the records.
+      tolerant: whether the name of a record that cannot be read is its place; else it is an error.
+    """
     names = getattr(source, "images_of_records", None)
     if names is not None:
         return names()
-    return [
-        record.image_id
-        for first in range(0, len(source), _CHUNK)
-        for record in source.read(range(first, min(first + _CHUNK, len(source))))
-    ]
+    found: list[str] = []
+    for first in range(0, len(source), _CHUNK):
+        numbers = range(first, min(first + _CHUNK, len(source)))
+        try:
+            found += [record.image_id for record in source.read(numbers)]
+        except ValueError:
+            if not tolerant:
+                raise
+            found += [_name(source, number) for number in numbers]
+    return found
+
+
+def _name(source: Source, number: int) -> str:
+    try:
+        return source.read([number])[0].image_id
+    except ValueError:
+        return source.where(number)

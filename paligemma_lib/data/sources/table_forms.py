@@ -1,32 +1,33 @@
 """Reads the forms of caption tables, each as rows of an image and a caption.
 
 for row in READERS["jsonl"](data, Columns()):
-    row.image, row.caption, row.prefix, row.split, row.place
+    row.image, row.caption, row.prefix, row.split, row.place, row.problem
+
+A row that cannot be used is a row with a `problem`. A table is an error as a whole if its rows
+cannot be told apart: it has no usable header, another encoding, an open quote, or is no JSON.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from paligemma_lib.data.files import read_whole
 from paligemma_lib.data.sources.json_forms import (
     PREFIX_KEYS,
     Columns,
     Row,
     coco_rows,
+    damaged,
     json_rows,
     jsonl_rows,
     karpathy_rows,
-    object_rows,
-    parse_json,
+    rows_or_damage,
 )
 from paligemma_lib.data.text import decoded, lines_of
 
@@ -62,11 +63,15 @@ def captions_txt_rows(data: bytes, columns: Columns) -> Iterator[Row]:
             if len(cells) != 2 or not all(cell.strip() for cell in cells):
                 raise ValueError(f"{str(cells)[:200]} is not one image and one caption")
         except (ValueError, csv.Error) as error:
-            raise ValueError(
+            problem = (
                 f"line {number}: {error}. Correct it, or build flickr8k_tfds, which leaves broken "
                 "rows out and lists them"
-            ) from error
-        yield Row(cells[0], cells[1], None, "", f"line {number}")
+            )
+            if number == 1:
+                raise ValueError(problem) from error
+            yield damaged(problem, f"line {number}")
+        else:
+            yield Row(cells[0], cells[1], None, "", f"line {number}")
 
 
 def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
@@ -93,22 +98,26 @@ def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
             place = f"line {rows.line_num}"
             row = _with_delimiter(row) if header == _FLICKR30K else row
             if any(cell.strip() for cell in row[len(header) :]):
-                raise ValueError(
+                problem = (
                     f"{place} has {len(row)} cells, the header {len(header)}: put a caption that "
                     f"contains {layout.delimiter!r} in double quotes"
                 )
+                yield damaged(problem, place)
+                continue
             # Of columns with the same name, the first is used.
             pairs = reversed([*zip(header, row, strict=False)])
             cells = {name: cell.strip() for name, cell in pairs}
             if not any(cells.values()):
                 continue
             image, caption = cells.get(layout.image), cells.get(layout.caption)
-            if not image or caption is None:
-                raise ValueError(f"{place}: {str(row)[:200]} has no image, or no caption")
-            if not caption:
-                raise ValueError(f"{place}: the caption of {image!r} is empty")
             prefix, split = cells.get(layout.prefix) or None, cells.get(layout.split, "")
-            yield Row(image, caption, prefix, split, place)
+            if not image or caption is None:
+                problem = f"{place}: {str(row)[:200]} has no image, or no caption"
+                yield damaged(problem, place, split)
+            elif not caption:
+                yield damaged(f"{place}: the caption of {image!r} is empty", place, split)
+            else:
+                yield Row(image, caption, prefix, split, place)
     except csv.Error as error:
         raise ValueError(
             f"after {place}: {error}. Close each quote, and double those within a quoted cell"
@@ -143,7 +152,7 @@ def parquet_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"it is not a complete Parquet file: {str(error)[:200]}") from error
     for number, found in enumerate(table.to_pylist()):
-        yield from object_rows(found, f"row {number}", columns)
+        yield from rows_or_damage(found, f"row {number}", columns)
 
 
 def token_rows(data: bytes, columns: Columns) -> Iterator[Row]:
@@ -153,9 +162,12 @@ def token_rows(data: bytes, columns: Columns) -> Iterator[Row]:
         if not line.strip():
             continue
         found = re.fullmatch(r"(.+)#\d+\t(.*\S.*)", line)
-        if not found:
-            raise ValueError(f"line {number}: {line[:80]!r} is not image#number, a tab, a caption")
-        yield Row(found[1], found[2].strip(), None, "", f"line {number}")
+        place = f"line {number}"
+        if found:
+            yield Row(found[1], found[2].strip(), None, "", place)
+        else:
+            problem = f"{place}: {line[:80]!r} is not image#number, a tab, a caption"
+            yield damaged(problem, place)
 
 
 def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str = "") -> str:
@@ -173,58 +185,6 @@ def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str = "
             f"{what}_column, or rename it to {what}"
         )
     return found[0] if found else ""
-
-
-def form_of(path: str, columns: Columns) -> str:
-    """Returns the form of a table, a key of READERS, by its name, and by its content if it is JSON.
-
-    Args:
-      path: path of the table, local or remote.
-      columns: names of columns, which Kaggle's captions.txt cannot have.
-
-    Raises:
-      ValueError: the form is not known.
-    """
-    name = path.rpartition("/")[2].lower()
-    if name.endswith(".jsonl"):
-        return "jsonl"
-    if name.endswith(".parquet"):
-        return "parquet"
-    if name.endswith(".json"):
-        try:
-            return form_of_json(read_whole(path, MAX_TABLE_BYTES))
-        except ValueError as error:
-            raise ValueError(f"{path}, {error}") from error
-    if name.endswith(".token.txt") or name.endswith(".token"):
-        return "tokens"
-    if name == "captions.txt" and not any(columns):
-        return "captions.txt"
-    if name.endswith((".csv", ".tsv", ".txt")):
-        return "delimited"
-    raise ValueError(
-        f"{path} has an unknown format: expected .jsonl, .json, .csv, .tsv, .txt, .parquet, "
-        ".arrow, .tar, .tfrecord or .array_record, or a folder of images"
-    )
-
-
-def form_of_json(data: bytes) -> str:
-    """Returns the form of a JSON file, a key of READERS. Raises ValueError if it is not known."""
-    found = parse_json(data)
-    if isinstance(found, Mapping):
-        images = found.get("images")
-        first = images[0] if isinstance(images, list) and images else None
-        if isinstance(first, Mapping) and "sentences" in first:
-            return "karpathy"
-        if isinstance(found.get("annotations"), list):
-            return "coco"
-    elif isinstance(found, list) and all(isinstance(each, Mapping) for each in found[:1]):
-        return "json"
-    kind: Any = type(found).__name__
-    keys = f" with {', '.join(itertools.islice(found, 5))}" if isinstance(found, Mapping) else ""
-    raise ValueError(
-        f"a JSON {kind}{keys} has an unknown format: expected Karpathy's (images with sentences), "
-        "COCO's (images and annotations), or a list of objects with image and caption"
-    )
 
 
 READERS: Mapping[str, Callable[[bytes, Columns], Iterator[Row]]] = {

@@ -17,11 +17,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from paligemma_lib.data.encoded import SUFFIXES
-from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, join, read_whole
+from paligemma_lib.data.files import in_parallel, join, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
 from paligemma_lib.data.records import CorruptRecord
-from paligemma_lib.data.sources.image_folder import SHOWN, ImageFolder, differing, normalized
+from paligemma_lib.data.sources.image_folder import SHOWN, ImageFolder, differing, told_apart
 from paligemma_lib.data.sources.json_forms import USUAL, Columns, Row
 from paligemma_lib.data.sources.protocol import Record, Source, unique_ids
 from paligemma_lib.data.sources.table_forms import MAX_TABLE_BYTES, READERS
@@ -34,7 +34,10 @@ _log = logging.getLogger(__name__)
 
 
 class _Entry(NamedTuple):
-    """Record without its image; `file` is None if not found, `place` is that of the first row."""
+    """Record without its image; `file` is None if not found, `place` is that of the first row.
+
+    A damaged row is a record of its own, with a `problem` and the place as its name.
+    """
 
     name: str
     image: str
@@ -42,6 +45,7 @@ class _Entry(NamedTuple):
     captions: tuple[str, ...]
     prefix: str | None
     place: str
+    problem: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,7 @@ class TableSource:
       images: folder of the images.
       split: name of the split to read, or several as "train+restval"; "" reads all rows.
       columns: names of columns or keys, if they are not the usual ones.
+      tolerant: whether damaged rows are records that cannot be read; else they are an error.
     """
 
     form: str
@@ -61,6 +66,14 @@ class TableSource:
     images: str
     split: str = ""
     columns: Columns = USUAL
+    tolerant: bool = False
+
+    def despite_damage(self) -> Source:
+        """Returns the same source, with a record for each damaged row; see `MayBeDamaged`.
+
+        A damaged row whose split is not known counts in the table's first split.
+        """
+        return dataclasses.replace(self, tolerant=True)
 
     @functools.cached_property
     def _entries(self) -> list[_Entry]:
@@ -69,25 +82,32 @@ class TableSource:
         Raises:
           ValueError: a row cannot be used, or no image of the table is found.
         """
-        chosen = self.split.split("+") if self.split else None
-        rows = [row for row in self._rows() if chosen is None or row.split in chosen]
+        rows = list(self._rows())
+        if not self.tolerant and (problem := next((r.problem for r in rows if r.problem), "")):
+            raise ValueError(f"{self.table}, {problem}")
+        if self.split:
+            chosen, first = self.split.split("+"), _splits_in(rows)[0]
+            rows = [row for row in rows if (row.split or (row.problem and first)) in chosen]
         # The folder is listed once. On remote storage, a request per image would take far longer.
         folder = ImageFolder(self.images)
-        files = {name: folder.find(name) for name in dict.fromkeys(row.image for row in rows)}
-        files = _told_apart(files)
+        names = dict.fromkeys(row.image for row in rows if not row.problem)
+        files = {name: folder.find(name) for name in names}
+        files = told_apart(files)
         self._tell(files, folder)
         # Names of one file are one image, with a record for each prompt. Dicts keep the order of
         # insertion, so the same table always gives the same numbers.
-        first: dict[str, str] = {}
-        records: dict[tuple[str, str | None], tuple[list[str], str]] = {}
+        firsts: dict[str, str] = {}
+        records: dict[tuple[str, str | None, str], tuple[list[str], str]] = {}
         for row in rows:
-            name = first.setdefault(files[row.image] or row.image, row.image)
-            captions, _ = records.setdefault((name, row.prefix), ([], row.place))
+            name = row.place
+            if not row.problem:
+                name = firsts.setdefault(files[row.image] or row.image, row.image)
+            captions, _ = records.setdefault((name, row.prefix, row.problem), ([], row.place))
             captions += [cleaned(row.caption)] if row.caption is not None else []
-        ids = unique_ids([name for name, _ in records])
+        ids = unique_ids([name for name, *_ in records])
         return [
-            _Entry(image_id, name, files[name], tuple(captions), prefix, place)
-            for image_id, ((name, prefix), (captions, place)) in zip(
+            _Entry(image_id, name, files.get(name), tuple(captions), prefix, place, problem)
+            for image_id, ((name, prefix, problem), (captions, place)) in zip(
                 ids, records.items(), strict=True
             )
         ]
@@ -121,10 +141,12 @@ class TableSource:
 
     def splits(self) -> list[str]:
         """Returns the table's own splits, in the order of the table; [""] if it has none."""
-        found = {row.split: row.place for row in self._rows()}
+        rows = list(self._rows())
+        found = _splits_in(rows)
         if "" in found and len(found) > 1:
-            raise ValueError(f"{self.table}, {found['']}: the row has no split, but others do")
-        return [*found] or [""]
+            place = next(row.place for row in rows if not row.split and not row.problem)
+            raise ValueError(f"{self.table}, {place}: the row has no split, but others do")
+        return found
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -143,44 +165,34 @@ class TableSource:
         return in_parallel(self._read, numbers, remote=is_remote(self.images))
 
     def texts(self, numbers: Sequence[int]) -> list[Record]:
-        """Returns records without their images."""
-        entries = (self._entries[number] for number in numbers)
-        return [Record(b"", each.captions, each.name, each.prefix) for each in entries]
+        """Returns records without their images, but only those whose images are in the folder."""
+        return [self._text(number)[0] for number in numbers]
 
     def _read(self, number: int) -> Record:
-        entry = self._entries[number]
-        missing = f"{self.where(number)}: there is no image {entry.image!r} in {self.images}"
-        # A missing image counts as a damaged record, so that `replace_corrupt` can replace it. It
-        # is not found in the list of the folder, or was deleted since.
-        if entry.file is None:
-            raise CorruptRecord(missing)
+        record, file = self._text(number)
         try:
-            image = read_whole(join(self.images, entry.file), MAX_IMAGE_BYTES)
-        except FileNotFoundError as error:
-            raise CorruptRecord(missing) from error
-        return Record(image, entry.captions, entry.name, entry.prefix)
+            image = read_whole(join(self.images, file), MAX_IMAGE_BYTES)
+        except FileNotFoundError as error:  # deleted since the folder was listed
+            raise self._missing(number) from error
+        return dataclasses.replace(record, image=image)
+
+    def _text(self, number: int) -> tuple[Record, str]:
+        """Returns a record without its image, and the file of the image."""
+        entry = self._entries[number]
+        if entry.problem:
+            raise CorruptRecord(f"{self.table}, {entry.problem}")
+        # A missing image counts as a damaged record, so that `replace_corrupt` can replace it.
+        if entry.file is None:
+            raise self._missing(number)
+        return Record(b"", entry.captions, entry.name, entry.prefix), entry.file
+
+    def _missing(self, number: int) -> CorruptRecord:
+        name = self._entries[number].image
+        return CorruptRecord(f"{self.where(number)}: there is no image {name!r} in {self.images}")
 
 
-def _told_apart(files: dict[str, str | None]) -> dict[str, str | None]:
-    """Takes a file from names that end differently, such as cats/1.jpg and dogs/1.jpg."""
-    names: dict[str, list[str]] = {}
-    for name, file in files.items():
-        if file is not None:
-            names.setdefault(file, []).append(name)
-    lost = set()
-    for file, found in names.items():
-        if len(found) == 1:
-            continue
-        ends = sorted((_end(name) for name in found), key=len)
-        if not all(ends[-1].endswith(end) for end in ends):
-            lost |= {name for name in found if not _end(file).endswith(_end(name))}
-    return {name: None if name in lost else file for name, file in files.items()}
-
-
-def _end(name: str) -> str:
-    """Returns a name to compare ends of: normalized, without a suffix of images."""
-    path, dot, suffix = normalized(name).rpartition(".")
-    return f"/{path if f'.{suffix}' in SUFFIXES else path + dot + suffix}"
+def _splits_in(rows: Sequence[Row]) -> list[str]:
+    return [*dict.fromkeys(row.split for row in rows if not row.problem)] or [""]
 
 
 def from_jsonl(path: str | os.PathLike[str], *, images: str | None = None) -> Source:

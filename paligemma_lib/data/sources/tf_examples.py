@@ -132,12 +132,17 @@ class ExampleSource(abc.ABC):
 @dataclasses.dataclass(frozen=True)
 class _TFRecordSource(ExampleSource):
     pattern: str
+    tolerant: bool = False  # whether truncated files are allowed
+
+    def despite_damage(self) -> Source:
+        """Returns the same source, which also opens truncated files; see `MayBeDamaged`."""
+        return dataclasses.replace(self, tolerant=True)
 
     def _open(self) -> tuple[Records, np.ndarray]:
         paths = sorted(tf.io.gfile.glob(self.pattern))
         if not paths:
             raise FileNotFoundError(f"no file matches {self.pattern}")
-        records = open_records(paths)
+        records = open_records(paths, tolerant=self.tolerant)
         return records, np.arange(len(records))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from paligemma_lib.data.files import join
+from paligemma_lib.data.files import join, read_whole
 from paligemma_lib.data.records import Records, open_records
 from paligemma_lib.data.sources.json_forms import USUAL, Columns
 from paligemma_lib.data.sources.protocol import Source
@@ -22,6 +22,8 @@ from paligemma_lib.data.sources.tf_examples import ExampleSource, features_of
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
+
+_MAX_JSON_BYTES = 64 << 20
 
 
 def from_tfds(
@@ -80,10 +82,13 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
 
     Raises:
       FileNotFoundError: TFDS does not know the data set, or it is not prepared.
+      ValueError: the description of a data set in a folder is no regular file, or too large.
     """
     import tensorflow_datasets as tfds  # here, since the import is slow
 
     if tf.io.gfile.exists(join(name, "dataset_info.json")):
+        for file in ("dataset_info.json", "features.json"):
+            read_whole(join(name, file), _MAX_JSON_BYTES)  # TFDS itself would read anything
         return tfds.builder_from_directory(name)
     try:
         builder = tfds.builder(name, data_dir=data_dir)

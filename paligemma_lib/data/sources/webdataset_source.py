@@ -21,10 +21,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from paligemma_lib.data.encoded import SUFFIXES
-from paligemma_lib.data.files import MAX_IMAGE_BYTES, in_parallel, open_file, read_parts, stat
+from paligemma_lib.data.files import in_parallel, open_file, read_parts, stat
 from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
+from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.sources.json_forms import USUAL, object_rows, parse_json
-from paligemma_lib.data.sources.protocol import Record
+from paligemma_lib.data.sources.protocol import Record, Source
 from paligemma_lib.data.text import cleaned, lines_of
 from paligemma_lib.runtime.atomic import is_remote
 
@@ -37,11 +39,15 @@ _log = logging.getLogger(__name__)
 
 
 class _Sample(NamedTuple):
-    """Members of a sample; `members` maps each extension to offset and size in the tar file."""
+    """Members of a sample; `members` maps each extension to offset and size in the tar file.
+
+    The lost end of a damaged tar file is a sample without members, with a `problem`.
+    """
 
     shard: int
     key: str
     members: dict[str, tuple[int, int]]
+    problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,19 +56,30 @@ class WebDatasetSource:
 
     Attributes:
       paths: paths of the tar files, local or remote.
+      tolerant: whether to read damaged tar files as far as they go; else they are an error.
     """
 
     paths: tuple[str, ...]
+    tolerant: bool = False
+
+    def despite_damage(self) -> Source:
+        """Returns the same source, which also opens damaged tar files; see `MayBeDamaged`."""
+        return dataclasses.replace(self, tolerant=True)
 
     @functools.cached_property
     def _samples(self) -> list[_Sample]:
         shards = in_parallel(_members, self.paths, remote=is_remote(self.paths[0]))
-        every = [
-            _Sample(shard, key, members)
-            for shard, samples in enumerate(shards)
-            for key, members in samples.items()
+        every: list[_Sample] = []
+        for shard, (samples, problem) in enumerate(shards):
+            if problem and not self.tolerant:
+                raise ValueError(problem)
+            every += [_Sample(shard, key, members) for key, members in samples.items()]
+            every += [_Sample(shard, "its lost end", {}, problem)] if problem else []
+        found = [
+            each for each in every if each.problem or any(name in each.members for name in _IMAGES)
         ]
-        found = [each for each in every if any(name in each.members for name in _IMAGES)]
+        if found and all(each.problem for each in found):
+            raise ValueError(found[0].problem)
         if not found:
             raise ValueError(
                 f"{self.paths[0]} has no images: expected members that end in {', '.join(_IMAGES)}"
@@ -97,13 +114,15 @@ class WebDatasetSource:
         return in_parallel(self._text, numbers, remote=is_remote(self.paths[0]))
 
     def _read(self, number: int) -> Record:
-        sample = self._samples[number]
+        record, sample = self._text(number), self._samples[number]
         image = next(extension for extension in _IMAGES if extension in sample.members)
         encoded = self._bytes(sample, image, MAX_IMAGE_BYTES)
-        return dataclasses.replace(self._text(number), image=encoded)
+        return dataclasses.replace(record, image=encoded)
 
     def _text(self, number: int) -> Record:
         sample = self._samples[number]
+        if sample.problem:
+            raise CorruptRecord(sample.problem)
         captions, prefix = self._captions(sample)
         return Record(b"", captions, sample.key, prefix)
 
@@ -165,8 +184,8 @@ def shards_of(pattern: str) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
-    """Returns the members of each key of a tar file, in the order of the file."""
+def _members(path: str) -> tuple[dict[str, dict[str, tuple[int, int]]], str]:
+    """Returns the members of each key of a tar file, in its order, and what is wrong with it."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     size, _ = stat(path)
     try:
@@ -178,9 +197,10 @@ def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
                 # the key a/0001 and the extension seg.png.
                 key, _, extension = name.partition(".")
                 if member.isfile() and extension and not name.startswith("."):
-                    if member.offset_data + member.size > size:
-                        raise ValueError(f"{path} is truncated in {member.name}: copy it again")
                     key = f"{folder}/{key}" if folder else key
+                    if member.offset_data + member.size > size:
+                        samples.pop(key, None)  # what is there of the sample is not whole
+                        return samples, f"{path} is truncated in {member.name}: copy it again"
                     samples.setdefault(key, {})[extension.lower()] = (
                         member.offset_data,
                         member.size,
@@ -190,9 +210,8 @@ def _members(path: str) -> dict[str, dict[str, tuple[int, int]]]:
             file.seek(archive.offset)
             block = file.read(tarfile.BLOCKSIZE)
             if len(block) < tarfile.BLOCKSIZE or any(block):
-                raise ValueError(
-                    f"{path} is truncated or damaged at byte {archive.offset}: copy it again"
-                )
-    except tarfile.TarError as error:
-        raise ValueError(f"{path} is not a complete, uncompressed tar file: {error}") from error
-    return samples
+                problem = f"{path} is truncated or damaged at byte {archive.offset}: copy it again"
+                return samples, problem
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError) as error:  # in a header
+        return samples, f"{path} is not a complete, uncompressed tar file: {error}"
+    return samples, ""

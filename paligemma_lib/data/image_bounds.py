@@ -1,0 +1,87 @@
+"""Refuses images that would take a decoder too much memory or time, before it sees them.
+
+    check_bounds(encoded)             # or raises ValueError, which says why
+
+A file of a few kB may claim billions of pixels. A progressive JPEG is decoded in scans, each of
+which may visit every pixel for a few bytes of the file, so that thousands of scans take hours. Only
+a header is read here: of JPEG and PNG as they are, of other formats by Pillow.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+MAX_IMAGE_BYTES = 64 << 20  # of an encoded image
+MAX_PIXELS = 64_000_000  # as in `flickr8k_tfds`: 8,000 x 8,000, or 192 MB of RGB
+# libjpeg writes at most 10 scans, and optimizing encoders little more. libtiff has the same bound;
+# libjpeg-turbo's own tests with hostile files stop at 500. A scan takes 2 to 7 ns a pixel, so that
+# no image takes more than some seconds: the largest may have 25 scans.
+MAX_SCANS = 100
+_MAX_PIXELS_IN_SCANS = 25 * MAX_PIXELS
+
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+# A marker of JPEG but those without a length: FF00 is a byte FF of data, D0 to D7 restart a scan.
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
+_END, _SCAN = 0xD9, 0xDA
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # headers of frames, which have the size
+
+
+def check_bounds(encoded: bytes) -> None:
+    """Checks the bytes of an image file, of any format; of a damaged one, what its header says.
+
+    Raises:
+      ValueError: the file is larger than MAX_IMAGE_BYTES, or its image has more than MAX_PIXELS
+        pixels or MAX_SCANS scans. The message continues "the image is".
+    """
+    if len(encoded) > MAX_IMAGE_BYTES:
+        raise ValueError(
+            f"too large: {len(encoded) >> 20:,} MiB, at most {MAX_IMAGE_BYTES >> 20} are read. "
+            "Save a smaller copy"
+        )
+    if encoded.startswith(_JPEG):
+        width, height, scans = _of_jpeg(encoded)
+        check_pixels(width, height)
+        most = min(MAX_SCANS, _MAX_PIXELS_IN_SCANS // max(width * height, 1))
+        if scans > most:
+            raise ValueError(
+                f"too slow to decode: it has more than {most} scans, and encoders write about 10. "
+                "Save a copy"
+            )
+    elif encoded.startswith(_PNG) and len(encoded) >= 24:
+        # The first chunk is the header: 8 bytes of length and name, then width and height.
+        check_pixels(*struct.unpack(">II", encoded[16:24]))
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raises ValueError, as `check_bounds` does, for an image of more than MAX_PIXELS pixels."""
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"too large: {width:,} x {height:,} pixels, at most {MAX_PIXELS // 10**6} million are "
+            "decoded. Save a smaller copy"
+        )
+
+
+def _of_jpeg(encoded: bytes) -> tuple[int, int, int]:
+    """Returns width, height, and the number of scans, which is counted to MAX_SCANS + 1.
+
+    Markers are found as libjpeg finds them. What follows the end of the image, such as the further
+    images of an MPO file, is not decoded and does not count.
+    """
+    width = height = scans = 0
+    place = len(_JPEG)
+    # FFDA marks a scan, and may also occur by chance in metadata. Where it is rare, as in almost
+    # all files, the walk ends at the size.
+    may_be_slow = encoded.count(b"\xff\xda") > _MAX_PIXELS_IN_SCANS // MAX_PIXELS
+    while (found := _MARKER.search(encoded, place)) and scans <= MAX_SCANS:
+        marker, place = found[1][0], found.end()
+        if marker == _END:
+            break
+        segment = encoded[place : place + 7]
+        if marker in _FRAMES and len(segment) == 7:
+            height, width = struct.unpack(">HH", segment[3:])
+            if not may_be_slow:
+                break
+        scans += marker == _SCAN
+        place += int.from_bytes(segment[:2], "big")
+    return width, height, scans
