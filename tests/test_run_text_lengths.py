@@ -106,5 +106,5 @@ def test_a_run_takes_its_length_from_the_data(tmp_path):
     needed = max(each.tokens for each in setup.longest_texts.values())
     assert setup.text_len == -(-needed // 8) * 8
     assert f"need {needed} of {setup.text_len} tokens" in checks.texts(setup)
-    assert "GiB a device" in checks.memory(setup)
+    assert "GiB per device" in checks.memory(setup)
     assert prepare(setup).config.text_len == setup.text_len
