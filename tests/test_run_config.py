@@ -14,7 +14,7 @@ from paligemma_lib.checkpoint.configuration import MODELS
 from paligemma_lib.model import variants
 from paligemma_lib.run import ConfigError, RunConfig, StageConfig
 from paligemma_lib.run.config import SPLITS, ModelConfig, OptimizerConfig
-from paligemma_lib.run.data_config import DataConfig
+from paligemma_lib.run.data_config import DataConfig, PartConfig
 from paligemma_lib.run.dotted import NameOrDotted
 from paligemma_lib.run.options import options_of, parse
 from paligemma_lib.train import optimizer
@@ -88,7 +88,7 @@ def runs(draw):
         return {
             name: draw(values_for(name, field))
             for name, field in kind.__pydantic_fields__.items()
-            if name not in ("stages", "data", "model", "optimizer")
+            if name not in ("stages", "data", "model", "optimizer", "mixture")
         }
 
     values = drawn(RunConfig)
@@ -96,6 +96,7 @@ def runs(draw):
     values["stages"] = tuple(StageConfig(**{**drawn(StageConfig), "from_step": k}) for k in steps)
     values["batch_size"] *= values["microbatches"]
     data = drawn(DataConfig)
+    data["mixture"] = tuple(PartConfig(**drawn(PartConfig)) for _ in range(draw(st.integers(0, 2))))
     if data["kind"] == "sample":
         data["name"] = str(draw(st.integers(1, 10**6)))
     return RunConfig(

@@ -93,11 +93,12 @@ def test_images_are_not_read_for_their_texts(tmp_path):
     beside = open_source(str(tmp_path))
     table = tmp_path / "table.csv"
     table.write_text("image,caption\n" + "".join(f"{number}.png,{LONG}\n" for number in range(3)))
-    sources = [beside, open_source(str(table))]
-    assert [len(source) for source in sources] == [3, 3]  # opens them
+    rows = open_source(str(table))
+    sources = [beside, rows, HashedSplit(rows, "train"), replace_corrupt(rows)]
+    assert [len(source) for source in sources] == [3, 3, 3, 3]  # opens them
     for number in range(3):
         (tmp_path / f"{number}.png").unlink()
-    for source in [*sources, HashedSplit(sources[1], "train"), replace_corrupt(sources[1])]:
+    for source in sources:
         assert longest(source).tokens == tokens(LONG)
 
 
