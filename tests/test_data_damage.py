@@ -38,7 +38,7 @@ TABLES = {
     "a line cut off": (
         "jsonl",
         "\n".join([*map(json.dumps, OBJECTS), '{"image": "9.pn']),
-        "line 7 is not JSON",
+        "line 7 is not valid JSON",
     ),
     "a null name": (
         "jsonl",
@@ -49,7 +49,7 @@ TABLES = {
     "a caption of numbers": (
         "json",
         json.dumps([*OBJECTS, {"image": "9.png", "caption": ["a", 3]}]),
-        "item 7: '3' is no text",
+        "item 7: '3' is not text",
     ),
     "no file_name": (
         "coco",
@@ -59,7 +59,7 @@ TABLES = {
     "no such image": (
         "coco",
         json.dumps({"images": COCO_IMAGES, "annotations": [*COCO, {"image_id": 9}]}),
-        "annotation 7: there is no image with the id 9",
+        "annotation 7: no image has the id 9",
     ),
     "no filename": (
         "karpathy",
@@ -109,7 +109,7 @@ def test_a_damaged_row_counts_in_its_split_and_one_without_in_the_first(tmp_path
     found = splits_of(str(tmp_path / "x.jsonl"), images=str(images))
     counts = {name: len(despite_damage(source)) for name, source in found.items()}
     assert counts == {"train": 5, "val": 3}
-    with pytest.raises(ValueError, match="line 7 is not JSON"):
+    with pytest.raises(ValueError, match="line 7 is not valid JSON"):
         len(found["val"])
 
 
@@ -200,7 +200,7 @@ def test_a_record_without_captions_is_damaged_in_training_alone(tmp_path):
         (images / name.replace(".png", ".txt")).write_text("a dog")
     (images / NAMES[0].replace(".png", ".txt")).write_text("\n \n")
     source = open_source(str(images))
-    with pytest.raises(ValueError, match="image 0.png .*: it has no caption to learn"):
+    with pytest.raises(ValueError, match="image 0.png .*: it has no caption to train on"):
         take(train(source, batch_size=2), 3)
     batches = train(source, batch_size=2, on_corrupt_image="replace")
     take(batches, 6)

@@ -204,7 +204,7 @@ def test_columns_may_be_named():
         (
             "coco",
             '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 2}]}',
-            "there is no image with the id 2",
+            "no image has the id 2",
         ),
         ("karpathy", '{"images": [{"sentences": []}]}', "image 1: .* has no filename"),
         ("karpathy", '{"images": [{"filename": "a", "sentences": [3]}]}', "image 1: .* not text"),

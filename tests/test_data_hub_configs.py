@@ -42,11 +42,11 @@ def test_each_way_to_write_data_files():
 @pytest.mark.parametrize(
     ("configs", "why"),
     [
-        ("x", "'?x'? is no list of configurations|x is no list"),
-        ([3], "is no list of configurations"),
+        ("x", "'?x'? is not a list of configurations|x is no list"),
+        ([3], "is not a list of configurations"),
         ([{"config_name": 3}], "has no config_name or data_dir of text"),
-        ([{"config_name": "a", "data_files": 3}], "configs, a: 3 is no split with its paths"),
-        ([{"config_name": "a", "data_files": [{"split": "train"}]}], "is no split with its paths"),
+        ([{"config_name": "a", "data_files": 3}], "configs, a: 3 is not a split with paths"),
+        ([{"config_name": "a", "data_files": [{"split": "train"}]}], "is not a split with paths"),
     ],
 )
 def test_a_card_of_another_form_is_told(configs, why):

@@ -168,9 +168,7 @@ def test_the_parquet_export_of_a_data_set_with_a_script(dogs, images, revision):
     dogs.commit({"dogs.py": b"import datasets", "images.zip": b"z"})
     with pytest.raises(ValueError, match="loading script only, dogs.py, and no program of others"):
         splits_of("somebody/dogs")
-    with pytest.raises(
-        FileNotFoundError, match="there is no such revision .* only if the Hub could"
-    ):
+    with pytest.raises(FileNotFoundError, match="no such revision .* only if the Hub could"):
         splits_of(f"somebody/dogs@{revision}")
     export = {"default/train/0000.parquet": as_parquet(images).read_bytes()}
     dogs.commit(export, "refs/convert/parquet")
@@ -188,7 +186,7 @@ def test_two_revisions_do_not_mix(dogs, images):
     for revision, caption in ((new, "new"), (old, f"c {NAMES[0]}"), ("v1", f"c {NAMES[0]}")):
         source = open_source(f"somebody/dogs@{revision}")
         assert source.read([0])[0].captions == (caption,) and len(source) == 6
-    with pytest.raises(FileNotFoundError, match="somebody/dogs@v2: there is no such revision"):
+    with pytest.raises(FileNotFoundError, match="somebody/dogs@v2: no such revision"):
         open_source("somebody/dogs@v2")
 
 
@@ -261,7 +259,7 @@ def test_private_gated_and_missing_data_sets(hub, dogs, images, monkeypatch):
     dogs.commit(from_folder(images))
     with pytest.raises(FileNotFoundError, match="^somebody/cats@main is not on the Hugging Face H"):
         splits_of("hf://datasets/somebody/cats")
-    with pytest.raises(FileNotFoundError, match="^there is no such path here, and somebody/cats@"):
+    with pytest.raises(FileNotFoundError, match="^no such local path, and somebody/cats@"):
         splits_of("somebody/cats")
     dogs.gated = True
     with pytest.raises(PermissionError, match="gated .* accept its conditions at .*/somebody/dogs"):
@@ -300,7 +298,7 @@ def test_a_download_that_does_not_fit_does_not_begin(hub, dogs, images, monkeypa
     ("card", "why"),
     [
         (b"configs: [\n", "README.md, cannot be used: while parsing"),
-        (b"configs: 3\n", "configs: 3 is no list of configurations"),
+        (b"configs: 3\n", "configs: 3 is not a list of configurations"),
         (b"x: !!python/object/apply:os.system ['exit']\n", "could not determine a constructor"),
         (b"# " + b"x" * (5 << 20) + b"\n", "README.md has 5,242,9.. bytes, too many to read"),
     ],

@@ -30,8 +30,11 @@ def test_a_reference_says_repository_revision_path_and_configuration(path, expec
 @pytest.mark.parametrize(
     ("path", "why"),
     [
-        ("hf://o/n", "is no data set of the Hugging Face Hub: expected hf://datasets/OWNER/NAME"),
-        ("hf://spaces/o/n", "is no data set of the Hugging Face Hub"),
+        (
+            "hf://o/n",
+            "is not a data set of the Hugging Face Hub: expected hf://datasets/OWNER/NAME",
+        ),
+        ("hf://spaces/o/n", "is not a data set of the Hugging Face Hub"),
         ("hf://datasets/squad", "must be 'namespace/name', got 'squad'"),
         ("hf://datasets/o/n@", "Empty revision after '@'"),
         ("hf://datasets/o/n@../../x", "leads out of the repository"),

@@ -19,7 +19,7 @@ REFUSED = {
     "scans": (slow_jpeg(MAX_SCANS + 1), "too slow to decode: it has more than 100 scans"),
     "many scans": (slow_jpeg(20_000), "too slow to decode"),
     "large": (slow_jpeg(60, (8000, 8000)), "too slow to decode: it has more than 25 scans"),
-    "pixels": (huge_png(), "too large: 9,000 x 8,000 pixels, at most 64 million"),
+    "pixels": (huge_png(), "too large: 9,000 x 8,000 pixels, the limit is 64 million"),
     "jpeg": (photo(0, (9000, 7200), "JPEG", quality=1), "too large: 9,000 x 7,200 pixels"),
     "bytes": (photo(0) + bytes(MAX_IMAGE_BYTES), "too large: 64 MiB, at most 64 are read"),
     "gif": (b"GIF89a" + b"\x28\x23\x40\x1f" + photo(0, (9, 9), "GIF")[10:], "9,000 x 8,000 pixels"),

@@ -130,9 +130,9 @@ def test_above_the_share_nothing_more_is_read(tmp_path):
     limited = replace_corrupt(source, max_corrupt=0.02)
     assert limited.verify([3, 5, 13]) == [3, 13]
     assert limited.read([3, 13])
-    with pytest.raises(ValueError, match="3 of 40 records are damaged so far, and at most 2.00%"):
+    with pytest.raises(ValueError, match="3 of 40 records are damaged so far; the limit is 2.00%"):
         limited.verify([14])
-    with pytest.raises(ValueError, match=r"(?s)The first:.*image 3.png.*image 14.png"):
+    with pytest.raises(ValueError, match=r"(?s)The first are:.*image 3.png.*image 14.png"):
         limited.read([0])
 
 

@@ -33,8 +33,8 @@ def odd(tmp_path):
         ("link", ValueError, "link is a device, expected"),
         ("socket", ValueError, "socket is a socket, expected"),
         ("loop", OSError, "loop"),
-        ("broken", FileNotFoundError, "broken is not there"),
-        ("none", FileNotFoundError, "none is not there"),
+        ("broken", FileNotFoundError, "broken does not exist"),
+        ("none", FileNotFoundError, "none does not exist"),
     ],
 )
 def test_what_is_no_regular_file_is_refused_at_once(odd, name, error, message, read):

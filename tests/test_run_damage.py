@@ -55,9 +55,7 @@ def test_above_the_share_the_run_stops_at_this_and_the_next_start(start):
     run = start()
     run.data["train"].verify(range(12))
     count_damage(run)
-    told = (
-        r"2 of 12 records are damaged so far, and at most 1.00% may be. Repair the data, or .*3.png"
-    )
+    told = r"2 of 12 records are damaged so far; the limit is 1.00%. Repair the data, or .*3.png"
     with pytest.raises(ValueError, match=f"(?s){told}.*7.png"):
         recall_damage(start(max_corrupt=0.01))
 
@@ -65,7 +63,7 @@ def test_above_the_share_the_run_stops_at_this_and_the_next_start(start):
 @pytest.mark.parametrize("text", ["{", "[]", '{"train": {"x": ""}}', '{"train": 3}', "[" * 99_999])
 def test_a_list_that_is_none_is_told(start, tmp_path, text):
     (tmp_path / DAMAGED).write_text(text)
-    with pytest.raises(ValueError, match=f"{DAMAGED} is no list of damaged records: remove it"):
+    with pytest.raises(ValueError, match=f"{DAMAGED} is not a list of damaged records: remove it"):
         recall_damage(start())
 
 

@@ -150,7 +150,7 @@ def test_the_command_line_reads_the_hub(hub, dogs):
     assert json.loads(offline.stdout) == found
     for words, why in (
         (["somebody/cats"], "somebody/cats@main is not on the Hugging Face Hub, or it is private"),
-        (["somebody/dogs@v9"], "somebody/dogs@v9: there is no such revision"),
+        (["somebody/dogs@v9"], "somebody/dogs@v9: no such revision"),
         (["hf://datasets/somebody"], "expected hf://datasets/OWNER/NAME"),
     ):
         wrong = told(*words)

@@ -36,7 +36,7 @@ def check_bounds(encoded: bytes) -> None:
     """
     if len(encoded) > MAX_IMAGE_BYTES:
         raise ValueError(
-            f"too large: {len(encoded) >> 20:,} MiB, at most {MAX_IMAGE_BYTES >> 20} are read. "
+            f"too large: {len(encoded) >> 20:,} MiB, the limit is {MAX_IMAGE_BYTES >> 20} MiB. "
             "Save a smaller copy"
         )
     if encoded.startswith(_JPEG):
@@ -45,7 +45,7 @@ def check_bounds(encoded: bytes) -> None:
         most = min(MAX_SCANS, _MAX_PIXELS_IN_SCANS // max(width * height, 1))
         if scans > most:
             raise ValueError(
-                f"too slow to decode: it has more than {most} scans, and encoders write about 10. "
+                f"too slow to decode: it has more than {most} scans, where encoders write about 10. "
                 "Save a copy"
             )
     elif encoded.startswith(_PNG) and len(encoded) >= 24:
@@ -57,8 +57,8 @@ def check_pixels(width: int, height: int) -> None:
     """Raises ValueError, as `check_bounds` does, for an image of more than MAX_PIXELS pixels."""
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"too large: {width:,} x {height:,} pixels, at most {MAX_PIXELS // 10**6} million are "
-            "decoded. Save a smaller copy"
+            f"too large: {width:,} x {height:,} pixels, the limit is {MAX_PIXELS // 10**6} million. "
+            "Save a smaller copy"
         )
 
 

@@ -175,8 +175,8 @@ def check_share(damaged: Mapping[int, str], records: int, max_corrupt: float) ->
         return
     shown = "".join(f"\n  {each}" for each in [*dict.fromkeys(damaged.values())][:_SHOWN])
     raise ValueError(
-        f"{len(damaged):,} of {records:,} records are damaged so far, and at most "
-        f"{max_corrupt:.2%} may be. Repair the data, or allow more by data.max_corrupt. The first:"
+        f"{len(damaged):,} of {records:,} records are damaged so far; the limit is "
+        f"{max_corrupt:.2%}. Repair the data, or raise data.max_corrupt. The first are:"
         f"{shown}"
     )
 

@@ -69,9 +69,9 @@ def _told(error: Exception, name: str, page: str) -> Exception:
     if isinstance(error, ValueError):
         return ValueError(f"{name}: {_reason(error)}")
     return ConnectionError(
-        f"{name} did not come whole from the Hugging Face Hub ({type(cause).__name__}: "
+        f"{name} was not downloaded completely from the Hugging Face Hub ({type(cause).__name__}: "
         f"{_reason(cause)}). Check the network (proxies are taken from HTTPS_PROXY) and run this "
-        "again: files that came whole are kept"
+        "again: complete files are kept"
     )
 
 
@@ -96,7 +96,7 @@ def _refusal(error: BaseException, name: str, page: str) -> OSError:
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return FileNotFoundError(
-            f"{name}: there is no such revision (HTTP {status}); see {page}/tree/main for its "
+            f"{name}: no such revision (HTTP {status}); see {page}/tree/main for its "
             "branches and tags. refs/convert/parquet is there only if the Hub could convert it"
         )
     # The Hub says of a private repository, too, that it is not there.

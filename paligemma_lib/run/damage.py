@@ -44,7 +44,7 @@ def recall_damage(prepared: Prepared) -> Damage:
             listed = json.loads(known or b"{}").get(split, {})
             numbers = sorted({int(number) for number in listed} & {*range(len(source))})
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{path} is no list of damaged records: remove it") from error
+            raise ValueError(f"{path} is not a list of damaged records: remove it") from error
         source.verify(numbers[jax.process_index() :: jax.process_count()])
     return count_damage(prepared)
 

@@ -38,7 +38,7 @@ def check_regular(path: str | os.PathLike[str]) -> os.stat_result:
     try:
         found = os.stat(path)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is not there") from error
+        raise FileNotFoundError(f"{path} does not exist") from error
     _check(path, found)
     return found
 

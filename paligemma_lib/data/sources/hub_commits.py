@@ -61,10 +61,10 @@ def commit_of(reference: HubReference) -> str:
             )
     except FileNotFoundError as error:
         if reference.is_short:
-            raise FileNotFoundError(f"there is no such path here, and {error}") from error
+            raise FileNotFoundError(f"no such local path, and {error}") from error
         raise
     if not re.fullmatch(r"[0-9a-f]{40}", found.resolved):
-        raise ValueError(f"{reference.name}: {found.resolved[:80]!r} is no commit")
+        raise ValueError(f"{reference.name}: {found.resolved[:80]!r} is not a commit")
     return found.resolved
 
 

@@ -49,7 +49,7 @@ def configs_in_card(card: Mapping[str, Any]) -> list[HubConfig]:
     """
     entries = card.get("configs") or []
     if not isinstance(entries, list) or not all(isinstance(each, Mapping) for each in entries):
-        raise ValueError(f"configs: {str(entries)[:80]} is no list of configurations")
+        raise ValueError(f"configs: {str(entries)[:80]} is not a list of configurations")
     found = []
     for entry in entries:
         name, folder = entry.get("config_name", _DEFAULT), entry.get("data_dir") or ""
@@ -145,7 +145,7 @@ def _patterns(given: Any, config: str) -> dict[str, list[str]]:
             split, paths = each.get("split", ""), each.get("path")
         paths = paths if isinstance(paths, list) else [paths]
         if not isinstance(split, str) or not all(isinstance(path, str) for path in paths):
-            raise ValueError(f"configs, {config}: {str(each)[:80]} is no split with its paths")
+            raise ValueError(f"configs, {config}: {str(each)[:80]} is not a split with paths")
         found.setdefault(split, []).extend(paths)
     if "" in found and len(found) > 1:  # `datasets` takes them for train
         found["train"] = [*found.get("train", []), *found.pop("")]

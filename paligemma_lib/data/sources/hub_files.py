@@ -72,8 +72,8 @@ def parts_of(
     groups = {each: matching(seen, patterns) for each, patterns in config.patterns.items()}
     if empty := [each for each, found in groups.items() if not found]:
         raise FileNotFoundError(
-            f"{name}: the card of the data set names files of {', '.join(empty)} that are not "
-            f"there: {', '.join(config.patterns[empty[0]])[:200]}"
+            f"{name}: the card of the data set names files of {', '.join(empty)} that do "
+            f"not exist: {', '.join(config.patterns[empty[0]])[:200]}"
         )
     return {each: _of_group(groups[each], seen, name) for each in _wanted([*groups], split, name)}
 
@@ -148,7 +148,8 @@ def _unknown(found: Sequence[str], files: Sequence[str], name: str) -> ValueErro
     script = f"{repo.rpartition('/')[2]}.py"
     if script in files:
         return ValueError(
-            f"{name} has a loading script only, {script}, and no program of others is run here. "
+            f"{name} has a loading script only, {script}, and this library runs no code of data "
+            "sets. "
             "Its Parquet export, if the Hub could make one, is revision refs/convert/parquet: "
             f"{repo}@refs/convert/parquet"
         )
@@ -156,7 +157,7 @@ def _unknown(found: Sequence[str], files: Sequence[str], name: str) -> ValueErro
     if tables := list(filter(is_table, found)):
         cure = f"give one of its tables, as hf://datasets/{name}/{tables[0]}"
     return ValueError(
-        f"{name} has no data of a known form in its files: {_some(found) or 'there are none'}. "
+        f"{name} has no data in a known format among its files: {_some(found) or 'none'}. "
         f"Expected a table of images such as metadata.csv, .parquet, .arrow or .tar; {cure}"
     )
 

@@ -83,7 +83,7 @@ def parse(path: str) -> HubReference:
     )
     location = path if path.startswith(_SCHEME) else _DATASETS + path
     if not location.startswith(_DATASETS):
-        raise ValueError(f"{path} is no data set of the Hugging Face Hub: {usage}")
+        raise ValueError(f"{path} is not a data set of the Hugging Face Hub: {usage}")
     body, _, config = location.removeprefix(_SCHEME).partition(":")
     try:
         found = parse_hf_uri(_SCHEME + body.rstrip("/"))

@@ -108,7 +108,7 @@ def coco_rows(data: bytes, columns: Columns) -> Iterator[Row]:
         try:
             image_id = annotation["image_id"]
             if names and image_id not in names:
-                raise ValueError(f"{place}: there is no image with the id {image_id!r}")
+                raise ValueError(f"{place}: no image has the id {image_id!r}")
             caption = _text(annotation.get("caption"), place)
         except (KeyError, TypeError):
             yield damaged(f"{place}: {str(annotation)[:80]} has no image_id", place)

@@ -136,8 +136,12 @@ def _of_file(path: str, images: str, columns: Columns) -> Iterator[tuple[str, So
 
 def _splits_of_column(source: TableSource | ArrowSource) -> Iterator[tuple[str, Source]]:
     # Damage does not keep anybody from the names of the splits; opening one finds it.
-    for name in dataclasses.replace(source, tolerant=True).splits():
-        yield name, dataclasses.replace(source, split=name)
+    tolerant = dataclasses.replace(source, tolerant=True)
+    for name in tolerant.splits():
+        if isinstance(tolerant, TableSource):
+            yield name, tolerant.derived(split=name, tolerant=False)
+        else:
+            yield name, dataclasses.replace(source, split=name)
 
 
 def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:

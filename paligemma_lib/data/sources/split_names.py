@@ -5,7 +5,6 @@ usual_split("Val"), split_in_path("data/test-00000-of-00001.parquet")       # "v
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Mapping
@@ -67,7 +66,7 @@ def chosen_split(found: Mapping[str, Source], split: str, path: str) -> Source:
     names = split.split("+")  # such as train+restval, which together are the training set of COCO
     first = found.get(names[0])
     if isinstance(first, TableSource) and all(name in found for name in names):
-        return dataclasses.replace(first, split=split)
+        return first.derived(split=split)
     for name, source in found.items():
         if usual_split(name) == usual_split(split):
             return source

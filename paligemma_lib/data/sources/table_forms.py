@@ -94,23 +94,25 @@ def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     try:
         # Blank lines may come first, as `layout_of` allows.
         header = [cell.strip() for cell in next(row for row in rows if any(map(str.strip, row)))]
+        width, is_flickr30k = len(header), header == _FLICKR30K
+        # Of columns with the same name, the first is used.
+        at = [header.index(name) if name else None for name in layout[1:]]
         for row in rows:
             place = f"line {rows.line_num}"
-            row = _with_delimiter(row) if header == _FLICKR30K else row
-            if any(cell.strip() for cell in row[len(header) :]):
+            row = _with_delimiter(row) if is_flickr30k else row
+            if len(row) > width and any(cell.strip() for cell in row[width:]):
                 problem = (
-                    f"{place} has {len(row)} cells, the header {len(header)}: put a caption that "
+                    f"{place} has {len(row)} cells, the header {width}: put a caption that "
                     f"contains {layout.delimiter!r} in double quotes"
                 )
                 yield damaged(problem, place)
                 continue
-            # Of columns with the same name, the first is used.
-            pairs = reversed([*zip(header, row, strict=False)])
-            cells = {name: cell.strip() for name, cell in pairs}
-            if not any(cells.values()):
+            image, caption, prefix, split = (
+                None if index is None or index >= len(row) else row[index].strip() for index in at
+            )
+            prefix, split = prefix or None, split or ""
+            if not (image or caption or any(map(str.strip, row))):
                 continue
-            image, caption = cells.get(layout.image), cells.get(layout.caption)
-            prefix, split = cells.get(layout.prefix) or None, cells.get(layout.split, "")
             if not image or caption is None:
                 problem = f"{place}: {str(row)[:200]} has no image, or no caption"
                 yield damaged(problem, place, split)

@@ -14,8 +14,8 @@ import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from paligemma_lib.data.files import in_parallel, join, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
@@ -73,7 +73,14 @@ class TableSource:
 
         A damaged row whose split is not known counts in the table's first split.
         """
-        return dataclasses.replace(self, tolerant=True)
+        return self.derived(tolerant=True)
+
+    def derived(self, **changes: Any) -> TableSource:
+        """Returns the same table with other options, without parsing or listing anything again."""
+        other = dataclasses.replace(self, **changes)
+        for name in {"_rows", "_folder"} & self.__dict__.keys():
+            other.__dict__[name] = self.__dict__[name]
+        return other
 
     @functools.cached_property
     def _entries(self) -> list[_Entry]:
@@ -82,18 +89,15 @@ class TableSource:
         Raises:
           ValueError: a row cannot be used, or no image of the table is found.
         """
-        rows = list(self._rows())
+        rows = self._rows
         if not self.tolerant and (problem := next((r.problem for r in rows if r.problem), "")):
             raise ValueError(f"{self.table}, {problem}")
         if self.split:
             chosen, first = self.split.split("+"), _splits_in(rows)[0]
             rows = [row for row in rows if (row.split or (row.problem and first)) in chosen]
-        # The folder is listed once. On remote storage, a request per image would take far longer.
-        folder = ImageFolder(self.images)
         names = dict.fromkeys(row.image for row in rows if not row.problem)
-        files = {name: folder.find(name) for name in names}
-        files = told_apart(files)
-        self._tell(files, folder)
+        files = told_apart({name: self._folder.find(name) for name in names})
+        self._tell(files)
         # Names of one file are one image, with a record for each prompt. Dicts keep the order of
         # insertion, so the same table always gives the same numbers.
         firsts: dict[str, str] = {}
@@ -112,7 +116,13 @@ class TableSource:
             )
         ]
 
-    def _rows(self) -> Iterator[Row]:
+    @functools.cached_property
+    def _folder(self) -> ImageFolder:
+        # Listed once. On remote storage, a request per image would take far longer.
+        return ImageFolder(self.images)
+
+    @functools.cached_property
+    def _rows(self) -> list[Row]:
         free = ("image", "caption", "prompt", "split") if self.form in _WITH_COLUMNS else ()
         for name, column in self.columns._asdict().items():
             if column and name not in free:
@@ -122,15 +132,15 @@ class TableSource:
                 )
         data = read_whole(self.table, MAX_TABLE_BYTES)
         try:
-            yield from READERS[self.form](data, self.columns)
+            return list(READERS[self.form](data, self.columns))
         except ValueError as error:
             raise ValueError(f"{self.table}, {error}") from error
 
-    def _tell(self, files: dict[str, str | None], folder: ImageFolder) -> None:
+    def _tell(self, files: dict[str, str | None]) -> None:
         """Logs the names that matched loosely. Raises ValueError if no image was found."""
         missing = [name for name, file in files.items() if file is None]
         if files and len(missing) == len(files):
-            wanted, there = (", ".join(map(repr, x[:SHOWN])) for x in (missing, folder.files))
+            wanted, there = (", ".join(map(repr, x[:SHOWN])) for x in (missing, self._folder.files))
             raise ValueError(
                 f"{self.table}: none of its {len(files):,} images is in {self.images}. "
                 f"The table names {wanted}; the folder has {there}. Give the folder of the images "
@@ -141,7 +151,7 @@ class TableSource:
 
     def splits(self) -> list[str]:
         """Returns the table's own splits, in the order of the table; [""] if it has none."""
-        rows = list(self._rows())
+        rows = self._rows
         found = _splits_in(rows)
         if "" in found and len(found) > 1:
             place = next(row.place for row in rows if not row.split and not row.problem)
