@@ -206,3 +206,14 @@ def test_a_record_without_captions_is_damaged_in_training_alone(tmp_path):
     take(batches, 6)
     assert [each.split(" ")[1] for each in batches.corrupt_images] == ["0.png"]
     assert len(evaluate(replace_corrupt(source))[0]["valid"].nonzero()[0]) == COUNT
+
+
+def test_a_whole_table_has_the_fingerprint_that_it_always_had(tmp_path):
+    """A checkpoint compares it with that of its run, perhaps of an older version."""
+    images = write_images(tmp_path / "Images")
+    (tmp_path / "table").write_text("image,caption\n" + lines())
+    source = TableSource("captions.txt", str(tmp_path / "table"), str(images))
+    entry = "_Entry(name='0.png', image='0.png', file='0.png', captions=('a dog on 0.png',), "
+    written = f"[{entry}prefix=None, place='line 2'), "
+    assert repr(source._entries).replace(", problem='')", ")").startswith(written)
+    assert source.fingerprint() == despite_damage(source).fingerprint() == "edfedf034fe60122"

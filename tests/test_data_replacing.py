@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from paligemma_lib.data import from_tfds, from_tfrecords, replace_corrupt
 from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.replacing import check_share
-from paligemma_lib.data.sources import Record
+from paligemma_lib.data.sources import Record, despite_damage
 
 
 def flip(path, offset: int) -> None:
@@ -84,6 +84,7 @@ def test_nothing_but_damage_is_an_error(tmp_path):
 def test_equal_sources_stay_equal(source):
     assert replace_corrupt(source) == replace_corrupt(source)
     assert replace_corrupt(source) != source
+    assert replace_corrupt(replace_corrupt(source)).source == despite_damage(source)
 
 
 def test_of_a_file_that_is_cut_off_other_records_stand_in(tmp_path, caplog):

@@ -45,8 +45,7 @@ def check_bounds(encoded: bytes) -> None:
         most = min(MAX_SCANS, _MAX_PIXELS_IN_SCANS // max(width * height, 1))
         if scans > most:
             raise ValueError(
-                f"too slow to decode: it has more than {most} scans, where encoders write about 10. "
-                "Save a copy"
+                f"too slow to decode: it has more than {most} scans, encoders write 10. Save a copy"
             )
     elif encoded.startswith(_PNG) and len(encoded) >= 24:
         # The first chunk is the header: 8 bytes of length and name, then width and height.
@@ -57,8 +56,8 @@ def check_pixels(width: int, height: int) -> None:
     """Raises ValueError, as `check_bounds` does, for an image of more than MAX_PIXELS pixels."""
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"too large: {width:,} x {height:,} pixels, the limit is {MAX_PIXELS // 10**6} million. "
-            "Save a smaller copy"
+            f"too large: {width:,} x {height:,} pixels, the limit is {MAX_PIXELS // 10**6} million"
+            ". Save a smaller copy"
         )
 
 

@@ -41,11 +41,12 @@ def replace_corrupt(
     """Returns a source that replaces damaged records, and logs a warning when it finds one.
 
     Args:
-      source: the source to read from.
+      source: the source to read from; of one that replaces already, the source below it.
       max_corrupt: largest share of damaged records, see `check_share`.
       captioned: whether a record without captions counts as damaged, as in training.
     """
-    return Replacing(despite_damage(source), max_corrupt, captioned)
+    below = source.source if isinstance(source, Replacing) else source
+    return Replacing(despite_damage(below), max_corrupt, captioned)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +61,11 @@ class Replacing(Source):
     source: Source
     max_corrupt: float = 1.0
     captioned: bool = False
-    damaged: dict[int, str] = dataclasses.field(default_factory=dict, compare=False)
+    damaged: dict[int, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
     _substitutes: dict[int, int] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
+    _told: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -150,11 +152,12 @@ class Replacing(Source):
 
     def _note(self, number: int, problem: str) -> None:
         # All records lost from a truncated file have one message, which is logged once.
-        told = set(self.damaged.values())
-        if problem not in told and len(told) < _SHOWN:
-            _log.warning("%s; using other records instead", problem)
-        elif problem not in told and len(told) == _SHOWN:
-            _log.warning("further damaged records are replaced, too, and counted")
+        if problem not in self._told and len(self._told) <= _SHOWN:
+            self._told.add(problem)
+            if len(self._told) <= _SHOWN:
+                _log.warning("%s; using other records instead", problem)
+            else:
+                _log.warning("further damaged records are replaced, too, and counted")
         self.damaged[number] = problem
         check_share(self.damaged, len(self), self.max_corrupt)
 

@@ -77,7 +77,8 @@ def _filled(given: Any, default: Any) -> Any:
 
 def allowed_changes(config: RunConfig) -> list[str]:
     """Returns the names in the record whose values may differ when the run resumes."""
-    names = [*config.allow_changed, "allow_changed"]
+    # A run that stopped at the limit of damaged records goes on with a higher one.
+    names = [*config.allow_changed, "allow_changed", "data.max_corrupt"]
     if not config.truncate:  # then text is never cut, and more positions change no result
         names.append("text_len")
     return [*names, *(f"config.{name}" for name in names)]

@@ -218,7 +218,7 @@ class ArrowSource:
     def fingerprint(self) -> str:
         sizes = [os.path.getsize(path) for path in self.paths]
         lengths = np.array([len(group.places) for group in self._groups])
-        names = repr((self._names, self.split)).encode()
+        names = f"(_{self._names}, {self.split!r})".encode()  # as older versions wrote it
         return fingerprint(*self.paths, *sizes, names, lengths)
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
