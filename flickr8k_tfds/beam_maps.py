@@ -1,7 +1,7 @@
 """Checks images and makes examples on the workers of Apache Beam, where the user asks for Beam.
 
     facts = check_by_beam(check, files, folder, runner=None, options=options)
-    examples = beam_examples(make_example, planned)     # for TFDS to run and to write
+    examples = beam_examples(load_checked, planned)     # for TFDS to run and to write
 
 What travels to the workers are names, captions and facts of images. They read the files themselves,
 so these have to lie where every worker finds them.
@@ -17,7 +17,7 @@ from typing import Any
 from etils import epath
 
 from flickr8k_tfds.image_checks import ImageFacts
-from flickr8k_tfds.image_tasks import Example, Planned
+from flickr8k_tfds.image_tasks import Checked, KeyExample
 from flickr8k_tfds.layout import File
 
 _PREFIX = "image_facts"
@@ -66,10 +66,8 @@ def check_by_beam(
     return [found[number] for number in range(len(files))]
 
 
-def beam_examples(
-    make_example: Callable[[Planned], tuple[str, Example]], planned: Sequence[Planned]
-) -> Any:
+def beam_examples(load: Callable[[Checked], KeyExample], planned: Sequence[Checked]) -> Any:
     """Returns a PTransform that makes the examples of a split, as TFDS takes it."""
     import apache_beam as beam
 
-    return beam.Create(list(planned)) | beam.Reshuffle() | beam.Map(make_example)
+    return beam.Create(list(planned)) | beam.Reshuffle() | beam.Map(load)

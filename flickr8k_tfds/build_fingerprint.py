@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flickr8k_tfds.image_checks import sha256
+from flickr8k_tfds.image_tasks import digest
 from flickr8k_tfds.layout import Layout
 from flickr8k_tfds.parallel import map_ahead
-from flickr8k_tfds.trees import MAX_IMAGE_BYTES, MAX_TABLE_BYTES, UnreadableFile
+from flickr8k_tfds.trees import MAX_TABLE_BYTES
 
 Fingerprint = dict[str, Any]
 
@@ -79,14 +80,10 @@ def changes(
 
 
 def _read(layout: Layout, names: Iterable[str]) -> str:
-    def digest(name: str) -> str:
-        try:
-            return sha256(layout.images[name].read(MAX_IMAGE_BYTES))
-        except UnreadableFile:
-            return ""
-
     names = list(names)
-    return contents(dict(zip(names, map_ahead(digest, names), strict=True)))
+    return contents(
+        dict(zip(names, map_ahead(digest, map(layout.images.__getitem__, names)), strict=True))
+    )
 
 
 def _told(fingerprint: Mapping[str, Any]) -> str:

@@ -8,12 +8,11 @@ data = tfds.load("flickr8k_tfds", split="train[:1200]")
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import functools
+import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,51 +22,21 @@ from absl import logging
 
 from flickr8k_tfds import image_tasks
 from flickr8k_tfds.beam_maps import beam_examples, check_by_beam
+from flickr8k_tfds.build_config import Config
 from flickr8k_tfds.build_fingerprint import changes, contents, fingerprint
 from flickr8k_tfds.caption_tables import Defect
-from flickr8k_tfds.image_checks import ImageFacts
-from flickr8k_tfds.image_tasks import Planned, make_example
+from flickr8k_tfds.image_checks import sha256
+from flickr8k_tfds.image_tasks import Checked, KeyExample
 from flickr8k_tfds.layout import WAYS_OUT, File, Layout, fetch_from_kaggle, is_empty, locate
 from flickr8k_tfds.parallel import map_ahead
 from flickr8k_tfds.reproducible_writer import ReproducibleWriter
-from flickr8k_tfds.splitting import SPLITS, check_fractions, hashed_split, official_splits
+from flickr8k_tfds.splitting import SPLITS, hashed_split, official_splits
 from flickr8k_tfds.trees import DatasetError
 from flickr8k_tfds.verification import Verification
 
 REPORT_FILE = "verification.json"
 
 _SIDE = "In pixels, before the image was made square."
-
-
-@dataclasses.dataclass(kw_only=True)
-class Config(tfds.core.BuilderConfig):
-    """Configuration of the builder: how images are stored and split.
-
-    On the command line: `--config='{"name": "mine", "fractions": {"train": 0.8, "test": 0.2}}'`.
-
-    Attributes:
-      side: None stores images in their size; a number resizes each once to side x side pixels and
-        stores a PNG.
-      upright: whether images are stored as a viewer shows them, with their EXIF orientation
-        applied. JPEG and PNG files that are upright as they are stay unchanged.
-      fractions: split -> share of the images. Flickr8k's own images have official splits instead.
-      strict: whether the build stops at the first row or image that it would leave out.
-    """
-
-    side: int | None = None
-    upright: bool = True
-    fractions: dict[str, float] = dataclasses.field(
-        default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1}
-    )
-    strict: bool = False
-
-    def __post_init__(self):
-        check_fractions(self.fractions)
-        if self.side is not None and not (isinstance(self.side, int) and 1 <= self.side <= 4096):
-            raise ValueError(f"side is {self.side!r}, expected 1 to 4096 pixels, or null")
-        for name in ("upright", "strict"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected true or false")
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -137,58 +106,88 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         strict = self.builder_config.strict
         report = Verification(str(layout.table), layout.read_table(), strict, built_from)
         self._report = report
-        planned = self._plan(layout, report)
-        if not planned:
+        _report_unpaired(layout, report)
+        present = report.planned = sorted(report.table.captions.keys() & layout.images.keys())
+        files = {name: layout.images[name] for name in present}
+        make = self._generators_by_beam if self._by_beam else self._generators_in_threads
+        generators = make(files, report)
+        if not generators:
             raise DatasetError(
                 f"{layout.table} has no usable images with captions.\n{report.text()}\n{WAYS_OUT}"
             )
-        # TFDS refuses a split without examples.
-        return {
-            split: self._generate_examples(planned[split]) for split in SPLITS if split in planned
-        }
+        return generators
 
-    def _generate_examples(self, planned: Sequence[Planned]) -> Any:
+    def _generators_in_threads(
+        self, files: dict[str, File], report: Verification
+    ) -> dict[str, Iterator[KeyExample]]:
+        # These are read twice: their split depends on their content, and TFDS writes by split.
+        own = {name: file for name, file in files.items() if name not in official_splits()}
+        digests = dict(zip(own, map_ahead(image_tasks.digest, own.values()), strict=True))
+        generators: dict[str, Iterator[KeyExample]] = {}
+        for split, names in self._names_by_split(files, digests).items():
+            members = {name: files[name] for name in names}
+            examples = self._generate_examples(split, members, digests, report)
+            first = next(examples, None)
+            # TFDS refuses a split without examples, so the first one is taken off, and put back.
+            if first is not None:
+                generators[split] = itertools.chain([first], examples)
+        return generators
+
+    def _generate_examples(
+        self, split: str, files: dict[str, File], digests: dict[str, str], report: Verification
+    ) -> Iterator[KeyExample]:
         config = self.builder_config
-        make = functools.partial(make_example, side=config.side, upright=config.upright)
-        return beam_examples(make, planned) if self._by_beam else map_ahead(make, planned)
+        load = functools.partial(image_tasks.load, side=config.side, upright=config.upright)
+        loaded = map_ahead(load, files.values())
+        for (name, file), (facts, data) in zip(files.items(), loaded, strict=True):
+            if digests.get(name, facts.sha256) != facts.sha256:
+                raise image_tasks.changed(file)  # perhaps it belongs to another split now
+            if report.record(split, name, file.name, facts):
+                yield name, image_tasks.example(name, report.table.captions[name], facts, data)
 
-    def _plan(self, layout: Layout, report: Verification) -> dict[str, list[Planned]]:
-        """Checks all images with captions and returns those that are written, by split."""
-        _report_unpaired(layout, report)
-        present = report.planned = sorted(report.table.captions.keys() & layout.images.keys())
-        files = [layout.images[name] for name in present]
-        digests = {}
-        planned: dict[str, list[Planned]] = collections.defaultdict(list)
-        most = self._config.max_examples_per_split
-        for name, file, facts in zip(present, files, self._check(files), strict=True):
-            digests[name] = facts.sha256
-            if facts.fault:
-                report.leave_out(Defect(file.name, name, facts.fault))
-                continue
-            fractions = self.builder_config.fractions
-            split = official_splits().get(name) or hashed_split(facts.sha256, fractions)
-            if most is None or len(planned[split]) < most:
-                report.keep(split, name, facts)
-                planned[split].append(Planned(name, file, report.table.captions[name], facts))
-        report.fingerprint["contents"] = contents(digests)
-        return planned
+    def _generators_by_beam(self, files: dict[str, File], report: Verification) -> dict[str, Any]:
+        config, most = self.builder_config, self._config.max_examples_per_split
+        check = functools.partial(image_tasks.check, upright=config.upright)
+        load = functools.partial(image_tasks.load_checked, side=config.side, upright=config.upright)
+        checked = check_by_beam(
+            check,
+            list(files.values()),
+            self.data_path,
+            runner=self._config.beam_runner,
+            options=self._config.beam_options,
+        )
+        facts = dict(zip(files, checked, strict=True))
+        digests = {name: found.sha256 for name, found in facts.items()}
+        generators = {}
+        for split, names in self._names_by_split(files, digests).items():
+            kept = (
+                Checked(name, files[name], report.table.captions[name], facts[name])
+                for name in names
+                if report.record(split, name, files[name].name, facts[name])
+            )
+            if planned := list(itertools.islice(kept, most)):
+                generators[split] = beam_examples(load, planned)
+        return generators
 
-    def _check(self, files: Sequence[File]) -> Iterable[ImageFacts]:
-        check = functools.partial(image_tasks.check, upright=self.builder_config.upright)
-        if not self._by_beam:
-            return map_ahead(check, files)
-        runner, options = self._config.beam_runner, self._config.beam_options
-        return check_by_beam(check, files, self.data_path, runner=runner, options=options)
+    def _names_by_split(
+        self, names: Iterable[str], digests: Mapping[str, str]
+    ) -> dict[str, list[str]]:
+        fractions = self.builder_config.fractions
+        by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
+        for name in names:
+            split = official_splits().get(name)
+            # A file that cannot be read has no hash, and will be left out of any split.
+            split = split or hashed_split(digests[name] or sha256(b""), fractions)
+            by_split[split].append(name)
+        return by_split
 
     @property
     def _by_beam(self) -> bool:
         return (self._config.beam_runner, self._config.beam_options) != (None, None)
 
     def _options(self) -> dict[str, Any]:
-        """Returns the options that decide what is built."""
-        names = ("side", "upright", "fractions", "strict")
-        options = {name: getattr(self.builder_config, name) for name in names}
-        return options | {"max_examples_per_split": self._config.max_examples_per_split}
+        most = self._config.max_examples_per_split
+        return self.builder_config.options() | {"max_examples_per_split": most}
 
     def _refuse_if_stale(self, source: Path) -> None:
         """Raises DatasetError if what exists was built from something else."""
@@ -214,6 +213,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if self._report:  # TFDS generates nothing for --max_examples_per_split=0
             # This is the temporary folder that TFDS renames at the end, so data and report appear
             # together.
+            self._report.fingerprint["contents"] = contents(self._report.digests)
             (self.data_path / REPORT_FILE).write_text(self._report.json())
 
     def _locate(self, dl_manager) -> Layout:

@@ -1,7 +1,8 @@
 """The work on one image, apart from where it is done: in a thread here, or by a worker of Beam.
 
-facts = map_ahead(functools.partial(check, upright=True), files)
-examples = map_ahead(functools.partial(make_example, side=None, upright=True), planned)
+facts, data = load(file, side=None, upright=True)       # in a thread: reads the file once
+facts = check(file, upright=True)                       # by Beam: first all are checked,
+name, example = load_checked(checked, side=None, upright=True)    # then those that are kept
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from flickr8k_tfds.png_encoding import as_png
 from flickr8k_tfds.trees import MAX_IMAGE_BYTES, DatasetError, UnreadableFile
 
 Example = dict[str, Any]
+KeyExample = tuple[str, Example]
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
-    """An image that has passed its check.
+class Checked:
+    """An image that is kept.
 
     Attributes:
       name: file name without folders, the key of the example.
@@ -34,6 +36,14 @@ class Planned:
     facts: ImageFacts
 
 
+def digest(file: File) -> str:
+    """Returns the hash of a file that `ImageFacts` has too; "" if it cannot be read."""
+    try:
+        return sha256(file.read(MAX_IMAGE_BYTES))
+    except UnreadableFile:
+        return ""
+
+
 def check(file: File, *, upright: bool) -> ImageFacts:
     """Reads the file of an image and returns what is to be known of it, faults included."""
     try:
@@ -42,31 +52,51 @@ def check(file: File, *, upright: bool) -> ImageFacts:
         return ImageFacts(sha256="", fault=str(error))
 
 
-def make_example(planned: Planned, *, side: int | None, upright: bool) -> tuple[str, Example]:
-    """Reads an image again and returns the key and the example of TFDS.
+def load(file: File, *, side: int | None, upright: bool) -> tuple[ImageFacts, bytes]:
+    """Returns what `check` does, and the bytes to store; b"" if the image has a fault."""
+    try:
+        data = file.read(MAX_IMAGE_BYTES)
+    except UnreadableFile as error:
+        return ImageFacts(sha256="", fault=str(error)), b""
+    facts = examine(data, file.name, upright=upright)
+    return facts, _stored(data, facts, side, upright)
 
-    The bytes are not kept since `check`: all images are checked before the first is written, and
-    they need not fit into memory.
+
+def load_checked(checked: Checked, *, side: int | None, upright: bool) -> KeyExample:
+    """Reads an image again and returns the key and the example of TFDS.
 
     Raises:
       DatasetError: the file is not the same any more.
     """
-    facts = planned.facts
     try:
-        data = planned.file.read(MAX_IMAGE_BYTES)
+        data = checked.file.read(MAX_IMAGE_BYTES)
     except UnreadableFile as error:
-        raise DatasetError(f"{planned.file} {_CHANGED} Now it {error}.") from error
-    if sha256(data) != facts.sha256:
-        raise DatasetError(f"{planned.file} {_CHANGED}")
-    if side is not None or not facts.portable:
-        data = as_png(data, side=side, upright=upright)
-    return planned.name, {
-        "image": data,
-        "image_id": planned.name,
-        "captions": planned.captions,
+        raise changed(checked.file) from error
+    if sha256(data) != checked.facts.sha256:
+        raise changed(checked.file)
+    stored = _stored(data, checked.facts, side, upright)
+    return checked.name, example(checked.name, checked.captions, checked.facts, stored)
+
+
+def example(name: str, captions: list[str], facts: ImageFacts, stored: bytes) -> Example:
+    """Returns an example of TFDS."""
+    return {
+        "image": stored,
+        "image_id": name,
+        "captions": captions,
         "height": facts.height,
         "width": facts.width,
     }
 
 
-_CHANGED = "has changed since the build began. Build again when its files stay as they are."
+def changed(file: File) -> DatasetError:
+    """Returns the error for a file that has changed between two readings."""
+    return DatasetError(
+        f"{file} has changed since the build began. Build again when its files stay as they are."
+    )
+
+
+def _stored(data: bytes, facts: ImageFacts, side: int | None, upright: bool) -> bytes:
+    if facts.fault:
+        return b""
+    return data if facts.portable and side is None else as_png(data, side=side, upright=upright)

@@ -79,7 +79,8 @@ class Folder:
                 found = os.fstat(file.fileno())
                 if not stat.S_ISREG(found.st_mode):
                     raise UnreadableFile("not a regular file")
-                # One more byte tells that the file is too large; a file that grows ends here.
+                # Python allocates what it is asked to read, so `limit` bytes would take four times
+                # as long. One more byte tells that the file is too large; one that grows ends here.
                 data = file.read(min(found.st_size, limit + 1))
         except OSError as error:
             raise UnreadableFile(f"cannot be read: {error.strerror}") from error

@@ -1,7 +1,7 @@
 """Reports on a build: the images in each split, what is left out and why, and other findings.
 
 report = Verification(source="...", table=table)
-report.keep("train", "a.jpg", image)
+report.record("train", "a.jpg", "Images/a.jpg", facts)
 report.leave_out(Defect("Images/b.jpg", "b.jpg", "empty file"))
 print(report.text())
 path.write_text(report.json())
@@ -34,7 +34,8 @@ class Verification:
       strict: whether the first defect stops the build.
       fingerprint: what the data set is built from, plain data for JSON.
       planned: names of all images that have captions. Images that are neither kept nor left out at
-        the end were not read, for instance because of `--max_examples_per_split`.
+        the end were not written, for instance because of `--max_examples_per_split`.
+      digests: name -> sha256 of the images that were read.
     """
 
     source: str
@@ -42,39 +43,46 @@ class Verification:
     strict: bool = False
     fingerprint: dict[str, Any] = dataclasses.field(default_factory=dict)
     planned: list[str] = dataclasses.field(default_factory=list)
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         self._images: dict[str, ImageFacts] = {}
         self._split: dict[str, str] = {}
         self._left_out: list[Defect] = []
+        self._faults: dict[str, Defect] = {}
         for defect in self.table.defects:
             self.leave_out(defect)
 
     def leave_out(self, defect: Defect) -> None:
         """Records a row or an image that is left out. Raises DatasetError when strict."""
-        if self.strict:
-            raise DatasetError(
-                f"{defect.where}: {defect.why} ({defect.what!r}). The build is strict: fix or "
-                "remove this, or build without strict to leave it out."
-            )
-        self._left_out.append(defect)
+        self._left_out.append(self._checked(defect))
 
-    def keep(self, split: str, name: str, image: ImageFacts) -> None:
-        """Records an image that is written to a split."""
+    def record(self, split: str, name: str, where: str, image: ImageFacts) -> bool:
+        """Records what the check of an image found; returns whether the image is kept.
+
+        The order of calls does not matter to the report: it lists images by name.
+        """
+        self.digests[name] = image.sha256
+        if image.fault:
+            self._faults[name] = self._checked(Defect(where, name, image.fault))
+            return False
         self._images[name] = image
         self._split[name] = split
+        return True
 
     def summary(self) -> dict[str, Any]:
         """Returns the report as plain data for JSON."""
+        self._images = dict(sorted(self._images.items()))
         captions = {name: self.table.captions[name] for name in self._images}
+        left_out = self._defects()
         return {
             "source": self.source,
             "splits": self._splits(captions),
             # The defect of an image has the image's name as `what`.
             "not_written": len(
-                set(self.planned) - captions.keys() - {defect.what for defect in self._left_out}
+                set(self.planned) - captions.keys() - {defect.what for defect in left_out}
             ),
-            "left_out": [dataclasses.asdict(defect) for defect in self._left_out],
+            "left_out": [dataclasses.asdict(defect) for defect in left_out],
             "remarks": _group(
                 (remark, name) for name, image in self._images.items() for remark in image.remarks
             ),
@@ -108,8 +116,8 @@ class Verification:
                 f"  {split:<11}{counts['images']:>6,} images {counts['captions']:>7,} captions"
                 f"  ({per_image})"
             )
-        reasons = _group((defect.why, defect.where) for defect in self._left_out)
-        lines.append(f"  left out   {len(self._left_out):>6,}")
+        reasons = _group((defect.why, defect.where) for defect in self._defects())
+        lines.append(f"  left out   {len(summary['left_out']):>6,}")
         lines += [f"    {len(where):>6,} x {why}: {_some(where)}" for why, where in reasons.items()]
         remarks = summary["remarks"].items()
         lines += [f"  {remark}: {len(names):,} ({_some(names)})" for remark, names in remarks]
@@ -129,6 +137,17 @@ class Verification:
         elif summary["flickr8k"]:
             lines.append("  " + _completeness_line(summary["flickr8k"]))
         return "\n".join(lines)
+
+    def _checked(self, defect: Defect) -> Defect:
+        if self.strict:
+            raise DatasetError(
+                f"{defect.where}: {defect.why} ({defect.what!r}). The build is strict: mend or "
+                "remove this, or build without strict to leave it out."
+            )
+        return defect
+
+    def _defects(self) -> list[Defect]:
+        return self._left_out + [defect for _, defect in sorted(self._faults.items())]
 
     def _splits(self, captions: dict[str, list[str]]) -> dict[str, Any]:
         counts = {}

@@ -11,7 +11,7 @@ from flickr8k_builds import IMAGES, build, examples, own_images
 from flickr8k_sources import TRAIN, csv_table, image, kaggle_files, write_tree, write_zip
 
 import flickr8k_tfds
-from flickr8k_tfds import build_fingerprint
+from flickr8k_tfds import build_fingerprint, image_tasks
 from flickr8k_tfds.trees import DatasetError
 
 FILES = kaggle_files(IMAGES)
@@ -119,17 +119,16 @@ def test_a_data_set_without_a_fingerprint_may_be_anything(tmp_path, source, buil
         build(source, tmp_path / "data")
 
 
-def test_an_image_that_changes_during_the_build_stops_it(tmp_path, source, monkeypatch):
-    from flickr8k_tfds import image_tasks
+def test_an_image_that_changes_during_the_build_stops_it(tmp_path, monkeypatch):
+    source = write_tree(tmp_path / "in", kaggle_files(own_images(3)))
+    first_reading = image_tasks.digest
 
-    checked = image_tasks.check
-
-    def check_and_change(file, **options):
-        facts = checked(file, **options)
+    def read_and_change(file):
+        found = first_reading(file)
         (source / file.name).write_bytes(image("white"))
-        return facts
+        return found
 
-    monkeypatch.setattr(image_tasks, "check", check_and_change)
+    monkeypatch.setattr(image_tasks, "digest", read_and_change)
     with pytest.raises(DatasetError, match="has changed since the build began"):
         build(source, tmp_path / "data")
     assert not flickr8k_tfds.Builder(data_dir=tmp_path / "data").is_prepared()

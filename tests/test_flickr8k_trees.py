@@ -21,6 +21,20 @@ def test_names_and_bytes(tree):
     assert tree.read("in/b.txt", limit=1) == b"b"
 
 
+def test_a_file_that_grows_while_it_is_read_is_read_whole(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_bytes(b"0123456789")
+    real = os.stat
+
+    def before_it_grew(path, **options):
+        found = real(path, **options)
+        return os.stat_result((found.st_mode, *found[1:6], 4, *found[7:]))
+
+    monkeypatch.setattr("os.stat", before_it_grew)
+    assert Folder(tmp_path).read("a.txt", limit=10) == b"0123456789"
+    with pytest.raises(UnreadableFile, match="larger than the limit"):
+        Folder(tmp_path).read("a.txt", limit=9)
+
+
 def test_the_limit_is_kept(tree):
     assert len(tree.read("a.txt", limit=10)) == 10
     with pytest.raises(UnreadableFile, match="larger than the limit"):

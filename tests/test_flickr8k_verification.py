@@ -16,7 +16,7 @@ def image(content: str, *remarks: str) -> ImageFacts:
 def made(captions, kept, defects=(), strict=False) -> Verification:
     report = Verification("captions.txt", Table(captions, defects=list(defects)), strict)
     for split, name, found in kept:
-        report.keep(split, name, found)
+        report.record(split, name, f"Images/{name}", found)
     return report
 
 
