@@ -141,7 +141,7 @@ class Verification:
     def _checked(self, defect: Defect) -> Defect:
         if self.strict:
             raise DatasetError(
-                f"{defect.where}: {defect.why} ({defect.what!r}). The build is strict: mend or "
+                f"{defect.where}: {defect.why} ({defect.what!r}). The build is strict: fix or "
                 "remove this, or build without strict to leave it out."
             )
         return defect

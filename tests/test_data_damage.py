@@ -133,8 +133,8 @@ def odd_files(folder):
         "huge": "larger than the limit of 64 MiB",
         "slow": "more than 100 scans",
         "large": "9,000 x 8,000 pixels",
-        "text": "not a whole JPEG",
-        "empty": "not a whole JPEG",
+        "text": "not a complete JPEG",
+        "empty": "not a complete JPEG",
         "missing": "there is no image 'missing.png'",
     }
 

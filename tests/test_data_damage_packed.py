@@ -12,7 +12,7 @@ from data_cases import caption_example, photo, write_captions, write_tfrecord
 
 from paligemma_lib.data import from_tfrecords, replace_corrupt
 from paligemma_lib.data.sources import despite_damage, splits_of
-from paligemma_lib.data.sources.hashed_splits import FRACTIONS, Subset
+from paligemma_lib.data.sources.hashed_splits import FRACTIONS, HashedSplit
 from paligemma_lib.data.sources.json_forms import USUAL
 from paligemma_lib.data.sources.parquet_source import ArrowSource
 from paligemma_lib.data.sources.webdataset_source import WebDatasetSource
@@ -42,7 +42,7 @@ def test_a_shard_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path):
     for where, end in sources.items():
         cut.write_bytes(data[:end])
         source = WebDatasetSource((str(whole), str(cut)))
-        with pytest.raises(ValueError, match=r"b.tar is (cut off|no whole)"):
+        with pytest.raises(ValueError, match=r"b.tar is (truncated|not a complete)"):
             len(source)
         records, problems = all_read(despite_damage(source))
         assert [r.image_id for r in records] == [f"{n:03d}" for n in range(6)], where
@@ -55,10 +55,10 @@ def test_a_tfrecord_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path):
     path = tmp_path / "captions-1.tfrecord"
     path.write_bytes(path.read_bytes()[:-3])
     source = from_tfrecords(pattern)
-    with pytest.raises(ValueError, match="captions-1.tfrecord is cut off: record 2"):
+    with pytest.raises(ValueError, match="captions-1.tfrecord is truncated: record 2"):
         len(source)
     records, problems = all_read(despite_damage(source))
-    assert len(records) == COUNT and "captions-1.tfrecord is cut off" in problems[0]
+    assert len(records) == COUNT and "captions-1.tfrecord is truncated" in problems[0]
     check_replaced(source, 1)
 
 
@@ -115,12 +115,12 @@ def test_a_file_of_several_that_cannot_be_opened_is_one_record(tmp_path):
         pq.write_table(arrow_table(8).slice(3 * k, 3), path)
     os.truncate(paths[1], 1000)
     source = ArrowSource((paths[0], paths[1], paths[2]), USUAL)
-    with pytest.raises(ValueError, match=r"1.parquet is no whole Parquet"):
+    with pytest.raises(ValueError, match=r"1.parquet is not a complete Parquet"):
         len(source)
     records, problems = all_read(despite_damage(source))
     assert [r.image_id for r in records] == ["0.jpg", "1.jpg", "2.jpg", "6.jpg", "7.jpg"]
     assert len(problems) == 1 and "1.parquet, its lost end" in problems[0]
-    with pytest.raises(ValueError, match=r"1.parquet is no whole Parquet"):
+    with pytest.raises(ValueError, match=r"1.parquet is not a complete Parquet"):
         len(replace_corrupt(ArrowSource((paths[1],))))
 
 
@@ -130,7 +130,7 @@ def test_an_arrow_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path):
         writer.write_table(arrow_table(8), max_chunksize=2)
     os.truncate(path, os.path.getsize(path) - 1000)
     source = ArrowSource((path,))
-    with pytest.raises(ValueError, match=r"x.arrow is no whole Parquet or Arrow file"):
+    with pytest.raises(ValueError, match=r"x.arrow is not a complete Parquet or Arrow file"):
         len(source)
     check_replaced(source, 1)
 
@@ -144,7 +144,7 @@ def test_rows_that_cannot_be_used_are_replaced(tmp_path):
     path = str(tmp_path / "x.parquet")
     pq.write_table(pa.table({"image": images, "caption": ["a dog"] * 8}), path)
     source = ArrowSource((path,))
-    with pytest.raises(ValueError, match="row 6 of row group 0: there are no bytes"):
+    with pytest.raises(ValueError, match="row 6 of row group 0: expected the bytes"):
         source.read([6])
     check_replaced(source, 2)
 
@@ -154,8 +154,8 @@ def test_hashed_splits_keep_damaged_records(tmp_path):
     path = tmp_path / "captions-1.tfrecord"
     path.write_bytes(path.read_bytes()[:-3])
     whole = from_tfrecords(pattern)
-    with pytest.raises(ValueError, match="is cut off"):
-        len(Subset(whole, "train"))
-    parts = [despite_damage(Subset(whole, split)) for split in FRACTIONS]
+    with pytest.raises(ValueError, match="is truncated"):
+        len(HashedSplit(whole, "train"))
+    parts = [despite_damage(HashedSplit(whole, split)) for split in FRACTIONS]
     assert sum(map(len, parts)) == 40
     assert sum(len(all_read(part)[1]) for part in parts) == 1

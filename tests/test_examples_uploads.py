@@ -137,7 +137,7 @@ def test_a_wrong_name_is_told():
         (image("WEBP")[:-50], "damaged"),
         (image("GIF", "P")[:30], "damaged"),
         (slow_jpeg(), "too slow to decode: it has more than 100 scans"),
-        (huge_png(3_000, 3_000), "damaged or cut off"),
+        (huge_png(3_000, 3_000), "damaged or truncated"),
         (huge_png(9_000, 8_000), "9,000 x 8,000 pixels, the limit is 64 million"),
         (huge_png(60_000, 60_000), "60,000 x 60,000 pixels, the limit is 64 million"),
     ],
