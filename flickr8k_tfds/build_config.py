@@ -19,14 +19,14 @@ class Config(tfds.core.BuilderConfig):
     Attributes:
       side: None stores images in their size; a number resizes each once to side x side pixels and
         stores a PNG.
-      upright: whether images are stored as a viewer shows them, with their EXIF orientation
+      apply_exif: whether images are stored as a viewer shows them, with their EXIF orientation
         applied. JPEG and PNG files that are upright as they are stay unchanged.
       fractions: split -> share of the images. Flickr8k's own images have official splits instead.
       strict: whether the build stops at the first row or image that it would leave out.
     """
 
     side: int | None = None
-    upright: bool = True
+    apply_exif: bool = True
     fractions: dict[str, float] = dataclasses.field(
         default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1}
     )
@@ -36,10 +36,10 @@ class Config(tfds.core.BuilderConfig):
         check_fractions(self.fractions)
         if self.side is not None and not (isinstance(self.side, int) and 1 <= self.side <= 4096):
             raise ValueError(f"side is {self.side!r}, expected 1 to 4096 pixels, or null")
-        for name in ("upright", "strict"):
+        for name in ("apply_exif", "strict"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected true or false")
 
     def options(self) -> dict[str, Any]:
         """Returns the options that decide what is built, as plain data for JSON."""
-        return {name: getattr(self, name) for name in ("side", "upright", "fractions", "strict")}
+        return {name: getattr(self, name) for name in ("side", "apply_exif", "fractions", "strict")}

@@ -137,7 +137,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self, split: str, files: dict[str, File], digests: dict[str, str], report: Verification
     ) -> Iterator[KeyExample]:
         config = self.builder_config
-        load = functools.partial(image_tasks.load, side=config.side, upright=config.upright)
+        load = functools.partial(image_tasks.load, side=config.side, apply_exif=config.apply_exif)
         loaded = map_ahead(load, files.values())
         for (name, file), (facts, data) in zip(files.items(), loaded, strict=True):
             if digests.get(name, facts.sha256) != facts.sha256:
@@ -147,8 +147,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _generators_by_beam(self, files: dict[str, File], report: Verification) -> dict[str, Any]:
         config, most = self.builder_config, self._config.max_examples_per_split
-        check = functools.partial(image_tasks.check, upright=config.upright)
-        load = functools.partial(image_tasks.load_checked, side=config.side, upright=config.upright)
+        check = functools.partial(image_tasks.check, apply_exif=config.apply_exif)
+        load = functools.partial(
+            image_tasks.load_checked, side=config.side, apply_exif=config.apply_exif
+        )
         checked = check_by_beam(
             check,
             list(files.values()),

@@ -1,6 +1,6 @@
 """Examines the files of images: whether they are whole, their size, and what is unusual in them.
 
-facts = examine(data, "a.jpg", upright=True)
+facts = examine(data, "a.jpg", apply_exif=True)
 facts.fault                                      # why the image is left out; "" if it is kept
 """
 
@@ -55,13 +55,13 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def examine(data: bytes, name: str, *, upright: bool) -> ImageFacts:
+def examine(data: bytes, name: str, *, apply_exif: bool) -> ImageFacts:
     """Checks that an image is complete, and describes it.
 
     Args:
       data: bytes of the file.
       name: file name, whose suffix is compared with the format of the content.
-      upright: whether the image is to be stored as a viewer shows it.
+      apply_exif: whether the image is to be stored as a viewer shows it.
     """
     try:
         image = open_image(data)
@@ -72,15 +72,17 @@ def examine(data: bytes, name: str, *, upright: bool) -> ImageFacts:
     if image.format not in PORTABLE:
         height, width = image.height, image.width  # Pillow may have turned it in decoding
     turn = orientation(image)
-    turns = upright and turn not in (None, 1)
+    turns = apply_exif and turn not in (None, 1)
     if turns and turn in ACROSS:
         height, width = width, height
-    remarks = tuple(_remarks(image.format or "", mode, name, turn, upright))
+    remarks = tuple(_remarks(image.format or "", mode, name, turn, apply_exif))
     portable = image.format in PORTABLE and not turns
     return ImageFacts(sha256(data), height, width, portable, remarks)
 
 
-def _remarks(format: str, mode: str, name: str, turn: int | None, upright: bool) -> Iterator[str]:
+def _remarks(
+    format: str, mode: str, name: str, turn: int | None, apply_exif: bool
+) -> Iterator[str]:
     suffix = "." + name.rpartition(".")[2].lower()
     if suffix not in FORMATS[format]:
         yield f"{format} content in a {suffix} file"
@@ -91,4 +93,4 @@ def _remarks(format: str, mode: str, name: str, turn: int | None, upright: bool)
     if turn is None:
         yield "EXIF that cannot be read, which is ignored"
     elif turn != 1:
-        yield "turned upright by EXIF" if upright else "rotated by EXIF, which is ignored"
+        yield "turned upright by EXIF" if apply_exif else "rotated by EXIF, which is ignored"

@@ -1,8 +1,8 @@
 """The work on one image, apart from where it is done: in a thread here, or by a worker of Beam.
 
-facts, data = load(file, side=None, upright=True)       # in a thread: reads the file once
-facts = check(file, upright=True)                       # by Beam: first all are checked,
-name, example = load_checked(checked, side=None, upright=True)    # then those that are kept
+facts, data = load(file, side=None, apply_exif=True)       # in a thread: reads the file once
+facts = check(file, apply_exif=True)                       # by Beam: first all are checked,
+name, example = load_checked(checked, side=None, apply_exif=True)    # then those that are kept
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ def digest(file: File) -> str:
         return ""
 
 
-def check(file: File, *, upright: bool) -> ImageFacts:
+def check(file: File, *, apply_exif: bool) -> ImageFacts:
     """Reads the file of an image and returns what is to be known of it, faults included."""
     try:
-        return examine(file.read(MAX_IMAGE_BYTES), file.name, upright=upright)
+        return examine(file.read(MAX_IMAGE_BYTES), file.name, apply_exif=apply_exif)
     except UnreadableFile as error:
         return ImageFacts(sha256="", fault=str(error))
 
 
-def load(file: File, *, side: int | None, upright: bool) -> tuple[ImageFacts, bytes]:
+def load(file: File, *, side: int | None, apply_exif: bool) -> tuple[ImageFacts, bytes]:
     """Returns what `check` does, and the bytes to store; b"" if the image has a fault."""
     try:
         data = file.read(MAX_IMAGE_BYTES)
     except UnreadableFile as error:
         return ImageFacts(sha256="", fault=str(error)), b""
-    facts = examine(data, file.name, upright=upright)
-    return facts, _stored(data, facts, side, upright)
+    facts = examine(data, file.name, apply_exif=apply_exif)
+    return facts, _stored(data, facts, side, apply_exif)
 
 
-def load_checked(checked: Checked, *, side: int | None, upright: bool) -> KeyExample:
+def load_checked(checked: Checked, *, side: int | None, apply_exif: bool) -> KeyExample:
     """Reads an image again and returns the key and the example of TFDS.
 
     Raises:
@@ -74,7 +74,7 @@ def load_checked(checked: Checked, *, side: int | None, upright: bool) -> KeyExa
         raise changed(checked.file) from error
     if sha256(data) != checked.facts.sha256:
         raise changed(checked.file)
-    stored = _stored(data, checked.facts, side, upright)
+    stored = _stored(data, checked.facts, side, apply_exif)
     return checked.name, example(checked.name, checked.captions, checked.facts, stored)
 
 
@@ -96,7 +96,9 @@ def changed(file: File) -> DatasetError:
     )
 
 
-def _stored(data: bytes, facts: ImageFacts, side: int | None, upright: bool) -> bytes:
+def _stored(data: bytes, facts: ImageFacts, side: int | None, apply_exif: bool) -> bytes:
     if facts.fault:
         return b""
-    return data if facts.portable and side is None else as_png(data, side=side, upright=upright)
+    return (
+        data if facts.portable and side is None else as_png(data, side=side, apply_exif=apply_exif)
+    )

@@ -1,7 +1,7 @@
 """Encodes an image as a PNG, where the bytes of its file are not stored as they are.
 
-png = as_png(data, side=None, upright=True)   # the pixels that a viewer shows
-png = as_png(data, side=224, upright=True)   # the same, resized to 224 x 224
+png = as_png(data, side=None, apply_exif=True)   # the pixels that a viewer shows
+png = as_png(data, side=224, apply_exif=True)   # the same, resized to 224 x 224
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image
 from flickr8k_tfds.image_formats import decode, open_image, orientation, rgb_or_grey16, turned
 
 
-def as_png(data: bytes, *, side: int | None, upright: bool) -> bytes:
+def as_png(data: bytes, *, side: int | None, apply_exif: bool) -> bytes:
     """Encodes an image that has passed `examine` as a PNG.
 
     Args:
@@ -22,7 +22,7 @@ def as_png(data: bytes, *, side: int | None, upright: bool) -> bytes:
       side: None for the pixels of the file; a number to resize them to side x side, as training
         would. The resize is that of the PaliGemma report (arXiv 2407.07726): bilinear with
         antialiasing, and without keeping the aspect ratio. Values are rounded to whole levels once.
-      upright: whether to apply the EXIF orientation.
+      apply_exif: whether to apply the EXIF orientation.
 
     Returns:
       Bytes of a PNG of uint8[height, width, 3], or of uint16[height, width] for 16-bit grey levels
@@ -30,7 +30,7 @@ def as_png(data: bytes, *, side: int | None, upright: bool) -> bytes:
     """
     image = open_image(data)
     decode(image)
-    kept = turned(rgb_or_grey16(image), orientation(image) if upright else 1)
+    kept = turned(rgb_or_grey16(image), orientation(image) if apply_exif else 1)
     if side is not None:
         kept = _to_rgb(kept).resize((side, side), Image.Resampling.BILINEAR)
     # A colour profile is for the colours of the file: of ink or grey levels, it has to go.

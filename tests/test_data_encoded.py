@@ -96,7 +96,7 @@ def test_floats_are_refused():
 def test_heic_without_its_plug_in_tells_the_cure(monkeypatch):
     data = photo(0, form="HEIF")
     assert not needs_heif(data)
-    monkeypatch.setattr(encoded, "_converted", lambda: ("GIF",))
+    monkeypatch.setattr(encoded, "converted_formats", lambda: ("GIF",))
     assert as_jpeg_or_png(data) == b"" and not needs_heif(photo(0, form="AVIF"))
     with pytest.raises(ValueError, match="HEIC needs pip install pillow-heif"):
         pg_data.decode_image(data, 16)

@@ -166,7 +166,9 @@ def test_the_configuration_of_the_card(dogs, images):
 @pytest.mark.parametrize("revision", ["~parquet", "refs/convert/parquet"])
 def test_the_parquet_export_of_a_data_set_with_a_script(dogs, images, revision):
     dogs.commit({"dogs.py": b"import datasets", "images.zip": b"z"})
-    with pytest.raises(ValueError, match="loading script only, dogs.py, and no program of others"):
+    with pytest.raises(
+        ValueError, match="loading script only, dogs.py, and this library runs no code"
+    ):
         splits_of("somebody/dogs")
     with pytest.raises(FileNotFoundError, match="no such revision .* only if the Hub could"):
         splits_of(f"somebody/dogs@{revision}")

@@ -64,7 +64,7 @@ def test_the_card_says_which_files_are_of_which_split():
     assert [*parts(files, configs=configs, split="validation")] == ["val"]
     with pytest.raises(ValueError, match="o/n@main has no split 'test'; it has train, val"):
         parts(files, configs=configs, split="test")
-    with pytest.raises(FileNotFoundError, match="names files of dev that are not there: x/\\*"):
+    with pytest.raises(FileNotFoundError, match="names files of dev that do not exist: x/\\*"):
         parts(files, configs=[HubConfig("en", {"train": ["en/*"], "dev": ["x/*"]})])
 
 
@@ -105,16 +105,18 @@ def test_a_loading_script_is_not_run():
     ],
 )
 def test_what_is_nothing_known_is_told_before_anything_is_downloaded(files, cure):
-    with pytest.raises(ValueError, match="has no data of a known form in its files: LICENSE") as e:
+    with pytest.raises(
+        ValueError, match="has no data in a known format among its files: LICENSE"
+    ) as e:
         parts(files)
     assert cure in str(e.value)
 
 
 @pytest.mark.parametrize("path", ["model.bin", "clips/a.mp4"])
 def test_a_file_of_no_known_form_is_not_downloaded(path):
-    with pytest.raises(ValueError, match="has no data of a known form in its files: " + path):
+    with pytest.raises(ValueError, match="has no data in a known format among its files: " + path):
         parts(["1.jpg"], path)
-    with pytest.raises(ValueError, match="has no data of a known form in its files: " + path):
+    with pytest.raises(ValueError, match="has no data in a known format among its files: " + path):
         parts(["1.jpg"], configs=[HubConfig("x", {"train": [path]})])
 
 

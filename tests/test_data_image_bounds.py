@@ -21,7 +21,7 @@ REFUSED = {
     "large": (slow_jpeg(60, (8000, 8000)), "too slow to decode: it has more than 25 scans"),
     "pixels": (huge_png(), "too large: 9,000 x 8,000 pixels, the limit is 64 million"),
     "jpeg": (photo(0, (9000, 7200), "JPEG", quality=1), "too large: 9,000 x 7,200 pixels"),
-    "bytes": (photo(0) + bytes(MAX_IMAGE_BYTES), "too large: 64 MiB, at most 64 are read"),
+    "bytes": (photo(0) + bytes(MAX_IMAGE_BYTES), "too large: 64.0 MiB, the limit is 64 MiB"),
     "gif": (b"GIF89a" + b"\x28\x23\x40\x1f" + photo(0, (9, 9), "GIF")[10:], "9,000 x 8,000 pixels"),
     "text": (b"P2 2100 2100 9\n" + b"1 " * 2100**2, "too slow to decode: save it as PNG"),
 }

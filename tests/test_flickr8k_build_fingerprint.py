@@ -69,13 +69,13 @@ def test_a_source_that_has_changed_is_told_with_the_cure(tmp_path, source, built
 def test_other_options_are_told(tmp_path, source):
     shares = {"train": 0.8, "validation": 0.2}
     build(source, tmp_path / "data", flickr8k_tfds.Config(name="mine"))
-    other = flickr8k_tfds.Config(name="mine", fractions=shares, upright=False)
+    other = flickr8k_tfds.Config(name="mine", fractions=shares, apply_exif=False)
     with pytest.raises(DatasetError) as error:
         build(source, tmp_path / "data", other, max_examples_per_split=2)
     told = str(error.value)
     assert f"fractions was {json.dumps(flickr8k_tfds.Config(name='x').fractions)}" in told
     assert f"and is {json.dumps(shares)}; max_examples_per_split was null and is 2" in told
-    assert "upright was true and is false" in told
+    assert "apply_exif was true and is false" in told
 
 
 def test_what_is_the_same_is_used(tmp_path, source, built, monkeypatch, capsys):

@@ -15,8 +15,8 @@ from flickr8k_tfds import image_formats
 from flickr8k_tfds.image_checks import examine, sha256
 
 
-def verify(data: bytes, name: str, upright: bool = True):
-    return examine(data, name, upright=upright)
+def verify(data: bytes, name: str, apply_exif: bool = True):
+    return examine(data, name, apply_exif=apply_exif)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -24,36 +24,36 @@ def tree(request, tmp_path):
 
 
 @pytest.mark.parametrize("side", [None, 8])
-@pytest.mark.parametrize("upright", [True, False])
+@pytest.mark.parametrize("apply_exif", [True, False])
 @pytest.mark.parametrize("name", FILES)
-def test_one_reading_gives_what_two_by_another_process_give(tree, name, side, upright):
+def test_one_reading_gives_what_two_by_another_process_give(tree, name, side, apply_exif):
     there = pickle.loads(pickle.dumps(File(tree, name)))  # as Beam sends it
-    facts, data = image_tasks.load(File(tree, name), side=side, upright=upright)
-    assert image_tasks.check(there, upright=upright) == facts
+    facts, data = image_tasks.load(File(tree, name), side=side, apply_exif=apply_exif)
+    assert image_tasks.check(there, apply_exif=apply_exif) == facts
     assert image_tasks.digest(there) == facts.sha256 == sha256(FILES[name])
     assert bool(facts.fault) == (name == "bad.jpg") == (data == b"")
     if data:
         checked = Checked(name, there, ["A ."], facts)
-        found = image_tasks.load_checked(checked, side=side, upright=upright)
+        found = image_tasks.load_checked(checked, side=side, apply_exif=apply_exif)
         assert found == (name, image_tasks.example(name, ["A ."], facts, data))
 
 
 def test_a_file_that_cannot_be_read_has_that_fault(tmp_path):
     file = File(open_tree(write_tree(tmp_path, {"a.txt": b""})), "gone.jpg")
-    facts, data = image_tasks.load(file, side=None, upright=True)
+    facts, data = image_tasks.load(file, side=None, apply_exif=True)
     assert "cannot be read" in facts.fault and data == b""
-    assert image_tasks.check(file, upright=True) == facts
+    assert image_tasks.check(file, apply_exif=True) == facts
     assert image_tasks.digest(file) == facts.sha256 == ""
 
 
 @pytest.mark.parametrize("change", ["other bytes", "gone"])
 def test_a_file_that_changed_after_its_check_is_an_error(tmp_path, change):
     file = File(open_tree(write_tree(tmp_path, FILES)), "plain.jpg")
-    checked = Checked(file.name, file, [], image_tasks.check(file, upright=True))
+    checked = Checked(file.name, file, [], image_tasks.check(file, apply_exif=True))
     path = tmp_path / file.name
     path.unlink() if change == "gone" else path.write_bytes(image("white"))
     with pytest.raises(DatasetError, match="plain.jpg has changed since the build began"):
-        image_tasks.load_checked(checked, side=None, upright=True)
+        image_tasks.load_checked(checked, side=None, apply_exif=True)
 
 
 def test_a_zip_that_was_written_again_is_opened_again(tmp_path):

@@ -89,15 +89,15 @@ TURNED = {
 }
 
 
-def stored(data: bytes, upright: bool = True) -> bytes:
+def stored(data: bytes, apply_exif: bool = True) -> bytes:
     """What the builder stores."""
-    facts = examine(data, "a.jpg", upright=upright)
+    facts = examine(data, "a.jpg", apply_exif=apply_exif)
     assert not facts.fault
-    return data if facts.portable else as_png(data, side=None, upright=upright)
+    return data if facts.portable else as_png(data, side=None, apply_exif=apply_exif)
 
 
-def library(data: bytes, upright: bool) -> np.ndarray:
-    return decode_image(data, SIDE, dtype="uint8", apply_exif=upright)
+def library(data: bytes, apply_exif: bool) -> np.ndarray:
+    return decode_image(data, SIDE, dtype="uint8", apply_exif=apply_exif)
 
 
 def tensorflow(data: bytes) -> np.ndarray:
@@ -108,14 +108,14 @@ def test_every_format_is_here():
     assert {name.split()[0] for name in CASES} == {name.lower() for name in FORMATS}
 
 
-@pytest.mark.parametrize("upright", [True, False])
+@pytest.mark.parametrize("apply_exif", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_stored_pixels_are_those_that_the_library_sees(case, upright):
+def test_stored_pixels_are_those_that_the_library_sees(case, apply_exif):
     data = CASES[case]
-    kept = stored(data, upright)
-    np.testing.assert_array_equal(library(kept, upright), library(data, upright))
+    kept = stored(data, apply_exif)
+    np.testing.assert_array_equal(library(kept, apply_exif), library(data, apply_exif))
     if not case.startswith(("jpeg", "mpo")):  # these need another DCT than TensorFlow's default
-        np.testing.assert_array_equal(tensorflow(kept), library(data, upright))
+        np.testing.assert_array_equal(tensorflow(kept), library(data, apply_exif))
     assert (kept is data) == case.startswith(("jpeg", "mpo", "png"))
 
 
@@ -131,7 +131,7 @@ def test_turned_pixels_are_those_that_the_library_sees(case, orientation):
 @pytest.mark.parametrize("form", ["TIFF", "PNG"])
 def test_pixels_are_those_that_a_viewer_shows(form, orientation):
     data = encode(RGB.crop((0, 0, 12, 7)), form, orientation)
-    facts = examine(data, "a.tif", upright=True)
+    facts = examine(data, "a.tif", apply_exif=True)
     shown = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
     np.testing.assert_array_equal(tensorflow(stored(data)), shown)
     assert (facts.height, facts.width) == shown.shape[:2]
@@ -139,7 +139,7 @@ def test_pixels_are_those_that_a_viewer_shows(form, orientation):
 
 def test_an_orientation_can_be_left_alone():
     data = encode(RGB, "JPEG", 6)
-    assert stored(data, upright=False) is data
+    assert stored(data, apply_exif=False) is data
 
 
 def test_a_png_keeps_no_transparency_and_the_profile_of_its_colours_only():
@@ -151,8 +151,8 @@ def test_a_png_keeps_no_transparency_and_the_profile_of_its_colours_only():
     assert "icc_profile" not in Image.open(io.BytesIO(stored(ink))).info
 
 
-def square(data: bytes, side: int, upright: bool = True) -> Image.Image:
-    return Image.open(io.BytesIO(as_png(data, side=side, upright=upright)))
+def square(data: bytes, side: int, apply_exif: bool = True) -> Image.Image:
+    return Image.open(io.BytesIO(as_png(data, side=side, apply_exif=apply_exif)))
 
 
 def test_a_square_is_rgb_of_the_side():
@@ -160,12 +160,12 @@ def test_a_square_is_rgb_of_the_side():
     assert (png.format, png.mode, png.size) == ("PNG", "RGB", (8, 8))
 
 
-@pytest.mark.parametrize("upright", [True, False])
+@pytest.mark.parametrize("apply_exif", [True, False])
 @pytest.mark.parametrize("case", [*CASES, "turned"])
-def test_a_square_has_the_pixels_of_the_library(case, upright):
+def test_a_square_has_the_pixels_of_the_library(case, apply_exif):
     data = CASES.get(case) or encode(RGB, "JPEG", 6)
-    found = np.asarray(square(data, SIDE, upright))
-    np.testing.assert_array_equal(found, library(data, upright))
+    found = np.asarray(square(data, SIDE, apply_exif))
+    np.testing.assert_array_equal(found, library(data, apply_exif))
 
 
 @pytest.mark.parametrize("side", [7, 40, 90])

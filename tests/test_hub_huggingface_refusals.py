@@ -54,7 +54,9 @@ def test_a_hub_that_cannot_be_reached_is_told_with_the_first_cause(hub, monkeypa
         port = free.getsockname()[1]
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
     with (
-        pytest.raises(ConnectionError, match="did not come whole .*Connection refused.*network"),
+        pytest.raises(
+            ConnectionError, match="was not downloaded completely .*Connection refused.*network"
+        ),
         huggingface_refusals(NAME, PAGE),
     ):
         HfApi().dataset_info("somebody/dogs")

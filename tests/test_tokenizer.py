@@ -101,7 +101,7 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
         load(path)
     with open(path, "wb") as file:
         file.truncate(65 << 20)
-    with pytest.raises(ValueError, match="more than 64 MiB"):
+    with pytest.raises(ValueError, match="larger than the limit of 64 MiB: not a tokenizer"):
         load(path)
 
 

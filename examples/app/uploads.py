@@ -2,8 +2,8 @@
 
     image = check("beach.jpg", data)        # or raises Refused, with a sentence for the visitor
 
-Accepted are the formats that the library decodes: JPEG, PNG, GIF, BMP and WebP. Animated images are
-refused. Pillow decodes each image once here, so that the model's worker receives only complete
+Accepted are the formats that the library decodes. Of an animation, its first frame is used, as in
+the library. Each image is decoded once here, so that the model's worker receives only complete
 images.
 
 Phones store photographs sideways, and record the rotation in EXIF. The preview is upright, as is
@@ -16,29 +16,27 @@ import threading
 
 from PIL import Image
 
-from paligemma_lib.data.encoded import orientation_of
+from paligemma_lib.data.encoded import (
+    FORMATS,
+    as_jpeg_or_png,
+    needs_heif,
+    orientation_of,
+    readable_formats,
+    upright_size,
+)
 from paligemma_lib.data.image_bounds import check_bounds, check_pixels
 
 MAX_BYTES = 20 << 20
 MAX_NAME = 60  # characters
 PREVIEW_SIDE = 640  # pixels
 
-# Format -> suffixes of file names.
+# Format -> suffixes of file names, for those that can be read here.
 SUFFIXES = {
-    "JPEG": ("jpg", "jpeg"),
-    "PNG": ("png",),
-    "GIF": ("gif",),
-    "BMP": ("bmp",),
-    "WEBP": ("webp",),
+    format: tuple(suffix.lstrip(".") for suffix in FORMATS[format]) for format in readable_formats()
 }
 _BEGINNINGS = (  # offset, bytes there, what the file is; the first match counts
     (0, b"%PDF", "a PDF document"),
     (0, b"PK\x03\x04", "an archive or an office document"),
-    (0, b"II*\x00", "a TIFF image"),
-    (0, b"MM\x00*", "a TIFF image"),
-    (4, b"ftypavif", "an AVIF image"),
-    (4, b"ftyphei", "a HEIC image"),
-    (4, b"ftypmif1", "a HEIC image"),
     (4, b"ftyp", "a video"),
 )
 _UPRIGHT = {  # EXIF orientation -> operation that makes the image upright
@@ -81,7 +79,7 @@ def check(name: str, data: bytes) -> Upload:
     """Decodes a file once, within limits.
 
     Raises:
-      Refused: the file is too large, animated, damaged, or not an image.
+      Refused: the file is too large, damaged, or not an image.
     """
     if not data:
         raise Refused("The file is empty.")
@@ -96,9 +94,7 @@ def check(name: str, data: bytes) -> Upload:
     except Image.DecompressionBombError as error:
         raise Refused("The image has too many pixels to decode. Save a smaller copy.") from error
     except Exception as error:  # a decoder may raise anything, given hostile bytes
-        raise Refused(
-            f"This is {_kind(data)}. Only JPEG, PNG, GIF, BMP and WebP images are accepted."
-        ) from error
+        raise Refused(f"This is {_kind(data)}. Accepted are {', '.join(SUFFIXES)}.") from error
     with image:
         # MPO, which phones write, is a JPEG with further images after the first. These count as
         # frames, but it is not animated.
@@ -107,21 +103,19 @@ def check(name: str, data: bytes) -> Upload:
             check_pixels(*image.size)
         except ValueError as error:
             raise Refused(f"The image is {error}.") from error
+        notes = []
+        if name.lower().rpartition(".")[2] not in SUFFIXES[kind]:
+            notes.append(f"Actually a {kind} image, and read as one.")
         try:
-            moves = image.format != "MPO" and getattr(image, "is_animated", False)
-            if not moves:
-                with _one_at_a_time:
-                    checked = _decode(image, one_line(name), data)
+            if image.format != "MPO" and getattr(image, "is_animated", False):
+                notes.append("Of several frames, the first is used.")
+            with _one_at_a_time:
+                return _decode(one_line(name), data, " ".join(notes))
         except Exception as error:
             raise Refused(
                 f"This begins like a {kind} image, but is damaged or truncated. Save or copy it "
                 "again."
             ) from error
-    if moves:
-        raise Refused("The image is animated. Save one frame of it as PNG or JPEG.")
-    if name.lower().rpartition(".")[2] in SUFFIXES[kind]:
-        return checked
-    return dataclasses.replace(checked, note=f"Actually a {kind} image, and read as one.")
 
 
 def one_line(name: str) -> str:
@@ -131,25 +125,28 @@ def one_line(name: str) -> str:
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}…{name[-8:]}"
 
 
-def _decode(image: Image.Image, name: str, data: bytes) -> Upload:
-    width, height = image.size
-    orientation = orientation_of(image)
-    if orientation >= 5:  # 5 to 8 swap width and height
-        width, height = height, width
-    image.draft("RGB", (2 * PREVIEW_SIDE, 2 * PREVIEW_SIDE))  # takes less memory for a JPEG
-    if image.mode.startswith("I"):  # 16 bits, which `convert` would clip at 255
-        image = image.point(lambda value: value / 256)
-    small = image.convert("RGB")
+def _decode(name: str, data: bytes, note: str) -> Upload:
+    """Raises an exception of any type if the image is damaged."""
+    # The model sees the pixels of this file, so the preview is made of it, too. It is empty for an
+    # image that Pillow does not decode.
+    with Image.open(io.BytesIO(as_jpeg_or_png(data)), formats=("JPEG", "PNG")) as image:
+        orientation = orientation_of(image)
+        image.draft("RGB", (2 * PREVIEW_SIDE, 2 * PREVIEW_SIDE))  # takes less memory for a JPEG
+        # `convert` would clip 16 bits at 255.
+        deep = image.mode.startswith("I")
+        small = (image.point(lambda value: value / 256) if deep else image).convert("RGB")
     small.info = {}  # or `save` would write its comments too
     small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     if orientation in _UPRIGHT:
         small = small.transpose(_UPRIGHT[orientation])
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)
-    return Upload(name, data, file.getvalue(), width, height)
+    return Upload(name, data, file.getvalue(), *upright_size(data), note)
 
 
 def _kind(data: bytes) -> str:
+    if needs_heif(data):
+        return "a HEIC image, which needs pillow-heif here"
     for offset, beginning, kind in _BEGINNINGS:
         if data[offset:].startswith(beginning):
             return kind

@@ -67,7 +67,7 @@ def as_jpeg_or_png(encoded: bytes) -> bytes:
     # Pillow may raise any exception for damaged bytes.
     with contextlib.ExitStack() as stack:
         try:
-            opened = PIL.Image.open(io.BytesIO(encoded), formats=_converted())
+            opened = PIL.Image.open(io.BytesIO(encoded), formats=converted_formats())
             image = stack.enter_context(opened)
         except Exception:
             return b""
@@ -149,7 +149,9 @@ def _has_metadata(encoded: bytes) -> bool:
 
 def upright_size(encoded: bytes) -> tuple[int, int]:
     """Returns width and height of an image that decodes, in pixels, as a viewer shows it."""
-    with PIL.Image.open(io.BytesIO(encoded), formats=(*_AS_THEY_ARE, *_converted())) as image:
+    with PIL.Image.open(io.BytesIO(encoded), formats=readable_formats()) as image:
+        if image.format == "TIFF":
+            image.load()  # exchanges the sides and removes the orientation
         width, height = image.size
         # Orientations 5 to 8 exchange the sides.
         return (height, width) if orientation_of(image) >= 5 else (width, height)
@@ -160,11 +162,16 @@ def needs_heif(encoded: bytes) -> bool:
     # Bytes 4 to 12 are "ftyp" and the brand of the file: heic, heix, heim, ..., or mif1 and msf1.
     brand = encoded[8:12]
     heic = encoded[4:8] == b"ftyp" and (brand.startswith(b"he") or brand in (b"mif1", b"msf1"))
-    return heic and "HEIF" not in _converted()
+    return heic and "HEIF" not in converted_formats()
+
+
+def readable_formats() -> tuple[str, ...]:
+    """Returns Pillow's names of the formats that can be read here, some of FORMATS."""
+    return (*_AS_THEY_ARE, *converted_formats())
 
 
 @functools.cache
-def _converted() -> tuple[str, ...]:
+def converted_formats() -> tuple[str, ...]:
     """Returns Pillow's names of the formats that are converted and that it can read here."""
     with contextlib.suppress(ImportError):
         import pillow_heif

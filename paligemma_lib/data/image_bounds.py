@@ -36,8 +36,8 @@ def check_bounds(encoded: bytes) -> None:
     """
     if len(encoded) > MAX_IMAGE_BYTES:
         raise ValueError(
-            f"too large: {len(encoded) >> 20:,} MiB, the limit is {MAX_IMAGE_BYTES >> 20} MiB. "
-            "Save a smaller copy"
+            f"too large: {len(encoded) / 2**20:,.1f} MiB, the limit is {MAX_IMAGE_BYTES >> 20} MiB"
+            ". Save a smaller copy"
         )
     if encoded.startswith(_JPEG):
         width, height, scans = _of_jpeg(encoded)
