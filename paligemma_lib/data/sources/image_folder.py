@@ -37,7 +37,7 @@ class NameIndex:
 
     def find(self, name: str) -> str | None:
         """Returns the one of the names that is meant; None if no single one matches."""
-        if name in self._exact:
+        if name in self.exact:
             return name
         normal = normalized(name)
         # Compared with the whole paths of files, then with their base names, then with these
@@ -53,7 +53,8 @@ class NameIndex:
         return None
 
     @functools.cached_property
-    def _exact(self) -> frozenset[str]:
+    def exact(self) -> frozenset[str]:
+        """The names as a set."""
         return frozenset(self.names)
 
     # Made for the first name that does not match exactly. For a million names it takes seconds.
@@ -92,13 +93,15 @@ class ImageFolder:
 
     def find(self, name: str) -> str | None:
         """Returns the path of the named file below the folder; None if no single file matches."""
-        if os.path.isabs(name) and (inside := _below(name, self.folder)) in self._known:
-            return inside
+        if os.path.isabs(name):
+            inside = _below(name, self.folder)
+            name = inside if inside in self.exact else name
         return self._index.find(name)
 
-    @functools.cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(self.files)
+    @property
+    def exact(self) -> frozenset[str]:
+        """Paths of the files as a set."""
+        return self._index.exact
 
     @functools.cached_property
     def _index(self) -> NameIndex:
@@ -116,14 +119,15 @@ def differing(names: Iterable[tuple[str, str]]) -> str:
 
 def told_apart(files: dict[str, str | None]) -> dict[str, str | None]:
     """Takes a file from names that end differently, such as cats/1.jpg and dogs/1.jpg."""
+    found = [file for file in files.values() if file is not None]
+    if len(set(found)) == len(found):
+        return files
     names: dict[str, list[str]] = {}
     for name, file in files.items():
         if file is not None:
             names.setdefault(file, []).append(name)
     lost = set()
     for file, found in names.items():
-        if len(found) == 1:
-            continue
         ends = sorted((_end(name) for name in found), key=len)
         if not all(ends[-1].endswith(end) for end in ends):
             lost |= {name for name in found if not _end(file).endswith(_end(name))}

@@ -126,6 +126,8 @@ def unique_ids(images: Sequence[str]) -> list[str]:
     An image with several prompts is several records. Each has its own id: "1.jpg#1", "1.jpg#2".
     """
     counts, ordinals = Counter(images), Counter[str]()
+    if len(counts) == len(images):
+        return list(images)
     ids = []
     for image in images:
         ordinals[image] += 1

@@ -27,6 +27,7 @@ from paligemma_lib.data.sources.protocol import Record, Source, unique_ids
 from paligemma_lib.data.sources.table_forms import MAX_TABLE_BYTES, READERS
 from paligemma_lib.data.text import cleaned
 from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.runtime.garbage import collector_paused
 
 _WITH_COLUMNS = ("delimited", "parquet", "jsonl", "json")  # forms whose columns have any names
 
@@ -95,20 +96,24 @@ class TableSource:
         if self.split:
             chosen, first = self.split.split("+"), _splits_in(rows)[0]
             rows = [row for row in rows if (row.split or (row.problem and first)) in chosen]
-        names = dict.fromkeys(row.image for row in rows if not row.problem)
-        files = told_apart({name: self._folder.find(name) for name in names})
+        with collector_paused():
+            return self._grouped(rows)
+
+    def _grouped(self, rows: Sequence[Row]) -> list[_Entry]:
+        names = dict.fromkeys([row.image for row in rows if not row.problem])
+        exact, find = self._folder.exact, self._folder.find
+        files = told_apart({name: name if name in exact else find(name) for name in names})
         self._tell(files)
         # Names of one file are one image, with a record for each prompt. Dicts keep the order of
         # insertion, so the same table always gives the same numbers.
         firsts: dict[str, str] = {}
         records: dict[tuple[str, str | None, str], tuple[list[str], str]] = {}
-        for row in rows:
-            name = row.place
-            if not row.problem:
-                name = firsts.setdefault(files[row.image] or row.image, row.image)
-            captions, _ = records.setdefault((name, row.prefix, row.problem), ([], row.place))
-            captions += [cleaned(row.caption)] if row.caption is not None else []
-        ids = unique_ids([name for name, *_ in records])
+        for image, caption, prefix, _, place, problem in rows:
+            name = place if problem else firsts.setdefault(files[image] or image, image)
+            captions, _ = records.setdefault((name, prefix, problem), ([], place))
+            if caption is not None:
+                captions.append(cleaned(caption))
+        ids = unique_ids([key[0] for key in records])
         return [
             _Entry(image_id, name, files.get(name), tuple(captions), prefix, place, problem)
             for image_id, ((name, prefix, problem), (captions, place)) in zip(
@@ -132,7 +137,8 @@ class TableSource:
                 )
         data = read_whole(self.table, MAX_TABLE_BYTES)
         try:
-            return list(READERS[self.form](data, self.columns))
+            with collector_paused():
+                return list(READERS[self.form](data, self.columns))
         except ValueError as error:
             raise ValueError(f"{self.table}, {error}") from error
 
