@@ -23,7 +23,9 @@ _MAX_PIXELS_IN_SCANS = 25 * MAX_PIXELS
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 # A marker of JPEG but those without a length: FF00 is a byte FF of data, D0 to D7 restart a scan.
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
+_FEW = _MAX_PIXELS_IN_SCANS // MAX_PIXELS  # scans that an image of any size may have
 _END, _SCAN = 0xD9, 0xDA
+_SEQUENTIAL = (0xC0, 0xC1)  # frames that are not progressive
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # headers of frames, which have the size
 
 
@@ -67,20 +69,26 @@ def _of_jpeg(encoded: bytes) -> tuple[int, int, int]:
     Markers are found as libjpeg finds them. What follows the end of the image, such as the further
     images of an MPO file, is not decoded and does not count.
     """
-    width = height = scans = 0
+    width = height = scans = components = 0
+    sequential = may_be_slow = False
     place = len(_JPEG)
-    # FFDA marks a scan, and may also occur by chance in metadata. Where it is rare, as in almost
-    # all files, the walk ends at the size.
-    may_be_slow = encoded.count(b"\xff\xda") > _MAX_PIXELS_IN_SCANS // MAX_PIXELS
     while (found := _MARKER.search(encoded, place)) and scans <= MAX_SCANS:
         marker, place = found[1][0], found.end()
         if marker == _END:
             break
-        segment = encoded[place : place + 7]
-        if marker in _FRAMES and len(segment) == 7:
-            height, width = struct.unpack(">HH", segment[3:])
+        segment = encoded[place : place + 8]
+        if marker in _FRAMES and len(segment) == 8:
+            height, width, components = struct.unpack(">HHB", segment[3:])
+            sequential = marker in _SEQUENTIAL
+        if marker == _SCAN:
+            scans += 1
+            # libjpeg takes no second scan if the first of a sequential image has all components.
+            if sequential and segment[2:3] == bytes([components]):
+                break
+            # FFDA marks a scan, and may also occur by chance in metadata. Where it is rare, as in
+            # nearly all files, the rest is not searched.
+            may_be_slow = may_be_slow or encoded.count(b"\xff\xda") > _FEW
             if not may_be_slow:
                 break
-        scans += marker == _SCAN
         place += int.from_bytes(segment[:2], "big")
     return width, height, scans

@@ -7,8 +7,10 @@ for block in range(file.blocks):
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -118,6 +120,19 @@ def open_all(
         else:
             problems |= {number: files[number].problem} if files[number].problem else {}
     return files, problems
+
+
+def distinct_values(files: Iterable[ParquetFile | ArrowFile], column: str) -> list[Any]:
+    """Returns the values of a column, without repetition, in the order of the rows.
+
+    Blocks that cannot be read are left out; reading their rows tells what is wrong.
+    """
+    values: list[Any] = []
+    for file in files:
+        for block in range(file.blocks):
+            with contextlib.suppress(*DAMAGE):
+                values += file.read(block, [column]).column(0).unique().to_pylist()
+    return [*dict.fromkeys(values)]
 
 
 def unreadable(where: str, error: Exception) -> CorruptRecord:

@@ -11,13 +11,12 @@ image struct. A row that has neither id nor path is a record of its own.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +35,7 @@ from paligemma_lib.data.sources.arrow_files import (
     ArrowFile,
     ParquetFile,
     cached_block,
+    distinct_values,
     open_all,
     unreadable,
 )
@@ -201,15 +201,10 @@ class ArrowSource:
         """Returns the splits in the column `split`, in the order of the rows; [""] without it."""
         if not (split := self._names.split):
             return [""]
-        parts: list[Any] = []
-        for file in self._opened[0].values():
-            for block in range(file.blocks):
-                # Rows that cannot be read are found by whoever opens a split.
-                with contextlib.suppress(*DAMAGE):
-                    parts += file.read(block, [split]).column(0).unique().to_pylist()
+        parts = distinct_values(self._opened[0].values(), split)
         if not all(isinstance(part, str) and part for part in parts):
             raise ValueError(f"{self.paths[0]}: the column {split} has rows without a split")
-        return [*dict.fromkeys(parts)] or [""]
+        return parts or [""]
 
     def images_of_records(self) -> list[str]:
         """Returns the name of each record's image without reading it; prompts may share one."""
@@ -218,15 +213,24 @@ class ArrowSource:
     def fingerprint(self) -> str:
         sizes = [os.path.getsize(path) for path in self.paths]
         lengths = np.array([len(group.places) for group in self._groups])
-        names = f"(_{self._names}, {self.split!r})".encode()  # as older versions wrote it
-        return fingerprint(*self.paths, *sizes, names, lengths)
+        # The class of the names had another name before 2026-11-29.
+        names = repr((self._names, self.split)).replace("ColumnNames", "_Names")
+        return fingerprint(*self.paths, *sizes, names.encode(), lengths)
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
-        return [self._read(self._groups[number], self.where(number)) for number in numbers]
+        return self._in_file_order(self._read, numbers)
 
     def texts(self, numbers: Sequence[int]) -> list[Record]:
         """Returns records without their images."""
-        return [self._text(self._groups[number], self.where(number)) for number in numbers]
+        return self._in_file_order(self._text, numbers)
+
+    def _in_file_order(
+        self, read: Callable[[_Group, str], Record], numbers: Sequence[int]
+    ) -> list[Record]:
+        # Records of one block are read one after the other, so that it is decoded once.
+        ordered = sorted(set(numbers), key=lambda number: self._groups[number].places[0])
+        found = {number: read(self._groups[number], self.where(number)) for number in ordered}
+        return [found[number] for number in numbers]
 
     def _read(self, group: _Group, where: str) -> Record:
         record = self._text(group, where)
