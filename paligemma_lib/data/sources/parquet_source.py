@@ -24,12 +24,7 @@ import pyarrow as pa
 
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.records import CorruptRecord
-from paligemma_lib.data.sources.arrow_columns import (
-    ColumnNames,
-    column_names,
-    image_in,
-    texts_in,
-)
+from paligemma_lib.data.sources.arrow_columns import ColumnNames, column_names, image_in, texts_in
 from paligemma_lib.data.sources.arrow_files import (
     DAMAGE,
     ArrowFile,
@@ -213,9 +208,9 @@ class ArrowSource:
     def fingerprint(self) -> str:
         sizes = [os.path.getsize(path) for path in self.paths]
         lengths = np.array([len(group.places) for group in self._groups])
-        # The class of the names had another name before 2026-11-29.
-        names = repr((self._names, self.split)).replace("ColumnNames", "_Names")
-        return fingerprint(*self.paths, *sizes, names.encode(), lengths)
+        # Written as before 2026-11-29, so that earlier runs go on.
+        names = f"(_Names{str(self._names).partition('Names')[2]}, {self.split!r})".encode()
+        return fingerprint(*self.paths, *sizes, names, lengths)
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return self._in_file_order(self._read, numbers)
@@ -228,13 +223,13 @@ class ArrowSource:
         self, read: Callable[[_Group, str], Record], numbers: Sequence[int]
     ) -> list[Record]:
         # Records of one block are read one after the other, so that it is decoded once.
-        ordered = sorted(set(numbers), key=lambda number: self._groups[number].places[0])
-        found = {number: read(self._groups[number], self.where(number)) for number in ordered}
-        return [found[number] for number in numbers]
+        ordered = sorted(set(numbers), key=lambda each: self._groups[each].places[0])
+        found = {each: read(self._groups[each], self.where(each)) for each in ordered}
+        return [found[each] for each in numbers]
 
     def _read(self, group: _Group, where: str) -> Record:
+        """Reads the image from the first row, as all rows of a record have the same."""
         record = self._text(group, where)
-        # All rows of a record have the same image, so it is read from the first row only.
         (value,) = self._table(group.places[0], (self._names.image,)).column(0).to_pylist()
         return dataclasses.replace(record, image=image_in(value, where))
 
@@ -247,7 +242,6 @@ class ArrowSource:
                 raise CorruptRecord(self._opened[1][place.file])
             rows += self._table(place, columns).to_pylist()
         said = [text for each in rows for name in captions for text in texts_in(each[name], where)]
-        prompt = rows[0].get(prefix) or None
-        if not isinstance(prompt, str | None):
+        if not isinstance(prompt := rows[0].get(prefix) or None, str | None):
             raise ValueError(f"{where}: {str(prompt)[:80]} is not text")
         return Record(b"", tuple(said), group.image_id, prompt)
