@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from data_cases import DATA, write_records, write_tfrecord
 
+from paligemma_lib.data import open_source
 from paligemma_lib.data.records import CorruptRecord, open_records
 
 
@@ -150,3 +151,12 @@ def test_a_flipped_bit_in_array_records_raises_with_file_and_record(tmp_path):
     flip(path, 9000)
     with pytest.raises(ValueError, match=r"a.array_record, record 2 is damaged: .* hash mismatch"):
         open_records([path]).read(range(20))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["s3://b/x.csv", "s3://b/x.parquet", "s3://b/x.tar", "s3://b/x-*.tar", "s3://b/x.tfrecord"],
+)
+def test_storage_that_cannot_be_read_is_told(path):
+    with pytest.raises(ValueError, match=r"cannot read from s3://. Use a local path, gs:// or hf"):
+        len(open_source(path))

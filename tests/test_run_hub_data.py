@@ -1,6 +1,5 @@
 """Runs on data of the Hugging Face Hub, which may change while they go on."""
 
-import io
 import json
 import os
 import re
@@ -8,15 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from data_cases import photo
 from finetune_cases import finetune, of, setup_of, tiny_run
+from form_cases import packed
 from hub_server import hub_here
 from process_cases import launched
 
-import paligemma_lib as pg
 from paligemma_lib.run.record import recorded_commits
 from paligemma_lib.train.compatibility import CHECKPOINTS, newest_run
 
@@ -36,18 +32,6 @@ def dogs(hub):
         {f"data/{split}-0.parquet": packed(12) for split in ("train", "validation", "test")}
     )
     return repo
-
-
-def packed(count: int, first: int = 0) -> bytes:
-    """A Parquet file of images; those of another `first` have the same sizes and other captions."""
-    captions = pg.testing.tiny_captions()
-    table = {
-        "image": [{"bytes": photo(k), "path": f"{k}.png"} for k in range(count)],
-        "caption": [captions[(first + k) % len(captions)] for k in range(count)],
-    }
-    out = io.BytesIO()
-    pq.write_table(pa.table(table), out)
-    return out.getvalue()
 
 
 def on_dogs(tmp_path, **changes):

@@ -41,17 +41,41 @@ def join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, name)
 
 
+def check_scheme(path: str) -> None:
+    """Raises ValueError for a path of remote storage that cannot be read, such as s3://."""
+    scheme = path.partition("://")[0]
+    if is_remote(path) and scheme not in tf.io.gfile.get_registered_schemes():
+        raise ValueError(
+            f"{path}: cannot read from {scheme}://. Use a local path, gs:// or hf://datasets/"
+        )
+
+
+def matching(pattern: str) -> list[str]:
+    """Returns the files, local or remote, that match a pattern with * and ?, sorted.
+
+    Raises:
+      FileNotFoundError: no file matches.
+      ValueError: see `check_scheme`.
+    """
+    check_scheme(pattern)
+    found = sorted(tf.io.gfile.glob(pattern))
+    if not found:
+        raise FileNotFoundError(f"no file matches {pattern}")
+    return found
+
+
 def stat(path: str) -> tuple[int, int]:
     """Returns the size in bytes and the modification time in ns (0 if the file system has none).
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is local, and no regular file.
+      ValueError: it is local and not a regular file, or see `check_scheme`.
     """
     if not is_remote(path):
         # TensorFlow's own `stat` rounds the times of local files to seconds.
         local = retry(lambda: check_regular(path), path)
         return local.st_size, local.st_mtime_ns
+    check_scheme(path)
     try:
         found = retry(lambda: tf.io.gfile.stat(path), path)
     except tf.errors.NotFoundError as error:

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 import tensorflow as tf
 
 from paligemma_lib.data.encoded import SUFFIXES
+from paligemma_lib.data.files import check_scheme
 from paligemma_lib.runtime.atomic import is_remote
 
 SHOWN = 3  # names in a message
@@ -84,6 +85,7 @@ class ImageFolder:
         Raises:
           FileNotFoundError: the folder does not exist, or has no files.
         """
+        check_scheme(self.folder)
         found = sorted(
             _remote_files(self.folder) if is_remote(self.folder) else _files(self.folder)
         )

@@ -14,7 +14,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Mapping
 
-from paligemma_lib.data.files import join, read_whole
+from paligemma_lib.data.files import check_scheme, join, read_whole
 from paligemma_lib.data.sources.data_path import split_path
 from paligemma_lib.data.sources.file_names import (
     PACKED,
@@ -86,6 +86,7 @@ def splits_of(
     if not os.path.exists(path) and any(mark in path for mark in "*?{"):
         return {"": _of_files(path, columns)}
     if is_remote(path):
+        check_scheme(path)
         return dict(_of_file(path, images, columns))
     if os.path.isdir(path):
         return dict(_of_folder(path, images, columns))

@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from paligemma_lib.data.files import matching
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.records import Records, open_records
 from paligemma_lib.data.sources.json_forms import Columns
@@ -139,10 +140,7 @@ class _TFRecordSource(ExampleSource):
         return dataclasses.replace(self, tolerant=True)
 
     def _open(self) -> tuple[Records, np.ndarray]:
-        paths = sorted(tf.io.gfile.glob(self.pattern))
-        if not paths:
-            raise FileNotFoundError(f"no file matches {self.pattern}")
-        records = open_records(paths, tolerant=self.tolerant)
+        records = open_records(matching(self.pattern), tolerant=self.tolerant)
         return records, np.arange(len(records))
 
 

@@ -18,10 +18,8 @@ import tarfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import tensorflow as tf
-
 from paligemma_lib.data.encoded import SUFFIXES
-from paligemma_lib.data.files import in_parallel, open_file, read_parts, stat
+from paligemma_lib.data.files import in_parallel, matching, open_file, read_parts, stat
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
 from paligemma_lib.data.records import CorruptRecord
@@ -178,9 +176,7 @@ def shards_of(pattern: str) -> tuple[str, ...]:
         numbers = range(int(first), int(last) + 1)
         paths = [f"{before}{number:0{len(first)}d}{after}" for number in numbers]
     else:
-        paths = sorted(tf.io.gfile.glob(pattern))
-    if not paths:
-        raise FileNotFoundError(f"no file matches {pattern}")
+        paths = matching(pattern)
     return tuple(paths)
 
 
