@@ -31,6 +31,7 @@ def command(*words: str) -> list[str]:
     return [sys.executable, str(SCRIPT), *words]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_dry_run_goes_through_every_part(tmp_path):
     done = subprocess.run(
