@@ -6,7 +6,8 @@ import numpy as np
 import pillow_heif
 import pytest
 from data_cases import photo
-from PIL import Image
+from PIL import Image, TiffTags
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from paligemma_lib import data as pg_data
 from paligemma_lib.data import encoded
@@ -71,6 +72,17 @@ def test_an_orientation_in_xmp_or_behind_the_pixels_is_read():
     end = start + 12 + int.from_bytes(whole[start : start + 4])
     last = whole.index(b"IEND") - 4
     assert exif_orientation(whole[:start] + whole[end:last] + whole[start:end] + whole[last:]) == 6
+
+
+@pytest.mark.parametrize("kind", [TiffTags.FLOAT, TiffTags.RATIONAL, TiffTags.ASCII])
+def test_an_orientation_of_another_type_is_a_number_or_none(kind):
+    ifd = ImageFileDirectory_v2(prefix=b"II")
+    ifd.tagtype[0x0112] = kind
+    ifd[0x0112] = "6" if kind == TiffTags.ASCII else 6.0
+    whole = photo(0, form="JPEG", exif=b"Exif\0\0" + b"II*\0\x08\0\0\0" + ifd.tobytes(8))
+    found = exif_orientation(whole)
+    assert type(found) is int and found in (1, 6)
+    pg_data.decode_image(whole, 16)
 
 
 def test_exif_that_cannot_be_read_is_none():

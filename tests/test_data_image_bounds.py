@@ -79,3 +79,9 @@ def test_a_look_at_the_header_takes_next_to_no_time():
     for _ in range(100):
         check_bounds(file.getvalue())
     assert time.process_time() - start < 1  # decoding takes about 10 ms each
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("filling", [b"\xff", b"\xff\x00", b"\x00", b"\xff\xd0"])
+def test_a_file_without_markers_is_searched_once(filling):
+    check_bounds(b"\xff\xd8" + filling * (1 << 20))

@@ -185,3 +185,19 @@ def test_a_config_mixes_the_splits_of_its_parts(run):
 def test_a_part_that_does_not_exist_is_named(run):
     with pytest.raises(FileNotFoundError, match="data.mixture: photos does not exist"):
         _ = setup(run, mixture=[{"train": "photos"}]).data
+
+
+@pytest.mark.parametrize("changes", [{"kind": "jsonl"}, {"train": "photos"}])
+def test_a_mixture_takes_no_other_data(run, changes):
+    with pytest.raises(ValueError, match="mixture: leave out kind and train"):
+        setup(run, **changes)
+
+
+def test_a_part_without_images_is_named(run):
+    (run[1] / "none.txt").write_text("")
+    images = str(run[1] / "run" / "Images")
+    folder = run[1]
+    (folder / "whole.jsonl").write_text('{"image": "1.png", "caption": "a"}\n')
+    part = {"train": f"{folder / 'whole.jsonl'}#none.txt", "images": images}
+    with pytest.raises(ValueError, match="none.txt has no images to train on"):
+        _ = setup(run, mixture=[part]).data

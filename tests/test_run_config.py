@@ -97,6 +97,9 @@ def runs(draw):
     values["batch_size"] *= values["microbatches"]
     data = drawn(DataConfig)
     data["mixture"] = tuple(PartConfig(**drawn(PartConfig)) for _ in range(draw(st.integers(0, 2))))
+    if data["mixture"]:
+        data |= {"kind": "auto", "train": "train"}
+    values["text_len"] += values["truncate"]  # what is cut needs a length
     if data["kind"] == "sample":
         data["name"] = str(draw(st.integers(1, 10**6)))
     return RunConfig(

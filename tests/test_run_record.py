@@ -57,9 +57,9 @@ def test_the_text_length_may_differ(saved):
 
 
 def test_the_text_length_may_not_differ_where_text_is_cut(saved):
-    cut = changed(CONFIG, truncate=True)
+    cut = changed(CONFIG, truncate=True, text_len=128)
     assert differing(saved(cut.to_dict()), changed(cut, text_len=64)) == [
-        "  config.text_len: was 0, is 64"
+        "  config.text_len: was 128, is 64"
     ]
 
 

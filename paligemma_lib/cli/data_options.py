@@ -52,7 +52,9 @@ def source_of(args: argparse.Namespace, images: str = "") -> Source | None:
         return from_tfds(args.data, args.split or _SPLIT, data_dir=args.data_dir)
     path, named = split_path(args.data)
     found = splits_of(path, split=args.split or named, images=images)
-    return chosen_split(found, args.split or named or ("" if "" in found else _SPLIT), path)
+    # Data with one split alone are all meant.
+    only = next(iter(found)) if len(found) == 1 else _SPLIT
+    return chosen_split(found, args.split or named or only, path)
 
 
 def is_tfds(data: str, data_dir: str | None) -> bool:

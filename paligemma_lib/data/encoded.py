@@ -119,7 +119,8 @@ def orientation_of(image: PIL.Image.Image) -> int:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # Pillow may raise any exception for damaged metadata
         return 1
-    return orientation if orientation in range(1, 9) else 1
+    # It may be stored as a fraction or a float.
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def _has_metadata(encoded: bytes) -> bool:

@@ -22,7 +22,7 @@ _MAX_PIXELS_IN_SCANS = 25 * MAX_PIXELS
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 # A marker of JPEG but those without a length: FF00 is a byte FF of data, D0 to D7 restart a scan.
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
 _FEW = _MAX_PIXELS_IN_SCANS // MAX_PIXELS  # scans that an image of any size may have
 _END, _SCAN = 0xD9, 0xDA
 _SEQUENTIAL = (0xC0, 0xC1)  # frames that are not progressive

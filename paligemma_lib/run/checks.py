@@ -10,6 +10,7 @@ PaliGemma's tokenizer and data of the Hugging Face Hub, and leave no other files
 
 import glob
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Mapping
 
@@ -25,7 +26,7 @@ from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model import abstract_params
 from paligemma_lib.run.assembly import optimizer_of, trainable_of
 from paligemma_lib.run.config import SPLITS
-from paligemma_lib.run.data_checks import check_sample, verified
+from paligemma_lib.run.data_checks import check_sample, shared_images, verified
 from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
@@ -35,6 +36,8 @@ from paligemma_lib.runtime.sizes import gib
 from paligemma_lib.tokenizer import MAX_FILE_BYTES
 from paligemma_lib.train.memory import bytes_needed, bytes_of, check_memory
 from paligemma_lib.train.state import TrainState, abstract_state
+
+_log = logging.getLogger(__name__)
 
 _CHIPS = {"cuda": "/dev/nvidia[0-9]*", "tpu": "/dev/accel[0-9]*"}  # pip extra -> device files
 
@@ -138,6 +141,8 @@ def data(setup: Setup) -> str:
             of = f" of {setup.data_set}" if setup.data_set else ""
             raise ValueError(f"{split}: there are no images in {named}{of}")
         check_sample(split, source, replace=setup.config.data.on_corrupt_image == "replace")
+    if not setup.given and (shared := shared_images(setup.config.data, setup.data)):
+        _log.warning("%s", shared)
     said = ", ".join(f"{split} {count:,}" for split, count in counts.items()) + " images"
     report = verified(setup.data_set, setup.data_dir) if setup.data_set else ""
     return f"{said}; {report}" if report else said

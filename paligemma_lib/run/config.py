@@ -106,7 +106,7 @@ class RunConfig:
     lowercase: bool = False
     """lower-case the captions"""
     truncate: bool = False
-    """cut text that is too long, instead of stopping"""
+    """cut text that is longer than text_len, instead of stopping"""
 
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     """stages of training, each with from_step, trainable and top_layers"""
@@ -161,6 +161,8 @@ class RunConfig:
         steps = [stage.from_step for stage in self.stages]
         if not steps or steps[0] != 0 or sorted(set(steps)) != steps:
             raise ValueError(f"stages begin at steps {steps}: expected 0, then increasing steps")
+        if self.truncate and not self.text_len:
+            raise ValueError("truncate=True: expected a text_len to cut to, such as 128")
         if self.batch_size % self.microbatches:
             raise ValueError(
                 f"batch_size={self.batch_size}: expected a multiple of microbatches, which is "

@@ -42,7 +42,7 @@ def recall_damage(prepared: Prepared) -> Damage:
     for split, source in _replacing(prepared).items():
         try:
             listed = json.loads(known or b"{}").get(split, {})
-            numbers = sorted({int(number) for number in listed} & {*range(len(source))})
+            numbers = sorted(n for n in map(int, listed) if 0 <= n < len(source))
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is not a list of damaged records: remove it") from error
         source.verify(numbers[jax.process_index() :: jax.process_count()])

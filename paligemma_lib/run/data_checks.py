@@ -5,13 +5,16 @@ check_sample("train", source)
 """
 
 import json
+from collections.abc import Mapping
 
 import tensorflow as tf
 
 from paligemma_lib.data.files import join, read_whole, stat
-from paligemma_lib.data.replacing import check_decodes
-from paligemma_lib.data.sources import Source
+from paligemma_lib.data.replacing import Replacing, check_decodes
+from paligemma_lib.data.sources import Source, is_path
+from paligemma_lib.data.sources.data_path import split_path
 from paligemma_lib.data.sources.tfds_source import prepared_builder
+from paligemma_lib.run.data_config import DataConfig
 
 REPORT = "verification.json"  # flickr8k_tfds writes it into the data set's folder
 
@@ -79,6 +82,28 @@ def check_sample(split: str, source: Source, *, replace: bool = False) -> None:
             f"{split}: none of {len(numbers)} records has a caption; the first is "
             f"{source.where(0)}. Training and scoring need captions"
         )
+
+
+def shared_images(config: DataConfig, data: Mapping[str, Source]) -> str:
+    """Returns a sentence about images of `train` that are in other splits of the same data, too.
+
+    It is "" if there are none, and for sources that do not know the names of their images.
+    """
+    train, trained = split_path(config.train)[0], _images(data["train"])
+    found = []
+    for split in ("validation", "test"):
+        path = getattr(config, split)
+        # Another path is of other data. The same words mean that all splits are to be the same.
+        apart = is_path(path) and (path == config.train or split_path(path)[0] != train)
+        if not apart and (count := len(trained & _images(data[split]))):
+            found.append(f"{count:,} of {split}")
+    return f"images to train on are in other splits, too: {', '.join(found)}" if found else ""
+
+
+def _images(source: Source) -> set[str]:
+    source = source.source if isinstance(source, Replacing) else source
+    names = getattr(source, "images_of_records", None)
+    return set(names()) if names else set()
 
 
 def _told(path: str, counts: dict[str, int]) -> str:

@@ -15,7 +15,7 @@ class PartConfig:
 
     train: str = Field(min_length=1)
     """path of the data, as for data.train"""
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, lt=1e6)
     """visits to each of its images in an epoch, on average"""
     prompt: str = ""
     """prefix of its captions; empty: that of the run"""
@@ -72,6 +72,8 @@ class DataConfig:
             raise ValueError(
                 f"name={self.name!r}: expected a positive number of images, as kind is sample"
             )
+        if self.mixture and (self.kind != "auto" or self.train != "train"):
+            raise ValueError("mixture: leave out kind and train, since each part names its data")
         return self
 
     @property

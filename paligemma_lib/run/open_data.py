@@ -9,11 +9,10 @@ import functools
 import logging
 from collections.abc import Mapping
 
+from paligemma_lib.data.files import join
 from paligemma_lib.data.sources import (
     Mixture,
     Source,
-    from_folder,
-    from_jsonl,
     from_tfds,
     is_path,
     open_source,
@@ -21,7 +20,9 @@ from paligemma_lib.data.sources import (
 )
 from paligemma_lib.data.sources.data_path import split_path
 from paligemma_lib.data.sources.hub_commits import pinned
-from paligemma_lib.data.sources.split_names import chosen_split
+from paligemma_lib.data.sources.split_lists import list_named
+from paligemma_lib.data.sources.split_names import chosen_split, usual_split
+from paligemma_lib.data.sources.table_source import TableSource, folder_of
 from paligemma_lib.data.sources.tf_examples import features_of
 from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.dotted import is_dotted, load_dotted
@@ -52,17 +53,22 @@ class OpenedData:
         """
         data, name = self.config, getattr(self.config, split)
         if data.mixture and (split == "train" or not is_path(name)):
+            parts = [part.source(split) for part in self._parts]
+            for part, source in zip(data.mixture, parts, strict=True):
+                if split == "train" and not len(source):
+                    raise ValueError(f"data.mixture: {part.train} has no images to train on")
             return Mixture(
-                tuple(part.source(split) for part in self._parts),
+                tuple(parts),
                 tuple(part.weight for part in data.mixture),
                 tuple(part.prompt for part in data.mixture),
             )
         if data.form == "auto":
             return self._recognised(split)
         if data.kind == "jsonl":
-            return from_jsonl(name)
+            return TableSource("jsonl", name, data.images or folder_of(name), columns=data.columns)
         if data.kind == "folder":
-            return from_folder(name)
+            images = data.images or join(name, "Images")
+            return TableSource("captions.txt", join(name, "captions.txt"), images, "", data.columns)
         if is_dotted(data.kind):
             return load_dotted(data.kind, "data.kind")(name)
         features = features_of(data.columns)
@@ -74,7 +80,10 @@ class OpenedData:
         parts = []
         for part in self.config.mixture:
             alone = dataclasses.replace(
-                self.config, mixture=(), train=part.train, images=part.images
+                self.config,
+                mixture=(),
+                train=part.train,
+                images=part.images or self.config.images,
             )
             if alone.form != "auto":
                 raise FileNotFoundError(f"data.mixture: {part.train} does not exist, expected data")
@@ -83,14 +92,22 @@ class OpenedData:
 
     @functools.cached_property
     def _own_splits(self) -> Mapping[str, Source]:
-        """Splits of the data in `train`, which is a path; one split alone counts as none."""
+        """Splits of the data in `train`, which is a path; all records as "" if there is one alone.
+
+        A split or a list that `train` names is the one alone, if the other splits are not of the
+        same data by their own names.
+        """
         data = self.config
-        path, _ = split_path(pinned(data.train, self.commits))
+        path, named = split_path(pinned(data.train, self.commits))
         found = splits_of(path, images=data.images, columns=data.columns)
+        if list_named(path, named):
+            return {"": chosen_split(found, named, path)}
         if len(found) != 1 or "" in found:
             return found
         # Many data sets of the Hub have just train, or just test, and nothing to validate with.
         ((name, source),) = found.items()
+        if named and usual_split(named) != usual_split(name):
+            raise ValueError(f"{path} has no split {named!r}; it has {name}")
         _log.info("%s has the split %s alone: a hash of the names divides it", path, name)
         return {"": source}
 
@@ -105,6 +122,7 @@ class OpenedData:
             path = pinned(name, self.commits)
             return open_source(path, images=data.images, columns=data.columns)
         if split == "train":
-            return chosen_split(self._own_splits, named or "train", path)
+            divided = set(self._own_splits) == {""}
+            return chosen_split(self._own_splits, "train" if divided else named or "train", path)
         # A recipe may name splits of another data set, as "train[:1200]".
         return chosen_split(self._own_splits, name if name in self._own_splits else split, path)

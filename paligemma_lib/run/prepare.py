@@ -75,7 +75,8 @@ def prepare(setup: Setup) -> Prepared:
     """
     config, workdir = setup.config, path_of(setup.config.workdir)
     require(setup)
-    whole = not setup.pending
+    # All processes take the same way, as later checks wait for each other.
+    whole = not any(processes.gather(b"pending" if setup.pending else b""))
     # The main process makes missing files while the others wait. Then they run the same block, find
     # the files and make none.
     with processes.main_process_first():

@@ -3,7 +3,11 @@
 is_packed("data/train-00000-of-00002.parquet"), is_table("notes/captions.csv")     # True, True
 """
 
+import os
+
 from paligemma_lib.data.encoded import SUFFIXES
+from paligemma_lib.data.files import join
+from paligemma_lib.runtime.atomic import is_remote
 
 # Names of tables in a folder, and how each is read. The first one that exists is used.
 TABLES = (
@@ -20,6 +24,7 @@ TABLES = (
 # Suffixes of files that hold images and captions together, in the order of preference.
 PACKED = (".arrow", ".parquet", ".tar")
 
+_IMAGE_FOLDERS = ("Images", "images", "flickr30k_images", "Flicker8k_Dataset")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".token", ".token.txt", "captions.txt")
 
 
@@ -46,3 +51,12 @@ def is_tfrecord(path: str) -> bool:
 def is_image(path: str) -> bool:
     """Returns whether a file is an image, by its name."""
     return path.lower().endswith(SUFFIXES)
+
+
+def images_beside(folder: str) -> str:
+    """Returns the folder of images beside a table, by its usual names, else the table's folder."""
+    if not is_remote(folder):
+        for name in _IMAGE_FOLDERS:
+            if os.path.isdir(join(folder, name)):
+                return join(folder, name)
+    return folder

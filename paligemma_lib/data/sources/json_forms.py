@@ -165,6 +165,9 @@ def object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:
     """
     if not isinstance(found, Mapping):
         raise ValueError(f"{place} is not an object: {str(found)[:80]}")
+    for name in filter(None, (columns.prompt, columns.split)):
+        if name not in found:
+            raise ValueError(f"{place} has no {name!r}, only {', '.join(map(str, found))[:200]}")
     image = _value(found, (columns.image,) if columns.image else IMAGE_KEYS)
     if image is None and "conversations" in found:
         # Among LLaVA's own data are conversations about no image, which have nothing to learn here.

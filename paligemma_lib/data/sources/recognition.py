@@ -19,6 +19,7 @@ from paligemma_lib.data.sources.data_path import split_path
 from paligemma_lib.data.sources.file_names import (
     PACKED,
     TABLES,
+    images_beside,
     is_packed,
     is_table,
     is_tfrecord,
@@ -44,8 +45,6 @@ from paligemma_lib.data.sources.tfds_source import splits_of_tfds
 from paligemma_lib.data.sources.webdataset_source import WebDatasetSource, shards_of
 from paligemma_lib.runtime.atomic import is_remote
 from paligemma_lib.runtime.regular_files import check_regular
-
-_IMAGE_FOLDERS = ("Images", "images", "flickr30k_images", "Flicker8k_Dataset")
 
 
 def open_source(
@@ -118,7 +117,15 @@ def _of_files(pattern: str, columns: Columns) -> Source:
 
 
 def _of_packed(paths: tuple[str, ...], columns: Columns) -> Source:
-    return WebDatasetSource(paths) if paths[0].endswith(".tar") else ArrowSource(paths, columns)
+    if not paths[0].endswith(".tar"):
+        return ArrowSource(paths, columns)
+    _refuse_columns(columns, paths[0])
+    return WebDatasetSource(paths)
+
+
+def _refuse_columns(columns: Columns, path: str) -> None:
+    if named := [name for name in columns if name]:
+        raise ValueError(f"{path}: {named[0]!r} is named as a column, but the data have no columns")
 
 
 def _of_file(path: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:
@@ -126,12 +133,12 @@ def _of_file(path: str, images: str, columns: Columns) -> Iterator[tuple[str, So
     if name.endswith((".parquet", ".arrow")) and name != "metadata.parquet":
         yield from _splits_of_column(ArrowSource((path,), columns))
     elif name.endswith(".tar"):
-        yield "", WebDatasetSource((path,))
+        yield "", _of_packed((path,), columns)
     elif is_tfrecord(name):
         yield "", from_tfrecords(path, **features_of(columns))
     else:
         form = form_of(path, columns)
-        folder = images or _images_beside(folder_of(path))
+        folder = images or images_beside(folder_of(path))
         yield from _splits_of_column(TableSource(form, path, folder, columns=columns))
 
 
@@ -155,7 +162,7 @@ def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str
     for table, form in TABLES:
         if table in names:
             form = "delimited" if form == "captions.txt" and any(columns) else form
-            beside = images or _images_beside(folder)
+            beside = images or images_beside(folder)
             source = TableSource(form, join(folder, table), beside, columns=columns)
             yield from _with_lists(_splits_of_column(source), lists_in(folder, names))
             return
@@ -179,7 +186,7 @@ def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str
         if paths:
             yield from _splits_of_files(folder, paths, columns)
             return
-    yield from _with_lists(_of_texts(folder), lists_in(folder, names))
+    yield from _with_lists(_of_texts(folder, columns), lists_in(folder, names))
 
 
 def _with_lists(
@@ -199,8 +206,9 @@ def _only(found: Mapping[str, Source], name: str, path: str) -> Source:
     return next(iter(found.values())) if len(found) == 1 else chosen_split(found, name, path)
 
 
-def _of_texts(folder: str) -> Iterator[tuple[str, Source]]:
+def _of_texts(folder: str, columns: Columns) -> Iterator[tuple[str, Source]]:
     """Opens images with texts beside them. Raises ValueError if a table has the captions."""
+    _refuse_columns(columns, folder)
     source = SidecarSource(folder)
     tables = [file for file in source.files if is_table(file) or is_tfrecord(file)]
     if tables and not source.has_texts():
@@ -233,17 +241,8 @@ def _splits_of_files(
         groups.setdefault(split_in_path(os.path.relpath(path, folder)), []).append(path)
     for name, files in groups.items():
         if files[0].endswith(".tar"):
-            yield name, WebDatasetSource(tuple(files))
+            yield name, _of_packed(tuple(files), columns)
         elif set(groups) == {""}:
             yield from _splits_of_column(ArrowSource(tuple(files), columns))
         else:
             yield name, ArrowSource(tuple(files), columns)
-
-
-def _images_beside(folder: str) -> str:
-    """Returns the folder of images beside a table, by its usual names, else the table's folder."""
-    if not is_remote(folder):
-        for name in _IMAGE_FOLDERS:
-            if os.path.isdir(join(folder, name)):
-                return join(folder, name)
-    return folder

@@ -70,7 +70,8 @@ def lists_in(folder: str, names: Sequence[str]) -> dict[str, str]:
     """Returns the paths of split lists among the files of a folder, by the name of the split.
 
     A single list does not count, because a text file may have any name. Neither does a file with
-    another of the same stem: train.txt beside train.jpg is the caption of that image.
+    another of the same stem: train.txt beside train.jpg is the caption of that image. Where a split
+    has several lists, none is used.
 
     Args:
       folder: the folder.
@@ -80,8 +81,12 @@ def lists_in(folder: str, names: Sequence[str]) -> dict[str, str]:
     matches = [
         (name, _LIST.fullmatch(name)) for name in names if stems[name.rpartition(".")[0]] == 1
     ]
-    found = {match[1]: join(folder, name) for name, match in matches if match}
-    return found if len(found) > 1 else {}
+    found = [(match[1], join(folder, name)) for name, match in matches if match]
+    if len(dict(found)) < len(found):
+        names = ", ".join(path for _, path in found)
+        _log.warning("%s: several lists of one split are not used: %s", folder, names)
+        return {}
+    return dict(found) if len(found) > 1 else {}
 
 
 def list_named(path: str, split: str) -> str:

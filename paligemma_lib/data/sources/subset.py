@@ -46,6 +46,11 @@ class Subset(abc.ABC):
     def where(self, number: int) -> str:
         return self.source.where(self._numbers[number])
 
+    def images_of_records(self) -> list[str]:
+        """Returns the name of each record's image; see the function of this name."""
+        names = images_of_records(self.source, self.tolerant)
+        return [names[number] for number in self._numbers]
+
     def fingerprint(self) -> str:
         return fingerprint(self.source.fingerprint(), self.split)
 

@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.model.checkpoint = "google/paligemma/jax/paligemma-3b-pt-224"
     config.model.frozen_dtype = "float16"
     config.model.remat = "full"
+    config.text_len = 128
     config.truncate = True  # as the notebook does
     config.batch_size = 8
     config.epochs = 512 / 90
