@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tensorflow_datasets as tfds
+from coco_cases import write_coco_captions
 from data_cases import example, photo, write_tfrecord
 from run_cases import setup_of, write_run
 
@@ -124,30 +124,8 @@ def test_a_name_that_is_not_there_is_told(folder, write):
 
 @pytest.fixture
 def coco(tmp_path):
-    """The data set coco_captions as TFDS makes it, with the images of the fixture."""
-    features = tfds.builder("coco_captions", data_dir=tmp_path).info.features
-
-    def examples(first):
-        for k in range(first, first + 3):
-            yield (
-                f"{k}",
-                {
-                    "image": photo(k),
-                    "image/filename": f"COCO_val2014_{k}.jpg",
-                    "image/id": k,
-                    "captions": [{"id": 10 * k + n, "text": f"A {k} {n}."} for n in range(2)],
-                    "objects": [],
-                },
-            )
-
-    tfds.dataset_builders.store_as_tfds_dataset(
-        "coco_captions",
-        version="1.1.0",
-        features=features,
-        split_datasets={"train": list(examples(0)), "val": list(examples(3))},
-        config="2014",
-        data_dir=tmp_path / "data",
-    )
+    images = [photo(k) for k in range(6)]
+    write_coco_captions(tmp_path / "data", {"train": images[:3], "val": images[3:]})
     return tmp_path / "data"
 
 

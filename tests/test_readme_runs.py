@@ -14,7 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from coco_cases import write_coco_captions
 from readme_cases import PAGES, ROOT, blocks, commands
 
 from paligemma_lib.sample_data import write_scenes
@@ -49,12 +52,8 @@ STANDS_FOR = {
     "workdir/demo": "nano",  # of the first command, which is not run here
 }
 SHORT = ["--config.epochs=0.5", "--config.test_images=3", "--config.max_new_tokens=8"]
-SMALL = {  # config -> what makes it small
-    "flickr8k": [
-        "--config.model.checkpoint=nano",
-        "--config.data.train=train",
-        "--config.data.validation=validation",
-    ],
+SMALL = {  # config -> data that make it small
+    "flickr8k": ["--config.data.train=train", "--config.data.validation=validation"],
     "": ["--config.data.name=40"],  # drawn images
 }
 
@@ -78,6 +77,11 @@ def desk(tmp_path_factory) -> Path:
             database.execute(f"CREATE TABLE {split} (path TEXT, caption TEXT)")
             paths = [(str(scenes / "Images" / image), caption) for image, caption in rows]
             database.executemany(f"INSERT INTO {split} VALUES (?, ?)", paths)
+    images = [path.read_bytes() for path in sorted((scenes / "Images").iterdir())[:24]]
+    titled = [{"photo": {"bytes": image, "path": None}, "title": "a scene"} for image in images]
+    pq.write_table(pa.Table.from_pylist(titled), desk / "my.parquet")
+    splits = {"train": images[:16], "val": images[16:20], "restval": images[20:]}
+    write_coco_captions(desk / "tfds", splits)
     run(["tfds", "build", "flickr8k_tfds", "--manual_dir=scenes"], desk)
     return desk
 
@@ -109,7 +113,8 @@ def made_small(words: tuple[str, ...]) -> list[str]:
         has_data = any(
             word.startswith(("--config.data.kind", "--config.data.train")) for word in words
         )
-        given += SHORT + ([] if has_data else SMALL[configs[0] if configs else ""])
+        given += SHORT + ["--config.model.checkpoint=nano"] * bool(configs)
+        given += [] if has_data else SMALL[configs[0] if configs else ""]
     return given
 
 

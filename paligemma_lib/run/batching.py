@@ -44,7 +44,8 @@ def eval_batches_of(
 def _common(config: RunConfig, image_size: int) -> dict[str, Any]:
     return {
         "image_size": image_size,
-        "text_len": config.text_len,
+        # That of a run which was prepared is set; before, it may be 0.
+        "text_len": config.assumed_text_len,
         "batch_size": config.batch_size,
         "prefix": config.prompt,
         "lowercase": config.lowercase,
