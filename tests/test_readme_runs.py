@@ -31,6 +31,7 @@ NOT_HERE = (
     "paligemma plan",
     "python benchmarks/on_accelerator.py --out results",  # wants an accelerator
     "tfds build",  # downloads
+    "tfds build --overwrite",  # the same, in running text
     "python tests/fault_driver.py",  # an hour; test_faults.py has some of it
     "tfds build --imports=flickr8k_tfds flickr8k_tfds",
 )
@@ -49,6 +50,7 @@ STANDS_FOR = {
     "FOLDER_OR_ZIP": "scenes",
     "FOLDER": "scenes",
     "CHECKPOINT": "nano",
+    "PATH": "mine/train",
     "workdir/demo": "nano",  # of the first command, which is not run here
 }
 SHORT = ["--config.epochs=0.5", "--config.test_images=3", "--config.max_new_tokens=8"]
