@@ -16,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 MAX_PIXELS = 64_000_000
+_MAX_SCANS = 100  # of a progressive JPEG, as in paligemma_lib
 
 # Formats that are kept, by Pillow's name, with their suffixes. Telephones write MPO: a JPEG file
 # with further images after the first.
@@ -92,9 +93,14 @@ def check_whole(image: Image.Image, data: bytes) -> None:
       data: bytes of its file.
 
     Raises:
-      BadImage: the image is truncated or damaged, or has no known conversion to RGB.
+      BadImage: the image is truncated or damaged, would take minutes to decode, or has no known
+        conversion to RGB.
     """
     if image.format in _JPEG:
+        # Each scan of a progressive image may take as long as a whole image. FFDA marks a scan, and
+        # does not occur in coded data.
+        if image.info.get("progressive") and data.count(b"\xff\xda") > _MAX_SCANS:
+            raise BadImage(f"more than {_MAX_SCANS} scans, encoders write 10: save it again")
         # Damage shows where libjpeg reads the coded coefficients, which it does for all of them
         # at any scale and in any colour space. This leaves the rest out: 40 % of the time.
         image.draft("L", (max(image.width // 8, 1), max(image.height // 8, 1)))

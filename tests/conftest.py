@@ -65,6 +65,21 @@ def shared() -> Path:
 
 
 @pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The Hugging Face Hub, on this machine."""
+    from hub_server import hub_here
+
+    with hub_here(monkeypatch, tmp_path / "home") as server:
+        yield server
+
+
+@pytest.fixture
+def dogs(hub):
+    """An empty data set of the Hub."""
+    return hub.add("datasets/somebody/dogs")
+
+
+@pytest.fixture
 def strict_promotion():
     """Lets no type be widened silently."""
     import jax

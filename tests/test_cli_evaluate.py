@@ -168,3 +168,15 @@ def test_a_prompt_of_the_data_goes_before_the_one_of_the_command(captioner, fold
     of_the_data = predictions({"prefix": "caption de"}, "--prompt", "caption fr")
     assert of_the_data == predictions({}, "--prompt", "caption de")
     assert of_the_data != predictions({}, "--prompt", "caption fr")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "caption"])
+def test_data_without_images_are_not_replaced_by_drawn_ones(command, captioner, tmp_path, capsys):
+    (tmp_path / "none.csv").write_text("image,caption\n")
+    (tmp_path / "1.png").write_bytes(b"")  # a folder of images has files
+    given = ["--data", str(tmp_path / "none.csv"), "--out-dir", str(tmp_path / "out")]
+    code = main([command, *captioner, *given])
+    printed = capsys.readouterr()
+    assert "scene" not in printed.out
+    if command == "evaluate":
+        assert code == 1 and "none of 0 images could be captioned" in printed.err

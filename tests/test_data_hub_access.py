@@ -5,7 +5,7 @@ from collections import namedtuple
 
 import pytest
 from form_cases import packed
-from hub_server import TOKEN, hub_here
+from hub_server import TOKEN
 from huggingface_hub import constants
 
 from paligemma_lib.data import open_source
@@ -13,17 +13,6 @@ from paligemma_lib.data.sources import splits_of
 
 FILES = {f"data/{split}-0.parquet": packed(6) for split in ("train", "test")}
 CARD = b"---\nlicense: mit\n%s---\n# Dogs\n"
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with hub_here(monkeypatch, tmp_path / "home") as server:
-        yield server
-
-
-@pytest.fixture
-def dogs(hub):
-    return hub.add("datasets/somebody/dogs")
 
 
 def test_without_the_hub_the_cache_is_enough(hub, dogs, monkeypatch):

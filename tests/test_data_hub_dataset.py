@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_cases import photo
 from form_cases import NAMES, as_coco, as_imagefolder, as_parquet, as_sidecars
-from hub_server import from_folder, hub_here
+from hub_server import from_folder
 from huggingface_hub import constants
 
 from paligemma_lib.data import open_source
@@ -18,17 +18,6 @@ from paligemma_lib.data.sources import splits_of
 from paligemma_lib.data.sources.hub_commits import commits_of, pinned
 
 CARD = b"---\nlicense: mit\n%s---\n# Dogs\n"
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with hub_here(monkeypatch, tmp_path / "home") as server:
-        yield server
-
-
-@pytest.fixture
-def dogs(hub):
-    return hub.add("datasets/somebody/dogs")
 
 
 @pytest.fixture

@@ -79,3 +79,9 @@ def test_in_reports(path):
     file = io.BytesIO()
     rotated().save(file, "TIFF", tiffinfo={0x0112: 6})
     assert is_upright(np.asarray(thumbnail(file.getvalue(), SIZE)))
+
+
+def test_metadata_that_cannot_be_read_do_no_harm_to_reports():
+    file = io.BytesIO()
+    rotated().save(file, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
+    assert thumbnail(file.getvalue(), SIZE).size == (SIZE, SIZE)

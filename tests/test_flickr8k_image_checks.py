@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+from data_cases import slow_jpeg
 from flickr8k_sources import exif_rotated
 from flickr8k_sources import image as photo
 from hypothesis import given
@@ -149,3 +150,8 @@ def test_heic_without_its_plug_in_tells_the_cure(monkeypatch):
     monkeypatch.setattr(image_formats, "_readable", lambda: ("JPEG",))
     heic = b"\0\0\0\x18ftypheic" + bytes(12)
     assert "HEIC, which needs pip install pillow-heif" in verify(heic, "a.heic").fault
+
+
+def test_a_jpeg_of_thousands_of_scans_is_left_out():
+    assert verify(slow_jpeg(100), "a.jpg").fault == ""
+    assert "more than 100 scans" in verify(slow_jpeg(101), "a.jpg").fault

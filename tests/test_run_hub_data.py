@@ -10,19 +10,12 @@ from pathlib import Path
 import pytest
 from finetune_cases import finetune, of, setup_of, tiny_run
 from form_cases import packed
-from hub_server import hub_here
 from process_cases import launched
 
 from paligemma_lib.run.record import recorded_commits
 from paligemma_lib.train.compatibility import CHECKPOINTS, newest_run
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with hub_here(monkeypatch, tmp_path / "home") as server:
-        yield server
 
 
 @pytest.fixture

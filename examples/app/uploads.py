@@ -20,8 +20,8 @@ from paligemma_lib.data.encoded import (
     FORMATS,
     as_jpeg_or_png,
     needs_heif,
-    orientation_of,
     readable_formats,
+    upright,
     upright_size,
 )
 from paligemma_lib.data.image_bounds import check_bounds, check_pixels
@@ -39,15 +39,6 @@ _BEGINNINGS = (  # offset, bytes there, what the file is; the first match counts
     (0, b"PK\x03\x04", "an archive or an office document"),
     (4, b"ftyp", "a video"),
 )
-_UPRIGHT = {  # EXIF orientation -> operation that makes the image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _one_at_a_time = threading.Lock()  # decoding a large image takes hundreds of MB
 
 
@@ -129,19 +120,18 @@ def _decode(name: str, data: bytes, note: str) -> Upload:
     """Raises an exception of any type if the image is damaged."""
     # The model sees the pixels of this file, so the preview is made of it, too. It is empty for an
     # image that Pillow does not decode.
-    with Image.open(io.BytesIO(as_jpeg_or_png(data)), formats=("JPEG", "PNG")) as image:
-        orientation = orientation_of(image)
+    usual = as_jpeg_or_png(data)
+    with Image.open(io.BytesIO(usual), formats=("JPEG", "PNG")) as image:
         image.draft("RGB", (2 * PREVIEW_SIDE, 2 * PREVIEW_SIDE))  # takes less memory for a JPEG
         # `convert` would clip 16 bits at 255.
-        deep = image.mode.startswith("I")
-        small = (image.point(lambda value: value / 256) if deep else image).convert("RGB")
+        turned = upright(image)
+        deep = turned.mode.startswith("I")
+        small = (turned.point(lambda value: value / 256) if deep else turned).convert("RGB")
     small.info = {}  # or `save` would write its comments too
     small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-    if orientation in _UPRIGHT:
-        small = small.transpose(_UPRIGHT[orientation])
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)
-    return Upload(name, data, file.getvalue(), *upright_size(data), note)
+    return Upload(name, data, file.getvalue(), *upright_size(usual), note)
 
 
 def _kind(data: bytes) -> str:

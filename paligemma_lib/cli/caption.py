@@ -71,7 +71,7 @@ def _source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[So
 
     if args.images:
         return contextlib.nullcontext(data.from_image_files(args.images))
-    if source := source_of(args):
+    if (source := source_of(args)) is not None:
         return contextlib.nullcontext(despite_damage(source))
     return drawn_scenes(DRAWN)
 

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _source_of(args: argparse.Namespace) -> Iterator[Source]:
     """Gives the images and references of the command line, or drawn images if it names none."""
-    if source := source_of(args, args.images):
+    if (source := source_of(args, args.images)) is not None:
         yield source
     elif args.config:
         from paligemma_lib.run import Setup

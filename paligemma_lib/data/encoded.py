@@ -16,7 +16,12 @@ import io
 
 import PIL.Image
 
-from paligemma_lib.data.image_bounds import check_bounds, check_pixels
+from paligemma_lib.data.image_bounds import (
+    START_OF_SCAN,
+    check_bounds,
+    check_pixels,
+    jpeg_segments,
+)
 
 # All formats, by Pillow's name of the format, with their suffixes.
 FORMATS = {
@@ -39,8 +44,18 @@ _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # their first bytes
 _SLOW, _MAX_SLOW_BYTES = ("ppm_plain", "bmp_rle"), 8 << 20
 
 _ORIENTATION = 0x0112  # the tag of EXIF
-_APP1, _SOS = 0xE1, 0xDA  # JPEG's markers of EXIF or XMP, and of the first scan
+_APP1 = 0xE1  # JPEG's marker of EXIF or XMP
 _PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that may have an orientation
+
+_TURNS = {  # orientation -> what makes an image upright
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
 
 # Pillow's modes with more than 8 bits per pixel. PNG stores them with 16 bits.
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -123,6 +138,13 @@ def orientation_of(image: PIL.Image.Image) -> int:
     return int(orientation) if orientation in range(1, 9) else 1
 
 
+def upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Returns an image as a viewer shows it; metadata that cannot be read are ignored."""
+    image.load()  # before the orientation is read, which loading a TIFF changes
+    orientation = orientation_of(image)
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
 def _has_metadata(encoded: bytes) -> bool:
     """Returns whether a JPEG or PNG has metadata that may have an orientation.
 
@@ -130,15 +152,8 @@ def _has_metadata(encoded: bytes) -> bool:
     chunk may stand at its end.
     """
     if encoded.startswith(b"\xff\xd8"):
-        at = 2
-        while encoded[at : at + 1] == b"\xff" and at + 4 <= len(encoded):
-            marker = encoded[at + 1]
-            if marker in (_APP1, _SOS):
-                return marker == _APP1
-            # A segment is its marker, its length with these two bytes, and its content. Any number
-            # of bytes FF may stand before a marker.
-            at += 1 if marker == 0xFF else 2 + int.from_bytes(encoded[at + 2 : at + 4])
-        return False
+        kinds = (marker for marker, _ in jpeg_segments(encoded))
+        return next((kind for kind in kinds if kind in (_APP1, START_OF_SCAN)), 0) == _APP1
     at = 8
     while at + 8 <= len(encoded):
         if encoded[at + 4 : at + 8] in _PNG_METADATA:
@@ -149,10 +164,12 @@ def _has_metadata(encoded: bytes) -> bool:
 
 
 def upright_size(encoded: bytes) -> tuple[int, int]:
-    """Returns width and height of an image that decodes, in pixels, as a viewer shows it."""
-    with PIL.Image.open(io.BytesIO(encoded), formats=readable_formats()) as image:
-        if image.format == "TIFF":
-            image.load()  # exchanges the sides and removes the orientation
+    """Returns width and height of an image that decodes, in pixels, as a viewer shows it.
+
+    Args:
+      encoded: from `as_jpeg_or_png`.
+    """
+    with PIL.Image.open(io.BytesIO(encoded), formats=_AS_THEY_ARE) as image:
         width, height = image.size
         # Orientations 5 to 8 exchange the sides.
         return (height, width) if orientation_of(image) >= 5 else (width, height)

@@ -50,7 +50,7 @@ def check_scheme(path: str) -> None:
         )
 
 
-def matching(pattern: str) -> list[str]:
+def glob_files(pattern: str) -> list[str]:
     """Returns the files, local or remote, that match a pattern with * and ?, sorted.
 
     Raises:

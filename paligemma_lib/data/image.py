@@ -22,7 +22,6 @@ import numpy as np
 import tensorflow as tf
 
 from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation, needs_heif
-from paligemma_lib.data.image_bounds import check_bounds
 
 # EXIF orientations that need a flip of left and right, or of top and bottom. Orientations 5 to 8
 # are transposed first: 6, a rotation by 90 degrees, is a transposition and a left-right flip.
@@ -48,7 +47,6 @@ def decode_image(
       ValueError: the bytes are not an image, or the image is damaged, or too large or too slow to
         decode. The message continues "the image is".
     """
-    check_bounds(encoded)
     allow_memory_growth()
     usual = as_jpeg_or_png(encoded)
     orientation = exif_orientation(usual) if apply_exif else 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 
 MAX_IMAGE_BYTES = 64 << 20  # of an encoded image
 MAX_PIXELS = 64_000_000  # as in `flickr8k_tfds`: 8,000 x 8,000, or 192 MB of RGB
@@ -24,7 +25,8 @@ _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 # A marker of JPEG but those without a length: FF00 is a byte FF of data, D0 to D7 restart a scan.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
 _FEW = _MAX_PIXELS_IN_SCANS // MAX_PIXELS  # scans that an image of any size may have
-_END, _SCAN = 0xD9, 0xDA
+START_OF_SCAN = 0xDA  # what follows all metadata
+_END = 0xD9
 _SEQUENTIAL = (0xC0, 0xC1)  # frames that are not progressive
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # headers of frames, which have the size
 
@@ -63,32 +65,36 @@ def check_pixels(width: int, height: int) -> None:
         )
 
 
-def _of_jpeg(encoded: bytes) -> tuple[int, int, int]:
-    """Returns width, height, and the number of scans, which is counted to MAX_SCANS + 1.
+def jpeg_segments(encoded: bytes) -> Iterator[tuple[int, int]]:
+    """Yields the marker of each segment of a JPEG, and the place behind it, to the image's end.
 
-    Markers are found as libjpeg finds them. What follows the end of the image, such as the further
-    images of an MPO file, is not decoded and does not count.
+    Markers are found as libjpeg finds them, also those between scans. What follows the end of the
+    image, such as the further images of an MPO file, is not decoded and does not count.
     """
-    width = height = scans = components = 0
-    sequential = may_be_slow = False
     place = len(_JPEG)
-    while (found := _MARKER.search(encoded, place)) and scans <= MAX_SCANS:
+    while found := _MARKER.search(encoded, place):
         marker, place = found[1][0], found.end()
         if marker == _END:
-            break
-        segment = encoded[place : place + 8]
-        if marker in _FRAMES and len(segment) == 8:
+            return
+        yield marker, place
+        place += int.from_bytes(encoded[place : place + 2], "big")
+
+
+def _of_jpeg(encoded: bytes) -> tuple[int, int, int]:
+    """Returns width, height, and the number of scans, which is counted to MAX_SCANS + 1."""
+    width = height = scans = components = 0
+    sequential = False
+    for marker, place in jpeg_segments(encoded):
+        if marker in _FRAMES and len(segment := encoded[place : place + 8]) == 8:
             height, width, components = struct.unpack(">HHB", segment[3:])
             sequential = marker in _SEQUENTIAL
-        if marker == _SCAN:
+        if marker == START_OF_SCAN:
             scans += 1
             # libjpeg takes no second scan if the first of a sequential image has all components.
-            if sequential and segment[2:3] == bytes([components]):
-                break
             # FFDA marks a scan, and may also occur by chance in metadata. Where it is rare, as in
             # nearly all files, the rest is not searched.
-            may_be_slow = may_be_slow or encoded.count(b"\xff\xda") > _FEW
-            if not may_be_slow:
+            complete = sequential and encoded[place + 2 : place + 3] == bytes([components])
+            few = scans == 1 and encoded.count(b"\xff\xda") <= _FEW
+            if complete or few or scans > MAX_SCANS:
                 break
-        place += int.from_bytes(segment[:2], "big")
     return width, height, scans

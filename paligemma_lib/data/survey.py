@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from paligemma_lib.data.encoded import upright_size
+from paligemma_lib.data.encoded import as_jpeg_or_png, upright_size
 from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.sources import Source
 from paligemma_lib.tokenizer import Tokenizer
@@ -128,7 +128,7 @@ def record_shown(
             return {
                 "image_id": record.image_id,
                 "where": source.where(left),
-                "size": list(upright_size(record.image)),
+                "size": list(upright_size(as_jpeg_or_png(record.image))),
                 "prefix": prefix,
                 "captions": list(record.captions),
                 "tokens": [tokenizer.encode_suffix(caption) for caption in record.captions],

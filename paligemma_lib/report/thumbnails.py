@@ -12,8 +12,9 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from paligemma_lib.data.encoded import upright
 from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES, check_bounds, check_pixels
 from paligemma_lib.runtime.regular_files import read_bounded
 
@@ -71,4 +72,4 @@ def _scaled(image: Image.Image, side: int) -> Image.Image:
     if image.mode not in ("RGB", "L", "CMYK"):  # palette indices, for one, cannot be averaged
         image = image.convert("RGB")
     image.thumbnail((side, side))  # for an opened JPEG, decodes it at a reduced scale
-    return ImageOps.exif_transpose(image).convert("RGB")
+    return upright(image).convert("RGB")

@@ -55,6 +55,7 @@ def caption_test_images(
     )
     captioned: list[Captioned] = []
     skipped: list[Skipped] = []
+    told: dict[int, str] = {}
     seen: set[str] = set()
     for result in results:
         if isinstance(result, Captioned):
@@ -68,8 +69,8 @@ def caption_test_images(
         elif config.data.on_corrupt_image == "raise":
             raise ValueError(f"{result.where}: {result.problem}")
         else:
+            told[len(skipped)] = f"{result.where}: {result.problem}"
             skipped.append(result)
-            told = {n: f"{each.where}: {each.problem}" for n, each in enumerate(skipped)}
             check_share(told, len(source), config.data.max_corrupt)
             if jax.process_index() == 0 and len(skipped) <= _SHOWN:
                 _log.warning("skipped %s: %s", result.where, result.problem)

@@ -92,10 +92,10 @@ class OpenedData:
 
     @functools.cached_property
     def _own_splits(self) -> Mapping[str, Source]:
-        """Splits of the data in `train`, which is a path; all records as "" if there is one alone.
+        """Splits of the data in `train`, which is a path; "" stands for all records.
 
-        A split or a list that `train` names is the one alone, if the other splits are not of the
-        same data by their own names.
+        All records are those of the list that `train` names, or of the data's only split. A hash
+        divides them.
         """
         data = self.config
         path, named = split_path(pinned(data.train, self.commits))

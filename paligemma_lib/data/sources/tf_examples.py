@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from paligemma_lib.data.files import matching
+from paligemma_lib.data.files import glob_files
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.records import Records, open_records
 from paligemma_lib.data.sources.json_forms import Columns
@@ -140,7 +140,7 @@ class _TFRecordSource(ExampleSource):
         return dataclasses.replace(self, tolerant=True)
 
     def _open(self) -> tuple[Records, np.ndarray]:
-        records = open_records(matching(self.pattern), tolerant=self.tolerant)
+        records = open_records(glob_files(self.pattern), tolerant=self.tolerant)
         return records, np.arange(len(records))
 
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from paligemma_lib.data.encoded import SUFFIXES
-from paligemma_lib.data.files import in_parallel, matching, open_file, read_parts, stat
+from paligemma_lib.data.files import glob_files, in_parallel, open_file, read_parts, stat
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
 from paligemma_lib.data.records import CorruptRecord
@@ -176,7 +176,7 @@ def shards_of(pattern: str) -> tuple[str, ...]:
         numbers = range(int(first), int(last) + 1)
         paths = [f"{before}{number:0{len(first)}d}{after}" for number in numbers]
     else:
-        paths = matching(pattern)
+        paths = glob_files(pattern)
     return tuple(paths)
 
 
