@@ -38,6 +38,14 @@ INSTALL = [
     "pillow>=11.0",
 ]
 
+# The HTTP endpoint.
+SERVE = [
+    "starlette>=1.0",
+    "uvicorn>=0.50",
+    "python-multipart>=0.0.20",
+    "prometheus_client>=0.21",
+]
+
 EXTRAS = {
     # dill: the test harness of TFDS imports it and does not declare it.
     "test": [
@@ -49,16 +57,36 @@ EXTRAS = {
         "safetensors>=0.5",
         "pillow-heif>=1.0",
         "dill>=0.3.8",
+        "openai>=2",
+        *SERVE,
     ],
     # To hold the model and its conversions against Hugging Face's.
-    "parity": ["torch>=2.7", "transformers>=5.23"],
+    "parity": ["torch>=2.7", "transformers>=5.23", "peft>=0.17"],
     # The published scores' own code (100 MB, and Java): to compare with, and for METEOR and SPICE.
     "scores": ["pycocoevalcap>=1.2"],
+    # CLIPScore by CLIP; by SigLIP it needs nothing more.
+    "clip": ["torch>=2.7", "transformers>=5.23"],
     # basedpyright: pyright with a node of its own, to hold the types that users see.
-    "dev": ["ruff>=0.12", "mypy>=1.15", "basedpyright>=1.31", "build>=1.2", "pre-commit>=4"],
+    "dev": [
+        "ruff>=0.12",
+        "mypy>=1.15",
+        "basedpyright>=1.31",
+        "build>=1.2",
+        "pre-commit>=4",
+        "check-jsonschema>=0.37",  # of workflows and forms
+        "check-wheel-contents>=0.6",
+        "twine>=6",
+    ],
     # To stream checkpoints from gs:// in one pass, without a download.
     "gcs": ["fsspec>=2024.6", "gcsfs>=2024.6"],
+    # Where runs are followed, besides TensorBoard.
+    "wandb": ["wandb>=0.19"],
+    "mlflow": ["mlflow>=3.1"],
+    "trackio": ["trackio>=0.10"],
+    # Average precision of boxes.
+    "detect": ["pycocotools>=2.0.8"],
     "app": ["streamlit>=1.67"],
+    "serve": SERVE,
     # HEIC images. Not installed by default: its wheels hold GPL code.
     "heic": ["pillow-heif>=1.0"],
     # To test the web app in Debian's chromium.
@@ -82,7 +110,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["paligemma_lib*", "flickr8k_tfds*"]),
     package_data={
-        "paligemma_lib": ["py.typed", "**/*.pyi", "nano/*", "report/style.css"],
+        "paligemma_lib": ["py.typed", "**/*.pyi", "nano/*", "report/style.css", "notebook/*.css"],
         "flickr8k_tfds": [
             "py.typed",
             "README.md",
@@ -97,9 +125,17 @@ setup(
     install_requires=INSTALL,
     entry_points={"console_scripts": ["paligemma = paligemma_lib.cli.main:main"]},
     extras_require=EXTRAS,
+    keywords=["paligemma", "image captioning", "fine-tuning", "lora", "jax", "tf.data", "tfds"],
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
     ],
 )

@@ -117,6 +117,31 @@ def separated(packed: Batch, captions: int) -> Batch:
     return {key: np.stack([each[key] for each in examples]) for key in examples[0]}
 
 
+def report_rates(
+    runs: Mapping[str, Callable[[], float]], rounds: int, *, packed_captions: int
+) -> None:
+    """Lets all take turns, and prints captions/s and the ratios of ours to the peers.
+
+    A run makes a step and returns its seconds; that named "ours" has `packed_captions` in it.
+    """
+    for run in runs.values():
+        run()  # compiles
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            seconds[name].append(run())
+    captions = dict.fromkeys(runs, BATCH) | {"ours": packed_captions}
+    for name, each in seconds.items():
+        rate = captions[name] / statistics.median(each)
+        print(f"{name}: {statistics.median(each):.2f} s a step, {rate:.2f} captions/s")
+    ours_alone = [name for name in runs if name.startswith("ours")]
+    for name in runs.keys() - ours_alone:
+        for mine in ours_alone:
+            pairs = zip(seconds[mine], seconds[name], strict=True)
+            ratio = statistics.median(b / a for a, b in pairs) * captions[mine] / captions[name]
+            print(f"{mine} is {ratio:.2f} times as fast as {name}, in captions/s")
+
+
 def report_difference(name: str, start, ours, theirs) -> None:
     """How far two steps end from each other, as a share of how far they went."""
     difference = distance = 0.0
@@ -218,25 +243,7 @@ def main() -> None:
             alike = after_check(two["segment"] > 0)
             report_difference("transformers", flat, alike, flatten_dict(changed, sep="/"))
             runs["transformers"] = lambda: ask("single")
-        for run in runs.values():
-            run()  # compiles
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(args.rounds):
-            for name, run in runs.items():
-                seconds[name].append(run())
-
-    captions = dict.fromkeys(runs, BATCH) | {"ours": len(check["text"]) // 2 * BATCH}
-    for name, each in seconds.items():
-        rate = captions[name] / statistics.median(each)
-        print(f"{name}: {statistics.median(each):.2f} s a step, {rate:.2f} captions/s")
-    ours_alone = [name for name in runs if name.startswith("ours")]
-    for name in runs.keys() - ours_alone:
-        for mine in ours_alone:
-            ratio = statistics.median(
-                b / a for a, b in zip(seconds[mine], seconds[name], strict=True)
-            )
-            ratio *= captions[mine] / captions[name]
-            print(f"{mine} is {ratio:.2f} times as fast as {name}, in captions/s")
+        report_rates(runs, args.rounds, packed_captions=len(check["text"]) // 2 * BATCH)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,20 @@
 Run by train_speed.py in an environment that has torch and transformers, with a folder that holds
 the model and the batches "check" and "single". Lines of standard input name a batch; each is
 answered by the seconds its step took. After "check" the folder has the changed model too.
+
+If the folder holds an adapter, that is what trains, by peft, and what is written. So it is the peer
+of adapters_vs_peft.py too.
 """
 
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
 RATE = 0.03
 CHECK_RATE = 100.0  # so large that rounding the parameters does not blur how they change
+ADAPTER_CHECK_RATE = 1.0
 
 
 def main() -> None:
@@ -21,8 +26,14 @@ def main() -> None:
 
     model = transformers.PaliGemmaForConditionalGeneration.from_pretrained(f"{folder}/model")
     model.train()
+    adapted = Path(folder, "adapter").is_dir()
+    if adapted:
+        import peft
+
+        model = peft.PeftModel.from_pretrained(model, f"{folder}/adapter", is_trainable=True)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_("language_model" in name and "self_attn" in name)
+        if not adapted:
+            parameter.requires_grad_("language_model" in name and "self_attn" in name)
     trained = [each for each in model.parameters() if each.requires_grad]
 
     def step(name: str, rate: float) -> float:
@@ -51,7 +62,7 @@ def main() -> None:
     for name in sys.stdin:
         if name == "check\n":
             before = [parameter.detach().clone() for parameter in trained]
-            seconds = step("check", CHECK_RATE)
+            seconds = step("check", ADAPTER_CHECK_RATE if adapted else CHECK_RATE)
             model.save_pretrained(f"{folder}/changed")
             for parameter, value in zip(trained, before, strict=True):
                 parameter.data.copy_(value)

@@ -23,6 +23,7 @@ class Config(tfds.core.BuilderConfig):
         applied. JPEG and PNG files that are upright as they are stay unchanged.
       fractions: split -> share of the images. Flickr8k's own images have official splits instead.
       strict: whether the build stops at the first row or image that it would leave out.
+      allow_outside: whether links in the folder of images may lead out of it.
     """
 
     side: int | None = None
@@ -31,15 +32,19 @@ class Config(tfds.core.BuilderConfig):
         default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1}
     )
     strict: bool = False
+    allow_outside: bool = False
 
     def __post_init__(self):
         check_fractions(self.fractions)
-        if self.side is not None and not (isinstance(self.side, int) and 1 <= self.side <= 4096):
+        if self.side is not None and not (type(self.side) is int and 1 <= self.side <= 4096):
             raise ValueError(f"side is {self.side!r}, expected 1 to 4096 pixels, or null")
-        for name in ("apply_exif", "strict"):
+        for name in ("apply_exif", "strict", "allow_outside"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected true or false")
 
     def options(self) -> dict[str, Any]:
         """Returns the options that decide what is built, as plain data for JSON."""
-        return {name: getattr(self, name) for name in ("side", "apply_exif", "fractions", "strict")}
+        names = ["side", "apply_exif", "fractions", "strict"]
+        # Data sets that were built before there was this option do not have it.
+        names += ["allow_outside"] if self.allow_outside else []
+        return {name: getattr(self, name) for name in names}

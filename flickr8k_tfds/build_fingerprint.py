@@ -12,11 +12,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from etils import epath
+
 from flickr8k_tfds.image_checks import sha256
 from flickr8k_tfds.image_tasks import digest
 from flickr8k_tfds.layout import Layout
 from flickr8k_tfds.parallel import map_ahead
-from flickr8k_tfds.trees import MAX_TABLE_BYTES
 
 Fingerprint = dict[str, Any]
 
@@ -34,7 +35,7 @@ def fingerprint(options: Mapping[str, Any], layout: Layout) -> Fingerprint:
     sizes = {name: size for name, (size, _) in stamps.items()}
     return {
         "options": dict(options),
-        "table": sha256(layout.table.read(MAX_TABLE_BYTES)),
+        "table": sha256(layout.table_bytes()),
         "images": {
             "files": len(sizes),
             "bytes": sum(sizes.values()),
@@ -42,6 +43,18 @@ def fingerprint(options: Mapping[str, Any], layout: Layout) -> Fingerprint:
         },
         "times": _digest(stamps),
     }
+
+
+def read_fingerprint(report: epath.Path) -> Fingerprint:
+    """Returns the fingerprint in the report of a build.
+
+    Raises:
+      ValueError: there is no report, or none with a fingerprint in it.
+    """
+    try:
+        return dict(json.loads(report.read_text())["fingerprint"])
+    except Exception as error:  # whatever stands there instead
+        raise ValueError(f"{report} has no fingerprint: {error}") from error
 
 
 def contents(digests: Mapping[str, str]) -> str:
@@ -65,7 +78,7 @@ def changes(
     now = fingerprint(options, layout)
     found = [
         f"{name} was {json.dumps(built['options'].get(name))} and is {json.dumps(value)}"
-        for name, value in now["options"].items()
+        for name, value in (dict.fromkeys(built["options"]) | now["options"]).items()
         if built["options"].get(name) != value
     ]
     if built["table"] != now["table"]:

@@ -8,9 +8,9 @@ data = tfds.load("flickr8k_tfds", split="train[:1200]")
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,11 +23,12 @@ from absl import logging
 from flickr8k_tfds import image_tasks
 from flickr8k_tfds.beam_maps import beam_examples, check_by_beam
 from flickr8k_tfds.build_config import Config
-from flickr8k_tfds.build_fingerprint import changes, contents, fingerprint
+from flickr8k_tfds.build_fingerprint import changes, contents, fingerprint, read_fingerprint
+from flickr8k_tfds.build_lock import build_lock
 from flickr8k_tfds.caption_tables import Defect
 from flickr8k_tfds.image_checks import sha256
 from flickr8k_tfds.image_tasks import Checked, KeyExample
-from flickr8k_tfds.layout import WAYS_OUT, File, Layout, fetch_from_kaggle, is_empty, locate
+from flickr8k_tfds.layout import WAYS_OUT, File, Layout, fetch_from_kaggle, has_files, locate
 from flickr8k_tfds.parallel import map_ahead
 from flickr8k_tfds.reproducible_writer import ReproducibleWriter
 from flickr8k_tfds.splitting import SPLITS, hashed_split, official_splits
@@ -63,23 +64,24 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     _report: Verification | None = None
 
     def download_and_prepare(self, *, download_config=None, **kwargs) -> None:
-        """Builds as TFDS does, but the manual folder may be a zip, be empty, or not be given.
+        """Builds as TFDS does, but the manual folder may be a zip, or not be given.
 
         Raises:
           DatasetError: the data set cannot be built from the given files; or it exists, and was
-            built from other files or with other options.
+            built from other files or with other options; or another process is building it.
         """
         self._report = None
         self._config = config = download_config or tfds.download.DownloadConfig()
-        given = Path(config.manual_dir).expanduser() if config.manual_dir else None
-        self._manual_dir = None if given is None or is_empty(given) else given
+        self._manual_dir = Path(config.manual_dir).expanduser() if config.manual_dir else None
         reuse = config.download_mode == tfds.download.GenerateMode.REUSE_DATASET_IF_EXISTS
-        if reuse and self._manual_dir and self._manual_dir.exists() and self.data_path.exists():
+        # What exists is not built: to load it needs no lock, and perhaps no right to write.
+        exists = reuse and self.data_path.exists()
+        if exists and self._manual_dir and has_files(self._manual_dir):
             self._refuse_if_stale(self._manual_dir)
-        super().download_and_prepare(download_config=download_config, **kwargs)
+        with contextlib.nullcontext() if exists else build_lock(self.data_path):
+            super().download_and_prepare(download_config=download_config, **kwargs)
         if self._report:
-            # After the data is written, since printing may fail: a terminal's encoding may lack
-            # characters of file names. These are escaped.
+            # After the data is written. Characters that a terminal's encoding lacks are escaped.
             encoding = sys.stdout.encoding or "ascii"
             print(self._report.text().encode(encoding, "backslashreplace").decode(encoding))
 
@@ -193,10 +195,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _refuse_if_stale(self, source: Path) -> None:
         """Raises DatasetError if what exists was built from something else."""
-        layout = locate(source)
+        layout = self._locate_in(source)
         names = layout.read_table().captions.keys() & layout.images.keys()
         try:
-            built = json.loads((self.data_path / REPORT_FILE).read_text())["fingerprint"]
+            built = read_fingerprint(self.data_path / REPORT_FILE)
             found = changes(built, self._options(), layout, names)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             found = [f"no fingerprint of what it was built from is in its {REPORT_FILE}"]
@@ -220,16 +222,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _locate(self, dl_manager) -> Layout:
         if self._manual_dir:
-            return locate(self._manual_dir)
+            return self._locate_in(self._manual_dir)
         if not self._config.manual_dir:
             # TFDS asserts that its default manual folder exists. It may also hold other data sets.
             try:
-                return locate(Path(dl_manager.manual_dir))
+                return self._locate_in(Path(dl_manager.manual_dir))
             except AssertionError:
                 pass
             except DatasetError as error:
                 logging.info("No data set in the default folder, trying Kaggle: %s", error)
-        return locate(fetch_from_kaggle())
+        return locate(fetch_from_kaggle(), allow_outside=True)  # a cache may consist of links
+
+    def _locate_in(self, path: Path) -> Layout:
+        return locate(path, allow_outside=self.builder_config.allow_outside)
 
 
 def _report_unpaired(layout: Layout, report: Verification) -> None:

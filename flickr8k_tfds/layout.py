@@ -17,6 +17,7 @@ from pathlib import Path
 from flickr8k_tfds.caption_tables import Defect, Table, parse_csv, parse_tokens
 from flickr8k_tfds.trees import (
     MAX_TABLE_BYTES,
+    OUTSIDE_CURE,
     DatasetError,
     Folder,
     Tree,
@@ -83,12 +84,16 @@ class Layout:
     images: dict[str, File]
     defects: tuple[Defect, ...] = ()
 
-    def read_table(self) -> Table:
-        """Returns the captions. Raises DatasetError when the table is unusable."""
+    def table_bytes(self) -> bytes:
+        """Returns the bytes of the table. Raises DatasetError if it cannot be read."""
         try:
-            data = self.table.read(MAX_TABLE_BYTES)
+            return self.table.read(MAX_TABLE_BYTES)
         except UnreadableFile as error:
             raise DatasetError(f"{self.table}: {error}") from error
+
+    def read_table(self) -> Table:
+        """Returns the captions. Raises DatasetError when the table is unusable."""
+        data = self.table_bytes()
         parse = parse_csv if self.form == "Kaggle" else parse_tokens
         return parse(data, where=Path(self.table.name).name)
 
@@ -97,22 +102,26 @@ class NothingFoundError(DatasetError):
     """The folder or zip holds no data set of a known form."""
 
 
-def is_empty(path: Path) -> bool:
-    """Whether the path is an empty folder."""
+def has_files(path: Path) -> bool:
+    """Returns whether there is a file, or a folder that is not empty."""
     try:
-        return path.is_dir() and not any(path.iterdir())
+        return path.is_file() or any(path.iterdir())
     except OSError:
         return False
 
 
-def locate(path: Path) -> Layout:
+def locate(path: Path, *, allow_outside: bool = False) -> Layout:
     """Finds the data set in a folder or a zip.
+
+    Args:
+      path: the folder or zip.
+      allow_outside: whether links in the folder may lead out of it.
 
     Raises:
       NothingFoundError: the path holds no data set of a known form.
       DatasetError: the path does not exist, cannot be read, or holds several data sets.
     """
-    root = open_tree(path)
+    root = open_tree(path, allow_outside=allow_outside)
     files = [File(root, name) for name in root.names()]
     layouts = _kaggle_layouts(files)
     bad_zips: list[DatasetError] = []
@@ -121,6 +130,8 @@ def locate(path: Path) -> Layout:
         for name in [file.name for file in files]:
             if "/" not in name and name.lower().endswith(".zip"):
                 try:
+                    if root.leads_out(name):
+                        raise DatasetError(_outside(path / name))
                     tree = Zip(path / name)
                 except DatasetError as error:
                     bad_zips.append(error)  # raised below only if there is no data set elsewhere
@@ -138,6 +149,7 @@ def locate(path: Path) -> Layout:
             f" {folder} cannot be listed: make it readable (chmod -R a+rX {folder})."
             for folder in closed
         )
+        denied += "".join(f" {_outside(each)}" for each in getattr(root, "outside", []))
         raise NothingFoundError(
             f"{path} holds no data set: expected captions.txt beside Images/, or "
             f"Flickr8k.token.txt with Flicker8k_Dataset/, found {found}.{denied}\n{WAYS_OUT}"
@@ -148,6 +160,10 @@ def locate(path: Path) -> Layout:
             f"{path} holds {len(layouts)} data sets, expected one. Name one of:\n{tables}"
         )
     return layouts[0]
+
+
+def _outside(path: Path) -> str:
+    return f"{path} is a link that leads out of the folder and is not followed: {OUTSIDE_CURE}."
 
 
 def fetch_from_kaggle() -> Path:

@@ -55,6 +55,13 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
         raise ValueError(
             f"fractions has unknown splits {sorted(unknown)}, expected some of {list(SPLITS)}"
         )
+    if wrong := [each for each in fractions.values() if not _is_number(each)]:
+        raise ValueError(f"fractions has {wrong[0]!r}, expected numbers that add up to 1")
     total = math.fsum(fractions.values())
     if any(fraction < 0 for fraction in fractions.values()) or not abs(total - 1) <= 1e-9:
         raise ValueError(f"fractions {dict(fractions)} must not be negative and must add up to 1")
+
+
+def _is_number(value: object) -> bool:
+    # A bool is an int in Python, but no share.
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

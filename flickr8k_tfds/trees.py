@@ -9,13 +9,13 @@ Both list relative names and read one file at a time, never more than `limit` by
 
 from __future__ import annotations
 
+import errno
 import functools
-import lzma
 import os
 import re
 import stat
+import unicodedata
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -26,9 +26,27 @@ MAX_TABLE_BYTES = 64 << 20
 class DatasetError(ValueError):
     """The data set cannot be built from the given files; the message says why and what to do."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(visible, message.split("\n"))))
+
+
+OUTSIDE_CURE = 'if you trust it, build with --config=\'{"name": "mine", "allow_outside": true}\''
+
 
 class UnreadableFile(Exception):
     """One file cannot be read; the message says why. Other files may be readable."""
+
+
+def visible(text: str) -> str:
+    """Returns a text in which characters that would act on a terminal are escapes."""
+    if text.isprintable():  # nearly all
+        return text
+    return "".join(
+        each
+        if each.isprintable() or unicodedata.category(each) == "Zs"
+        else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
 
 
 def is_escape(name: str) -> bool:
@@ -43,11 +61,15 @@ class Folder:
 
     Attributes:
       closed: folders that `names` found but could not list.
+      outside: links to folders that lead out of this one, and were not followed.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, *, allow_outside: bool = False):
+        """Args: root: the folder; allow_outside: whether links may lead out of it."""
         self.root = root
+        self.allow_outside = allow_outside
         self.closed: list[Path] = []
+        self.outside: list[Path] = []
 
     def __str__(self) -> str:
         return str(self.root)
@@ -68,11 +90,23 @@ class Folder:
                 continue
             if not _is_folder(entry):
                 yield prefix + entry.name
+            elif self.leads_out(prefix + entry.name):
+                self.outside.append(self.root / prefix / entry.name)
             elif levels > 1:
                 yield from self._walk(f"{prefix}{entry.name}/", levels - 1)
 
+    def leads_out(self, name: str) -> bool:
+        """Returns whether a name is a link out of the folder, and must not be followed."""
+        path = self.root / name
+        if self.allow_outside or not path.is_symlink():
+            return False
+        root = os.path.realpath(self.root)
+        return not os.path.realpath(path).startswith(root.rstrip(os.sep) + os.sep)
+
     def read(self, name: str, limit: int) -> bytes:
         """Returns the file's bytes. Raises UnreadableFile, also for more than `limit` bytes."""
+        if self.leads_out(name):
+            raise UnreadableFile(f"a link that leads out of {self.root}: {OUTSIDE_CURE}")
         try:
             # Opening a named pipe would block forever, if it were not opened without blocking.
             with open(self.root / name, "rb", opener=_without_blocking) as file:
@@ -107,13 +141,13 @@ class Zip:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        except Exception as error:  # `zipfile` may raise any exception for damaged bytes
+            if isinstance(error, OSError) and error.strerror and error.errno != errno.EINVAL:
+                raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
             raise DatasetError(
-                f"{path} is not a complete zip file ({error}). The download may be incomplete: "
-                "download it again, or check it with `unzip -t`."
+                f"{path} is not a complete zip file ({_reason(error)}). The download may be "
+                "incomplete: download it again, or check it with `unzip -t`."
             ) from error
-        except OSError as error:
-            raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
         for member in self._zip.namelist():
             if is_escape(member):
                 raise DatasetError(
@@ -142,10 +176,10 @@ class Zip:
             raise UnreadableFile(_too_large(limit))
         try:
             return self._zip.read(name)  # zipfile inflates at most the declared size
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-            raise UnreadableFile(f"damaged in the zip: {error}") from error
         except (NotImplementedError, RuntimeError) as error:  # unknown compression method, password
-            raise UnreadableFile(f"cannot be unpacked: {error}") from error
+            raise UnreadableFile(f"cannot be unpacked: {_reason(error)}") from error
+        except Exception as error:  # each method of compression has exceptions of its own
+            raise UnreadableFile(f"damaged in the zip: {_reason(error)}") from error
 
     def stamp(self, name: str) -> tuple[int, int]:
         """Returns the size in bytes and the checksum of the member."""
@@ -163,17 +197,26 @@ def _reopened(path: Path, size: int, modified: int) -> Zip:
 Tree = Folder | Zip
 
 
-def open_tree(path: Path) -> Tree:
-    """Opens a folder or a zip as a tree. Raises DatasetError for anything else."""
+def open_tree(path: Path, *, allow_outside: bool = False) -> Tree:
+    """Opens a folder or a zip as a tree. Raises DatasetError for anything else.
+
+    Args:
+      path: the folder or zip, which may be a link.
+      allow_outside: whether links in the folder may lead out of it.
+    """
     try:
         if path.is_dir():
-            return Folder(path)
+            return Folder(path, allow_outside=allow_outside)
         if path.is_file() and path.suffix.lower() == ".zip":
             return Zip(path)
         what = "is neither a folder nor a .zip file" if path.exists() else "does not exist"
     except OSError as error:
         what = f"cannot be accessed: {error.strerror}"
     raise DatasetError(f"{path} {what}. Pass --manual_dir a folder or a zip with the data set.")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

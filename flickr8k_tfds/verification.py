@@ -18,7 +18,7 @@ from typing import Any
 from flickr8k_tfds.caption_tables import Defect, Table
 from flickr8k_tfds.image_checks import ImageFacts
 from flickr8k_tfds.splitting import SPLITS, official_splits
-from flickr8k_tfds.trees import DatasetError
+from flickr8k_tfds.trees import DatasetError, visible
 
 _CAPTIONS_PER_IMAGE = 5
 _EXAMPLES_SHOWN = 3
@@ -136,7 +136,7 @@ class Verification:
             lines.append(f"  not written, as requested: {summary['not_written']:,} images")
         elif summary["flickr8k"]:
             lines.append("  " + _completeness_line(summary["flickr8k"]))
-        return "\n".join(lines)
+        return "\n".join(map(visible, lines))
 
     def _checked(self, defect: Defect) -> Defect:
         if self.strict:

@@ -5,11 +5,14 @@ from . import captioner as captioner
 from . import checkpoint as checkpoint
 from . import data as data
 from . import decode as decode
+from . import embedding as embedding
 from . import evaluation as evaluation
 from . import hub as hub
 from . import metrics as metrics
 from . import model as model
 from . import planning as planning
+from . import quantized as quantized
+from . import regions as regions
 from . import report as report
 from . import run as run
 from . import runtime as runtime

@@ -11,7 +11,6 @@ computes (arXiv 2004.13336, arXiv 1910.02054). Along the first axis parameters a
 layout "tensor", for decoding, splits every matrix product over the second axis (arXiv 1909.08053).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,41 +20,12 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from paligemma_lib.deprecation import former_names
+from paligemma_lib.parameter_roles import role_of
+from paligemma_lib.quantized import is_quantized
 
 AXES = ("data", "fsdp")
 
 Layout = Literal["fsdp", "tensor", "replicated"]
-
-# Parameter name -> axis to split under "fsdp" and under "tensor". Axis 0 of a stack is the layer,
-# which is never split, since all devices work on the same layer. Under "fsdp" the split axis is the
-# width of the model, D. Under "tensor" a product splits its output (heads, or inner values of the
-# MLP) and the product that follows splits its input, so that only the result of the second one
-# needs an all-reduce. The stacks have these shapes (L layers, N heads, K key heads, H width of a
-# head, F inner values):
-#
-#     query kernel [L, D, N, H]    out kernel [L, N, H, D]         Dense_0 [L, D, F]
-#     q_einsum     [L, N, D, H]    kv_einsum  [L, 2, K, D, H]      gating_einsum [L, 2, D, F]
-_RULES: tuple[tuple[str, int | None, int | None], ...] = (
-    (r"img/embedding/kernel", 3, None),
-    (r"img/pos_embedding", 2, None),
-    (r"img/head/kernel", 1, None),
-    (r"img/.*/(query|key|value)/kernel", 1, 2),
-    (r"img/.*/out/kernel", 3, 1),
-    (r"img/.*/Dense_0/kernel", 1, 2),
-    (r"img/.*/Dense_1/kernel", 2, 1),
-    (r"img/.*/(query|key|value)/bias", None, 1),
-    (r"img/.*/Dense_0/bias", None, 1),
-    # Small vectors, which are replicated: to gather them would cost more than to store them.
-    (r"img/(.*/(out|Dense_1)|embedding|head)/bias", None, None),
-    (r"img/.*[nN]orm.*/(scale|bias)", None, None),
-    (r"llm/embedder/input_embedding", 1, 0),
-    (r"llm/layers/attn/q_einsum/w", 2, 1),
-    (r"llm/layers/attn/kv_einsum/w", 3, 2),
-    (r"llm/layers/attn/attn_vec_einsum/w", 3, 1),
-    (r"llm/layers/mlp/gating_einsum", 2, 3),
-    (r"llm/layers/mlp/linear", 2, 1),
-    (r"llm/.*_norm/scale", None, None),
-)
 
 
 def make_mesh(fsdp: int | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -112,13 +82,8 @@ def param_shardings(mesh: Mesh, params: Mapping[str, Any], layout: Layout = "fsd
 
 def param_spec(name: str, shape: Sequence[int], parts: int, layout: Layout) -> PartitionSpec:
     """Returns the spec that splits a parameter into `parts`, as `param_shardings` describes."""
-    matching = [rule for rule in _RULES if re.fullmatch(rule[0], name)]
-    if len(matching) != 1:
-        raise ValueError(
-            f"param_spec: {len(matching)} rules match the parameter {name}, expected 1"
-        )
-    _, fsdp, tensor = matching[0]
-    axis = {"fsdp": fsdp, "tensor": tensor, "replicated": None}[layout]
+    role = role_of(name)
+    axis = {"fsdp": role.fsdp_axis, "tensor": role.tensor_axis, "replicated": None}[layout]
     if axis is None or parts == 1 or shape[axis] % parts:
         return PartitionSpec()
     return PartitionSpec(*[None] * axis, "fsdp")
@@ -129,25 +94,34 @@ def resharded(params: Mapping[str, Any], layout: Layout) -> Any:
 
     Decoding under "fsdp" would all-gather all weights again for each token. Resharding moves them
     once, before decoding. Until the old arrays are freed, it takes their memory a second time on
-    each device.
+    each device. Where any parameter is quantised, "tensor" replicates all of them: the components
+    of a quantised matrix cannot be split as its product is.
 
     Args:
-      params: nested dict of arrays; a leaf may be a tuple of arrays, the parts of one array. Arrays
-        without a mesh stay where they are.
+      params: nested dict of arrays, quantised or not; a leaf may be a tuple of arrays, the parts of
+        one array. Arrays without a mesh stay where they are.
       layout: as for `param_shardings`.
     """
+    found = jax.tree.leaves(params, is_leaf=is_quantized)
+    if layout == "tensor" and any(map(is_quantized, found)):
+        layout = "replicated"
 
     def move(path: Any, leaf: Any) -> Any:
         if isinstance(leaf, tuple):
             return tuple(move(path, part) for part in leaf)
-        mesh = getattr(getattr(leaf, "sharding", None), "mesh", None)
+        first = jax.tree.leaves(leaf)[0]  # a component, if the leaf is quantised
+        mesh = getattr(getattr(first, "sharding", None), "mesh", None)
         if mesh is None:
             return leaf
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        spec = param_spec(name, leaf.shape, mesh.shape["fsdp"], layout)
-        return jax.device_put(leaf, NamedSharding(mesh, spec))
+        target = NamedSharding(mesh, param_spec(name, leaf.shape, mesh.shape["fsdp"], layout))
+        if is_quantized(leaf):
+            target = leaf.shardings(target)
+        return jax.device_put(leaf, target)
 
-    return jax.tree_util.tree_map_with_path(move, params, is_leaf=lambda x: isinstance(x, tuple))
+    return jax.tree_util.tree_map_with_path(
+        move, params, is_leaf=lambda x: isinstance(x, tuple) or is_quantized(x)
+    )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

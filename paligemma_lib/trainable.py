@@ -22,10 +22,11 @@ import jax
 
 PRESETS = {
     "attention": r"llm/layers/attn/.*",  # the recipe of PaliGemma's fine-tuning notebook
-    "llm": r"llm/.*",
-    "vision": r"img/(?!head/).*",
-    "projector": r"img/head/.*",
-    "all": r".*",
+    "llm": r"llm/(?!.*/lora/).*",
+    "vision": r"img/(?!head/)(?!.*/lora/).*",
+    "projector": r"img/head/(?!lora/).*",
+    "all": r"(?!.*/lora/).*",
+    "lora": r".*/lora/\w+/(a|b|magnitude)",  # adapters, see `model.low_rank`
 }
 
 # Name prefixes of the parameters that are stacked by layer, and of those below the stacks. To train
@@ -111,8 +112,8 @@ def split(params: Mapping[str, Any], rows: Mapping[str, int]) -> tuple[Parts, Pa
     """Splits parameters into trained and frozen parts.
 
     Args:
-      params: nested dict of arrays or `jax.ShapeDtypeStruct`s; a leaf may be a tuple of these, the
-        parts of one array.
+      params: nested dict of arrays, quantised or not, or of `jax.ShapeDtypeStruct`s; a leaf may be
+        a tuple of these, the parts of one array.
       rows: as `trained_rows` returns it.
 
     Returns:
@@ -164,6 +165,13 @@ def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cut(array: Any, row: int) -> tuple[Any, Any]:
+    # The components of a quantised array have the same rows, and each is cut.
+    components, tree = jax.tree.flatten(array)
+    lower, upper = zip(*(_cut_component(each, row) for each in components), strict=True)
+    return jax.tree.unflatten(tree, lower), jax.tree.unflatten(tree, upper)
+
+
+def _cut_component(array: Any, row: int) -> tuple[Any, Any]:
     if isinstance(array, jax.ShapeDtypeStruct):
         rest = array.shape[1:]
         return array.update(shape=(row, *rest)), array.update(shape=(array.shape[0] - row, *rest))

@@ -11,25 +11,20 @@ import argparse
 import contextlib
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fault_runs import ROOT, TIMEOUT, Broken, Run, Started, check_leftovers, compare, cut, flip
+from fault_kinds import KINDS, PHASES
+from fault_runs import ROOT, Broken, Run, Started, check_leftovers, compare, flip
 
-PHASES = {  # how many of each are disturbed
-    **{"captions": 1, "validation": 1, "checkpoint": 3, "batch": 4},
-    **{"export": 1, "scores": 1},
-}
 TOLD = {"NaN": "; 1 steps were skipped", "damaged": r"\b1 damaged records were replaced"}
 SMALL_DISK = 256 << 20  # bytes
-KILLED, TERMINATED = 128 + signal.SIGKILL, 128 + signal.SIGTERM
 
 
 class Driver:
@@ -78,6 +73,14 @@ class Driver:
         print(f"     {run.kind}: as undisturbed", flush=True)
         shutil.rmtree(run.workdir)
 
+    def other_data(self) -> Path:
+        """The folder of a data set of another seed, made once, whose name is the same."""
+        run = Run("other data", self.folder / "other", changes={"seed": 1})
+        if not run.workdir.exists():
+            with self.start(run) as started:
+                started.reached("batch-1")
+        return run.workdir / "tfds-44"
+
     def moment(self, started: Started, phase: str = "") -> str:
         """Waits for a random moment, perhaps of a phase; what it is, or "" if the run is over."""
         phase = phase or self.random.choices(["", *PHASES], [3, *PHASES.values()])[0]
@@ -96,13 +99,18 @@ class Driver:
         started.expect(0)
         return ""
 
+    def due(self) -> list[str]:
+        """The kinds that come next."""
+        return sorted(set(self._kinds))
+
     def suffer(self, run: Run, kinds: Sequence[str]) -> None:
         """Has a run suffer a fault, of each kind in turn as often as it is among `kinds`.
 
-        It may come to nothing: the run is over, say. Then that kind is due again.
+        It may come to nothing: the run is over, or has no checkpoint yet. Then that kind is due
+        again, before the next round ends.
         """
-        if not self._kinds:
-            self._kinds = self.random.sample(kinds, len(kinds))
+        if len(self._kinds) < 2:  # a kind alone might wait for another one for ever
+            self._kinds += self.random.sample(kinds, len(kinds))
         kind = self._kinds.pop(0)
         begun = time.monotonic()
         if not (told := KINDS[kind](self, run)) or run.over:
@@ -112,147 +120,7 @@ class Driver:
             print(f"{len(self.told):>4} {run.kind}: {kind} {told}", flush=True)
 
 
-# --- Faults: each starts the run, does something, and says what, or "" if it came to nothing ---
-
-
-def kill(driver: Driver, run: Run) -> str:
-    with driver.start(run) as started:
-        if not (moment := driver.moment(started)):
-            return ""
-        number = driver.random.randrange(run.count)
-        started.send(signal.SIGKILL, number)
-        words = f"process {number} of 2 ended: SIGKILL" if run.count > 1 else ""
-        started.expect(KILLED, words, or_over=True)
-        return moment + (f", process {number}" if run.count > 1 else "")
-
-
-def terminate(driver: Driver, run: Run) -> str:
-    with driver.start(run) as started:
-        if not (moment := driver.moment(started)):
-            return ""
-        started.process.send_signal(signal.SIGTERM)
-        started.expect(TERMINATED, or_over=True)
-        return moment
-
-
-def terminate_one(driver: Driver, run: Run) -> str:
-    if run.count == 1:
-        return ""
-    with driver.start(run) as started:
-        if not (moment := driver.moment(started)):
-            return ""
-        number = driver.random.randrange(run.count)
-        started.send(signal.SIGTERM, number)
-        started.expect(TERMINATED, or_over=True)
-        return f"{moment}, process {number}"
-
-
-def stop_one(driver: Driver, run: Run) -> str:
-    """SIGSTOP: a process that stands still."""
-    if run.count == 1:
-        return ""
-    with driver.start(run) as started:
-        if not (moment := driver.moment(started, driver.random.choice([*PHASES]))):
-            return ""
-        number = driver.random.randrange(run.count)
-        started.send(signal.SIGSTOP, number)
-        silent = "is missing: no heartbeat for 10 seconds"
-        words = rf"process {number} of 2.* ({silent}|hangs: another process succeeded)"
-        started.expect(1, words, or_over=True)
-        return f"{moment}, process {number}"
-
-
-def damage_checkpoint(driver: Driver, run: Run) -> str:
-    kept = run.checkpoints()
-    if not kept:
-        return ""
-    files = [path for path in kept[-1].rglob("*") if path.is_file() and path.stat().st_size]
-    matters = [max(files, key=lambda path: path.stat().st_size), kept[-1] / "run" / "metadata"]
-    file = driver.random.choice([*matters, driver.random.choice(files)])
-    how = driver.random.choice([flip, cut])
-    how(file, driver.random.randrange(file.stat().st_size))
-    told = f"{how.__name__} {file.relative_to(run.workdir / 'checkpoints')}"
-    with driver.start(run) as started:
-        goes_on = started.reached("batch-1")
-        if len(kept) > 1 and file in matters:
-            steps = [path.name for path in kept]
-            words = (
-                f"checkpoint of step {steps[-1]}: .* is damaged .* Resuming from step {steps[-2]}"
-            )
-            if not re.search(words, started.words()):
-                raise Broken(f"{told}: it should have been told:\n{started.words()[-3000:]}")
-        elif file in matters or (not goes_on and started.ended(TIMEOUT)):
-            started.expect(1, "all checkpoints are damaged")
-            shutil.rmtree(run.workdir / "checkpoints")
-    return told
-
-
-def damage_data(driver: Driver, run: Run) -> str:
-    if "damaged" in run.kind:
-        return ""
-    file = run.shard()
-    kept = file.with_name("kept")
-    shutil.copy2(file, kept)
-    how = driver.random.choice([flip, cut])
-    place = driver.random.randrange(file.stat().st_size)
-    how(file, place)
-    with driver.start(run) as started:
-        damaged = r"-train\.tfrecord.* (is damaged|damaged at byte|is truncated)"
-        started.expect(1, rf"{damaged}|build (it|the data set) again")
-    os.replace(kept, file)
-    return f"{how.__name__} byte {place}"
-
-
-def fill_disk(driver: Driver, run: Run) -> str:
-    if not run.workdir.is_relative_to(driver.folder / "small"):
-        return ""
-    phase = driver.random.choice(["checkpoint", "export"])
-    mark = f"{phase}-{driver.random.randint(1, PHASES[phase])}"
-    leave = driver.random.randrange(1 << 20)  # less than either takes
-    filler = run.workdir.parent / "filler"
-    try:
-        with driver.start(run, full=[mark, str(filler), leave]) as started:
-            if not started.reached(mark):
-                started.expect(0)
-                return ""
-            started.expect(
-                1, "(OSError|paligemma finetune): .*([Nn]o space left|could not be written)"
-            )
-    finally:
-        filler.unlink(missing_ok=True)
-    return f"in {mark.replace('-', ' ')}, but for {leave >> 10} KiB"
-
-
-def fail_reads(driver: Driver, run: Run) -> str:
-    with driver.start(run, failing=0.1) as started:
-        if not started.reached("batch-2"):
-            return ""
-        started.process.send_signal(signal.SIGTERM)
-        started.expect(TERMINATED, "Input/output error.*; trying again for")
-        return "a tenth of them"
-
-
-def stall_a_read(driver: Driver, run: Run) -> str:
-    with driver.start(run, stalling=3.0) as started:
-        if not started.reached("batch-2"):
-            return ""
-        started.process.send_signal(signal.SIGTERM)
-        started.expect(TERMINATED, r"still waiting for .*tfrecord.*, after [12] s")
-        return "for 3 s"
-
-
-KINDS: dict[str, Callable[[Driver, Run], str]] = {
-    "kill": kill,
-    "terminate": terminate,
-    "terminate one": terminate_one,
-    "stop one": stop_one,
-    "damage a checkpoint": damage_checkpoint,
-    "damage the data": damage_data,
-    "fill the disk": fill_disk,
-    "fail reads": fail_reads,
-    "stall a read": stall_a_read,
-}
-OFTEN = {"kill": 8, "terminate": 6, "damage a checkpoint": 5, "terminate one": 3}
+OFTEN = {"kill": 8, "terminate": 6, "interrupt": 6, "damage a checkpoint": 5, "terminate one": 3}
 RUNS = (
     *("one process", "two processes", "one process, NaN", "one process, damaged"),
     "two processes, NaN, damaged",
@@ -280,17 +148,23 @@ def drive(
     often: Mapping[str, int] = OFTEN,
 ) -> list[str]:
     """Makes so many faults, of all kinds; returns what was not as promised."""
+    # A shell lets what is in its background ignore Ctrl-C, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     driver, problems = Driver(folder, seed), []
     with small_disk(folder / "small") as has_small_disk:
         if not has_small_disk:
             print("not allowed to mount a small disk: none will be full", flush=True)
-        kinds = [kind for kind in KINDS for _ in range(often.get(kind, 2))]
+        seldom = 2 if often is OFTEN else 0
+        kinds = [kind for kind in KINDS for _ in range(often.get(kind, seldom))]
         if not has_small_disk:
             kinds = [kind for kind in kinds if kind != "fill the disk"]
         for kind in dict.fromkeys(["one process", *runs]):
             driver.complete(driver.fresh(kind))
         number = 0
         while len(driver.told) < faults:
+            if number > len(kinds) + faults:
+                problems.append(f"{driver.due()} came to nothing in {number} runs")
+                break
             kind = runs[number % len(runs)]
             run = driver.fresh(
                 kind, folder / "small" if has_small_disk and number % 2 == 0 else None
@@ -316,16 +190,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, help="of faults; default: all")
     parser.add_argument("--folder", type=Path, help="to keep everything in; default: temporary")
     args = parser.parse_args()
+    often = dict.fromkeys(args.kinds, 1) if args.kinds else OFTEN
     cache = ROOT / ".pytest_cache" / "xla"  # compiling takes most of the time
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     if args.folder:
         args.folder.mkdir(parents=True)
-        return bool(drive(args.folder, args.faults, args.seed))
+        return bool(drive(args.folder, args.faults, args.seed, often=often))
     with tempfile.TemporaryDirectory() as folder:
-        return bool(drive(Path(folder), args.faults, args.seed))
+        return bool(drive(Path(folder), args.faults, args.seed, often=often))
 
 
 if __name__ == "__main__":

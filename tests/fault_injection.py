@@ -9,6 +9,7 @@ JSON with some of these keys:
   stalling: seconds that one read takes.
   full: the name of a mark, a file, and a number: when that phase begins, the file takes all of its
     disk but for so many bytes.
+  software: the version of JAX that the run is told.
   silence: seconds after which a process counts as missing.
 """
 
@@ -29,7 +30,9 @@ import orbax.checkpoint as ocp
 
 import paligemma_lib as pg
 from paligemma_lib import captioner
+from paligemma_lib.checkpoint import final_export
 from paligemma_lib.data import batches, files, pipeline
+from paligemma_lib.run import record
 from paligemma_lib.runtime import heartbeats, retries
 from paligemma_lib.train import Checkpoints
 
@@ -64,7 +67,7 @@ def mark_phases(folder: Path, happens: dict[str, Callable[[], None]]) -> None:
     before(pipeline, "eval_batches", marking("validation"))
     before(Checkpoints, "save", marking("checkpoint"))
     before(batches.Batches, "__next__", marking("batch"))
-    before(pg.checkpoint, "save_params", marking("export"))
+    before(final_export, "export_final", marking("export"))
     before(pg.metrics, "score", marking("scores"))
 
 
@@ -81,7 +84,7 @@ def spoil_loss(step: int) -> None:
         at, training = self.step, self._examples.seed is not None
         batch = following(self)
         if training and at == step:
-            batch["loss_weight"] = np.full_like(batch["loss_weight"], np.nan)
+            batch["image"] = np.full(batch["image"].shape, np.nan, np.float32)
         return batch
 
     batches.Batches.__next__ = spoiled
@@ -130,6 +133,9 @@ if __name__ == "__main__":
         fail_now_and_then(faults["failing"])
     if "stalling" in faults:
         stall_once(faults["stalling"])
+    if "software" in faults:
+        versions = {**record._versions(), "jax": faults["software"]}
+        record._versions = lambda: versions
     if "silence" in faults:
         heartbeats.Heartbeats.__init__.__defaults__ = (faults["silence"],)
     sys.path.insert(0, str(FINETUNE.parent))

@@ -172,7 +172,8 @@ def losses(workdir: Path) -> dict[tuple[str, int], float]:
         for name in {"loss", "validation_loss", "skipped"} & record.keys():
             if (name, record["step"]) in found:
                 raise Broken(f"{name} of step {record['step']} is recorded twice")
-            found[name, record["step"]] = record[name]
+            value = record[name]
+            found[name, record["step"]] = float("nan") if value is None else value
     return found
 
 

@@ -86,7 +86,8 @@ def losses(workdir, name="loss") -> dict[int, float]:
 
 def exported(workdir) -> dict[str, np.ndarray]:
     """The parameters of the model that a run has exported."""
-    with np.load(Path(workdir) / base_config().export) as file:
+    (model,) = Path(workdir).glob("*.npz")
+    with np.load(model) as file:
         return {name: file[name] for name in file.files}
 
 

@@ -32,6 +32,7 @@ class Storage(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # of connections at once; beyond it, clients wait for a second
 
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), _Handler)

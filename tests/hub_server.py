@@ -6,15 +6,17 @@
         subprocess.run(command, env=os.environ | hub.environment)
 
 It answers what huggingface_hub asks to read repositories: a revision's commit, its tree in pages,
-and files, of which large ones come from another address, as the Hub's do from a CDN.
+and files, of which large ones come from another address, as the Hub's do from a CDN. Those who have
+TOKEN may make repositories and commit to them; large files go by the protocol of Git LFS.
 """
 
+import base64
 import contextlib
 import hashlib
 import json
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -43,9 +45,12 @@ class Repo:
         self.private = self.gated = False
         self.tree: list[dict] | None = None
 
-    def commit(self, files: Mapping[str, bytes], ref: str = "main") -> str:
-        """Adds files to those of a branch, which may be new; returns the commit."""
+    def commit(
+        self, files: Mapping[str, bytes], ref: str = "main", gone: Sequence[str] = ()
+    ) -> str:
+        """Adds files to a branch, which may be new, or removes some; returns the commit."""
         whole = {**self.commits.get(self.refs.get(ref, ""), {}), **files}
+        whole = {path: content for path, content in whole.items() if path not in gone}
         commit = hashlib.sha1(f"{len(self.commits)} {ref} {sorted(whole)}".encode()).hexdigest()
         self.commits[commit], self.refs[ref] = whole, commit
         return commit
@@ -55,7 +60,7 @@ class Hub(Server):
     """The server.
 
     Attributes:
-      repos: "datasets/OWNER/NAME" -> repository.
+      repos: "datasets/OWNER/NAME", or "OWNER/NAME" for a model -> repository.
       status: of all answers, where it is not 200.
       requests: what was asked for, as "METHOD PATH".
       authorized: paths that were asked for with a token.
@@ -106,7 +111,8 @@ class _HubHandler(Handler):
             r"(?:/(?P<what>revision|tree|resolve)/(?P<rest>.+))?",
             path,
         )
-        repo = hub.repos.get(found["repo"]) if found else None
+        # The API names models/OWNER/NAME, addresses of files OWNER/NAME.
+        repo = hub.repos.get(found["repo"].removeprefix("models/")) if found else None
         if repo is None or (repo.private and not has_token):
             # As the Hub says it to strangers, whether the repository exists or not.
             status = 404 if has_token else 401
@@ -118,12 +124,12 @@ class _HubHandler(Handler):
         if commit is None:
             return self.refuse(404, "RevisionNotFound", "Invalid rev id")
         if found["what"] in (None, "revision"):
-            name = found["repo"].partition("/")[2]
+            name = "/".join(found["repo"].split("/")[-2:])
             return self.json({"id": name, "sha": commit, "private": repo.private})
         if found["what"] == "tree":
             return self.tree(repo, commit, url)
         if repo.gated and not has_token:
-            return self.refuse(401, "GatedRepo", "Access to this dataset is restricted")
+            return self.refuse(401, "GatedRepo", "Access to this repository is restricted")
         file = found["rest"].removeprefix(f"{ref}/")
         if file not in repo.commits[commit]:
             return self.refuse(404, "EntryNotFound", "Entry not found")
@@ -139,6 +145,66 @@ class _HubHandler(Handler):
         self.say(302, b"", headers | {"Location": address})
 
     do_HEAD = do_GET
+
+    def do_POST(self):
+        hub, path = self.server, urllib.parse.urlsplit(self.path).path
+        hub.requests.append(f"POST {path}")
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if hub.status != 200:
+            return self.say(hub.status, b"not now")
+        if path == "/api/validate-yaml":
+            return self.json({"errors": [], "warnings": []})
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self.refuse(401, "", "Invalid username or password.")
+        hub.authorized.append(path)
+        if path == "/api/repos/create":
+            return self.create(json.loads(body))
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return self.begin_uploads(json.loads(body)["objects"])
+        found = re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/(preupload|commit)/main", path)
+        if found is None or found[1] not in hub.repos:
+            return self.refuse(404, "RepoNotFound", "Repository not found")
+        if found[2] == "commit":
+            return self.commit(found[1], list(map(json.loads, body.splitlines())))
+        self.json({"files": [_mode(each) for each in json.loads(body)["files"]]})
+
+    def do_PUT(self):
+        digest = self.path.rpartition("/")[2]
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        assert hashlib.sha256(data).hexdigest() == digest
+        self.server.blobs[digest] = data
+        self.say(200, b"")
+
+    def create(self, wanted: dict) -> None:
+        hub, name = self.server, f"{wanted['organization']}/{wanted['name']}"
+        if name in hub.repos:
+            return self.json({"url": f"{hub.url}/{name}"}, status=409)
+        repo = hub.add(name)
+        repo.private = wanted.get("visibility") == "private"
+        repo.commit({".gitattributes": b"*.safetensors filter=lfs"})
+        self.json({"url": f"{hub.url}/{name}"})
+
+    def begin_uploads(self, objects: list[dict]) -> None:
+        address = f"http://localhost:{self.server.server_port}/cdn"
+        for each in objects:
+            if each["oid"] not in self.server.blobs:
+                each["actions"] = {"upload": {"href": f"{address}/{each['oid']}"}}
+        self.json({"transfer": "basic", "objects": objects})
+
+    def commit(self, name: str, lines: list[dict]) -> None:
+        repo, blobs = self.server.repos[name], self.server.blobs
+        files: dict[str, bytes] = {}
+        gone: list[str] = []
+        for key, value in ((line["key"], line["value"]) for line in lines):
+            if key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "lfsFile":
+                files[value["path"]] = blobs[value["oid"]]
+            elif key == "deletedFile":
+                gone.append(value["path"])
+        made = repo.commit(files, gone=gone)
+        url = f"{self.server.url}/{name}/commit/{made}"
+        self.json({"commitUrl": url, "commitOid": made, "success": True})
 
     def tree(self, repo: Repo, commit: str, url: urllib.parse.SplitResult) -> None:
         entries = repo.tree
@@ -162,13 +228,19 @@ class _HubHandler(Handler):
         body = json.dumps({"error": message}).encode()
         self.say(status, body, {"X-Error-Code": code, "X-Error-Message": message})
 
-    def json(self, content, headers: dict | None = None) -> None:
+    def json(self, content, headers: dict | None = None, status: int = 200) -> None:
         kind = {"Content-Type": "application/json"}
-        self.say(200, json.dumps(content).encode(), kind | (headers or {}))
+        self.say(status, json.dumps(content).encode(), kind | (headers or {}))
 
     def say(self, status: int, body: bytes, headers: dict | None = None) -> None:
         sent = [*(headers or {}).items(), ("Content-Length", str(len(body)))]
         self.answer(status, sent, b"" if self.command == "HEAD" else body)
+
+
+def _mode(file: dict) -> dict:
+    """How a file is to be uploaded."""
+    mode = "lfs" if file["size"] > _LARGE else "regular"
+    return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}
 
 
 def _entry(path: str, data: bytes) -> dict:
@@ -193,6 +265,8 @@ def hub_here(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Hub]:
             monkeypatch.setattr(constants, name, hub.environment[name])
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        # Xet's storage is spoken to by a program of its own; Git LFS does without.
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
             monkeypatch.delenv(name, raising=False)
         yield hub

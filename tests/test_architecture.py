@@ -161,7 +161,7 @@ def test_no_module_imports_itself_by_way_of_others():
 
 def test_a_file_name_is_one_place():
     named: dict[str, list[str]] = {}
-    for top in (LIBRARY, "flickr8k_tfds", "benchmarks", "examples/app", "examples/notebook"):
+    for top in (LIBRARY, "flickr8k_tfds", "benchmarks", "examples/app"):
         for path in (ROOT / top).rglob("*.py"):
             if not path.stem.startswith("__"):
                 named.setdefault(path.name, []).append(str(path.relative_to(ROOT)))

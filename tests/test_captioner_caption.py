@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import captioning_cases as cases
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,8 +98,10 @@ def test_sixteen_bits_become_eight_as_those_of_a_file_do(tmp_path):
         (
             np.zeros((8, 8, 3)),
             ValueError,
-            r"image 0 is float64\[8, 8, 3\], expected uint8\[H, W, 3",
+            r"image 0 is float64\[8, 8, 3\] with values 0 to 0, expected uint8\[H, W, 3",
         ),
+        (np.full((8, 8, 3), 255, np.int32), ValueError, "int32.* with values 255 to 255"),
+        (np.zeros((0, 8, 3), np.uint8), ValueError, r"uint8\[0, 8, 3\], expected"),
         (np.zeros((8, 8, 2), np.uint8), ValueError, r"uint8\[8, 8, 2\]"),
         (np.zeros((3, 8, 8), np.uint8), ValueError, r"uint8\[3, 8, 8\]"),
         (7, TypeError, "image 0 is of type int, expected a path"),
@@ -120,3 +123,32 @@ def test_a_bar_shows_progress_where_it_is_wanted(captioner, folder, capsys):
     assert capsys.readouterr().err == ""  # no terminal
     captioner.caption(folder, progress=True, **SHORT)
     assert "3/3" in capsys.readouterr().err
+
+
+def test_images_of_two_folders_that_share_names_have_their_paths_for_ids(tmp_path):
+    for name in ("a", "b"):
+        cases.write_images(tmp_path / name, ["1.png", f"only_{name}.png"])
+    found = pg.data.from_images([tmp_path / "a", str(tmp_path / "b")])
+    shared = [str(tmp_path / name / "1.png") for name in ("a", "b")]
+    assert found.names == (shared[0], "only_a.png", shared[1], "only_b.png")
+
+
+@pytest.mark.parametrize("kind, share", [("int8", 0.4), ("nf4", 0.25)])
+def test_quantised_weights_say_what_they_say_undone(tmp_path, captioner, folder, kind, share):
+    _, checkpoint, _, tokenizer, *_ = cases.write_captioner(tmp_path)
+    stored = pg.load(checkpoint, tokenizer, weights=kind)
+    linear = stored.params["llm"]["layers"]["mlp"]["linear"]
+    assert (linear.kind, linear.dtype) == (kind, "float32")
+    size = [sum(leaf.nbytes for leaf in jax.tree.leaves(c.params)) for c in (stored, captioner)]
+    assert size[0] < share * size[1]
+    pg.checkpoint.save_params(tmp_path / "undone.npz", stored.params)
+    undone = pg.load(tmp_path / "undone.npz", tokenizer)
+    said, expected = (
+        [each.text for each in one.caption(folder, **SHORT)] for one in (stored, undone)
+    )
+    assert said == expected
+
+
+def test_an_unknown_kind_of_weights_is_told():
+    with pytest.raises(ValueError, match="weights='int4', expected one of int8, nf4"):
+        pg.load("nano", weights="int4")

@@ -97,7 +97,7 @@ def test_an_empty_folder_is_filled(npz, tmp_path):
 @pytest.mark.parametrize(
     ("target", "options", "error", "message"),
     [
-        ("model.safetensors", {}, ValueError, "ends in .safetensors, expected .npz"),
+        ("model.safetensors", {}, ValueError, "ends in .safetensors, expected a name that ends in"),
         ("gs://bucket/b.npz", {}, ValueError, "not a local path"),
         ("there.npz", {}, FileExistsError, "there.npz exists: remove it"),
         ("there", {}, FileExistsError, "there exists: remove it"),

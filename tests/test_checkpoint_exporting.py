@@ -22,7 +22,8 @@ def test_places_that_cannot_be_written_are_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a folder; create it"):
         save_params(tmp_path / "no" / "a.npz", PARAMS)
     with pytest.raises(IsADirectoryError, match="is a folder"):
-        save_params(tmp_path, PARAMS)
+        (tmp_path / "a.npz").mkdir()
+        save_params(tmp_path / "a.npz", PARAMS)
 
 
 FULL = """

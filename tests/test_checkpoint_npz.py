@@ -134,8 +134,8 @@ def test_pickles_are_never_loaded(path, tmp_path, monkeypatch):
     [
         (npy(header("(4,)"), b"\0" * 12), "its shape [4] needs"),
         (npy(header("(10**15,)"), b"\0" * 16), "not a complete"),
-        (npy(header("(1000000000000000,)"), b"\0" * 16), "needs 4,000,000,000,000,"),
-        (npy(header("(-1, -4)"), b"\0" * 16), "its shape [-1, -4] needs"),
+        (npy(header("(1000000000000000,)"), b"\0" * 16), "has the shape [1000000000000000], but "),
+        (npy(header("(-1, -4)"), b"\0" * 16), "has the shape [-1, -4], but "),
         (npy(header("(2, 2)", fortran=True), b"\0" * 16), "Fortran order"),
         (npy(header("(1,)") + " " * 20_000, b"\0" * 4), "not a complete"),
         (npy(header("(1,)"), b"\0" * 4, b"\x02\x00"), "version (2, 0)"),

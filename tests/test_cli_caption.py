@@ -1,5 +1,6 @@
 import csv
 import json
+import logging
 import re
 import warnings
 from pathlib import Path
@@ -11,10 +12,8 @@ from report_cases import Page
 
 import paligemma_lib as pg
 from paligemma_lib.cli import main
-from paligemma_lib.cli.captioning_options import add_captioning_options, check_options
-from paligemma_lib.cli.console import printable
-from paligemma_lib.cli.parser import Parser
-from paligemma_lib.decode import Beam, BestOf, Greedy, Sample
+from paligemma_lib.cli.console import keep_others_quiet, told
+from paligemma_lib.decode import Beam
 
 NAMES = ["1.jpg", "2.png", "deeper/3.JPG", "4.bmp", "5.webp"]
 
@@ -155,9 +154,9 @@ def test_a_folder_of_safetensors_brings_its_own_tokenizer(captioner, images, tmp
     ("arguments", "message"),
     [
         (["a.jpg", "--data", "flickr8k_tfds"], "give either images or --data"),
-        (["a.jpg", "--out", "a.docx"], r"ends in .jsonl, .csv, .png, .html"),
+        (["a.jpg", "--out", "a.docx"], r"ends in .jsonl, .csv, .png, .html, .parquet"),
         (["a.jpg", "--sampler", "beam", "--beams", "0"], "Beam"),
-        (["a.jpg", "--batch-size", "0"], "--batch-size 0: expected at least 1"),
+        (["a.jpg", "--batch-size", "0"], "--batch-size=0, expected a whole number of at least 1"),
     ],
 )
 def test_a_wrong_command_says_what_is_wrong(captioner, capsys, arguments, message):
@@ -197,24 +196,54 @@ def test_a_image_is_named_once_by_the_place_it_was_first_found(images):
 
 
 def test_what_is_printed_cannot_command_a_terminal():
-    assert printable("a\x1b[31m dog\r\u202e") == "a?[31m dog??"
+    assert told("a\x1b[31m dog\r\u202e") == r"a\x1b[31m dog\r\u202e"
+    assert told("x.jpg\nERROR: lost\n  - a") == "x.jpg\n  ERROR: lost\n  - a"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sampler"),
-    [
-        ([], Greedy()),
-        (["--sampler", "beam", "--beams", "2", "--length-penalty", "0.6"], Beam(2, 0.6)),
-        (["--sampler", "sample", "--top-k", "5"], Sample(1.0, 5, None)),
-        (
-            ["--sampler", "sample", "--samples", "3", "--temperature", "0.5", "--top-p", "0.9"],
-            BestOf(3, Sample(0.5, None, 0.9)),
-        ),
-    ],
-)
-def test_options_make_the_sampler(arguments, sampler):
-    parser = Parser("paligemma caption", "")
-    add_captioning_options(parser)
-    args = parser.read(arguments)
-    check_options(args)
-    assert args.how == sampler
+def test_a_record_of_a_log_cannot_command_a_terminal_or_forge_a_line(capsys):
+    keep_others_quiet(verbose=True)
+    logging.getLogger("paligemma_lib.somewhere").warning("skipped %s", "a\x1b[2J\nERROR: b")
+    assert capsys.readouterr().err == "WARNING: skipped a\\x1b[2J\n  ERROR: b\n"
+
+
+def test_images_of_two_folders_that_share_names_are_named_by_their_paths(
+    captioner, tmp_path, capsys
+):
+    for name in ("a", "b"):
+        cases.write_images(tmp_path / name, ["1.png"])
+    given = [str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c.csv")]
+    assert main(["caption", *captioner, *given]) == 0
+    found = pg.metrics.read_captions(tmp_path / "c.csv")
+    assert list(found) == [str(tmp_path / "a" / "1.png"), str(tmp_path / "b" / "1.png")]
+    assert "share names, so they are named by their paths" in capsys.readouterr().err
+
+
+def test_a_name_that_is_a_formula_comes_back_from_a_table(captioner, tmp_path, monkeypatch):
+    cases.write_images(tmp_path, ["=1+1.png"])
+    monkeypatch.chdir(tmp_path)
+    assert main(["caption", *captioner, "=1+1.png", "--out", "c.csv"]) == 0
+    assert "\n'=1+1.png," in Path("c.csv").read_text("utf-8")
+    assert list(pg.metrics.read_captions("c.csv")) == ["=1+1.png"]
+
+
+def test_a_prompt_with_a_control_token_is_wrong_use(captioner, images, capsys):
+    assert main(["caption", *captioner, str(images), "--prompt", "<image>caption en"]) == 2
+    assert "has <image>: leave it out" in capsys.readouterr().err
+
+
+def test_captions_that_are_cut_off_are_warned_of(captioner, images, capsys):
+    given = captioner[:4]
+    assert main(["caption", *given, str(images / "1.jpg"), "--max-new-tokens", "1"]) == 0
+    assert "1 of 1 captions (100%) are cut off after 1 tokens" in capsys.readouterr().err
+
+
+def test_a_model_that_is_broken_is_an_error_and_no_empty_caption(
+    captioner, images, tmp_path, capsys
+):
+    params = cases.random_params()
+    params["llm"]["final_norm"]["scale"][:] = 3e38  # finite, but no logit is
+    pg.checkpoint.save_params(tmp_path / "broken.npz", params)
+    given = ["--checkpoint", str(tmp_path / "broken.npz"), *captioner[2:]]
+    assert main(["caption", *given, str(images)]) == 1
+    found = capsys.readouterr()
+    assert found.out == "" and "1.jpg: the model's logits for image 0 are NaN" in found.err

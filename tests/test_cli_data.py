@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from data_cases import photo
+from data_cases import caption_example, photo, write_tfrecord
 from PIL import Image
 
 from paligemma_lib.cli.main import main
@@ -29,6 +29,29 @@ def test_people_are_told_what_is_there(folder, capsys):
     out = capsys.readouterr().out
     assert "images     all 5" in out and "captions   10; images 5 with 2" in out
     assert "1 images occur more than once: 3.jpg = 4.jpg" in out
+
+
+def test_names_do_not_act_on_a_terminal(folder, capsys):
+    name = "a\x1b[2Jb\nimages     all 0.jpg"
+    (folder / "Images" / name).write_bytes(b"no image")
+    with (folder / "captions.txt").open("a") as file:
+        file.write("\x1b[2J.jpg,a dog\n")
+    (folder / "captions.txt").rename(folder / "x.csv")
+    with (folder / "x.csv").open("a") as file:
+        file.write(f'"{name}",a dog\n')
+    given = ["--images", f"{folder}/Images", "--out", f"{folder}/\x1b.png"]
+    assert main(["data", f"{folder}/x.csv", *given]) == 1
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err and "\\x1b[2J" in out and "\nimages     all 0.jpg" not in out
+
+
+def test_links_that_lead_out_are_told_and_followed_if_allowed(folder, tmp_path, capsys):
+    (folder / "Images" / "0.jpg").rename(tmp_path.parent / "elsewhere.jpg")
+    (folder / "Images" / "0.jpg").symlink_to(tmp_path.parent / "elsewhere.jpg")
+    assert main(["data", str(folder), "--json"]) == 1
+    (problem,) = told(capsys)["unreadable"].values()
+    assert "0.jpg is a link that leads out of" in problem
+    assert main(["data", str(folder), "--json", "--allow-outside"]) == 0
 
 
 def test_programs_are_told_the_same(folder, capsys):
@@ -68,3 +91,11 @@ def test_a_sheet_of_nine_images(folder, capsys):
 def test_what_is_not_there_is_told(tmp_path, capsys):
     assert main(["data", str(tmp_path / "none")]) == 1
     assert "none does not exist: expected a file or a folder" in capsys.readouterr().err
+
+
+def test_equal_ids_in_several_record_files_are_found(tmp_path, capsys):
+    write_tfrecord(tmp_path / "0.tfrecord", [caption_example(0), caption_example(1)])
+    write_tfrecord(tmp_path / "1.tfrecord", [caption_example(2), caption_example(1, photo(3))])
+    main(["data", str(tmp_path / "*.tfrecord"), "--json"])
+    (problem,) = [each for each in told(capsys)["problems"] if "image ids" in each]
+    assert problem.startswith("1 image ids belong to several images each") and "1.png" in problem

@@ -96,7 +96,7 @@ def test_what_is_asked_wrongly_is_told_without_the_usage(words, capsys):
         (FileNotFoundError(2, "gone", "a.npz"), 1, "[Errno 2] gone: 'a.npz'"),
         (ImportError("needs gcsfs"), 1, "needs gcsfs"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 1, "the device has too little memory"),
-        (ValueError("a\x1b[31m name"), 1, "a?[31m name"),
+        (ValueError("a\x1b[31m name"), 1, "a\\x1b[31m name"),
         (KeyboardInterrupt(), 130, "stopped"),
         (SystemExit(143), 143, ""),
     ],
@@ -141,7 +141,8 @@ def test_nothing_of_other_libraries_is_printed():
     quiet = of_process("caption", "--max-new-tokens=2")
     assert quiet.returncode == 0
     assert len(quiet.stdout.splitlines()) == 12
-    assert quiet.stderr == ""
+    (ours,) = quiet.stderr.splitlines()
+    assert ours.startswith("warning: 12 of 12 captions (100%) are cut off after 2 tokens")
 
 
 def test_help_and_version_are_instant_and_load_nothing_large():

@@ -68,7 +68,7 @@ def test_split_and_whole_weights_are_compared_on_each_topology(compiled, capsys)
     assert {job.work.config.batch_size for job in compiled} == {512}
     out = capsys.readouterr().out
     assert "v5e:2x4 replicated needs 17.0 GiB, 1.2 more than the 15.75 GiB of a device" in out
-    assert "Try fsdp=0, model.remat=full, microbatches=2" in out
+    assert "Try fsdp=0, model.frozen_dtype=nf4, model.remat=full, microbatches=2" in out
     assert "Predictions: nothing was run" in out
     assert "paligemma-3b-pt-224, 224 pixels: a step of 512 examples" in out
 
@@ -87,8 +87,10 @@ def test_no_batch_is_small_enough_for_weights_that_are_too_large(monkeypatch, ca
     monkeypatch.setattr(planning, "compile_job", lambda job: refused)
     assert run("--topology=v5e:2x4") == 1
     out = capsys.readouterr().out
-    assert "v5e:2x4 fsdp needs 20 GiB. Try more chips.\n" in out
-    assert "v5e:2x4 replicated needs 20 GiB. Try fsdp=0, more chips.\n" in out
+    assert "v5e:2x4 fsdp needs 20 GiB. Try model.frozen_dtype=nf4, more chips.\n" in out
+    assert (
+        "v5e:2x4 replicated needs 20 GiB. Try fsdp=0, model.frozen_dtype=nf4, more chips.\n" in out
+    )
     assert "not compiled" in out
 
 

@@ -1,5 +1,6 @@
 """`paligemma score`: the scores of the library, for files of any form."""
 
+import importlib.util
 import json
 
 import pytest
@@ -47,13 +48,69 @@ def test_programs_get_the_same_as_json(files, capsys):
 
 
 def test_names_that_do_not_meet_are_told(files, capsys):
-    (files / "captions.csv").write_text("image,caption\nImages/0.jpg,a dog\n")
+    (files / "captions.csv").write_text("image,caption\nImages/7.jpg,a dog\n0.jpg,a dog\n")
     names = ["--references", str(files / "references.json")]
     assert main(["score", *names, "--predictions", str(files / "captions.csv")]) == 1
-    assert "1 of 1 images of" in (err := capsys.readouterr().err)
-    assert "the first 'Images/0.jpg': expected the same names in both" in err
+    assert "1 of 2 images of" in (err := capsys.readouterr().err)
+    assert "or none that are theirs alone: 'Images/7.jpg'; the references name '0.jpg'" in err
+
+
+def test_names_are_matched_by_the_rule_of_data(files, capsys):
+    rows = "".join(f"Images/{image.upper()},{text}\n" for image, text in CAPTIONS.items())
+    (files / "loose.csv").write_text(f"image,caption\n{rows}")
+    names = ["--references", str(files / "references.json")]
+    assert main(["score", *names, "--predictions", str(files / "captions.csv")]) == 0
+    exact = capsys.readouterr()
+    assert main(["score", *names, "--predictions", str(files / "loose.csv")]) == 0
+    loose = capsys.readouterr()
+    assert loose.out == exact.out
+    assert "3 names were matched loosely: 'Images/0.JPG' is '0.jpg'" in loose.err
+    assert "matched loosely" not in exact.err
+
+
+def test_two_captions_for_one_image_are_no_match(files, capsys):
+    (files / "captions.csv").write_text("image,caption\n0.jpg,a dog\na/0.jpg,a cat\n")
+    names = ["--references", str(files / "references.json")]
+    assert main(["score", *names, "--predictions", str(files / "captions.csv")]) == 1
+    assert "2 of 2 images of" in capsys.readouterr().err
+
+
+def test_a_corpus_says_which_words_are_rare(files, capsys):
+    names = ["--predictions", str(files / "captions.csv"), "--references"]
+    given = [*names, str(files / "references.json"), "--json"]
+    (files / "corpus.json").write_text(json.dumps({k: REFERENCES[k] for k in CAPTIONS}))
+    assert main(["score", *given]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert main(["score", *given, "--corpus", str(files / "corpus.json")]) == 0
+    assert json.loads(capsys.readouterr().out) == plain
+    (files / "captions.csv").write_text("image,caption\n0.jpg,a dog number 0 runs\n")
+    assert main(["score", *given]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"]["CIDEr"]["value"] == 0
+    assert main(["score", *given, "--corpus", str(files / "references.json")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["scores"]["CIDEr"]["value"] > 100 and found["warnings"] == []
 
 
 def test_a_file_too_few_is_a_wrong_command(files, capsys):
     assert main(["score", "--references", str(files / "references.json")]) == 2
     assert "--predictions" in capsys.readouterr().err
+
+
+def test_a_model_for_images_needs_them_and_each_caption_needs_its_own(files, tmp_path, capsys):
+    names = ["--references", str(files / "references.json")]
+    names += ["--predictions", str(files / "captions.csv")]
+    assert main(["score", *names, "--clip", "a/b"]) == 2
+    assert "--clip needs --images" in capsys.readouterr().err
+    (tmp_path / "Images").mkdir()
+    (tmp_path / "Images" / "0.jpg").touch()
+    assert main(["score", *names, "--clip", "a/b", "--images", str(tmp_path / "Images")]) == 1
+    told = capsys.readouterr().err
+    assert "2 of 3 captions have no image of their name in" in told and "'1.jpg', '2.jpg'" in told
+
+
+def test_scores_by_java_that_cannot_run_are_told(files, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    names = ["--references", str(files / "references.json"), "--java-scores"]
+    assert main(["score", *names, "--predictions", str(files / "captions.csv")]) == 1
+    said = capsys.readouterr()
+    assert "CIDEr" in said.out and "METEOR needs pycocoevalcap" in said.err

@@ -128,7 +128,7 @@ def odd_files(folder):
     return {
         "pipe": "is a named pipe",
         "loop": "loop.png",
-        "zero": "is a device",
+        "zero": "zero.png is a link that leads out of",
         "folder": "there is no image 'folder.png'",
         "huge": "larger than the limit of 64 MiB",
         "slow": "more than 100 scans",

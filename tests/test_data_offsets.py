@@ -1,6 +1,7 @@
 """The index of TFRecord files: made once, kept, made anew when something changed."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -144,3 +145,14 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(paths, tmp_path):
     write_tfrecord(paths[1], DATA[:4])
     open_records(paths)
     assert not old.exists() and young.exists()
+
+
+def test_many_that_make_one_index_at_once_read_the_same(paths, monkeypatch):
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: open_records(paths).read(range(20)), range(64)))
+    assert all(each == DATA for each in found)
+    left = [name for name in os.listdir(os.path.dirname(paths[0])) if name[:9] == ".offsets-"]
+    assert len(left) == 1
+    scanned = scans(monkeypatch)
+    open_records(paths)
+    assert scanned == []

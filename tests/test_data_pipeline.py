@@ -239,15 +239,18 @@ def test_an_empty_source_raises(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"captions": "none"}, r"captions is 'none', expected one of \('packed', 'sample'\)"),
-        ({"image_dtype": "bfloat16"}, "image_dtype is 'bfloat16', expected 'float32' or 'uint8'"),
-        ({"on_corrupt_image": "skip"}, "on_corrupt_image is 'skip', expected one of"),
+        ({"captions": "none"}, r"captions='none', expected one of \('packed', 'sample'\)"),
+        ({"image_dtype": "bfloat16"}, "image_dtype='bfloat16', expected one of"),
+        ({"on_corrupt_image": "skip"}, "on_corrupt_image='skip', expected one of"),
         ({"batch_size": 9, "process_count": 2}, "batch_size 9 is not a multiple of 2 processes"),
-        ({"process_index": 2, "process_count": 2}, "process_index is 2, expected 0 to 1"),
-        ({"process_count": 0}, "process_count is 0, expected 1 or more"),
-        ({"min_crop_area": 0}, r"min_crop_area is 0, expected a value in \(0, 1\]"),
-        ({"start_step": -1}, "start_step is -1, expected 0 or more"),
-        ({"text_len": 0}, "text_len is 0, expected 1 or more"),
+        (
+            {"process_index": 2, "process_count": 2},
+            "process_index=2, expected a whole",
+        ),
+        ({"process_count": 0}, "process_count=0, expected a whole number from 1 to"),
+        ({"min_crop_area": 0}, "min_crop_area=0, expected a finite number above 0"),
+        ({"start_step": -1}, "start_step=-1, expected a whole number from 0 to"),
+        ({"text_len": 0}, "text_len=0, expected a whole number from 1 to"),
     ],
 )
 def test_arguments_out_of_range_raise(source, options, message):

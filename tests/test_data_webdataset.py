@@ -7,7 +7,8 @@ import tarfile
 import pytest
 from data_cases import photo
 
-from paligemma_lib.data.sources.webdataset_source import WebDatasetSource, shards_of
+from paligemma_lib.data.sources.tar_members import shards_of
+from paligemma_lib.data.sources.webdataset_source import WebDatasetSource
 
 
 def write(path, members, mode="w"):

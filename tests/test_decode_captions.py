@@ -120,6 +120,14 @@ def test_no_images(images, tokenizer):
     [
         ({"prompt": ["caption en"]}, "1 prompts for 5 images"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 2.5}, "batch_size=2.5"),
+        ({"first_number": -1}, "first_number=-1"),
+        ({"key": 0, "sampler": decode.Sample()}, "key=0, expected a key"),
+        ({"prompt": None}, "prompt=None"),
+        ({"prompt": [1] * 5}, "prompt is of type int"),
+        ({"prompt": "<bos>caption en"}, "has <bos>: leave it out"),
+        ({"sampler": "beam"}, "sampler='beam', expected an object"),
+        ({"sampler": decode.Greedy}, "expected an object such as Greedy"),
         ({"sampler": decode.Sample()}, "key=jax.random.key"),
         ({"min_new_tokens": 12}, "min_new_tokens=12"),
     ],
@@ -127,6 +135,13 @@ def test_no_images(images, tokenizer):
 def test_what_does_not_fit(images, tokenizer, options, message):
     with pytest.raises(ValueError, match=message):
         generate(images, tokenizer, **options)
+
+
+def test_images_of_another_range(images, tokenizer):
+    with pytest.raises(ValueError, match="generate: images have values from .*expected -1 to 1"):
+        generate((images + 1) * 127.5, tokenizer)
+    with pytest.raises(ValueError, match="generate: images are int32"):
+        generate(((images + 1) * 127.5).astype(np.int32), tokenizer)
 
 
 def test_images_of_another_size(tokenizer):

@@ -72,6 +72,20 @@ def test_temperature_comes_before_the_nucleus():
     assert draws(Sample(temperature=0.5, top_p=0.65), logits)[1] == 0
 
 
+def test_a_temperature_of_zero_is_greedy_and_needs_no_keys():
+    logits = jnp.log(jnp.array([[0.2, 0.4, 0.4], [0.5, 0.1, 0.4]]))
+    cold = Sample(temperature=0, top_p=0.9)
+    assert not cold.random and Sample(temperature=0.1).random
+    keys = jax.random.split(jax.random.key(3), 2)
+    assert cold.sample(logits, keys, NOTHING).tolist() == [1, 0]
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Sample(np.float32(0.5), np.int64(3)) == Sample(0.5, 3)
+    assert type(Sample(top_k=np.int64(3)).top_k) is int
+    assert hash(BestOf(np.int32(2))) == hash(BestOf(2))
+
+
 def test_what_is_ruled_out_is_never_drawn():
     logits = np.array([0.0, -np.inf, 0.0, -np.inf])
     for sampler in (Sample(), Sample(top_p=0.99), Sample(top_k=3), BestOf(2, Sample(top_p=1.0))):
@@ -96,7 +110,16 @@ def test_greedy_takes_the_first_of_equals():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Sample(temperature=0.0), "temperature=0.0"),
+        (lambda: Sample(temperature=-0.5), "temperature=-0.5"),
+        (lambda: Sample(temperature=1e-30), "temperature=1e-30, expected a finite number at least"),
+        (lambda: Sample(temperature=float("inf")), "temperature=inf"),
+        (lambda: Sample(temperature=True), "temperature=True"),
+        (lambda: Sample(top_k=2.0), "top_k=2.0"),
+        (lambda: Sample(top_k=True), "top_k=True"),
+        (lambda: Sample(top_p=float("nan")), "top_p=nan"),
+        (lambda: BestOf(2.0), "rows=2.0"),
+        (lambda: BestOf(3, Sample(temperature=0)), "draws at random"),
+        (lambda: BestOf(3, Greedy()), "draws at random"),
         (lambda: Sample(temperature=float("nan")), "temperature=nan"),
         (lambda: Sample(top_k=0), "top_k=0"),
         (lambda: Sample(top_p=0.0), "top_p=0.0"),

@@ -20,14 +20,17 @@ import uploads
 from PIL import Image
 
 import paligemma_lib as pg
-from paligemma_lib.decode import Greedy
-from paligemma_lib.serving import Answer, Busy, Progress, Service, Writer
+from paligemma_lib.decode import Greedy, slots
+from paligemma_lib.decode.adjustable import Adjustable
+from paligemma_lib.serving import Answer, Busy, Engine
+from paligemma_lib.serving.jobs import program_of
 
 try:
     import app
     import app_captions
     import app_images
     import app_settings
+    import asking
     from streamlit.testing.v1 import AppTest
 except ModuleNotFoundError:
     pytest.skip("needs streamlit", allow_module_level=True)
@@ -44,16 +47,16 @@ def files(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def services() -> Iterator[list[Service]]:
+def services() -> Iterator[list[Engine]]:
     """All that were made for the page, in turn."""
-    made, init = [], Service.__init__
+    made, init = [], Engine.__init__
 
     def remember(self, *args, **options):
         made.append(self)
         init(self, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Service, "__init__", remember)
+        patch.setattr(Engine, "__init__", remember)
         yield made
 
 
@@ -121,7 +124,7 @@ def test_a_sample_is_captioned_as_the_library_does(visit, files):
     assert page.button(key="ask").label == "Caption the image"
     page.select_slider(key="length").set_value(8)  # and the button at once
     caption(page)
-    (result,) = page.session_state["results"]
+    ((result,),) = page.session_state["results"]
     config = pg.checkpoint.read_config(files["--checkpoint"])
     (wanted,) = pg.decode.generate(
         config,
@@ -145,7 +148,7 @@ def test_beam_search_shows_its_alternatives(visit):
     assert page.button(key="ask").label == "Caption 2 images"
     page.select_slider(key="length").set_value(8)
     caption(page)
-    results = page.session_state["results"]
+    results = [result for (result,) in page.session_state["results"]]
     assert [each.image.name for each in results] == ["one.png", "two.png"]
     for result in results:
         assert len(result.caption.alternatives) == 3
@@ -183,8 +186,8 @@ def test_reruns_and_other_visitors_share_one_model_and_trace_nothing(visit, serv
 def test_the_server_does_without_keras():
     program = """
 import sys, time, app
-service = app.start("no/such.npz", None, None)
-while not service.problem:
+engine = app.start("no/such.npz", None, None)
+while not engine.problem:
     time.sleep(0.1)
 print("tensorflow" in sys.modules, "keras" in sys.modules)
 """
@@ -209,7 +212,7 @@ def test_what_is_no_image_is_told_and_what_is_one_goes_on(visit):
     assert "<strong>notes.jpg</strong>: This is a text file." in text
     assert 'role="alert"' in text
     caption(page)
-    (result,) = page.session_state["results"]
+    ((result,),) = page.session_state["results"]
     assert result.image.name == HOSTILE
     assert HOSTILE not in shown(page)
     assert "&lt;img src=x onerror=alert(1)&gt;.png" in shown(page)
@@ -236,13 +239,20 @@ def test_only_so_many_images_are_taken_at_a_time(visit):
     assert page.button(key="ask").label == "Caption 12 images"
 
 
+def test_only_so_many_bytes_are_taken_of_a_visit(visit, monkeypatch):
+    monkeypatch.setattr(app_images, "MAX_BYTES", len(image(1)) + 10)
+    page = upload(visit(), ("a.png", image(1)), ("b.png", image(2)))
+    assert "<strong>b.png</strong>: Only 0 MB are accepted at a time" in shown(page)
+    assert page.button(key="ask").label == "Caption the image"
+
+
 def test_the_history_is_bounded_holds_no_files_and_can_be_cleared(visit):
     page = caption(upload(visit(), ("a.png", image(1)), ("b.png", image(2))))
     page.session_state["results"] = page.session_state["results"] * 25
     results = caption(page).session_state["results"]
-    assert [each.image.name for each in results[:3]] == ["a.png", "b.png", "a.png"]
+    assert [each.image.name for (each,) in results[:3]] == ["a.png", "b.png", "a.png"]
     assert len(results) == app_captions.MAX_HISTORY
-    assert all(each.image.encoded == b"" for each in results)
+    assert all(each.image.encoded == b"" for (each,) in results)
     press(page, "clear")
     assert page.session_state["results"] == []
     assert "No captions yet" in shown(page)
@@ -251,26 +261,21 @@ def test_the_history_is_bounded_holds_no_files_and_can_be_cleared(visit):
 @pytest.fixture
 def held(monkeypatch):
     """Captions are written only once the value is set."""
-    event, write = threading.Event(), Writer.write
+    event, advance = threading.Event(), slots.advance
 
-    def wait(self, *args, **options):
+    def wait(*arguments):
         assert event.wait(60)
-        yield from write(self, *args, **options)
+        return advance(*arguments)
 
-    monkeypatch.setattr(Writer, "write", wait)
+    monkeypatch.setattr(slots, "advance", wait)
     yield event
     event.set()
 
 
-def test_while_others_are_served_the_page_tells_the_place_and_can_be_stopped(visit, held):
+def test_a_request_can_be_stopped_while_others_go_on(visit, held):
     first, second = (upload(visit(), ("a.png", image())) for _ in range(2))
     press(first, "ask")
-    while first.session_state["asked"].request.progress().stage != "writing":
-        time.sleep(0.01)
     press(second, "ask")
-    assert "Image 1 of 1: 1 other image comes first" in [
-        element.proto.text for element in second.get("progress")
-    ]
     press(second, "stop")
     assert "Stopped." in shown(second)
     assert second.session_state["asked"] is None
@@ -278,7 +283,28 @@ def test_while_others_are_served_the_page_tells_the_place_and_can_be_stopped(vis
     while first.session_state["asked"]:
         time.sleep(0.05)
         first.run()
-    assert first.session_state["results"][0].caption
+    assert first.session_state["results"][0][0].caption
+
+
+def test_who_does_not_look_any_more_is_not_waited_for(visit, held):
+    page = upload(visit(), ("a.png", image()))
+    press(page, "ask")
+    ((job,),) = page.session_state["asked"].jobs
+    job.extend_deadline(0.1)  # the last look is long ago
+    assert job.wait(60).fault == "deadline"
+
+
+@pytest.mark.slow
+def test_two_models_are_shown_side_by_side(visit, files, monkeypatch):
+    path = files["--checkpoint"]
+    monkeypatch.setattr(sys, "argv", ["app.py", "--checkpoint", path, "--checkpoint", f"b={path}"])
+    page = upload(visit(), ("a.png", image()))
+    page.selectbox(key="second model").set_value("b").run()
+    caption(page)
+    (group,) = page.session_state["results"]
+    assert [each.model for each in group] == [Path(path).name, "b"]
+    assert group[0].caption == group[1].caption
+    assert shown(page).count('class="beside"') == 1
 
 
 def test_too_many_visitors_are_asked_to_come_back(visit, monkeypatch):
@@ -288,7 +314,7 @@ def test_too_many_visitors_are_asked_to_come_back(visit, monkeypatch):
         raise Busy("64 requests are waiting already")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Service, "ask", busy)
+        patch.setattr(Engine, "submit", busy)
         press(page, "ask")
     assert "Too many people are waiting" in shown(page)
     caption(page)
@@ -321,6 +347,8 @@ def test_all_that_can_be_chosen_is_compiled_at_start():
     ways += [(app_settings.BEAM, beams, "medium") for beams in app_settings.BEAMS]
     ways += [(app_settings.SAMPLING, 4, variety) for variety in app_settings.VARIETY]
     assert {app_settings.sampler_of(*way) for way in ways} == set(samplers)
+    programs = {program_of(each).strategy for each in samplers}
+    assert len(programs - {Adjustable()}) == len(app_settings.BEAMS)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +362,8 @@ def test_all_that_can_be_chosen_is_compiled_at_start():
     ],
 )
 def test_stages_are_told(stage, ahead, told):
-    assert app_captions.stage_of(Progress(stage, ahead, (Answer(),) * 3), 1) == told
+    answers = ((Answer(problem="over"),), (Answer(),), (Answer(),))
+    assert app_captions.stage_of(asking.Progress(stage, ahead, answers)) == told
 
 
 def test_the_server_listens_to_this_machine_alone_and_bounds_uploads():

@@ -233,6 +233,37 @@ def test_a_dark_page_on_a_telephone_with_a_keyboard(visit):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_the_button_and_the_first_caption_are_in_sight_with_many_images(
+    visit, photograph, width, height, colours
+):
+    page = visit(width, height, colours)
+    upload(page, *((f"{number}.jpg", photograph) for number in range(12)))
+    button = page.get_by_role("button", name="Caption 12 images")
+    expect(button).to_be_enabled()
+    expect(button).to_be_in_viewport(ratio=1)
+    screenshot(page, f"twelve-{colours}-{width}")
+    button.click()
+    expect(page.locator(".answer .facts")).to_have_count(12)
+    page.locator(".masthead").scroll_into_view_if_needed()
+    expect(button).to_be_in_viewport(ratio=1)
+    expect(page.locator(".answer .caption").first).to_be_in_viewport(ratio=1)
+    screenshot(page, f"twelve-captions-{colours}-{width}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_caption_is_copied(visit, photograph):
+    page = visit()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    upload(page, ("holiday.jpg", photograph))
+    page.get_by_role("button", name="Caption the image").click()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.locator(".answer .caption").inner_text()
+
+
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_it_is_light_or_dark_as_the_reader_prefers(visit, colours):
     pixels = screenshot(visit(colours=colours), f"first-{colours}")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import uploads
 from data_cases import huge_png, slow_jpeg
+from fuzzing import EXAMPLES, damaged, fuzz
 from PIL import Image
 from uploads import Refused, check
 
@@ -185,13 +186,25 @@ def test_damaged_bytes_never_raise_anything_else(whole):
             assert str(refused)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
+@EXAMPLES
+def test_an_upload_is_accepted_or_refused(kind, examples):
+    def one(data):
+        try:
+            assert check("a.jpg", data).preview
+        except Refused as refused:
+            assert str(refused)
+
+    fuzz(examples, one, damaged(image(kind, size=(24, 24))))
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
         ("beach.jpg", "beach.jpg"),
         ("../../etc/passwd", "passwd"),
         ("C:\\photos\\me.png", "me.png"),
-        ("two\nlines\u202egpj.exe", "two?lines?gpj.exe"),
+        ("two\nlines\u202egpj.exe", r"two\nlines\u202egpj.exe"),
         ("x" * 100 + ".jpeg", "x" * 51 + "…xxx.jpeg"),
     ],
 )

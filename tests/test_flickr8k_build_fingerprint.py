@@ -109,7 +109,9 @@ def test_without_its_source_a_data_set_is_used_as_it_is(tmp_path, source, built,
     assert examples(builder).keys() == IMAGES.keys()
 
 
-@pytest.mark.parametrize("report", [None, "{}", "no JSON", "[]", '{"fingerprint": {"table": 1}}'])
+@pytest.mark.parametrize(
+    "report", [None, "{}", "no JSON", "[]", "[" * 100_000, '{"fingerprint": {"table": 1}}']
+)
 def test_a_data_set_without_a_fingerprint_may_be_anything(tmp_path, source, built, report):
     path = built / "verification.json"
     path.unlink()

@@ -22,6 +22,7 @@ from flickr8k_sources import (
 from PIL import Image
 
 import flickr8k_tfds
+from flickr8k_tfds.trees import DatasetError
 
 
 class BuilderTest(tfds.testing.DatasetBuilderTestCase):
@@ -135,15 +136,23 @@ def test_some_examples_only(tmp_path, capsys):
     build(source, tmp_path / "data", config=nothing, max_examples_per_split=0)
 
 
-@pytest.mark.parametrize("given", ["not given", "empty"])
-def test_without_data_it_comes_from_kaggle(tmp_path, monkeypatch, given):
+def test_without_data_it_comes_from_kaggle(tmp_path, monkeypatch):
     import kagglehub
 
     source = write_tree(tmp_path / "in", kaggle_files(IMAGES))
     monkeypatch.setattr(kagglehub, "dataset_download", lambda handle: str(source))
-    (tmp_path / "empty").mkdir()
-    builder = build(None if given == "not given" else tmp_path / given, tmp_path / "data")
+    builder = build(None, tmp_path / "data")
     assert examples(builder).keys() == IMAGES.keys()
+
+
+@pytest.mark.parametrize("given", ["empty", "missing"])
+def test_a_folder_without_data_is_an_error_and_no_download(tmp_path, monkeypatch, given):
+    import kagglehub
+
+    monkeypatch.setattr(kagglehub, "dataset_download", lambda handle: pytest.fail("downloads"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="holds no data set|does not exist"):
+        build(tmp_path / given, tmp_path / "data")
 
 
 def test_bad_configs():

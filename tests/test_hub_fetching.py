@@ -17,6 +17,22 @@ def test_the_folder_of_a_run_stands_for_the_model_that_it_exported(tmp_path):
     assert hub.fetch(tmp_path) == tmp_path
 
 
+def test_a_run_may_have_exported_a_folder(tmp_path):
+    for name in ("state", ".former", "captioner"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    for name in (".former", "captioner"):
+        (tmp_path / name / "model.safetensors").touch()
+    assert hub.fetch(tmp_path) == tmp_path / "captioner"
+    (tmp_path / "state" / "model-00001-of-00002.safetensors").touch()
+    with pytest.raises(
+        ValueError, match="several folders of safetensors: give one of captioner, s"
+    ):
+        hub.fetch(tmp_path)
+    (tmp_path / "a.npz").touch()
+    assert hub.fetch(tmp_path) == tmp_path / "a.npz"
+
+
 def test_nano_is_the_model_of_the_installation(monkeypatch, tmp_path):
     monkeypatch.setattr(fetching, "NANO", tmp_path / "nano.params.f16.npz")
     with pytest.raises(FileNotFoundError, match="f16.npz does not exist: this installation lacks"):

@@ -10,7 +10,7 @@ from hub_cases import GIB, HANDLE, kaggle_here, log_in
 import paligemma_lib as pg
 from paligemma_lib.checkpoint.configuration import published
 from paligemma_lib.hub import kaggle_access
-from paligemma_lib.run import ModelConfig, RunConfig, Setup, checks
+from paligemma_lib.run import ModelConfig, RunConfig, Setup, checks, download_checks
 
 
 def naming(checkpoint):
@@ -28,22 +28,22 @@ def server(monkeypatch, tmp_path):
 
 
 def test_what_this_account_may_have_is_not_downloaded(server, tmp_path):
-    assert checks.kaggle(naming(HANDLE)) == "licence accepted, 6.0 GiB to download"
+    assert download_checks.kaggle(naming(HANDLE)) == "licence accepted, 6.0 GiB to download"
     assert server.asked[-1] == "DownloadModelInstanceVersion"
     assert not (tmp_path / "cache").exists()
-    assert checks.kaggle(naming("nano")) == "not needed"
+    assert download_checks.kaggle(naming("nano")) == "not needed"
 
 
 def test_a_licence_not_accepted(server):
     server.status, server.refused = 403, "DownloadModelInstanceVersion"
     with pytest.raises(PermissionError, match="kaggle.com/models/google/paligemma .* accept the"):
-        checks.kaggle(naming(HANDLE))
+        download_checks.kaggle(naming(HANDLE))
 
 
 def test_no_credentials(server, monkeypatch):
     monkeypatch.delenv("KAGGLE_USERNAME")
     with pytest.raises(PermissionError, match="no valid Kaggle credentials"):
-        checks.kaggle(naming(HANDLE))
+        download_checks.kaggle(naming(HANDLE))
     assert server.asked == []
 
 
@@ -53,21 +53,21 @@ def test_credentials_that_others_can_read_or_that_are_damaged(server, tmp_path, 
     file.write_text(json.dumps({"username": "somebody", "key": "secret"}))
     monkeypatch.delenv("KAGGLE_USERNAME")
     file.chmod(0o644)
-    assert checks.kaggle(naming(HANDLE)).endswith(f"your credentials: chmod 600 {file}")
+    assert download_checks.kaggle(naming(HANDLE)).endswith(f"your credentials: chmod 600 {file}")
     file.chmod(0o600)
-    assert checks.kaggle(naming(HANDLE)).endswith("to download")
+    assert download_checks.kaggle(naming(HANDLE)).endswith("to download")
     file.write_text("{")
     with pytest.raises(ValueError, match="Invalid Kaggle credentials file"):
-        checks.kaggle(naming(HANDLE))
+        download_checks.kaggle(naming(HANDLE))
 
 
 def test_a_model_without_one_file_of_weights_or_without_room(server):
     server.usage.free = 5 * GIB
     with pytest.raises(OSError, match="6.0 GiB, and 5.0 GiB are free"):
-        checks.kaggle(naming(HANDLE))
+        download_checks.kaggle(naming(HANDLE))
     server.files = server.files[1:]
     with pytest.raises(FileNotFoundError, match="has 0 .npz files, expected one: README.md"):
-        checks.kaggle(naming(HANDLE))
+        download_checks.kaggle(naming(HANDLE))
 
 
 def test_a_model_that_is_not_here_is_known_by_its_name(monkeypatch):

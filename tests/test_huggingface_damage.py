@@ -26,7 +26,6 @@ def test_all_that_is_wrong_is_in_one_error(tmp_path):
         stored["adapter.weight"] = np.zeros(3, np.float32)
         stored[layer + "mlp.gate_proj.weight"] = np.zeros((64, 128), np.float32)
         stored[layer + "input_layernorm.weight"] = np.zeros(64, np.int8)
-        stored[layer + "self_attn.q_proj.weight"] = np.zeros((64, 64), np.float16)
         table = stored["language_model.model.embed_tokens.weight"]
         stored["language_model.model.embed_tokens.weight"] = table[:500]
 
@@ -38,7 +37,6 @@ def test_all_that_is_wrong_is_in_one_error(tmp_path):
         "  1 unexpected: adapter.weight\n",
         f"{layer}mlp.gate_proj.weight [64, 128], expected [128, 64]",
         f"  1 of another dtype: {layer}input_layernorm.weight I8\n",
-        f"{layer}self_attn.q_proj.weight float16, but float32 in an earlier layer",
         "embed_tokens.weight [500, 64], expected [512, 64] or [576, 64]",
     ):
         assert part in str(error.value)

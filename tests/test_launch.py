@@ -101,3 +101,33 @@ def test_a_wrong_command_of_the_launcher_is_told(capsys):
         with pytest.raises(SystemExit):
             launch.main(arguments)
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_asked_to_end_may_save_first(script, tmp_path, number):
+    """`subprocess.run` would kill it a quarter of a second later."""
+    saving = script("""
+        import pathlib, signal, sys, time
+        def save(number, _):
+            time.sleep(1)
+            pathlib.Path(sys.argv[1], "saved").touch()
+            sys.exit(128 + number)
+        signal.signal(signal.SIGINT, save)
+        signal.signal(signal.SIGTERM, save)
+        pathlib.Path(sys.argv[1], "ready").touch()
+        time.sleep(60)
+    """)
+    program = """
+        import signal, sys
+        from paligemma_lib.runtime.launch import run_one
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.exit(run_one([sys.executable, *sys.argv[1:]]))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), saving, str(tmp_path)]
+    process = subprocess.Popen(command, env=ENVIRONMENT)
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    assert (tmp_path / "saved").exists()

@@ -31,10 +31,20 @@ def test_bad_input_is_named(references, captions, message):
 
 def test_bad_arguments_are_named():
     scores = metrics.score(REFERENCES, CAPTIONS)
-    with pytest.raises(ValueError, match="confidence is 95, expected a value in"):
+    with pytest.raises(ValueError, match="confidence=95, expected a finite number above 0"):
         scores.intervals(confidence=95)
-    with pytest.raises(ValueError, match="resamples is 0, expected at least 1"):
+    with pytest.raises(ValueError, match="resamples=0, expected a whole number from 1"):
         scores.intervals(resamples=0)
+    for name, value in (("resamples", 10.0), ("resamples", True), ("seed", -1), ("seed", 0.5)):
+        with pytest.raises(ValueError, match=f"{name}={value}, expected a whole number"):
+            scores.intervals(**{name: value})
+        with pytest.raises(ValueError, match=f"{name}={value}, expected a whole number"):
+            metrics.compare(scores, scores, **{name: value})
+    for value in (0, 1, True, float("nan"), "0.9"):
+        with pytest.raises(ValueError, match="confidence="):
+            scores.intervals(confidence=value)
+    with pytest.raises(ValueError, match="seed=-1"):
+        metrics.permuted(REFERENCES, CAPTIONS, seed=-1)
     other = metrics.score({"a.jpg": ["x"]}, {"a.jpg": "x"})
     with pytest.raises(ValueError, match="2 only in the first scores: 'b.jpg', 'c.jpg'"):
         metrics.compare(scores, other)

@@ -17,14 +17,15 @@ def test_meteor_where_it_is_installed():
     result = metrics.meteor(REFERENCES, CAPTIONS)
     assert result.reason is None
     assert 0.2 < result.value < 0.6
+    assert len(result.per_image) == len(REFERENCES)
 
 
 def test_java_scores_say_what_is_missing(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for ask in (metrics.meteor, metrics.spice):
-        value, reason = ask(REFERENCES, CAPTIONS)
-        assert value is None
-        assert "needs pycocoevalcap: pip install pycocoevalcap" in reason
+        found = ask(REFERENCES, CAPTIONS)
+        assert found.value is None
+        assert "needs pycocoevalcap: pip install pycocoevalcap" in found.reason
     with pytest.raises(ValueError, match="no references"):
         metrics.meteor({}, {})
 

@@ -37,4 +37,4 @@ def test_suspicious_captions_are_warned_of(faulty, share, message):
 def test_a_single_image_is_warned_of():
     scores = metrics.score({"a": ["a dog runs here"]}, {"a": "a dog runs here"})
     assert scores.corpus["CIDEr"] == 0
-    assert scores.warnings == ("CIDEr of a single image is 0: it compares images; score hundreds",)
+    assert len(scores.warnings) == 1 and "CIDEr of a single image is 0" in scores.warnings[0]

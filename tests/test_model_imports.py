@@ -1,4 +1,4 @@
-"""The model side needs neither TensorFlow nor the rest of the library but the contract."""
+"""The model side needs no TensorFlow, and of the library the contract and kinds of arrays only."""
 
 import subprocess
 import sys
@@ -8,7 +8,8 @@ import sys
 sys.modules["tensorflow"] = None
 import paligemma_lib.model
 loaded = [name for name in sys.modules if name.startswith("paligemma_lib.")]
-known = ("paligemma_lib.model", "paligemma_lib.batch", "paligemma_lib.deprecation")
+known = ("model", "batch", "deprecation", "parameter_roles", "quantized")
+known = tuple(f"paligemma_lib.{name}" for name in known)
 print([name for name in loaded if not name.startswith(known)])
 """
 

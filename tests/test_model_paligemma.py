@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from paligemma_lib import model
 from paligemma_lib.model import gemma, paligemma, vocabulary
+from paligemma_lib.model.sight import Sight
 
 CONFIG = cases.tiny_config(2)
 
@@ -167,17 +168,19 @@ def test_prefill_and_extend_equal_the_whole_sequence(params):
         image_tokens = model.siglip.encode(config, params["img"], image)
         x = jnp.concatenate([image_tokens, vocabulary.embed(config, params["llm"], prompt)], axis=1)
         position = jnp.broadcast_to(jnp.arange(front), (2, front))
-        mask = jnp.ones((2, front, front), bool)
-        return gemma.apply_layers(config, params["llm"], x, position, mask, keep_cache=True)[1]
+        sight = Sight(jnp.zeros((2, front), jnp.int32))
+        llm, keep = params["llm"], lambda _, own: own
+        return gemma.apply_layers(config, llm, x, position, sight, keep=keep)[1]
 
     @jax.jit
     def extend(llm, tokens, past):
         rows, t = tokens.shape
         start = sum(keys.shape[2] for keys, _ in past)
         position = jnp.broadcast_to(start + jnp.arange(t), (rows, t))
-        mask = jnp.arange(start + t) <= position[..., None]
+        place = jnp.broadcast_to(jnp.arange(start + t), (rows, start + t))
+        sight = Sight((place >= front).astype(jnp.int32), place, jnp.ones_like(position), position)
         x = vocabulary.embed(config, llm, tokens)
-        x, own = gemma.apply_layers(config, llm, x, position, mask, past, keep_cache=True)
+        x, own = gemma.apply_layers(config, llm, x, position, sight, past, keep=lambda _, own: own)
         return gemma.final_norm(config, llm, x), own
 
     past, seen = [prefill(params, image, prompt)], []

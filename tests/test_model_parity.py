@@ -88,7 +88,7 @@ def test_golden_logits(shared, version):
     got = cases.all_logits(cases.tiny_config(version), params, batch)
     supervised = golden["batch/mask_loss"][:, 1:] == 1
     difference = np.abs(np.asarray(got)[:, :-1] - golden["logits"])[supervised]
-    assert difference.max() < 1e-4
+    assert difference.max() < 2e-4  # of logits up to 34; sums of float32 in another order
 
 
 @pytest.mark.parametrize("version", cases.VERSIONS)

@@ -13,72 +13,28 @@ import jax
 import model_cases as cases
 import numpy as np
 import pytest
+from transformers_cases import (
+    batch_of_pairs,
+    opened_by_transformers,
+    their_inputs,
+    their_logits,
+    torch,
+    transformers,
+)
 
 from paligemma_lib.checkpoint import huggingface, load_params, read_config
-
-REASON = "needs transformers and torch (pip install -e '.[parity]')"
-torch = pytest.importorskip("torch", reason=REASON)
-transformers = pytest.importorskip("transformers", reason=REASON)
 
 TOLERANCE = 1e-4
 
 
-def batch_of_pairs(config, seed=0):
-    """Four images with a prefix and a suffix each, of different lengths; padding on the right."""
-    rng = np.random.default_rng(seed)
-    size = config.vision.image_size
-    segment = np.full((4, 14), -1, np.int32)
-    for row, (prefix, suffix) in zip(segment, [(4, 10), (3, 5), (6, 1), (2, 8)], strict=True):
-        row[:prefix] = 0
-        row[prefix : prefix + suffix] = 1
-    there = segment >= 0
-    text = np.where(there, rng.integers(4, config.language.vocab_size, segment.shape), 0)
-    position = np.where(there, np.arange(segment.shape[1]), 0)
-    return {
-        "image": rng.uniform(-1, 1, (4, size, size, 3)).astype(np.float32),
-        "text": text.astype(np.int32),
-        "segment": segment,
-        "position": position.astype(np.int32),
-    }
-
-
-def their_inputs(config, batch):
-    """The same batch as transformers wants it."""
-    rows, front = len(batch["text"]), config.vision.num_tokens
-    segment = torch.from_numpy(np.pad(batch["segment"], ((0, 0), (front, 0)))).long()
-    images = torch.full((rows, front), config.language.vocab_size)
-    return {
-        "input_ids": torch.cat([images, torch.from_numpy(batch["text"]).long()], dim=1),
-        "pixel_values": torch.from_numpy(batch["image"]).permute(0, 3, 1, 2),
-        "attention_mask": (segment >= 0).long(),
-        "token_type_ids": (segment > 0).long(),
-    }
-
-
-def their_logits(their_model, config, batch):
-    """float32[B, T, V] at the slots of the text."""
-    with torch.no_grad():
-        logits = their_model.eval()(**their_inputs(config, batch)).logits.float().numpy()
-    return logits[:, config.vision.num_tokens :, : config.language.vocab_size]
-
-
-def largest_difference(config, params, their_model):
+def largest_difference(config, params, their_model, rows=4):
     """Largest absolute difference of logits, relative to nothing, over slots with a token."""
-    batch = batch_of_pairs(config)
+    batch = {name: part[:rows] for name, part in batch_of_pairs(config).items()}
     theirs = their_logits(their_model, config, batch)
     ours = np.asarray(cases.all_logits(config, params, batch))
     there = batch["segment"] >= 0
     assert np.abs(theirs[there]).max() > 1  # not trivially small
     return np.abs(ours - theirs)[there].max()
-
-
-def opened_by_transformers(folder, **options):
-    """Opens the folder and insists that every tensor found its place."""
-    load = transformers.PaliGemmaForConditionalGeneration.from_pretrained
-    their_model, info = load(folder, output_loading_info=True, **options)
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        assert not info[kind], (kind, info[kind])
-    return their_model
 
 
 def their_config(config, **language_options):
@@ -126,6 +82,19 @@ def test_our_export_computes_the_same_logits_there(tmp_path, version):
     their_model = opened_by_transformers(tmp_path / "model")
     assert their_model.dtype == torch.float32
     assert largest_difference(config, params, their_model) < TOLERANCE
+
+
+@pytest.mark.parametrize("size", [448, 896])
+@pytest.mark.parametrize("version", cases.VERSIONS)
+def test_large_images_give_the_same_logits_there(tmp_path, version, size):
+    """Attention takes a few rows at a time here, and all of them there."""
+    config = cases.tiny_config(version)
+    vision = dataclasses.replace(config.vision, image_size=size, patch_size=14)
+    config = dataclasses.replace(config, vision=vision)
+    params = cases.random_params(config)
+    huggingface.export(params, config, tmp_path / "model")
+    their_model = opened_by_transformers(tmp_path / "model")
+    assert largest_difference(config, params, their_model, rows=1) < TOLERANCE
 
 
 def saved_by_transformers(folder, settings):

@@ -25,7 +25,8 @@ def test_training_for_several_cpu_devices():
     assert 0 < split.arguments < 0.5 * whole.arguments < whole.arguments < whole.peak
     assert split.flops == whole.flops > split.model_flops == whole.model_flops > 0
     gathers = [each for each in split.collectives if each.kind == "all-gather"]
-    assert sum(each.times == layers for each in gathers) >= 10  # forward and backward
+    # Forward and backward; the last layer of the language model is not in the loop.
+    assert sum(each.times in (layers - 1, layers) for each in gathers) >= 16
     assert not any(each.kind == "all-gather" and each.bytes > 1024 for each in whole.collectives)
 
 

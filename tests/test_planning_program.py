@@ -99,18 +99,21 @@ def flops_by_formula(config, run, remat):
     vision = v.depth * (2 * b * p * tower + 4 * b * p * p * v.width)
     vision += 2 * b * p * (patch * v.width + v.width * c.width)
 
-    tokens = b * (p + t)
-    projections = 2 * c.width * c.head_dim * (c.num_heads + c.num_kv_heads)
-    mlp = 3 * c.width * c.mlp_dim
-    scores = 4 * tokens * (p + t) * c.num_heads * c.head_dim
-    forward = 2 * tokens * (projections + mlp) + scores
-    backward = forward + scores + 2 * tokens * projections  # of inputs, of trained weights
-    # A block's last product is not needed to differentiate it.
-    again = {"none": 0, "full": forward - 2 * tokens * c.width * c.mlp_dim}[remat]
+    def layer(read):
+        """Keys and values of all tokens; queries, outputs and MLP of those whose output is read."""
+        keys = 2 * (b * (p + t)) * 2 * c.width * c.head_dim * c.num_kv_heads
+        queries = 2 * read * 2 * c.width * c.head_dim * c.num_heads
+        mlp = 2 * read * 3 * c.width * c.mlp_dim
+        scores = 4 * read * (p + t) * c.num_heads * c.head_dim
+        forward = keys + queries + mlp + scores
+        backward = forward + scores + keys + queries  # of inputs, of trained weights
+        # A block's last product is not needed to differentiate it.
+        again = {"none": 0, "full": forward - 2 * read * c.width * c.mlp_dim}[remat]
+        return forward + backward + again
 
     slots = loss_iterations(Training(run), 1) * min(256, b * t)
     loss = 3 * 2 * slots * c.width * c.vocab_size
-    return vision + c.depth * (forward + backward + again) + loss
+    return vision + (c.depth - 1) * layer(b * (p + t)) + layer(b * t) + loss
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])
@@ -155,3 +158,11 @@ def test_decoding_reads_all_weights_for_every_token(layout):
     assert extend == pytest.approx(2 * 2 * 4 * (weights + table), rel=0.2)
     assert begin == 2 * 2 * table
     assert read > 2 * 2 * CONFIG.vision.num_tokens * weights
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("int8", 8.13), ("nf4", 4.13)])
+def test_quantised_parameters_are_counted_as_they_are_stored(kind, bits):
+    run = dataclasses.replace(RUN, model=ModelConfig(frozen_dtype=kind))
+    config = pg.model.variants.paligemma_3b()
+    found = resident_bytes(config, Decoding(run), MESH)
+    assert found == pytest.approx(2.92e9 * bits / 8, rel=0.02)

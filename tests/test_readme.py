@@ -86,15 +86,26 @@ def check(words, parse_only) -> None:
             for word in rest:
                 name = word.partition("=")[0].removeprefix("--")
                 assert not word.startswith("-") or re.search(rf"^ +{name}: ", fields, re.M), word
-        case ("pip", "install", "-e", what):
+        case ("pip", "install", "-e", what, *rest):
+            assert not rest or (rest[0] == "-c" and (ROOT / rest[1]).is_file())
             extras = re.findall(r"\w+", what)
             assert set(extras) <= extras_of_setup()
         case ("pytest", *rest):
             configuration = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
             markers = configuration["tool"]["pytest"]["ini_options"]["markers"]
-            assert all(any(m.startswith(word) for m in markers) for word in rest if word != "-m")
-        case ("gcloud" | "pre-commit" | "mkdocs" | "cd", *_):
+            named = set(" ".join(rest).split()) - {"-m", "and", "not"}
+            assert all(any(m.startswith(word) for m in markers) for word in named)
+        case ("gcloud" | "pre-commit" | "mkdocs" | "cd" | "hf" | "openssl", *_):
             pass  # not ours
+        case ("curl", *_, address):
+            pytest.importorskip("starlette", reason="needs starlette")
+            from paligemma_lib.serving.endpoint.openapi import document
+
+            assert address.removeprefix("http://127.0.0.1:8000") in document()["paths"]
+        case ("docker", "build", *_):
+            assert (ROOT / "Dockerfile").is_file()
+        case ("docker", "run", *rest):
+            check(("paligemma", "serve", *rest[rest.index("paligemma") + 1 :]), parse_only)
         case _:
             pytest.fail(f"{words}: tell this test how to check it, or take it out")
 
@@ -106,7 +117,7 @@ def extras_of_setup() -> set[str]:
         for node in tree.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXTRAS"
     )
-    return set(ast.literal_eval(value))
+    return {ast.literal_eval(name) for name in value.keys}
 
 
 @pytest.mark.parametrize("command", commands(), ids=str)

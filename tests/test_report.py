@@ -189,7 +189,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path, name, error, message):
         (lambda: Report("", summary="one text"), "summary must be a sequence"),
         (lambda: Example("1", "1.jpg", "", references="a dog"), "references of '1' must be"),
         (lambda: Report("", examples=examples(1), rank_by="SPICE"), r"have scores \['CIDEr'\]"),
-        (lambda: ParameterGroup("a", -1, 5, trainable=True), "-1 tensors"),
+        (lambda: ParameterGroup("a", -1, 5, trainable=True), "tensors=-1, expected a whole number"),
     ],
 )
 def test_contents_that_make_no_sense_are_refused(make, message):

@@ -72,8 +72,8 @@ def test_a_checkpoint_of_other_names_or_types(setup, tiny, tmp_path):
     np.savez(tmp_path / "other.npz", **arrays)
     with pytest.raises(ValueError, match="llm/final_norm/scale"):
         checks.checkpoint(setup(model={"checkpoint": str(tmp_path / "other.npz")}))
-    with pytest.raises(ConfigError, match="model.frozen_dtype='int8': expected '', 'float32'"):
-        setup(model={"frozen_dtype": "int8"})
+    with pytest.raises(ConfigError, match="model.frozen_dtype='int4': expected '', 'float32'"):
+        setup(model={"frozen_dtype": "int4"})
     assert checks.checkpoint(setup()).endswith("parameters in float32")
     assert checks.checkpoint(setup(model={"checkpoint": ""})) == "none: a new nano"
 

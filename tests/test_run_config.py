@@ -10,16 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
+from paligemma_lib import quantized
 from paligemma_lib.checkpoint.configuration import MODELS
 from paligemma_lib.model import variants
 from paligemma_lib.run import ConfigError, RunConfig, StageConfig
-from paligemma_lib.run.config import SPLITS, ModelConfig, OptimizerConfig
+from paligemma_lib.run.config import SPLITS, LoraConfig, ModelConfig, OptimizerConfig
 from paligemma_lib.run.data_config import DataConfig, PartConfig
 from paligemma_lib.run.dotted import NameOrDotted
 from paligemma_lib.run.options import options_of, parse
 from paligemma_lib.train import optimizer
 
-KINDS = (RunConfig, DataConfig, ModelConfig, StageConfig, OptimizerConfig)
+KINDS = (RunConfig, DataConfig, ModelConfig, StageConfig, LoraConfig, OptimizerConfig)
 
 
 def bounds_of(field: FieldInfo) -> dict[str, Any]:
@@ -88,24 +89,31 @@ def runs(draw):
         return {
             name: draw(values_for(name, field))
             for name, field in kind.__pydantic_fields__.items()
-            if name not in ("stages", "data", "model", "optimizer", "mixture")
+            if name not in ("stages", "data", "model", "lora", "optimizer", "mixture")
         }
 
     values = drawn(RunConfig)
     steps = [0, *sorted(draw(st.sets(st.integers(1, 10**6), max_size=3)))]
     values["stages"] = tuple(StageConfig(**{**drawn(StageConfig), "from_step": k}) for k in steps)
-    values["batch_size"] *= values["microbatches"]
+    values["microbatches"] = draw(st.integers(1, 16))
+    values["batch_size"] = values["microbatches"] * draw(st.integers(1, 1000))
     data = drawn(DataConfig)
+    if values["task"] == "detect":
+        data |= {"horizontal_flip": False, "min_crop_area": 1.0}
     data["mixture"] = tuple(PartConfig(**drawn(PartConfig)) for _ in range(draw(st.integers(0, 2))))
     if data["mixture"]:
         data |= {"kind": "auto", "train": "train"}
-    values["text_len"] += values["truncate"]  # what is cut needs a length
-    if data["kind"] == "sample":
+    # What is cut needs a length.
+    if not values["validate_every"]:
+        values["early_stopping"], values["export_best"] = 0, False
+    values["text_len"] = max(values["text_len"], int(values["truncate"]))
+    if data["kind"] == "sample" or data["name"].isdecimal():
         data["name"] = str(draw(st.integers(1, 10**6)))
     return RunConfig(
         **values,
         data=DataConfig(**data),
         model=ModelConfig(**drawn(ModelConfig)),
+        lora=LoraConfig(**drawn(LoraConfig)),
         optimizer=OptimizerConfig(**drawn(OptimizerConfig)),
     )
 
@@ -120,6 +128,26 @@ def test_plain_values_and_back_is_the_same_run(config):
     assert json.loads(text) == plain  # lists, not tuples
     assert hash(parse(RunConfig, plain)) == hash(config)  # jobs of planning are keys
     assert dataclasses.replace(config) == config
+
+
+@pytest.mark.parametrize("name", ["early_stopping", "export_best"])
+def test_what_needs_a_validation_is_refused_without(name):
+    with pytest.raises(ConfigError, match=f"{name} has no effect: validate_every=0"):
+        parse(RunConfig, {name: 1 if name == "early_stopping" else True, "validate_every": 0.0})
+
+
+def test_the_home_folder_is_expanded_in_every_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    found = parse(
+        RunConfig,
+        {
+            **{"workdir": "~/runs", "export": "~/m.npz", "model": {"checkpoint": "~/a.npz"}},
+            "data": {"train": "~/d.csv", "images": "~/i", "test": "test"},
+        },
+    )
+    assert (found.workdir, found.export) == ("/home/me/runs", "/home/me/m.npz")
+    assert (found.model.checkpoint, found.data.images) == ("/home/me/a.npz", "/home/me/i")
+    assert (found.data.train, found.data.test) == ("/home/me/d.csv", "test")
 
 
 # --- Each field
@@ -143,7 +171,7 @@ def test_choices_are_those_of_the_library():
     assert choices("optimizer.name") == optimizer.OPTIMIZERS
     assert choices("optimizer.schedule") == optimizer.SCHEDULES
     assert choices("model.dtype") == choices("export_dtype") == variants.DTYPES
-    assert choices("model.frozen_dtype") == ("", *variants.DTYPES)
+    assert choices("model.frozen_dtype") == ("", *variants.DTYPES, *quantized.KINDS)
     assert choices("model.remat") == variants.REMAT
     assert set(choices("model.name")) == set(MODELS)
     assert all(split in DataConfig.__pydantic_fields__ for split in SPLITS)
@@ -202,10 +230,9 @@ def test_a_value_of_another_type_is_told(name):
         assert problem.startswith(name) and ": expected " in problem, problem
 
 
-@pytest.mark.parametrize("name", ["workdir", "export"])
-def test_what_names_a_file_is_not_empty(name):
-    with pytest.raises(ConfigError, match=f"{name}='': expected at least 1 character"):
-        parse(RunConfig, {name: ""})
+def test_a_workdir_has_a_name():
+    with pytest.raises(ConfigError, match="workdir='': expected at least 1 character"):
+        parse(RunConfig, {"workdir": ""})
 
 
 # --- Fields together
@@ -221,8 +248,8 @@ def test_what_names_a_file_is_not_empty(name):
          "stages begin at steps [0, 7, 7]: expected 0, then increasing steps"),
         ({"batch_size": 10, "microbatches": 4},
          "batch_size=10: expected a multiple of microbatches, which is 4"),
-        ({"data": {"kind": "sample"}},
-         "data.name='flickr8k_tfds': expected a positive number of images, as kind is sample"),
+        ({"data": {"kind": "sample", "name": "mine"}},
+         "data.name='mine': expected a positive number of images, as kind is sample"),
         ({"data": {"kind": "sample", "name": "0"}},
          "data.name='0': expected a positive number of images, as kind is sample"),
         ({"data": {"kind": "sample", "name": "²"}},

@@ -61,10 +61,11 @@ def test_above_the_share_the_run_stops_at_this_and_the_next_start(start):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"train": {"x": ""}}', '{"train": 3}', "[" * 99_999])
-def test_a_list_that_is_none_is_told(start, tmp_path, text):
+def test_a_list_that_is_none_is_put_aside(start, tmp_path, text, caplog):
     (tmp_path / DAMAGED).write_text(text)
-    with pytest.raises(ValueError, match=f"{DAMAGED} is not a list of damaged records: remove it"):
-        recall_damage(start())
+    assert not any(recall_damage(start()).values())
+    assert (tmp_path / f"{DAMAGED}.damaged").read_text() == text
+    assert f"{DAMAGED}.damaged: not a list of damaged records" in caplog.text
 
 
 def test_numbers_beyond_the_data_are_ignored(start, tmp_path):

@@ -47,9 +47,17 @@ def test_data_that_is_not_there_or_empty(setup, tiny, tmp_path):
         checks.data(setup(given={}))
     with pytest.raises(ValueError, match="there is no source for test"):
         checks.data(setup(given={"train": sources["train"], "validation": sources["train"]}))
-    drawn = setup(data={"kind": "sample", "name": "40"})
+    drawn = setup(data={"kind": "sample", "name": "40", **dict(zip(SPLITS, SPLITS, strict=True))})
     assert checks.data(drawn) == "40 images, to be drawn"
     assert checks.texts(drawn) == "not checked yet: the data or the tokenizer does not exist"
+
+
+@pytest.mark.parametrize("field", SPLITS)
+def test_a_split_that_will_not_be_drawn_is_told_before(setup, field):
+    splits = {"train": "train[:20]+train[30:]", "validation": "val", "test": "test"}
+    checks.data(setup(data={"kind": "sample", "name": "40", **splits}))
+    with pytest.raises(ValueError, match=f"data.{field}='misspelt': .* no such split"):
+        checks.data(setup(data={"kind": "sample", "name": "40", **splits, field: "misspelt"}))
 
 
 def test_a_tokenizer_that_is_to_come_reads_no_captions_yet(setup):
@@ -89,9 +97,19 @@ def test_a_report_of_another_build(setup, built, tmp_path):
     (place / "verification.json").write_text(json.dumps(report))
     with pytest.raises(ValueError, match="from different builds"):
         checks.data(setup(**changes))
-    (place / "verification.json").write_text("{}")
-    with pytest.raises(ValueError, match="is not a verification report"):
-        checks.data(setup(**changes))
+
+
+@pytest.mark.parametrize(
+    "report", ["{}", "no JSON", "[" * 100_000, '{"splits": 3}', "1" * 9_999, b"\xff"]
+)
+def test_a_damaged_report_is_put_aside(setup, built, tmp_path, report, caplog):
+    changes, place = copied(built, tmp_path / "data")
+    report = report if isinstance(report, bytes) else report.encode()
+    (place / "verification.json").write_bytes(report)
+    assert checks.data(setup(**changes)).endswith(" images")
+    assert (place / "verification.json.damaged").read_bytes() == report
+    assert not (place / "verification.json").exists()
+    assert "verification.json.damaged: no verification report" in caplog.text
 
 
 def test_a_data_set_without_a_report_is_only_counted(setup, built, tmp_path):

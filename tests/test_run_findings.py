@@ -53,7 +53,7 @@ def test_one_cause_is_told_once_and_the_other_checks_are_made(setup):
 def test_a_run_is_refused_for_all_that_is_wrong(setup, tmp_path):
     (tmp_path / "file").touch()
     wrong = setup(text_len=8, given={}, workdir=str(tmp_path / "file" / "run"), stages=[
-        {"trainable": "lora"}
+        {"trainable": "attn"}
     ])  # fmt: skip
     with pytest.raises(ChecksFailed) as caught:
         require(wrong)

@@ -103,7 +103,8 @@ def test_a_run_on_gs_leaves_what_a_local_one_does_and_goes_on(config, tmp_path, 
     assert metrics(storage) == losses(local)
     for name in ("predictions.json", "predictions_before.json", "scores.json"):
         assert storage.objects[KEY + name] == (local / name).read_bytes()
-    with np.load(io.BytesIO(storage.objects[KEY + config.export])) as file:
+    (export,) = (path.name for path in local.glob("*.npz"))
+    with np.load(io.BytesIO(storage.objects[KEY + export])) as file:
         for name, value in exported(local).items():
             np.testing.assert_array_equal(file[name], value)
     kept = {name.split("/")[1] for name in mine if name.startswith("checkpoints/")} - {""}
@@ -114,10 +115,10 @@ def test_a_run_on_gs_leaves_what_a_local_one_does_and_goes_on(config, tmp_path, 
         name for name in storage.objects if name.startswith(f"{KEY}checkpoints/{newest}/")
     ]:
         del storage.objects[name]
-    for name in ("metrics.jsonl", config.export):
+    for name in ("metrics.jsonl", export):
         storage.objects.pop(KEY + name)
     run(2, config, WORKDIR, tmp_path, storage)  # in two processes
-    with np.load(io.BytesIO(storage.objects[KEY + config.export])) as file:
+    with np.load(io.BytesIO(storage.objects[KEY + export])) as file:
         for name, value in exported(local).items():
             assert np.abs(file[name] - value).mean() <= 1e-4 * np.abs(value).mean()
 

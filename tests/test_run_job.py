@@ -61,9 +61,11 @@ def test_tensorboard_gets_losses_and_images_with_their_captions(finished, config
     tags = events.Tags()["tensors"]
     found = {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("loss")}
     assert found == pytest.approx(losses(finished), rel=1e-6)
-    assert [tag for tag in tags if "/" in tag] == [
-        f"{kind}/{name}" for name in ("0.png", "1.png") for kind in ("images", "captions")
-    ]
+    shown = [f"{kind}/{name}" for name in ("0.png", "1.png") for kind in ("images", "captions")]
+    scores = json.loads((finished / "scores.json").read_text())["scores"]
+    assert [tag for tag in tags if "/" in tag] == [*shown, *(f"test/{name}" for name in scores)]
+    (cider,) = events.Tensors("test/CIDEr")
+    assert tf.make_ndarray(cider.tensor_proto) == pytest.approx(scores["CIDEr"]["value"], abs=1e-3)
     shown = events.Tensors("images/0.png")
     assert [each.step for each in shown] == [3, 6, 9]
     width, height, png = tf.make_ndarray(shown[0].tensor_proto)
@@ -90,7 +92,7 @@ def test_the_folder_of_a_run_is_a_checkpoint(finished, config):
 
 def test_only_what_trains_has_changed(finished, config):
     before = pg.checkpoint.load_params(config.model.checkpoint, cases.CONFIG, dtype="float32")
-    after = pg.checkpoint.load_params(finished / config.export, cases.CONFIG)
+    after = pg.checkpoint.load_params(finished, cases.CONFIG)
     changed = {
         name
         for (name, old), new in zip(
@@ -191,28 +193,30 @@ def test_sigterm_before_the_first_step_ends_at_once(config, tmp_path):
 
 
 @pytest.fixture
-def sigterm():
-    """Sends it; whatever handles it afterwards is as it was."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield lambda: os.kill(os.getpid(), signal.SIGTERM)
-    signal.signal(signal.SIGTERM, before)
+def ask():
+    """Sends a signal; whatever handles signals afterwards is as it was."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    yield lambda number: os.kill(os.getpid(), number)
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
-def test_sigterm_in_a_validation_saves_and_validates_later(
-    config, finished, tmp_path, monkeypatch, sigterm
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_a_validation_saves_and_validates_later(
+    config, finished, tmp_path, monkeypatch, ask, number, code
 ):
     asked = []
 
     def batches(*args, **kwargs):
         asked.append(1)
         if len(asked) in (2, 3):  # the second validation is interrupted, and again after a resume
-            sigterm()
+            ask(number)
         return eval_batches(*args, **kwargs)
 
     eval_batches = batching.eval_batches
     monkeypatch.setattr(batching, "eval_batches", batches)
     for _ in range(2):
-        assert finetune(of(config, tmp_path)) == 143
+        assert finetune(of(config, tmp_path)) == code
         assert list(losses(tmp_path)) == list(range(6))
         assert list(losses(tmp_path, "validation_loss")) == [3]
     assert finetune(of(config, tmp_path)) == 0

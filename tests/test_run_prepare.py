@@ -5,12 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from finetune_cases import of, setup_of, tiny_run
+from finetune_cases import leave_record, of, setup_of, tiny_run
 
 from paligemma_lib import sample_data
 from paligemma_lib.run import prepare, require
 from paligemma_lib.run.config import SPLITS
 from paligemma_lib.train import memory
+from paligemma_lib.train.compatibility import CHECKPOINTS
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,17 @@ def test_captions_of_validation_must_fit_all_at_once(config, tmp_path):
     long["data.validation"] = long["data.train"]
     with pytest.raises(ValueError, match="of 3 captions.*text_len is 64"):
         prepare.prepare(setup_of(of(config, tmp_path, **long)))
+
+
+def test_a_length_that_was_found_before_is_taken_over(config, tmp_path):
+    run = of(config, tmp_path, text_len=0)
+    found = prepare.prepare(setup_of(run))
+    length = found.config.text_len
+    assert found.record["text_len"] == length > 0
+    leave_record(tmp_path / CHECKPOINTS, 3, {**found.record, "text_len": length + 32})
+    assert prepare.prepare(setup_of(run)).config.text_len == length + 32
+    given = of(config, tmp_path, text_len=64)
+    assert prepare.prepare(setup_of(given)).config.text_len == 64
 
 
 def test_what_a_run_makes_is_checked_when_it_is_there(config, tmp_path):

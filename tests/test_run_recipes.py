@@ -8,8 +8,9 @@ from process_cases import ROOT
 
 import paligemma_lib as pg
 from paligemma_lib.checkpoint.configuration import MODELS
+from paligemma_lib.parameter_spec import abstract
 from paligemma_lib.run import RECIPES, ConfigError, RunConfig, load
-from paligemma_lib.run.assembly import optimizer_of, trainable_of
+from paligemma_lib.run.assembly import optimizer_of, parameters_of, trainable_of
 
 CONFIGS = ROOT / "examples" / "configs"
 OLD = '''"""A run of somebody's, written when the configs lay in examples."""
@@ -48,9 +49,9 @@ def fresh_imports(monkeypatch):
 def test_a_recipe_names_values_that_work(name):
     config = load(name)
     model = MODELS[config.model.name]()
+    params = abstract(parameters_of(config, model))
     for stage in config.stages:
-        found = pg.trainable.trained_rows(pg.model.abstract_params(model), trainable_of(stage))
-        assert found
+        assert pg.trainable.trained_rows(params, trainable_of(stage))
     optimizer_of(config, total_steps=100)
     assert config.model.dtype in pg.model.variants.DTYPES
     assert config.model.remat in pg.model.variants.REMAT

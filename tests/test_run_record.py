@@ -1,5 +1,8 @@
 """What a run must have in common with the checkpoints that it goes on from."""
 
+import contextlib
+import functools
+
 import pytest
 from finetune_cases import leave_record
 from run_cases import changed
@@ -15,8 +18,8 @@ CONFIG = RunConfig(stages=(StageConfig(), StageConfig(from_step=4, trainable=("a
 def saved(tmp_path):
     """Leaves a checkpoint of a run with this config, without some of its fields."""
 
-    def leave(values):
-        leave_record(tmp_path / CHECKPOINTS, 4, {"config": values, "params": "5f0c"})
+    def leave(values, **more):
+        leave_record(tmp_path / CHECKPOINTS, 4, {"config": values, "params": "5f0c", **more})
         return tmp_path
 
     return leave
@@ -38,18 +41,52 @@ def test_the_same_run_goes_on_whatever_its_parameters_are(saved):
 
 def test_what_differs_is_told_and_may_be_allowed(saved):
     workdir = saved(CONFIG.to_dict())
-    other = changed(CONFIG, seed=1, optimizer={"learning_rate": 1.0}, workdir="elsewhere")
+    other = changed(CONFIG, seed=1, optimizer={"learning_rate": 1.0}, prompt="describe")
     assert differing(workdir, other) == [
         "  config.optimizer.learning_rate: was 5e-05, is 1.0",
+        "  config.prompt: was 'caption en', is 'describe'",
         "  config.seed: was 0, is 1",
-        "  config.workdir: was 'workdir', is 'elsewhere'",
     ]
-    names = ["optimizer.learning_rate", "seed"]
+    names = ["optimizer", "seed"]  # a group, and a field
     (left,) = differing(workdir, changed(other, allow_changed=names))
-    assert left.startswith("  config.workdir")
-    check_record(workdir, changed(other, allow_changed=[*names, "workdir"]))
-    always = ["allow_changed", "data.max_corrupt", "text_len"]
-    assert allowed_changes(CONFIG) == [*always, *(f"config.{name}" for name in always)]
+    assert left.startswith("  config.prompt")
+    check_record(workdir, changed(other, allow_changed=[*names, "prompt"]))
+
+
+def test_what_cannot_change_what_is_learned_makes_no_other_run(saved):
+    other = changed(
+        CONFIG, workdir="elsewhere", keep=1, save_minutes=1.0, export="m.npz", sampler="beam",
+        max_new_tokens=9, test_images=5, data={"test": "other"}, fsdp=1, early_stopping=3,
+    )  # fmt: skip
+    check_record(saved(CONFIG.to_dict()), other)
+
+
+def test_the_order_of_sums_counts_where_a_step_may_overflow(saved):
+    half = changed(CONFIG, model={"dtype": "float16"})
+    workdir = saved(half.to_dict())
+    assert differing(workdir, changed(half, microbatches=2)) == [
+        "  config.microbatches: was 1, is 2"
+    ]
+    check_record(workdir, changed(half, microbatches=2, allow_changed=["microbatches"]))
+
+
+def test_a_package_that_is_recorded_since_is_no_difference(saved):
+    old = {"jax": record_of(CONFIG, "")["software"]["jax"]}
+    check_record(saved(CONFIG.to_dict(), software=old), CONFIG)
+
+
+def test_other_software_is_told_by_its_name(saved, monkeypatch):
+    present = record_of(CONFIG, "5f0c")
+    old = {**present["software"], "jax": "0.4.1", "pillow": "8.0"}
+    workdir = saved(CONFIG.to_dict(), software=old)
+    now = present["software"]
+    assert differing(workdir, CONFIG) == [
+        f"  software.jax: was '0.4.1', is '{now['jax']}'",
+        f"  software.pillow: was '8.0', is '{now['pillow']}'",
+    ]
+    (left,) = differing(workdir, changed(CONFIG, allow_changed=["software.jax"]))
+    assert left.startswith("  software.pillow")
+    check_record(workdir, changed(CONFIG, allow_changed=["software"]))
 
 
 def test_the_text_length_may_differ(saved):
@@ -65,14 +102,14 @@ def test_the_text_length_may_not_differ_where_text_is_cut(saved):
 
 def test_an_option_that_is_newer_than_the_record_had_its_default(saved):
     values = CONFIG.to_dict()
-    del values["max_skipped"], values["data"]["horizontal_flip"], values["stages"][1]["top_layers"]
+    del values["lowercase"], values["data"]["horizontal_flip"], values["stages"][1]["top_layers"]
     values["stages"][0]["trainable"] = "attention"  # as older files have it
     values["epochs"] = 10
     workdir = saved(values)
     check_record(workdir, CONFIG)
-    assert differing(workdir, changed(CONFIG, max_skipped=3, data={"horizontal_flip": True})) == [
+    assert differing(workdir, changed(CONFIG, lowercase=True, data={"horizontal_flip": True})) == [
         "  config.data.horizontal_flip: was False, is True",
-        "  config.max_skipped: was 20, is 3",
+        "  config.lowercase: was False, is True",
     ]
 
 
@@ -84,23 +121,27 @@ def test_an_option_that_is_no_more_is_told_alone(saved):
 
 
 def test_a_record_of_something_else_is_told_too(saved):
-    assert completed({"params": "5f0c"}) == record_of(RunConfig(), "5f0c")
+    present = record_of(RunConfig(), "5f0c")
+    assert completed({"params": "5f0c"}, present) == present
     values = {**CONFIG.to_dict(), "data": 3}
     assert any("config.data.kind: was None" in line for line in differing(saved(values), CONFIG))
 
 
 def test_parameters_count_once_they_are_known(saved):
     folder = saved(CONFIG.to_dict()) / CHECKPOINTS
-    check_run(folder, record_of(CONFIG, "5f0c"), (), completed)
-    with pytest.raises(ValueError, match="params: was '5f0c', is 'aa'"):
-        check_run(folder, record_of(CONFIG, "aa"), allowed_changes(CONFIG), completed)
+    for params, told in (("5f0c", ""), ("aa", "params: was '5f0c', is 'aa'")):
+        present = record_of(CONFIG, params)
+        with pytest.raises(ValueError, match=told) if told else contextlib.nullcontext():
+            known = functools.partial(completed, present=present)
+            check_run(folder, present, allowed_changes(CONFIG), known)
 
 
 def test_records_that_name_fields_as_before_are_understood():
     values = CONFIG.to_dict()
     values["may_differ"] = values.pop("allow_changed")
     values["data"]["mirror"] = values["data"].pop("horizontal_flip")
-    assert completed({"config": values, "params": ""}) == record_of(CONFIG, "")
+    present = record_of(CONFIG, "")
+    assert completed({"config": values, "params": ""}, present) == present
 
 
 def test_a_run_from_before_images_were_upright_is_told_apart(saved):

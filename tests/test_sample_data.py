@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def test_other_seed_gives_other_images_and_captions(folder: Path, tmp_path: Path
 
 @pytest.mark.parametrize("count", [0, -5])
 def test_count_below_one_is_refused(tmp_path: Path, count: int) -> None:
-    with pytest.raises(ValueError, match=f"at least 1, got {count}"):
+    with pytest.raises(ValueError, match=f"count is {count}, expected 1 to"):
         sample_data.write_scenes(tmp_path / "scenes", count=count)
     assert not list(tmp_path.iterdir())
 
@@ -169,3 +170,12 @@ def test_the_folder_speaks_as_it_is_told_to(tmp_path: Path) -> None:
     ]
     with pytest.raises(ValueError, match="wording='songs', expected one of sentences, labels"):
         sample_data.write_scenes(tmp_path / "songs", 4, wording="songs")
+
+
+def test_several_that_draw_one_folder_at_once(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(
+            pool.map(lambda _: sample_data.write_scenes(tmp_path / "x", 12, 3), range(4))
+        )
+    assert set(folders) == {tmp_path / "x"} and len(list((tmp_path / "x/Images").iterdir())) == 12
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

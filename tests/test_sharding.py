@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec
 
 from paligemma_lib import model, sharding
 from paligemma_lib.model import variants
+from paligemma_lib.model.adapter_params import LowRank, abstract_adapters
+from paligemma_lib.parameter_roles import ROLES
 
 MODELS = [variants.paligemma_3b, variants.paligemma2_3b, variants.paligemma2_28b, variants.nano]
 
@@ -51,8 +53,9 @@ def test_the_embedding_is_split_on_256_devices():
 
 def test_every_rule_is_needed():
     names = {name for make in MODELS for name, _ in names_and_shapes(make())}
-    for pattern, _, _ in sharding._RULES:
-        assert any(re.fullmatch(pattern, name) for name in names), pattern
+    shapes = abstract_adapters(model.abstract_params(MODELS[0]()), LowRank(2, dora=True))
+    for role in ROLES:
+        assert any(re.fullmatch(role.pattern, name) for name in [*names, *shapes]), role
 
 
 def test_an_unknown_parameter_is_refused():

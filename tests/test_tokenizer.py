@@ -122,6 +122,45 @@ def test_a_trained_tokenizer_encodes_any_text():
     assert tokenizer.train(texts, 300) == tokenizer.train(texts, 300)
 
 
+def test_a_character_that_is_cut_off_is_left_out():
+    tokenizer = tiny_tokenizer()
+    for text in ("a é", "a 犬", "a 🐕"):
+        ids = tokenizer.encode_suffix(text)[:-1]
+        for length in range(3, len(ids)):
+            assert tokenizer.decode(ids[:length]) == "a "
+            assert tokenizer.decode([*ids[:length], 1]) == "a "
+        assert tokenizer.decode(ids) == text
+
+
+def test_bytes_that_are_no_characters_stay_visible():
+    tokenizer = tiny_tokenizer()
+    first = next(k for k in range(512) if tokenizer.piece(k) == "<0x00>")
+    for data in (b"\x80", b"\xe4A", b"\xff\x80\x80\x80", b"\xef\xbf\xbd"):
+        assert "\ufffd" in tokenizer.decode([first + byte for byte in data])
+
+
+@pytest.mark.parametrize("token", ["<image>", "<bos>", "<eos>", "<pad>"])
+def test_control_tokens_in_a_prompt_are_refused_and_in_a_caption_are_letters(token):
+    tokenizer = tiny_tokenizer()
+    with pytest.raises(ValueError, match=f"has {token}: leave it out"):
+        tokenizer.encode_prefix(f"{token}caption en")
+    assert tokenizer.decode(tokenizer.encode_suffix(f"a {token}")) == f"a {token}"
+    assert tokenizer.encode_prefix("detect <loc0000><seg000>")
+
+
+@pytest.mark.parametrize("text", ["a \ud800", b"caption en", None, 7, ["caption en"]])
+def test_what_is_no_text_is_refused(text):
+    for encode in (tiny_tokenizer().encode_prefix, tiny_tokenizer().encode_suffix):
+        with pytest.raises(ValueError, match="is not Unicode|of type .* expected str"):
+            encode(text)
+
+
+@pytest.mark.parametrize("token", [-1, 512, 2**40])
+def test_an_id_outside_the_vocabulary_is_refused(token):
+    with pytest.raises(ValueError, match=f"token id {token}"):
+        tiny_tokenizer().decode([10, token])
+
+
 @pytest.mark.parametrize("vocab_size", [100, 5000])
 def test_a_tokenizer_that_cannot_be_trained_is_refused(vocab_size):
     with pytest.raises(ValueError, match=f"cannot train a tokenizer of {vocab_size} pieces"):
@@ -130,4 +169,6 @@ def test_a_tokenizer_that_cannot_be_trained_is_refused(vocab_size):
 
 def test_a_newline_at_the_end_of_a_prefix_is_not_doubled():
     tokenizer = tiny_tokenizer()
-    assert tokenizer.encode_prefix("caption en\n") == tokenizer.encode_prefix("caption en")
+    for end in ("\n", "\r\n", "\n\n"):
+        assert tokenizer.encode_prefix(f"caption en{end}") == tokenizer.encode_prefix("caption en")
+    assert tokenizer.encode_prefix("\n") == tokenizer.encode_prefix("")

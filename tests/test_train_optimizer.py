@@ -41,6 +41,10 @@ def test_the_rate_falls_to_zero(schedule, half):
         {"warmup_steps": 11},
         {"weight_decay": -0.1},
         {"clip_norm": 0.0},
+        {"total_steps": 2.5},
+        {"learning_rate": True},
+        {"weight_decay": float("inf")},
+        {"b1": 1.0},
     ],
     ids=lambda wrong: "{}={}".format(*next(iter(wrong.items()))),
 )

@@ -1,45 +1,20 @@
 """Checkpoints of training: what comes back, what is kept, what is refused."""
 
 import errno
-import shutil
+import math
 import textwrap
 import time
 from pathlib import Path
 
 import jax
-import model_cases as cases
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from process_cases import TIMEOUT, launched
+from saving_cases import RUN, at_step, state_of, steps_in
 
-from paligemma_lib import sharding
 from paligemma_lib.runtime import retries
-from paligemma_lib.train import Checkpoints, init_state, make_optimizer, restage
-from paligemma_lib.trainable import Select
-
-CONFIG = cases.tiny_config(1)
-MESH = sharding.make_mesh(devices=jax.devices()[:1])
-TOP = Select("attention", top_layers=2)
-RUN = {"seed": 3, "optimizer": {"name": "adamw", "stages": (1, 2)}}
-
-
-def state_of(name="adamw", seed=0, step=0, what=TOP):
-    optimizer = make_optimizer(name, learning_rate=0.1, total_steps=9)
-    params = jax.device_put(cases.random_params(CONFIG, seed), sharding.replicated(MESH))
-    state = init_state(CONFIG, params, optimizer, trainable=what, mesh=MESH)
-    state = restage(state, optimizer, [what, "projector"])
-    shift = jax.tree.map(lambda x: x + (step + 1), state)  # nothing stays at its start
-    return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(shift))
-
-
-def at_step(state, step):
-    object.__setattr__(state, "step", state.step * 0 + step)
-    return state
-
-
-def steps_in(folder):
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+from paligemma_lib.train import Checkpoints
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "adafactor"])
@@ -68,6 +43,30 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:  # another start
         checkpoints.save(at_step(state_of(), 6), RUN, 1.5)
     assert steps_in(tmp_path) == [2, 5, 6]
+
+
+def test_nan_is_never_the_best(tmp_path):
+    losses = {1: math.nan, 2: 2.0, 3: 1.0, 4: 3.0, 5: 4.0}
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        for step, loss in losses.items():
+            checkpoints.save(at_step(state_of(), step), RUN, loss)
+    assert steps_in(tmp_path) == [3, 5]
+
+
+@pytest.mark.parametrize("keep", [0, -1, True, 1.5])
+def test_keeping_nothing_is_refused(tmp_path, keep):
+    with pytest.raises(ValueError, match="keep=.*, expected a whole number of at least 1"):
+        Checkpoints(tmp_path, keep=keep)
+
+
+def test_a_loss_that_was_measured_later_counts(tmp_path):
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(at_step(state_of(), 1), RUN, 2.0)
+        checkpoints.save(at_step(state_of(), 2), RUN)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.recall({2: 1.0})
+        checkpoints.save(at_step(state_of(), 3), RUN, 3.0)
+    assert steps_in(tmp_path) == [2, 3]
 
 
 def test_an_empty_folder_has_no_checkpoint(tmp_path):
@@ -106,79 +105,6 @@ def test_a_half_written_checkpoint_is_not_found(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() == 1
         assert int(checkpoints.restore(lambda step: state_of()).step) == 1
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
-
-
-def largest(folder):
-    """The file with the arrays."""
-    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-
-
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (lambda step: flip(largest(step)), "state is damaged (digest mismatch in "),
-        (lambda step: cut(largest(step)), "state is damaged ("),
-        (lambda step: largest(step).unlink(), "state is damaged ("),
-        (lambda step: flip(step / "state" / "manifest.ocdbt"), "state is damaged ("),
-        (lambda step: cut(step / "state" / "_METADATA"), "state is damaged ("),
-        (lambda step: flip(step / "run" / "metadata"), "run/metadata is damaged ("),
-        (lambda step: shutil.rmtree(step / "run"), "run/metadata is damaged ("),
-        (lambda step: shutil.rmtree(step / "state"), "state is damaged ("),
-        (lambda step: [shutil.rmtree(each) for each in step.iterdir() if each.is_dir()], "damaged"),
-        (lambda step: (shutil.rmtree(step), step.mkdir()), "run/metadata is damaged ("),
-    ],
-)
-def test_the_newest_whole_one_is_taken_and_training_goes_on(tmp_path, caplog, damage, told):
-    whole = at_step(state_of(seed=3), 2)
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(whole, RUN)
-        checkpoints.save(at_step(state_of(), 4), RUN)
-    damage(tmp_path / "4")
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.check(RUN)
-        restored = checkpoints.restore(lambda step: at_step(state_of(seed=1), step))
-        jax.tree.map(np.testing.assert_array_equal, restored.trained, whole.trained)
-        assert int(restored.step) == 2
-        assert f"{tmp_path}: removed the checkpoint of step 4: {tmp_path}/4/" in caplog.text
-        assert told in caplog.text and "Resuming from step 2" in caplog.text
-        assert steps_in(tmp_path) == [2]
-        checkpoints.save(at_step(state_of(), 4), RUN)
-    with Checkpoints(tmp_path) as checkpoints:
-        assert int(checkpoints.restore(lambda step: state_of()).step) == 4
-
-
-def test_with_none_whole_nothing_is_removed_and_nothing_begins_anew(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
-        for step in (1, 2):
-            checkpoints.save(at_step(state_of(), step), RUN)
-    for step in (1, 2):
-        flip(largest(tmp_path / str(step)))
-    with (
-        Checkpoints(tmp_path) as checkpoints,
-        pytest.raises(ValueError, match=r"(?s)are damaged:\n  step 2: .*\n  step 1: .*\nRestore"),
-    ):
-        checkpoints.restore(lambda step: state_of())
-    assert steps_in(tmp_path) == [1, 2]
-
-
-def test_the_cause_is_told_of_a_long_error(tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise ValueError("RESOURCE_EXHAUSTED: " + "Error writing " * 99 + "No space left on device")
-
-    with Checkpoints(tmp_path) as checkpoints:
-        monkeypatch.setattr(checkpoints._manager, "save", full)
-        with pytest.raises(OSError, match="EXHAUSTED: .* No space left on device. Free disk"):
-            checkpoints.save(at_step(state_of(), 1), RUN)
 
 
 def test_what_cannot_be_written_is_told_and_is_not_there(tmp_path, monkeypatch):

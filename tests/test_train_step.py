@@ -167,7 +167,8 @@ def test_no_backward_pass_below_the_top_layers():
         return products(step.jitted.trace(state.frozen, changing, batch_of()).jaxpr.jaxpr)
 
     one, two, three = (count(Select("attention", layers)) for layers in (1, 2, 3))
-    assert three - two == two - one > 10
+    # Not equal: in the last layer, image tokens are not read and cost less.
+    assert two - one == pytest.approx(three - two, rel=0.2) and three - two > 10
     assert three == count("attention") < count(["attention", "projector"])
 
 

@@ -33,7 +33,8 @@ def test_the_recipe_trains_attention_alone(config, parameters):
 
 
 def test_presets_are_groups_of_the_model():
-    groups = {preset: set(trained_rows(ABSTRACT, preset)) for preset in trainable.PRESETS}
+    presets = [preset for preset in trainable.PRESETS if preset != "lora"]  # see test_low_rank
+    groups = {preset: set(trained_rows(ABSTRACT, preset)) for preset in presets}
     assert groups["attention"] == {n for n in NAMES if n.startswith("llm/layers/attn/")}
     assert groups["llm"] == {n for n in NAMES if n.startswith("llm/")}
     assert groups["projector"] == {"img/head/kernel", "img/head/bias"}

@@ -66,6 +66,9 @@ def check(lines: list[str]) -> None:
     assert len(lines) == len(TYPES)
     for line, (name, kind) in zip(lines, TYPES.items(), strict=True):
         assert kind in line, (name, line)
+        line = re.sub(
+            r"devices: [\w.]*Sequence\[(Any|Unknown)\]", "", line
+        )  # jax.Device has no type
         assert not re.search(r"\bAny\b|Unknown", line) or name == "batch", (name, line)
 
 
@@ -74,7 +77,7 @@ def test_mypy_sees_types(snippet):
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("needs mypy")
     command = [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports"]
-    command += ["--follow-untyped-imports", "--cache-dir", str(snippet.parent / "cache")]
+    command += ["--cache-dir", str(snippet.parent / "cache")]
     command += ["--exclude", "/site-packages/"]
     told = revealed(command, snippet)
     check(re.findall(r"snippet.py:\d+: note: (Revealed .*)", told))

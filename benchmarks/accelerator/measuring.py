@@ -7,7 +7,6 @@ seconds = timed(step, rounds=5)
 
 import argparse
 import dataclasses
-import json
 import platform
 import statistics
 import subprocess
@@ -17,6 +16,8 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from paligemma_lib.runtime.strict_json import dumps
 
 GIB = 2**30
 _PACKAGES = ("jax", "flax", "numpy", "torch", "transformers")
@@ -46,7 +47,7 @@ class Part:
         """Appends a result, at once."""
         record = {"part": self.name, "what": what, "value": value, "unit": unit, "note": note}
         with self.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(dumps(record) + "\n")
         print(f"  {what}: {value} {unit} {note}".rstrip(), file=sys.stderr, flush=True)
 
 

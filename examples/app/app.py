@@ -2,14 +2,16 @@
 
     streamlit run examples/app/app.py
     streamlit run examples/app/app.py -- --checkpoint paligemma-3b-pt-224.f16.npz --dtype bfloat16
+    streamlit run examples/app/app.py -- --checkpoint base=nano --checkpoint mine=runs/mine
     PALIGEMMA_CHECKPOINT=google/paligemma/jax/paligemma-3b-mix-224 streamlit run examples/app/app.py
 
-Streamlit reruns this script for every click of every visitor. State is kept elsewhere: the model,
-its compiled programs and the queue in `paligemma_lib.serving`, once per process; the images and
-captions of a visitor in `st.session_state`, until the visit ends. Nothing is written to disk.
+Streamlit reruns this script for every click of every visitor. State is kept elsewhere: the models,
+their programs and queues in `paligemma_lib.serving`, once per process; the images and captions of a
+visitor in `st.session_state`, until the visit ends. Nothing is written to disk.
 
-The parts of the page are `app_images`, `app_settings` and `app_captions`; `uploads` checks files,
-`cards` makes HTML. Settings of the server and the theme are in `.streamlit/config.toml`.
+The parts of the page are `app_images`, `app_settings` and `app_captions`; `asking` asks the models,
+`uploads` checks files, `cards` makes HTML. Settings of the server and the theme are in
+`.streamlit/config.toml`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import cards
 import streamlit as st
 
 if TYPE_CHECKING:  # takes seconds to import, and the page should appear at once
-    from paligemma_lib.serving import Service
+    from paligemma_lib.serving import Engine
 
 EMBEDDED = "nano"
 
@@ -39,20 +41,30 @@ def main() -> None:
     st.html(Path(__file__).with_name("app.css"))
     args = arguments()
     app_captions.begin()
-    service = start(args.checkpoint, args.tokenizer, args.dtype)
-    waiting = not (can_write(service) or service.problem)
-    st.fragment(masthead, run_every=2 if waiting else None)(service, args.checkpoint, waiting)
+    engines = {
+        name: start(path, args.tokenizer, args.dtype)
+        for name, path in named(args.checkpoint).items()
+    }
+    waiting = not all(can_write(each) or each.problem for each in engines.values())
+    shown = st.fragment(masthead, run_every=2 if waiting else None)
+    shown(engines, EMBEDDED in named(args.checkpoint).values(), waiting)
 
     controls, captions = st.columns([5, 7], gap="large")
-    with controls:
+    with controls, st.container(key="controls"):
+        go = st.container(key="go")  # the button is drawn above what it depends on, to be in sight
         images = app_images.choose()
-        sampler, way = app_settings.choose()
-        app_captions.ask_or_stop(service, images, sampler, way)
-    with captions:
-        app_captions.heading(Path(args.checkpoint).name)
+        with st.expander("Settings", expanded=True, key="settings"):
+            chosen = app_settings.models(list(engines))
+            sampler, way = app_settings.choose()
+        with go:
+            asked = {name: engines[name] for name in chosen}
+            app_captions.ask_or_stop(asked, images, sampler, way)
+    with captions, st.container(key="captions"):
+        app_captions.heading()
         poll = app_captions.POLL if st.session_state.asked else None
         st.fragment(app_captions.newest, run_every=poll)()
         app_captions.earlier()
+    app_captions.copying()
 
 
 def arguments() -> argparse.Namespace:
@@ -61,11 +73,13 @@ def arguments() -> argparse.Namespace:
         prog="streamlit run examples/app/app.py --", allow_abbrev=False
     )
     environment = os.environ.get
-    parser.add_argument("--checkpoint", default=environment("PALIGEMMA_CHECKPOINT", EMBEDDED))
+    parser.add_argument("--checkpoint", action="append", metavar="[NAME=]C")
     parser.add_argument("--tokenizer", default=environment("PALIGEMMA_TOKENIZER"))
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
     try:
-        return parser.parse_args()
+        args = parser.parse_args()
+        args.checkpoint = args.checkpoint or [environment("PALIGEMMA_CHECKPOINT", EMBEDDED)]
+        return args
     except SystemExit:  # argparse has printed the reason in the terminal
         told = "The command line is invalid; the terminal says why."
         st.html(cards.message(told, problem=True))
@@ -73,59 +87,71 @@ def arguments() -> argparse.Namespace:
         raise
 
 
+def named(checkpoints: list[str]) -> dict[str, str]:
+    """Returns checkpoints by their names: given before =, else the last folder."""
+    pairs = [each.rpartition("=") for each in checkpoints]
+    return {name or Path(path).name: path for name, _, path in pairs}
+
+
 @st.cache_resource(show_spinner="Starting …")
-def start(checkpoint: str, tokenizer: str | None, dtype: str | None) -> Service:
-    """Starts the model of this process, which all visitors and all runs of the script share."""
+def start(checkpoint: str, tokenizer: str | None, dtype: str | None) -> Engine:
+    """Starts a model of this process, which all visitors and all runs of the script share."""
     # Keeps TensorFlow from importing Keras, which nothing here needs. Where Keras is imported,
     # Streamlit clears its session after each run of this script: that collects garbage in all of
     # TensorFlow and JAX (0.3 s) and drops kernels.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     import paligemma_lib as pg
-    from paligemma_lib.serving import Service
+    from paligemma_lib.serving import Engine
 
     load = functools.partial(pg.captioner.load, checkpoint, tokenizer, dtype)
-    return Service(
+    return Engine(
         load, prepare=app_settings.all_samplers(), max_new_tokens=max(app_settings.LENGTHS)
     )
 
 
-def can_write(service: Service) -> bool:
+def can_write(engine: Engine) -> bool:
     """Whether a caption with the default settings can be written without compiling first."""
-    return service.ready or service.compiled(app_settings.sampler_of(app_settings.GREEDY))
+    return engine.ready or engine.is_compiled(app_settings.sampler_of(app_settings.GREEDY))
 
 
-def masthead(service: Service, checkpoint: str, waiting: bool) -> None:
-    """Shows the name and the status of the model."""
-    if waiting and (can_write(service) or service.problem):
+def masthead(engines: Mapping[str, Engine], embedded: bool, waiting: bool) -> None:
+    """Shows the names and the status of the models."""
+    if waiting and all(can_write(each) or each.problem for each in engines.values()):
         st.rerun()  # reruns the whole page, which then stops polling
-    if service.problem:
-        light, status = "failed", "is not available"
-    elif service.captioner is None:
-        light, status = "busy", "is being loaded …"
-    else:
-        count = number_of_parameters(service.captioner.params) / 1e6
-        size = service.captioner.config.vision.image_size
-        light, status = ("busy", "being compiled …") if waiting else ("", "ready")
-        status = f"{count:,.1f} million parameters, {size} px: {status}"
-    st.html(cards.masthead(Path(checkpoint).name, light, status))
-    if service.problem:
-        st.html(cards.message(service.problem, problem=True))
-    elif checkpoint == EMBEDDED:
+    told = [(name, *status(engine)) for name, engine in engines.items()]
+    st.html(cards.masthead(told))
+    for engine in engines.values():
+        if engine.problem:
+            st.html(cards.message(engine.problem, problem=True))
+    if embedded:
         st.html(
             cards.message(
-                "The embedded model knows only drawn scenes, and its captions are labels, such as "
-                "“two red : balls”. For photographs, start this page with a PaliGemma model:",
+                "The embedded model, nano, knows only drawn scenes, and its captions are labels, "
+                "such as “two red : balls”. For photographs, start this page with a PaliGemma "
+                "model:",
                 command="streamlit run examples/app/app.py -- --checkpoint …",
             )
         )
 
 
-def number_of_parameters(params: Mapping[str, Any]) -> int:
-    """Returns the number of parameters in a nested dict of arrays."""
-    return sum(
-        number_of_parameters(each) if isinstance(each, Mapping) else each.size
-        for each in params.values()
-    )
+def status(engine: Engine) -> tuple[str, str]:
+    """Returns a light and a line on the status of a model."""
+    if engine.problem:
+        return "failed", "is not available"
+    if engine.captioner is None:
+        return "busy", "is being loaded …"
+    count = number_of_parameters(engine.captioner.params) / 1e6
+    size = engine.captioner.config.vision.image_size
+    ready = can_write(engine)
+    told = f"{count:,.1f} million parameters, {size} px: "
+    return ("", f"{told}ready") if ready else ("busy", f"{told}being compiled …")
+
+
+def number_of_parameters(params: Any) -> int:
+    """Returns the number of parameters in a tree of arrays."""
+    if isinstance(params, Mapping):
+        return sum(map(number_of_parameters, params.values()))
+    return int(getattr(params, "size", 0))
 
 
 if __name__ == "__main__":

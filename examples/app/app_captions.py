@@ -1,56 +1,51 @@
 """Draws the button, captions while they are written, and the history of this visitor.
 
-    ask_or_stop(service, images, sampler, way)
-    heading(model)
+    ask_or_stop(engines, images, sampler, way)
+    heading()
     newest()                        # in a fragment that runs every POLL seconds while `asked`
     earlier()
 
-`st.session_state` holds `asked` (the pending request), `results` (newest first), `batch` (how many
-of them the last request gave) and `problem` (a message).
+`st.session_state` holds `asked` (the pending request), `results` (a group for each image, newest
+first), `batch` (how many of them the last request gave), `problem` (a message), and `visitor`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asking
 import cards
 import streamlit as st
 from uploads import Upload
 
 if TYPE_CHECKING:  # these take seconds to import, and the page should appear at once
     from paligemma_lib.decode.programs import Strategy
-    from paligemma_lib.serving import Progress, Request, Service
+    from paligemma_lib.serving import Engine
 
-MAX_HISTORY = 50  # captions of a visit that stay
+MAX_HISTORY = 50  # images of a visit whose captions stay
 POLL = 0.5  # seconds between updates of a caption that is being written
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """The pending request of this visitor, its images, and its settings."""
-
-    request: Request
-    images: tuple[Upload, ...]
-    way: cards.Way
 
 
 def begin() -> None:
     """Initializes the session state at the start of a visit."""
     state = st.session_state
-    state.setdefault("asked", None)  # Asked | None
-    state.setdefault("results", [])  # list[cards.Result]
+    state.setdefault("asked", None)  # asking.Asked | None
+    state.setdefault("results", [])  # list[tuple[cards.Result, ...]]
     state.setdefault("batch", 0)
     state.setdefault("problem", "")
+    state.setdefault("visitor", secrets.token_hex(8))
 
 
 def ask_or_stop(
-    service: Service, images: Sequence[Upload], sampler: Strategy, way: cards.Way
+    engines: Mapping[str, Engine], images: Sequence[Upload], sampler: Strategy, way: cards.Way
 ) -> None:
     """Draws the button, which starts a request, or stops the pending one."""
     if asked := st.session_state.asked:
-        st.button("Stop", on_click=asked.request.cancel, width="stretch", key="stop")
+        st.button("Stop", on_click=asked.cancel, width="stretch", key="stop")
         return
     number = len(images)
     label = f"Caption {number} images" if number > 1 else "Caption the image"
@@ -59,17 +54,17 @@ def ask_or_stop(
     if st.button(
         label if number else "Choose an image first",
         type="primary",
-        disabled=not number or bool(service.problem),
+        disabled=not number or any(each.problem for each in engines.values()),
         width="stretch",
         key="ask",
     ):
-        _ask(service, tuple(images), sampler, way)
+        _ask(engines, images, sampler, way)
         st.rerun()
     if st.session_state.problem:
         st.html(cards.message(st.session_state.problem, problem=True))
 
 
-def heading(model: str) -> None:
+def heading() -> None:
     """Draws the heading and the buttons for all captions, or a hint if there are none."""
     state = st.session_state
     if not state.results and not state.asked:
@@ -78,9 +73,10 @@ def heading(model: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="heading"):
         st.html('<h2 class="section">Captions of this visit</h2>')
         if state.results:
+            flat = [result for group in state.results for result in group]
             st.download_button(
                 "CSV",
-                cards.table(state.results),
+                cards.table(flat),
                 "captions.csv",
                 "text/csv",
                 icon=":material/download:",
@@ -89,7 +85,7 @@ def heading(model: str) -> None:
             )
             st.download_button(
                 "JSON",
-                cards.document(state.results, model),
+                cards.document(flat),
                 "captions.json",
                 "application/json",
                 icon=":material/download:",
@@ -103,44 +99,53 @@ def newest() -> None:
     """Draws the captions that are being written, or those of the last request, in one place."""
     state = st.session_state
     bar = st.empty()
-    asked: Asked | None = state.asked
+    asked: asking.Asked | None = state.asked
     if asked is None:
-        for number, result in enumerate(state.results[: state.batch]):
-            _card(f"new {number}", result, cards.answer(result))
+        for number, group in enumerate(state.results[: state.batch]):
+            _card(f"new {number}", group, [cards.answer(each) for each in group])
         return
-    progress = asked.request.progress()
-    results = [
-        cards.Result(upload, asked.way, answer.caption, answer.problem, answer.seconds)
-        for upload, answer in zip(asked.images, progress.answers, strict=True)
-    ]
-    if progress.over:
+    progress = asked.look()
+    groups = asked.groups(progress)
+    if progress.stage == "over":
         # The encoded images are dropped: the history shows only previews.
         kept = [
-            dataclasses.replace(each, image=dataclasses.replace(each.image, encoded=b""))
-            for each in results
+            tuple(
+                dataclasses.replace(each, image=dataclasses.replace(each.image, encoded=b""))
+                for each in group
+            )
+            for group in groups
         ]
         state.results = (kept + state.results)[:MAX_HISTORY]
         state.batch = len(kept)
         state.asked = None
         st.rerun()
-    done = sum(answer.over for answer in progress.answers)
-    bar.progress(done / len(results), stage_of(progress, done))
-    for number, (result, given) in enumerate(zip(results, progress.answers, strict=True)):
-        if number <= done:
-            written = cards.writing(result.image.name, given.text)
-            _card(f"new {number}", result, cards.answer(result) if given.over else written)
+    bar.progress(progress.done / len(groups), stage_of(progress))
+    for number, (group, answers) in enumerate(zip(groups, progress.answers, strict=True)):
+        if any(answer.over or answer.text for answer in answers):
+            bodies = [
+                cards.answer(result) if given.over else cards.writing(result, given.text)
+                for result, given in zip(group, answers, strict=True)
+            ]
+            _card(f"new {number}", group, bodies)
 
 
 def earlier() -> None:
     """Draws the captions of earlier requests."""
     state = st.session_state
-    for number, result in enumerate(state.results[0 if state.asked else state.batch :]):
-        _card(f"old {number}", result, cards.answer(result))
+    for number, group in enumerate(state.results[0 if state.asked else state.batch :]):
+        _card(f"old {number}", group, [cards.answer(each) for each in group])
 
 
-def stage_of(progress: Progress, done: int) -> str:
+def copying() -> None:
+    """Lets the buttons beside captions copy them; the script is the page's own, and constant."""
+    script = Path(__file__).with_name("copy.js").read_text("utf-8")
+    st.html(f"<script>{script}</script>", unsafe_allow_javascript=True)
+
+
+def stage_of(progress: asking.Progress) -> str:
     """Returns a line for the visitor on the progress of the request."""
-    number = f"Image {done + 1} of {len(progress.answers)}"
+    count = len(progress.answers)
+    number = f"Image {min(progress.done + 1, count)} of {count}"
     if progress.stage == "loading":
         return f"{number}: the model is being loaded"
     if progress.stage == "compiling":
@@ -151,31 +156,28 @@ def stage_of(progress: Progress, done: int) -> str:
     return number
 
 
-def _ask(service: Service, images: tuple[Upload, ...], sampler: Strategy, way: cards.Way) -> None:
-    """Sends images to the model."""
-    from paligemma_lib.serving import Busy
+def _ask(
+    engines: Mapping[str, Engine], images: Sequence[Upload], sampler: Strategy, way: cards.Way
+) -> None:
+    """Sends images to the models."""
+    from paligemma_lib.serving import Busy, Unavailable
 
     state = st.session_state
     state.problem = ""
     try:
-        request = service.ask(
-            [upload.encoded for upload in images],
-            prompt=way.prompt,
-            sampler=sampler,
-            max_new_tokens=way.length,
-            seed=way.seed,
-        )
+        state.asked = asking.ask(engines, images, sampler, way, state.visitor)
     except Busy:
         state.problem = "Too many people are waiting just now. Try again in a minute."
-    except RuntimeError:  # the model has failed; the head of the page shows the reason
+    except Unavailable:  # the model has failed; the head of the page shows the reason
         pass
-    else:
-        state.asked = Asked(request, images, way)
 
 
-def _card(place: str, result: cards.Result, body: str) -> None:
-    """Draws an image and its caption side by side."""
+def _card(place: str, group: Sequence[cards.Result], bodies: Sequence[str]) -> None:
+    """Draws an image and its captions: beside it, or below each other for two models."""
     with st.container(border=True, key=f"card {place}"):
-        column, words = st.columns([2, 3])
-        column.image(result.image.preview, width="stretch", alt=result.description)
-        words.html(body)
+        column, words = st.columns([2, 3] if len(bodies) == 1 else [1, 3])
+        column.image(group[0].image.preview, width="stretch", alt=group[0].description)
+        if len(bodies) == 1:
+            words.html(bodies[0])
+        else:
+            words.html(f'<div class="beside">{"".join(bodies)}</div>')

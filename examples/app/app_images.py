@@ -12,6 +12,7 @@ import uploads
 from uploads import Refused, Upload
 
 MAX_IMAGES = 12  # at a time
+MAX_BYTES = 200 << 20  # of the uploads of a visit, which Streamlit keeps in memory
 
 
 def choose() -> list[Upload]:
@@ -26,8 +27,10 @@ def choose() -> list[Upload]:
         for upload in images:
             st.image(upload.preview, width="stretch", alt=upload.name)
 
-    st.html('<h3 class="label">Or drawn samples</h3>')
-    with st.container(horizontal=True, gap="small", key="samples"):
+    with (
+        st.expander("Or drawn samples", expanded=True, key="drawn"),
+        st.container(horizontal=True, gap="small", key="samples"),
+    ):
         for name, upload in drawn_samples().items():
             with st.container(width=104, gap="xxsmall"):
                 st.image(upload.preview, alt=f"Drawn scene: {name}")
@@ -65,7 +68,18 @@ def _uploaded() -> tuple[list[Upload], list[str]]:
     before = st.session_state.get("checked", {})
     checked: dict[str, Upload | Refused] = {}
     messages = []
+    taken = 0
     for file in files[:MAX_IMAGES]:
+        taken += file.size
+        if taken > MAX_BYTES:
+            messages.append(
+                cards.message(
+                    f"Only {MAX_BYTES >> 20} MB are accepted at a time: remove other images first.",
+                    uploads.one_line(file.name),
+                    problem=True,
+                )
+            )
+            break
         found = before.get(file.file_id) or _check(file.name, file.getvalue())
         checked[file.file_id] = found
         if isinstance(found, Refused):

@@ -1,11 +1,13 @@
-"""Lets the visitor choose how captions are written, and maps the choices to samplers.
+"""Lets the visitor choose models and how captions are written, and maps choices to samplers.
 
-sampler, way = choose()         # widgets; `way` is what is told of it later
+names = models(["base", "mine"])    # one, or two to compare
+sampler, way = choose()             # widgets; `way` is what is told of it later
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cards
@@ -41,9 +43,21 @@ def all_samplers() -> list[Strategy]:
     return list(dict.fromkeys(usual + others))
 
 
+def models(names: Sequence[str]) -> list[str]:
+    """Draws the choice of models, if there are several; returns one name, or two to compare."""
+    if len(names) == 1:
+        return list(names)
+    left, right = st.columns(2)
+    first = left.selectbox("Model", names, key="model")
+    others = [name for name in names if name != first]
+    second = right.selectbox(
+        "Beside it", others, index=None, placeholder="no other", key="second model"
+    )
+    return [first] if second is None else [first, second]
+
+
 def choose() -> tuple[Strategy, cards.Way]:
     """Draws this part of the page; returns the chosen sampler and the settings to show."""
-    st.html('<h2 class="section">Settings</h2>')
     prompt = st.text_input("Prompt", "caption en", max_chars=200, key="prompt")
     words = st.radio(
         "How words are chosen",

@@ -8,13 +8,18 @@ Nothing here depends on Streamlit.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import html
 import io
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import PIL.Image
+
+from paligemma_lib.regions import parse_regions, without_tokens
+from paligemma_lib.report.region_drawing import with_regions
+from paligemma_lib.runtime.csv_cells import csv_text
+from paligemma_lib.runtime.strict_json import dumps
 
 if TYPE_CHECKING:
     from uploads import Upload
@@ -41,10 +46,11 @@ class Way:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """An image with its settings, and the caption or the reason why there is none."""
+    """An image with its settings, and a model's caption or the reason why there is none."""
 
     image: Upload
     way: Way
+    model: str
     caption: Caption | None
     problem: str | None
     seconds: float
@@ -54,16 +60,32 @@ class Result:
         """Alternative text of the image, for people who cannot see it."""
         if self.caption is None:
             return self.image.name
-        return f"{self.image.name}: {self.caption.text}"
+        return f"{self.image.name}: {without_tokens(self.caption.text)}"
+
+    @property
+    def preview(self) -> bytes:
+        """The image, with the boxes that the caption names: a JPEG, or b"" if there is none."""
+        text = self.caption.text if self.caption else ""
+        if not self.image.preview or not parse_regions(text):
+            return self.image.preview
+        file = io.BytesIO()
+        with PIL.Image.open(io.BytesIO(self.image.preview), formats=("JPEG",)) as image:
+            with_regions(image.convert("RGB"), text).save(file, "JPEG", quality=85)
+        return file.getvalue()
 
 
-def masthead(model: str, light: str, status: str) -> str:
-    """Returns the head of the page; `light` is "busy", "failed" or ""."""
-    return (
-        '<header class="masthead"><h1>Captions for images</h1><p role="status">'
-        f'<span class="light {light}" aria-hidden="true"></span>'
-        f'<span class="model">{html.escape(model)}</span> {html.escape(status)}</p></header>'
+def masthead(models: Sequence[tuple[str, str, str]]) -> str:
+    """Returns the head of the page.
+
+    Args:
+      models: name, light ("busy", "failed" or "") and status of each.
+    """
+    told = "".join(
+        f'<p role="status"><span class="light {light}" aria-hidden="true"></span>'
+        f'<span class="model">{html.escape(name)}</span> {html.escape(status)}</p>'
+        for name, light, status in models
     )
+    return f'<header class="masthead"><h1>Captions for images</h1>{told}</header>'
 
 
 def message(text: str, about: str = "", problem: bool = False, command: str = "") -> str:
@@ -85,7 +107,7 @@ def nothing_yet() -> str:
 def answer(result: Result) -> str:
     """Returns the caption with its figures, and the alternatives of beam search."""
     if result.caption is None:
-        return _frame(result.image.name, message(result.problem or "Stopped.", problem=True))
+        return _frame(result, message(result.problem or "Stopped.", problem=True))
     caption, way = result.caption, result.way
     facts = [
         f"probability {percent(caption.probability)}",
@@ -95,44 +117,47 @@ def answer(result: Result) -> str:
         f"{result.seconds:.2g} s" if result.seconds < 9.5 else f"{result.seconds:.0f} s",
     ]
     items = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
-    body = f'<p class="caption">{_shown(caption.text)}</p><ul class="facts">{items}</ul>'
+    copy = '<button class="copy" type="button">Copy</button>' if caption.text else ""
+    body = f'<p class="caption">{_shown(caption.text)}</p>'
+    body += f'<ul class="facts">{items}</ul>{copy}'
     if caption.alternatives:
         body += _beams([caption, *caption.alternatives])
-    return _frame(result.image.name, body)
+    return _frame(result, body)
 
 
-def writing(name: str, text: str) -> str:
+def writing(result: Result, text: str) -> str:
     """Returns a caption that is still being written."""
-    return _frame(name, f'<p class="caption">{html.escape(text)}<span class="caret"></span></p>')
+    return _frame(result, f'<p class="caption">{html.escape(text)}<span class="caret"></span></p>')
 
 
 def table(results: Sequence[Result]) -> str:
     """Returns the captions as CSV, one row for each."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["image", "caption", "probability", "prompt", "words", "length", "seed"])
+    rows: list[list[object]] = [
+        ["image", "caption", "probability", "model", "prompt", "words", "length", "seed"]
+    ]
     for result in results:
         if result.caption is not None:
             caption, way = result.caption, result.way
-            cells = [result.image.name, caption.text, f"{caption.probability:.6g}", way.prompt]
-            rows.writerow([*map(_no_formula, cells), way.words, way.length, way.seed])
-    return text.getvalue()
+            cells = [result.image.name, caption.text, f"{caption.probability:.6g}", result.model]
+            rows.append([*cells, way.prompt, way.words, way.length, way.seed])
+    return csv_text(rows)
 
 
-def document(results: Sequence[Result], model: str) -> str:
+def document(results: Sequence[Result]) -> str:
     """Returns the captions as JSON, with alternatives and log-probabilities in nats."""
     captions = [
         {
             "image": result.image.name,
             **_weighed(result.caption),
             "alternatives": [_weighed(other) for other in result.caption.alternatives],
+            "model": result.model,
             **dataclasses.asdict(result.way),
             "seconds": round(result.seconds, 3),
         }
         for result in results
         if result.caption is not None
     ]
-    return json.dumps({"model": model, "captions": captions}, indent=2, ensure_ascii=False) + "\n"
+    return dumps({"captions": captions}, indent=2, ensure_ascii=False) + "\n"
 
 
 def percent(probability: float) -> str:
@@ -159,18 +184,16 @@ def _beams(captions: Sequence[Caption]) -> str:
     return f'<h4>Beams by probability</h4><ol class="beams">{rows}</ol>'
 
 
-def _frame(name: str, body: str) -> str:
-    return f'<div class="answer"><h3 class="name">{html.escape(name)}</h3>{body}</div>'
+def _frame(result: Result, body: str) -> str:
+    name, model = html.escape(result.image.name), html.escape(result.model)
+    head = f'<h3 class="name">{name} <span class="by">{model}</span></h3>'
+    return f'<div class="answer">{head}{body}</div>'
 
 
 def _shown(text: str) -> str:
+    text = without_tokens(text)  # boxes are drawn
     return html.escape(text) if text else "<em>(an empty caption)</em>"
 
 
 def _weighed(caption: Caption) -> dict[str, object]:
     return {"caption": caption.text, "logprob": round(sum(caption.logprobs), 4)}
-
-
-def _no_formula(cell: str) -> str:
-    """Returns the cell, with a quote before what a spreadsheet would take for a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

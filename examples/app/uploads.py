@@ -25,6 +25,7 @@ from paligemma_lib.data.encoded import (
     upright_size,
 )
 from paligemma_lib.data.image_bounds import check_bounds, check_pixels
+from paligemma_lib.runtime.visible_text import visible
 
 MAX_BYTES = 20 << 20
 MAX_NAME = 60  # characters
@@ -110,9 +111,9 @@ def check(name: str, data: bytes) -> Upload:
 
 
 def one_line(name: str) -> str:
-    """Returns a file name without folders and without characters that do not print."""
+    """Returns a file name without folders and without characters that act on what shows it."""
     name = name.replace("\\", "/").rpartition("/")[2]
-    name = "".join(character if character.isprintable() else "?" for character in name)
+    name = visible(name)
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}…{name[-8:]}"
 
 

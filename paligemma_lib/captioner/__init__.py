@@ -4,7 +4,8 @@ captioner = pg.load("nano")
 print(captioner.caption("dog.jpg"))
 """
 
-from paligemma_lib.captioner.loading import Captioner, load, tokenizer_of
+from paligemma_lib.captioner.loading import Captioner, load
+from paligemma_lib.captioner.model_files import tokenizer_of
 from paligemma_lib.captioner.streaming import Captioned, Skipped
 
 __all__ = ["Captioned", "Captioner", "Skipped", "load", "tokenizer_of"]

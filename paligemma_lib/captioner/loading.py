@@ -1,9 +1,10 @@
 """Loads a model and its tokenizer from a checkpoint, and captions images in any form.
 
-captioner = load("paligemma-3b-pt-224.f16.npz")
+captioner = load("paligemma-3b-pt-224.f16.npz")            # or the folder of an adapter
 print(captioner.caption("dog.jpg"))                        # or bytes, an array, a list, ...
 for result in captioner.stream(pg.data.from_image_files(["Images"]), sampler=Beam(4)):
     print(result.image_id, result)
+captioner = load("nano", adapters={"birds": "birds", "dogs": "dogs"}).with_adapter("birds")
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypedDict, Unpack, cast, overload
 
 import jax
@@ -20,16 +21,21 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from paligemma_lib import hub, tokenizer
+from paligemma_lib import tokenizer
+from paligemma_lib.captioner.model_files import model_of, tokenizer_of
 from paligemma_lib.captioner.streaming import Captioned, Skipped, stream
-from paligemma_lib.checkpoint import load_params, read_config
+from paligemma_lib.checkpoint import load_params
+from paligemma_lib.checkpoint.adapters import find_adapter, read_adapter
 from paligemma_lib.data.given_images import Image, from_images
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.model import abstract_params
+from paligemma_lib.model.adapter_params import with_adapters
 from paligemma_lib.model.variants import PaliGemmaConfig
-from paligemma_lib.runtime.atomic import is_remote, path_of
-from paligemma_lib.sharding import AXES, param_shardings
+from paligemma_lib.parameter_roles import role_of
+from paligemma_lib.quantized import KINDS, Kind
+from paligemma_lib.runtime.visible_text import visible
+from paligemma_lib.sharding import AXES, Layout, param_shardings, replicated
 from paligemma_lib.tokenizer import Tokenizer
 
 
@@ -52,11 +58,27 @@ class Captioner:
       config: the architecture and dtype of the model.
       params: its parameters, with the names of `model.init`.
       tokenizer: its tokenizer.
+      adapters: name -> arrays by name, of adapters that `with_adapter` puts in place.
+      adapter: name of the one that is in place; None: none of these.
     """
 
     config: PaliGemmaConfig
     params: dict[str, Any]
     tokenizer: Tokenizer
+    adapters: Mapping[str, Mapping[str, jax.Array]] = dataclasses.field(default_factory=dict)
+    adapter: str | None = None
+
+    def with_adapter(self, name: str | None) -> Captioner:
+        """Returns a captioner with another adapter in place, or with none; arrays are shared.
+
+        Raises:
+          ValueError: there is no adapter of that name.
+        """
+        if name is not None and name not in self.adapters:
+            known = ", ".join(map(visible, self.adapters)) or "none"
+            raise ValueError(f"no adapter is named {visible(name)}; loaded are: {known}")
+        params = with_adapters(self.params, self.adapters[name] if name else {})
+        return dataclasses.replace(self, params=params, adapter=name)
 
     @overload
     def caption(  # type: ignore[overload-overlap]  # text and bytes are sequences too
@@ -120,7 +142,7 @@ class Captioner:
 
         Args:
           source: see `pg.data`; where a record has a prefix, it replaces `prompt`.
-          count: number of images to caption, from the first; None: all.
+          count: number of images to caption, from the first, at least 1; None: all.
           options: `prompt` ("caption en"), `sampler` (greedy), `batch_size` (8), `max_new_tokens`
             (64), `seed` (0) and `apply_exif` (True), as for `streaming.stream`.
 
@@ -128,15 +150,20 @@ class Captioner:
           `Captioned` or `Skipped`, in the order of the source.
         """
         model = self.config, self.params, self.tokenizer
-        return stream(*model, source, count=count, **options)
+        results = stream(*model, source, count=count, **options)
+        return results if self.adapter is None else _named(results, self.adapter)
 
 
 def load(
     checkpoint: str | os.PathLike[str] = "nano",
     tokenizer_path: str | os.PathLike[str] | None = None,
     dtype: str | None = None,
+    adapters: Mapping[str, str | os.PathLike[str]] = MappingProxyType({}),
+    weights: Kind | None = None,
+    *,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Captioner:
-    """Loads a model and its tokenizer.
+    """Loads a model and its tokenizer, and adapters for it.
 
     Parameters are split over the devices of each process and replicated between processes. Even
     the largest PaliGemma fits on the devices of one machine, and this layout sends no weights or
@@ -145,34 +172,60 @@ def load(
     one of a fine-tuning run.
 
     Args:
-      checkpoint: as for `checkpoint.load_params`; "nano" is the small model of the library.
+      checkpoint: as for `checkpoint.load_params`; "nano" is the small model of the library. Of the
+        folder of an adapter, the base model that it names is loaded, and the adapter put in place.
       tokenizer_path: a SentencePiece file; None: `tokenizer.model` in the checkpoint's folder, or
         else PaliGemma's tokenizer.
       dtype: dtype of parameters and activations, "float32", "bfloat16" or "float16"; None:
         parameters keep the dtype of the file, activations are float32.
+      adapters: name -> folder, of adapters for `Captioner.with_adapter`. Their arrays are float32,
+        and whole on each device.
+      weights: "int8" or "nf4" to quantise matrices while they are loaded, for a half or a quarter
+        of the memory of 16 bits; on several devices each then holds all parameters. None: not.
+      devices: those that hold the model; None: all devices of all processes. A process that
+        captions by itself, such as one with an `Engine`, passes its own.
 
     Raises:
-      FileNotFoundError, ValueError: a file is missing or damaged, or the checkpoint and the
-        tokenizer do not belong together.
+      FileNotFoundError, ValueError: a file is missing or damaged, the checkpoint and the tokenizer
+        do not belong together, or an adapter is of another base model.
     """
-    checkpoint = os.fspath(checkpoint)
-    config = read_config(checkpoint)
+    if weights is not None and weights not in KINDS:
+        raise ValueError(f"weights={weights!r}, expected one of {', '.join(KINDS)}")
+    own = find_adapter(checkpoint)
+    checkpoint, config = model_of(checkpoint)
     if dtype is not None:
         config = dataclasses.replace(config, dtype=dtype)
     path = tokenizer_path or tokenizer_of(checkpoint)
     parts = tokenizer.load(path, config.language.vocab_size)
-    sharding = None
-    if jax.device_count() > 1:
+    sharding = place = None
+    devices = jax.devices() if devices is None else devices
+    if len(devices) > 1:
         # Axis 0 of the mesh ("data") has one row for each process. The layout "tensor" splits
         # parameters over axis 1 ("fsdp") only, so every process has a whole copy.
-        mesh = Mesh(np.reshape(jax.devices(), (jax.process_count(), -1)), AXES)
-        sharding = param_shardings(mesh, abstract_params(config), "tensor")
-    params = load_params(checkpoint, config, sharding=sharding, dtype=dtype)
-    return Captioner(config, params, parts)
+        hosts = len({device.process_index for device in devices})
+        mesh = Mesh(np.reshape(np.array(devices), (hosts, -1)), AXES)
+        layout: Layout = "replicated" if weights else "tensor"
+        sharding = param_shardings(mesh, abstract_params(config), layout)
+        place = replicated(mesh)
+    # Adapters first: whether they are of this model shows at once, and they are small.
+    loaded = {
+        name: jax.device_put(read_adapter(folder, config), place)
+        for name, folder in adapters.items()
+    }
+    in_place = jax.device_put(read_adapter(own, config), place) if own else {}
+    params = load_params(
+        checkpoint,
+        config,
+        sharding=sharding,
+        dtype=lambda name: weights if weights and role_of(name).is_matrix else dtype,
+    )
+    return Captioner(config, with_adapters(params, in_place), parts, loaded)
 
 
-def tokenizer_of(checkpoint: str) -> Path:
-    """Returns `tokenizer.model` in or beside a checkpoint, or else PaliGemma's, downloaded."""
-    place = path_of(checkpoint if is_remote(checkpoint) else hub.fetch(checkpoint))
-    beside = (place if place.is_dir() else place.parent) / "tokenizer.model"
-    return beside if beside.is_file() else hub.fetch_tokenizer()
+def _named(results: Iterator[Captioned | Skipped], adapter: str) -> Iterator[Captioned | Skipped]:
+    for result in results:
+        yield (
+            dataclasses.replace(result, adapter=adapter)
+            if isinstance(result, Captioned)
+            else result
+        )

@@ -24,9 +24,11 @@ import numpy as np
 from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption, Greedy, generate
+from paligemma_lib.decode.loop import MAX_TOKENS, check_sampler
 from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.runtime import processes
+from paligemma_lib.runtime.bounds import whole
 from paligemma_lib.tokenizer import Tokenizer
 
 
@@ -39,12 +41,14 @@ class Captioned:
       image_id: name of the image in its source.
       references: human captions of the image; empty if the source has none.
       caption: the generated caption.
+      adapter: name of the adapter with which the model wrote it; None: of no adapter with a name.
     """
 
     number: int
     image_id: str
     references: tuple[str, ...]
     caption: Caption
+    adapter: str | None = None
 
     @property
     def text(self) -> str:
@@ -84,22 +88,61 @@ def stream(
 ) -> Iterator[Captioned | Skipped]:
     """Yields a result for each image, in the order of the source.
 
-    An image that cannot be read or decoded does not end the stream: it yields a `Skipped`.
+    An image that cannot be read or decoded does not end the stream: it yields a `Skipped`. So does
+    one whose own prefix cannot be encoded.
 
     Args:
       config, params, tokenizer: the model.
       source: images; where a record has a prefix, it replaces `prompt`.
       prompt, sampler, max_new_tokens: as for `pg.decode.generate`.
       batch_size: images in a batch, over all processes.
-      seed: seed of samplers that draw at random.
-      count: number of images to caption, from the first; None: all.
+      seed: seed of samplers that draw at random, 0 or more.
+      count: number of images to caption, from the first, at least 1; None: all.
       apply_exif: whether to turn images upright by their EXIF orientation.
 
     Yields:
       `Captioned` or `Skipped`.
+
+    Raises:
+      ValueError: an argument is out of range, at once; or, while captions are written, the model's
+        logits are NaN or infinite.
     """
-    if batch_size < 1:
-        raise ValueError(f"stream: batch_size={batch_size}, expected at least 1")
+    batch_size = whole("stream: batch_size", batch_size, 1)
+    max_new_tokens = whole("stream: max_new_tokens", max_new_tokens, 1, MAX_TOKENS)
+    seed = whole("stream: seed", seed, 0, 2**63 - 1)
+    count = None if count is None else whole("stream: count", count, 1)
+    check_sampler("stream", sampler)
+    tokenizer.encode_prefix(prompt)  # a prompt that cannot be encoded is an error now, not later
+    # A generator would check nothing before its first result is asked for.
+    return _results(
+        config,
+        params,
+        tokenizer,
+        source,
+        prompt=prompt,
+        sampler=sampler,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        count=count,
+        apply_exif=apply_exif,
+    )
+
+
+def _results(
+    config: PaliGemmaConfig,
+    params: dict[str, Any],
+    tokenizer: Tokenizer,
+    source: Source,
+    *,
+    prompt: str,
+    sampler: Strategy,
+    batch_size: int,
+    max_new_tokens: int,
+    seed: int,
+    count: int | None,
+    apply_exif: bool,
+) -> Iterator[Captioned | Skipped]:
     size = config.vision.image_size
     total = len(source) if count is None else min(count, len(source))
     rows = min(batch_size, total)
@@ -108,7 +151,7 @@ def stream(
     # so the shares joined in process order are the batch, then padding.
     share = -(-rows // jax.process_count())
     mine = range(share * jax.process_index(), share * (jax.process_index() + 1))
-    load = functools.partial(_load, source, size, apply_exif)
+    load = functools.partial(_load, source, tokenizer, size, apply_exif)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def begin(start: int) -> list[Future[tuple[dict[str, Any], np.ndarray | None]]]:
@@ -151,7 +194,7 @@ def stream(
 
 
 def _load(
-    source: Source, size: int, apply_exif: bool, number: int
+    source: Source, tokenizer: Tokenizer, size: int, apply_exif: bool, number: int
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """Returns what JSON can hold of a record, or of its error, and its float32[S, S, 3] pixels.
 
@@ -159,6 +202,7 @@ def _load(
     """
     try:
         (record,) = source.read([number])
+        tokenizer.encode_prefix(record.prefix or "")
         told = {
             "image_id": record.image_id,
             "references": record.captions,

@@ -9,29 +9,40 @@ pg.checkpoint.huggingface.export(params, config, "my-captioner", tokenizer="toke
 
 paligemma show CHECKPOINT                     # what it is, or what is wrong
 paligemma convert SOURCE TARGET               # .npz to a folder, or back
+paligemma merge BASE ADAPTER --out X          # LoRA or DoRA into the weights
 
 A checkpoint is an `.npz` file of the reference (big_vision) or a Hugging Face folder of
 safetensors. `load_params` and `read_config` take both.
 """
 
 from paligemma_lib.checkpoint import (
+    adapters,
     arrays,
     configuration,
     conversion,
+    final_export,
+    finite,
     huggingface,
     matching,
     npz,
     params,
     placement,
     stored,
+    target_names,
 )
+from paligemma_lib.checkpoint.final_export import export_final
 from paligemma_lib.checkpoint.params import load_params, save_params
 from paligemma_lib.checkpoint.stored import read_config
+from paligemma_lib.checkpoint.target_names import target_kind
 
 __all__ = [
+    "adapters",
     "arrays",
     "configuration",
     "conversion",
+    "export_final",
+    "final_export",
+    "finite",
     "huggingface",
     "load_params",
     "matching",
@@ -41,4 +52,6 @@ __all__ = [
     "read_config",
     "save_params",
     "stored",
+    "target_kind",
+    "target_names",
 ]

@@ -22,14 +22,14 @@ import numpy as np
 
 from paligemma_lib import model
 from paligemma_lib.checkpoint.configuration import differing_fields
+from paligemma_lib.checkpoint.finite import NotFinite
 from paligemma_lib.checkpoint.huggingface.writer import export
 from paligemma_lib.checkpoint.params import load_params, save_params
 from paligemma_lib.checkpoint.placement import row_blocks
-from paligemma_lib.checkpoint.stored import open_params, read_config
+from paligemma_lib.checkpoint.stored import metadata_of, open_params, read_config
+from paligemma_lib.checkpoint.target_names import target_kind
 from paligemma_lib.model.variants import PaliGemmaConfig
 
-# Endings of file formats: a target with one of these is a mistake, not the name of a folder.
-_FILES = (".safetensors", ".bin", ".pt", ".pth", ".npy", ".zip", ".json", ".msgpack")
 _TEXT = 16  # tokens of the made-up batch; the first half is the prefix
 
 
@@ -52,6 +52,11 @@ class Comparison:
     largest: float
     settings: Mapping[str, object]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all logits of both checkpoints are finite."""
+        return math.isfinite(self.difference) and math.isfinite(self.largest)
+
     def __str__(self) -> str:
         lines = [
             f"{self.equal:,} of {self.parameters:,} parameters are bit-equal",
@@ -68,7 +73,7 @@ def convert(
     dtype: str | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Writes a checkpoint as `.npz` if `target` ends in `.npz`, otherwise as a Hugging Face folder.
+    """Writes a checkpoint as `.npz` if `target` ends so, or as a folder if it has no suffix.
 
     Args:
       source: as in `load_params`. `read_config` determines its configuration.
@@ -78,27 +83,29 @@ def convert(
 
     Raises:
       FileExistsError: `target` exists.
-      ValueError: `target` is a URL or has the ending of another kind of file, or a tokenizer is
-        given for an `.npz` file; also as in `load_params`, `save_params` and `huggingface.export`.
+      ValueError: `target` is a URL or has the ending of another kind of file, the source has values
+        that are NaN or infinite, or a tokenizer is given for an `.npz` file; also as in
+        `load_params`, `save_params` and `huggingface.export`.
       OSError: as in these functions.
     """
     if "://" in os.fspath(target):
         raise ValueError(f"{target} is not a local path: convert to a local path, then copy it")
     path = Path(target).expanduser()
-    if path.suffix in _FILES:
-        raise ValueError(f"{path} ends in {path.suffix}, expected .npz or the name of a folder")
-    to_npz = path.suffix == ".npz"
+    to_npz = target_kind(target) == "npz"
     if to_npz and path.exists():
         raise FileExistsError(f"{path} exists: remove it, or choose another name")
     if to_npz and tokenizer is not None:
         raise ValueError(f"{path} holds only parameters: convert to a folder to add a tokenizer")
-    config = read_config(source)
+    config, metadata = read_config(source), metadata_of(source)
     with open_params(source, config) as stored:
         params = flax.traverse_util.unflatten_dict(stored, sep="/")
-        if to_npz:
-            save_params(path, params, dtype)
-        else:
-            export(params, config, path, dtype=dtype, tokenizer=tokenizer)
+        try:
+            if to_npz:
+                save_params(path, params, dtype, metadata)
+            else:
+                export(params, config, path, dtype=dtype, tokenizer=tokenizer, metadata=metadata)
+        except NotFinite as error:
+            raise NotFinite(f"{os.fspath(source)} cannot be converted", error.found) from error
 
 
 def compare_checkpoints(
@@ -122,10 +129,12 @@ def compare_checkpoints(
                 equal += int(np.count_nonzero(one == other))
             parameters += math.prod(array.shape)
     one, other = (_made_up_logits(path, config) for path in (source, target))
+    with np.errstate(invalid="ignore"):  # infinities, which `is_finite` tells
+        difference = float(np.abs(one - other).max())
     return Comparison(
         parameters=parameters,
         equal=equal,
-        difference=float(np.abs(one - other).max()),
+        difference=difference,
         largest=float(np.abs(one).max()),
         settings=differing_fields(config, read_config(target)),
     )

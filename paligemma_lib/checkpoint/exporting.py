@@ -6,6 +6,7 @@ for parameter in prepare(params, dtype="bfloat16"):
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from paligemma_lib.checkpoint.arrays import DTYPES, checked_dtype
 from paligemma_lib.checkpoint.configuration import Shape
+from paligemma_lib.checkpoint.finite import only_finite
 from paligemma_lib.checkpoint.placement import to_host
 
 
@@ -49,9 +51,14 @@ class ExportedParameter:
         return next((kind for kind in kinds if kind not in DTYPES.values()), kinds[0])
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yields the rows in order, cast to `dtype`; raises the errors of `to_host`."""
-        for part in self.parts:
-            yield from to_host(self.name, part, self.dtype)
+        """Yields the rows in order, cast to `dtype`.
+
+        Raises:
+          ValueError: as in `to_host`, or a value is NaN or infinite.
+        """
+        rows = (to_host(self.name, part, self.dtype) for part in self.parts)
+        blocks = itertools.chain.from_iterable(rows)
+        yield from only_finite("the parameters cannot be written", self.name, blocks)
 
 
 def prepare(params: Mapping[str, Any], dtype: str | None) -> list[ExportedParameter]:

@@ -19,10 +19,12 @@ from paligemma_lib.checkpoint.configuration import (
 )
 from paligemma_lib.model import abstract_params
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime.visible_text import visible
 
 PARTS = ("img", "llm")
 
 _LISTED = 8
+_LONGEST = 300  # characters
 
 
 def expected_shapes(config: PaliGemmaConfig, parts: Sequence[str] = PARTS) -> dict[str, Shape]:
@@ -122,9 +124,12 @@ def mismatch(source: str, lines: Sequence[str]) -> ValueError:
 
 
 def listed(items: Sequence[object]) -> str:
-    """Returns the items as text: the first eight, and the number of the others."""
+    """Returns the items as text: the first eight, each cut if long, and the number of the others.
+
+    Names come from files, so characters that would act on a terminal are shown as escapes.
+    """
     more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
-    return "; ".join(map(str, items[:_LISTED])) + more
+    return "; ".join(visible(str(item)[:_LONGEST]) for item in items[:_LISTED]) + more
 
 
 def describe_model(config: PaliGemmaConfig) -> str:
@@ -144,4 +149,4 @@ def _all_shapes(config: PaliGemmaConfig) -> dict[str, Shape]:
 def _describe_type(dtype: np.dtype | str) -> str:
     if isinstance(dtype, np.dtype) and dtype.hasobject:
         return "holds pickled Python objects, never loaded because they can run any program"
-    return str(dtype)
+    return visible(str(dtype)[:40])

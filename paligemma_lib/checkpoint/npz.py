@@ -13,16 +13,13 @@ takes longer, compares their checksums. A compressed array's is compared when it
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import errno
-import io
+import json
 import math
 import os
-import struct
 import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -36,23 +33,12 @@ from paligemma_lib.checkpoint.arrays import (
     read_next,
     row_range,
 )
+from paligemma_lib.checkpoint.finite import NotFinite, count_not_finite
+from paligemma_lib.checkpoint.huggingface.json_text import json_object
+from paligemma_lib.checkpoint.npz_archive import damage_told, foreign, open_archive
+from paligemma_lib.checkpoint.npz_members import PREFIX, read_members
 
-_PREFIX = "params/"
-_MAX_MEMBERS = 4096
-_MAX_HEADER = 10_000  # bytes, NumPy's own limit
-_OF_ZIP_FILES = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Member:
-    entry: zipfile.ZipInfo
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    header_size: int
-
-    @property
-    def is_compressed(self) -> bool:
-        return self.entry.compress_type != zipfile.ZIP_STORED
+_MAX_COMMENT = 65_535  # bytes, by the zip format
 
 
 class NpzReader:
@@ -62,6 +48,7 @@ class NpzReader:
       shapes: parameter name -> shape.
       dtypes: parameter name -> NumPy dtype; only arrays with a dtype in DTYPES can be read.
       is_compressed: whether any array is compressed.
+      metadata: texts that `write_npz` kept beside the arrays, by name.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -79,13 +66,14 @@ class NpzReader:
         self._current: tuple[str, BinaryIO] | None = None  # the compressed array being read
         with contextlib.ExitStack() as stack:
             self._file = stack.enter_context(_open(self.path))
-            with _damage_reported(self.path):
-                self._archive = zipfile.ZipFile(self._file)
-                self._members = _read_members(self._archive)
+            with damage_told(self.path):
+                self._archive = open_archive(self._file)
+                self._members = read_members(self._archive, self._file)
             self._threads = stack.enter_context(ThreadPoolExecutor(THREADS, "npz"))
             self._stack = stack.pop_all()
         self.shapes = {name: member.shape for name, member in self._members.items()}
         self.dtypes = {name: member.dtype for name, member in self._members.items()}
+        self.metadata = _metadata(self._archive.comment)
         self.is_compressed = any(member.is_compressed for member in self._members.values())
 
     def __enter__(self) -> NpzReader:
@@ -113,66 +101,89 @@ class NpzReader:
                 f"{self.path}: {name} has dtype {member.dtype}, which is never read; expected "
                 f"{', '.join(DTYPES)}"
             )
+        if not member.shape:
+            raise ValueError(f"{self.path}: {name} is a single value, expected an array with rows")
         first, last = row_range(rows, member.shape[0])
         if out is None:
             out = np.empty((last - first, *member.shape[1:]), member.dtype)
         row_size = math.prod(member.shape[1:]) * member.dtype.itemsize
-        with _damage_reported(f"{self.path}, {name}"):
-            stream, start = self._data(name)
-            start += first * row_size
+        with damage_told(f"{self.path}, {name}"), foreign():
+            start = member.start + member.header_size
             if not member.is_compressed:
-                read_at(stream, start, out, self._threads)
+                read_at(self._file, start + first * row_size, out, self._threads)
                 return out
-            stream.seek(start)
+            stream = self._compressed(name)
+            stream.seek(member.header_size + first * row_size)
             read_next(stream, as_bytes(out))
             if last == member.shape[0]:
                 stream.read(1)  # zipfile compares the checksum at the end of a member
         return out
 
     def verify(self) -> str:
-        """Compares the checksums of all arrays and returns a sentence that says so.
+        """Compares the checksums of all arrays, looks at all values, and returns a sentence so.
 
         Raises:
-          ValueError: a checksum is wrong.
+          ValueError: a checksum is wrong, or values are NaN or infinite; then all parameters with
+            such values are named.
         """
-        for name, member in self._members.items():
-            with _damage_reported(f"{self.path}, {name}"):
-                stream = self._stack.enter_context(self._archive.open(member.entry))
-                while stream.read(1 << 20):
-                    pass
+        found = {}
+        for name in self._members:
+            bad, total = self._verified(name)
+            if bad:
+                found[name] = bad, total
+        if found:
+            raise NotFinite(self.path, found)
         kind = "compressed arrays" if self.is_compressed else "arrays"
-        return f"{len(self.shapes)} {kind}, all checksums match"
+        return f"{len(self.shapes)} {kind}, all checksums match and all values are finite"
 
-    def _data(self, name: str) -> tuple[BinaryIO, int]:
-        """Returns an open file and the offset in it of the array's first value."""
+    def _verified(self, name: str) -> tuple[int, int]:
+        """Returns how many values of an array are not finite, and how many it has."""
         member = self._members[name]
-        if not member.is_compressed:
-            # The values follow the member's local header: 30 bytes, whose last 4 are the lengths of
-            # a name and an extra field; then these two fields; then the `.npy` header.
-            self._file.seek(member.entry.header_offset + 26)
-            sizes = struct.unpack("<HH", self._file.read(4))
-            return self._file, member.entry.header_offset + 30 + sum(sizes) + member.header_size
+        bad = 0
+        with damage_told(f"{self.path}, {name}"), contextlib.ExitStack() as stack:
+            with foreign():
+                stream = stack.enter_context(self._archive.open(member.entry))
+                stream.read(member.header_size)
+            while True:
+                with foreign():
+                    data = stream.read(1 << 20)
+                if not data:
+                    return bad, math.prod(member.shape)
+                if member.dtype in DTYPES.values():
+                    bad += count_not_finite(np.frombuffer(data, member.dtype))
+
+    def _compressed(self, name: str) -> BinaryIO:
+        """Returns the stream of a compressed array's `.npy` file."""
         # Keep the last compressed stream: later rows then need no second pass from its start.
         if self._current is None or self._current[0] != name:
-            stream = self._stack.enter_context(self._archive.open(member.entry))
+            stream = self._stack.enter_context(self._archive.open(self._members[name].entry))
             self._current = name, cast(BinaryIO, stream)
-        return self._current[1], member.header_size
+        return self._current[1]
 
 
 def write_npz(
     file: BinaryIO,
     arrays: Iterable[tuple[str, tuple[int, ...], np.dtype, Iterable[np.ndarray]]],
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Writes arrays one after the other, uncompressed, as the reference does.
 
     Args:
       file: the open file to write to.
       arrays: name, shape, dtype, and the values in order, in blocks of any number of rows.
+      metadata: texts to be kept in the zip file's comment, by name; NumPy does not look at it.
+
+    Raises:
+      ValueError: the texts are longer than a comment may be, 65,535 bytes.
     """
+    comment = json.dumps(dict(metadata)).encode() if metadata else b""
+    if len(comment) > _MAX_COMMENT:
+        raise ValueError(f"texts of {len(comment):,} bytes do not fit into an .npz file's comment")
     with zipfile.ZipFile(file, "w") as archive:
+        archive.comment = comment
         for name, shape, dtype, blocks in arrays:
             # zipfile learns the size at the end, and without zip64 refuses members above 2 GiB.
-            entry = zipfile.ZipInfo(f"{_PREFIX}{name}.npy")
+            entry = zipfile.ZipInfo(f"{PREFIX}{name}.npy")
             with archive.open(entry, "w", force_zip64=True) as out:
                 descr = np.lib.format.dtype_to_descr(dtype)
                 header = {"descr": descr, "fortran_order": False, "shape": shape}
@@ -181,70 +192,18 @@ def write_npz(
                     out.write(as_bytes(np.ascontiguousarray(rows)))
 
 
+def _metadata(comment: bytes) -> dict[str, str]:
+    """Returns what a comment of ours holds; {} of anybody else's."""
+    try:
+        found = json_object(comment)
+    except ValueError:
+        return {}
+    return {name: text for name, text in found.items() if isinstance(text, str)}
+
+
 def _open(path: str) -> BinaryIO:
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder, expected an .npz file")
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"{path} does not exist, expected an .npz file")
     return open_binary(path)
-
-
-def _read_members(archive: zipfile.ZipFile) -> dict[str, _Member]:
-    entries = archive.infolist()
-    if len(entries) > _MAX_MEMBERS:
-        raise zipfile.BadZipFile(f"{len(entries):,} members, expected at most {_MAX_MEMBERS:,}")
-    members: dict[str, _Member] = {}
-    for entry in entries:
-        name = entry.filename.removesuffix(".npy").removeprefix(_PREFIX)
-        if not entry.filename.endswith(".npy"):
-            raise zipfile.BadZipFile(f"{entry.filename!r} is not a .npy array")
-        if name in members:
-            raise zipfile.BadZipFile(f"{name} is stored twice")
-        members[name] = _read_header(archive, entry)
-    return members
-
-
-def _read_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
-    name = entry.filename
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise zipfile.BadZipFile(f"{name} has a compression method that NumPy never uses")
-    if entry.flag_bits & 1:
-        raise zipfile.BadZipFile(f"{name} is encrypted")
-    with archive.open(entry) as stream:
-        head = io.BytesIO(stream.read(_MAX_HEADER))
-    version = np.lib.format.read_magic(head)
-    # This only parses a header and unpickles nothing. `read` accepts only the dtypes in DTYPES.
-    if version != (1, 0):
-        raise zipfile.BadZipFile(f"{name} has a header of version {version}, expected (1, 0)")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(head)
-    # NumPy has no bfloat16: it stores that of ml_dtypes as an opaque type of 2 bytes, "<V2".
-    if dtype == np.dtype("V2"):
-        dtype = DTYPES["bfloat16"]
-    member = _Member(entry, shape, dtype, head.tell())
-    if dtype in DTYPES.values():
-        if fortran_order:
-            raise zipfile.BadZipFile(
-                f"{name} is in Fortran order: save it with np.ascontiguousarray"
-            )
-        # An untrusted header may claim any shape, so it must match the number of bytes in the file
-        # before memory is allocated for it.
-        size = member.header_size + math.prod(shape) * dtype.itemsize
-        stored = size if member.is_compressed else entry.compress_size
-        if min(shape, default=0) < 0 or not size == entry.file_size == stored:
-            raise zipfile.BadZipFile(
-                f"{name} has {entry.file_size:,} bytes, but its shape {list(shape)} needs {size:,}"
-            )
-    return member
-
-
-@contextlib.contextmanager
-def _damage_reported(source: str) -> Iterator[None]:
-    try:
-        yield
-    except (*_OF_ZIP_FILES, OverflowError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise  # a fault of the disk or network; EINVAL means an offset outside the file
-        raise ValueError(
-            f"{source}: not a complete .npz file of arrays ({error}). If the download was "
-            "interrupted, download it again"
-        ) from error

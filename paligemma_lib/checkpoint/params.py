@@ -9,11 +9,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Sharding
 
 from paligemma_lib.checkpoint.arrays import DTYPES, checked_dtype
@@ -23,7 +25,10 @@ from paligemma_lib.checkpoint.matching import PARTS, expected_shapes, listed
 from paligemma_lib.checkpoint.npz import write_npz
 from paligemma_lib.checkpoint.placement import to_devices
 from paligemma_lib.checkpoint.stored import open_params
+from paligemma_lib.checkpoint.target_names import target_kind
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.parameter_roles import role_of
+from paligemma_lib.quantized import KINDS, Kind
 from paligemma_lib.runtime.atomic import atomic_write, is_remote, path_of
 
 
@@ -39,24 +44,28 @@ def load_params(
 
     Args:
       path: a local `.npz` file or `gs://bucket/file`; a Hugging Face folder of safetensors; or a
-        Kaggle model such as `google/paligemma/jax/paligemma-3b-pt-224` (see `hub.fetch`).
+        model of the Hub or Kaggle, such as `google/paligemma-3b-pt-224` (see `hub.fetch`).
       config: the model. A position embedding of another image size is interpolated.
       sharding: one `jax.sharding.Sharding` for all parameters, or a nested dict of shardings with
         the parameters' names, as `sharding.param_shardings` returns it; None: the default device.
       dtype: "float32", "bfloat16" or "float16"; None: the dtype of each parameter in the file; or
-        a function that maps a parameter's name to one of these values, for example to load only
-        the trainable parameters in float32.
+        "int8" or "nf4" to quantise matrices block by block on their way, while all else keeps the
+        dtype of the file; or a function that maps a parameter's name to one of these values, for
+        example to load only the trainable parameters in float32.
       parts: the parts of the model to load: "img" (vision), "llm" (language), or both. The file
         need not hold the other part.
 
     Returns:
-      Nested dict of `jax.Array`, with the names and shapes of `model.init`.
+      Nested dict of `jax.Array`, with the names and shapes of `model.init`; of `Quantized` where
+        matrices are quantised, which are undone to the dtype of the model's activations.
 
     Raises:
       FileNotFoundError: the file does not exist.
       ValueError: the file is damaged, does not hold the parameters of this model (the error lists
         every parameter that is missing, unexpected, or of another shape or dtype), or holds values
-        too large for `dtype`; or config.json in the folder describes another model.
+        that are NaN, infinite, or too large for `dtype`; or config.json in the folder describes
+        another model. Of a model that is split over processes, each process looks at the values
+        that it reads.
 
     Warns:
       UserWarning: config.json has other soft caps or another query scale than `config`. The values
@@ -67,15 +76,19 @@ def load_params(
     with open_params(path, config, parts) as stored:
         params = {}
         for name, array in stored.items():
-            target = checked_dtype(dtype_of(name)) or array.dtype
+            kind, target = _storage(name, dtype_of(name), array.dtype, config)
             params[name] = to_devices(
-                name, array.shape, target, shardings[name], array.read, array.dtype
-            )
+                name, array.shape, target, shardings[name], array.read, array.dtype,
+                os.fspath(path), kind,
+            )  # fmt: skip
     return flax.traverse_util.unflatten_dict(params, sep="/")
 
 
 def save_params(
-    path: str | os.PathLike[str], params: Mapping[str, Any], dtype: str | None = None
+    path: str | os.PathLike[str],
+    params: Mapping[str, Any],
+    dtype: str | None = None,
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Saves parameters to an `.npz` file that NumPy, big_vision and `load_params` read.
 
@@ -87,12 +100,19 @@ def save_params(
       params: nested dict of arrays: `jax.Array` of any sharding, or NumPy arrays. A parameter may
         be split along axis 0 into a tuple of arrays (see `model.stack.scan_layers`).
       dtype: "float32", "bfloat16" or "float16"; None: the dtype of each parameter.
+      metadata: texts to be kept in the file, by name; see `stored.metadata_of`.
 
     Raises:
-      ValueError: `params` is empty, or a parameter has a dtype that cannot be written, has a value
-        too large for `dtype`, or lies partly with other processes.
+      ValueError: `path` does not end in `.npz`, `params` is empty, or a parameter has a dtype that
+        cannot be written, has a value that is NaN, infinite or too large for `dtype`, or lies
+        partly with other processes.
       OSError: the disk is full, or fails in another way.
     """
+    if target_kind(path) == "folder":
+        raise ValueError(
+            f"{os.fspath(path)} does not end in .npz, which is what save_params writes. For a "
+            "folder of safetensors, call checkpoint.huggingface.export, or `paligemma convert`"
+        )
     path = path_of(path).expanduser()
     arrays = prepare(params, dtype)
     if not arrays:
@@ -102,7 +122,7 @@ def save_params(
         raise ValueError(f"{listed(bad)}; supported dtypes: {', '.join(DTYPES)}")
     try:
         with atomic_write(path) as file:
-            write_npz(file, ((p.name, p.shape, p.dtype, p.blocks()) for p in arrays))
+            write_npz(file, ((p.name, p.shape, p.dtype, p.blocks()) for p in arrays), metadata)
     except OSError as error:
         # A remote file fills the disk of the temporary folder, where it is collected first.
         folder = Path(tempfile.gettempdir()) if is_remote(path) else path.parent
@@ -115,6 +135,19 @@ def save_params(
             f"{path} could not be written ({error.strerror}): it needs {size:,} bytes, and "
             f"{free:,} are free in {folder}. Any existing file is unchanged",
         ) from error
+
+
+def _storage(
+    name: str, asked: str | None, stored: np.dtype, config: PaliGemmaConfig
+) -> tuple[Kind | None, np.dtype]:
+    """Returns how to quantise a parameter, or None, and its dtype; of a quantised one, undone."""
+    if asked not in KINDS:
+        if asked not in (None, *DTYPES):
+            raise ValueError(f"dtype={asked!r}, expected one of {', '.join((*DTYPES, *KINDS))}")
+        return None, checked_dtype(asked) or stored
+    if not role_of(name).is_matrix:
+        return None, stored
+    return asked, np.dtype(DTYPES[config.dtype])
 
 
 def _sharding_of_each(sharding: Any, shapes: Mapping[str, Shape]) -> dict[str, Sharding]:

@@ -7,15 +7,19 @@ A block is as many rows of axis 0 (layers, in stacked parameters) as fit into 32
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
+
+from paligemma_lib.checkpoint.finite import NotFinite, count_not_finite
+from paligemma_lib.checkpoint.shard_buffers import ShardBuffers, TooLarge, cast_rows, is_cpu
+from paligemma_lib.quantized import Kind, Quantized, abstract, quantize
 
 _BLOCK = 32 << 20  # bytes
 
@@ -27,7 +31,9 @@ def to_devices(
     sharding: Sharding,
     read: Callable[[slice, np.ndarray], object],
     stored: np.dtype,
-) -> jax.Array:
+    place: str = "the checkpoint",
+    kind: Kind | None = None,
+) -> Any:
     """Builds an array on devices from blocks that are read one after the other.
 
     Host memory holds one block, and the shards of CPU devices.
@@ -35,49 +41,60 @@ def to_devices(
     Args:
       name: name of the array in errors.
       shape: shape of the whole array, with at least one axis.
-      dtype: dtype of the result.
+      dtype: dtype of the result; of a quantised one, the dtype that it is undone to.
       sharding: sharding of the result. Blocks outside this process's shards are not read.
       read: `read(rows, out)` fills `out`, stored[rows, ...], with these rows of the array.
       stored: dtype of the values as they are read.
+      place: where the values come from, in errors.
+      kind: "int8" or "nf4" to quantise each block before it is sent; None: not.
+
+    Returns:
+      `jax.Array` or, with a kind, `Quantized`.
 
     Raises:
-      ValueError: a value is too large for `dtype`.
+      ValueError: a value is too large for `dtype`, or NaN or infinite. A process looks at the rows
+        that it reads, and waits for no other.
     """
-    # The index of each shard, as (start, stop) for every axis. For [18, 64] split along axis 1 over
-    # two devices: {device 0: [(0, 18), (0, 32)], device 1: [(0, 18), (32, 64)]}.
-    boxes = {
-        device: [part.indices(n)[:2] for part, n in zip(index or (), shape, strict=True)]
-        for device, index in sharding.addressable_devices_indices_map(shape).items()
-    }
-    buffers = {
-        device: _empty(tuple(last - first for first, last in box), dtype, device)
-        for device, box in boxes.items()
-    }
+    if kind is None:
+        result: Any = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+    else:
+        result = abstract(shape, kind, dtype, sharding)
+    # One for the array, or one for each component of a quantised array.
+    components, tree = jax.tree.flatten(result)
+    fillings = [ShardBuffers(name, each) for each in components]
     # With one CPU device and no cast, bytes are read straight into the memory of the result.
-    one = next(iter(buffers.values())) if len(buffers) == 1 else None
-    in_place = isinstance(one, np.ndarray) and one.shape == shape and dtype == stored
-    for block in row_blocks(shape, stored.itemsize):
-        if in_place:
-            read(block, cast(np.ndarray, one)[block])
-            continue
-        # Intersect this block with the rows of each shard. Shards that split other axes share rows,
-        # so a block is read once and each device takes its own columns from it.
-        targets = [
-            (device, max(block.start, box[0][0]), min(block.stop, box[0][1]))
-            for device, box in boxes.items()
-        ]
-        targets = [target for target in targets if target[1] < target[2]]
-        if not targets:
-            continue
-        rows = np.empty((block.stop - block.start, *shape[1:]), stored)
-        read(block, rows)
-        for device, first, last in targets:
-            (origin, _), *others = boxes[device]
-            here = slice(first - block.start, last - block.start)
-            part = rows[(here, *itertools.starmap(slice, others))]
-            buffers[device] = _write(buffers[device], part, first - origin, name)
-    arrays = [jax.device_put(buffer, device) for device, buffer in buffers.items()]
-    return jax.make_array_from_single_device_arrays(shape, sharding, arrays, dtype=dtype)
+    whole = fillings[0].whole if kind is None and dtype == stored else None
+    # Values are looked at in another thread while the next ones are read, or these are sent.
+    counts: list[Future[int]] = []
+    total = 0
+    with ThreadPoolExecutor(1, "finite") as beside:
+        for block in row_blocks(shape, stored.itemsize):
+            if whole is not None:
+                rows = whole[block]
+                read(block, rows)
+                counts.append(beside.submit(count_not_finite, rows))
+                total += rows.size
+                continue
+            if not any(filling.wants(block) for filling in fillings):
+                continue
+            rows = np.empty((block.stop - block.start, *shape[1:]), stored)
+            read(block, rows)
+            counts.append(beside.submit(count_not_finite, rows))
+            total += rows.size
+            values = rows if kind is None else _quantized(name, rows, kind, dtype)
+            for filling, each in zip(fillings, jax.tree.leaves(values), strict=True):
+                filling.write(block, each)
+            counts[-1].result()  # so that no more than one block is held
+    if bad := sum(count.result() for count in counts):
+        raise NotFinite(place, {name: (bad, total)})
+    return jax.tree.unflatten(tree, [filling.finish() for filling in fillings])
+
+
+def _quantized(name: str, rows: np.ndarray, kind: Kind, dtype: np.dtype) -> Quantized:
+    values = quantize(rows, kind, dtype)
+    if (worst := float(values.maxima.max())) > float(jnp.finfo(dtype).max) and np.isfinite(worst):
+        raise TooLarge(name, worst, dtype)
+    return values
 
 
 def to_host(name: str, array: Any, dtype: np.dtype) -> Iterator[np.ndarray]:
@@ -86,17 +103,17 @@ def to_host(name: str, array: Any, dtype: np.dtype) -> Iterator[np.ndarray]:
     Args:
       name: name of the array in errors.
       array: `jax.Array` of any sharding, a NumPy array, or an object with `shape`, `dtype` and rows
-        by a slice, such as `StoredArray`.
+        by a slice, such as `StoredArray`. A quantised array is undone.
       dtype: dtype of the result.
 
     Raises:
       ValueError: a value is too large for `dtype`, or other processes hold a shard of the array.
     """
     for block in row_blocks(array.shape, array.dtype.itemsize):
-        rows = _host_rows(name, array, block)
+        rows = host_rows(name, array, block)
         if rows.dtype != dtype:
             stored, rows = rows, np.empty(rows.shape, dtype)
-            _cast(stored, rows, name)
+            cast_rows(stored, rows, name)
         yield rows
 
 
@@ -107,65 +124,13 @@ def row_blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[slice]:
         yield slice(first, min(first + step, shape[0]))
 
 
-def _cast(source: np.ndarray, out: np.ndarray, name: str) -> None:
-    """Assigns `out[...] = source`; raises ValueError if a finite value becomes infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        out[...] = source
-    # The largest float16 is 65,504. A model with infinite weights would load without an error and
-    # produce nonsense. The loss is searched for only where the target has the smaller range, and
-    # values that are infinite in `source` already are no loss.
-    largest = float(jnp.finfo(out.dtype).max)
-    if largest < float(jnp.finfo(source.dtype).max) and np.isinf(out).any():
-        lost = np.isinf(out) & np.isfinite(source)
-        if lost.any():
-            worst = np.abs(source[lost].astype(np.float32)).max()
-            raise ValueError(
-                f"{name} has values up to {worst:g}, too large for {out.dtype}, which holds at "
-                f"most {largest:g}: use float32{', or bfloat16' * (out.dtype == np.float16)}"
-            )
-
-
-def _is_cpu(device: jax.Device) -> bool:
-    return device.platform == "cpu"
-
-
-def _empty(shape: tuple[int, ...], dtype: np.dtype, device: jax.Device) -> Any:
-    """Returns a buffer for a device's shard; on CPU, one that `jax.device_put` does not copy."""
-    if not _is_cpu(device):
-        return jnp.zeros(shape, dtype, device=device)
-    # On CPU, JAX uses NumPy memory without a copy if it is aligned to 64 bytes. `np.empty` aligns
-    # to 16 bytes, so 64 spare bytes are allocated and the view starts at the first aligned one. For
-    # an address of 1,040 = 16 * 64 + 16, `-1040 % 64` is 48, so it starts at 1,088 = 17 * 64.
-    size, alignment = math.prod(shape) * dtype.itemsize, 64
-    memory = np.empty(size + alignment, np.uint8)
-    start = -memory.ctypes.data % alignment
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _write(buffer: Any, part: np.ndarray, first: int, name: str) -> Any:
-    """Returns the buffer after `part`, cast, is written to it from row `first` on."""
-    if isinstance(buffer, np.ndarray):
-        _cast(part, buffer[first : first + len(part)], name)
-        return buffer
-    rows = np.empty(part.shape, buffer.dtype)
-    _cast(part, rows, name)
-    # Dispatch is asynchronous: without the wait, blocks pile up in memory ahead of their transfers.
-    rows = jax.device_put(rows, buffer.sharding)
-    return jax.block_until_ready(_update(buffer, rows, first))
-
-
-# Donation lets XLA update the buffer in place, so that a device never holds a shard twice.
-@functools.partial(jax.jit, donate_argnums=0)
-def _update(buffer: jax.Array, rows: jax.Array, first: int) -> jax.Array:
-    return jax.lax.dynamic_update_slice_in_dim(buffer, rows, first, 0)
-
-
 @functools.partial(jax.jit, static_argnums=2)
 def _rows(array: jax.Array, first: int, count: int) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(array, first, count, 0)
 
 
-def _host_rows(name: str, array: Any, block: slice) -> np.ndarray:
+def host_rows(name: str, array: Any, block: slice) -> np.ndarray:
+    """Returns rows of an array as NumPy; for the arguments and errors see `to_host`."""
     if not isinstance(array, jax.Array):
         return array[block]
     # Replicas have equal indices, so one shard is kept for each index. Slices have no hash before
@@ -182,7 +147,7 @@ def _host_rows(name: str, array: Any, block: slice) -> np.ndarray:
         first, last = max(block.start, start), min(block.stop, stop)
         if first >= last:
             continue
-        if _is_cpu(shard.device):  # NumPy views the memory of a CPU shard without a copy
+        if is_cpu(shard.device):  # NumPy views the memory of a CPU shard without a copy
             part = np.asarray(shard.data)[first - start : last - start]
         else:
             part = np.asarray(_rows(shard.data, first - start, last - first))

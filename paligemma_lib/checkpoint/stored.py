@@ -17,7 +17,10 @@ import numpy as np
 from paligemma_lib import hub
 from paligemma_lib.checkpoint.configuration import Shape, config_of_shapes
 from paligemma_lib.checkpoint.huggingface.config_json import CONFIG, read_config_json
+from paligemma_lib.checkpoint.huggingface.folder import weight_files
+from paligemma_lib.checkpoint.huggingface.format import read_metadata
 from paligemma_lib.checkpoint.huggingface.reader import SafetensorsReader
+from paligemma_lib.checkpoint.huggingface.refusals import check_no_adapter
 from paligemma_lib.checkpoint.matching import PARTS, check_params, expected_shapes
 from paligemma_lib.checkpoint.npz import NpzReader
 from paligemma_lib.model.siglip import resize_position_embedding
@@ -126,6 +129,8 @@ def read_config(path: str | os.PathLike[str]) -> PaliGemmaConfig:
     """
     place = _place(path)
     if os.path.isdir(place):
+        if not Path(place, CONFIG).exists():
+            check_no_adapter(Path(place))
         return read_config_json(Path(place, CONFIG))
     with NpzReader(place) as file:
         try:
@@ -134,10 +139,27 @@ def read_config(path: str | os.PathLike[str]) -> PaliGemmaConfig:
             raise ValueError(f"{file.path}: {error}") from error
 
 
+def metadata_of(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Returns the texts that a checkpoint holds beside its parameters, by name.
+
+    Args:
+      path: as in `load_params`. Of a folder with several files of weights, those of the first.
+
+    Raises:
+      FileNotFoundError, ValueError: the checkpoint does not exist, or is damaged.
+    """
+    place = _place(path)
+    if os.path.isdir(place):
+        return read_metadata(weight_files(Path(place))[0])
+    with NpzReader(place) as file:
+        return file.metadata
+
+
 def _place(path: str | os.PathLike[str]) -> str:
     """Returns a local path, after a download if needed, or the URL of an `.npz` file."""
     # An `.npz` file at a URL is not downloaded first: NpzReader reads it in place.
     name = os.fspath(path)
+    hub.check_no_address(name)
     if not is_remote(name):
         return os.fspath(hub.fetch(name))
     return name if name.endswith(".npz") else os.fspath(hub.exported(path_of(name)))

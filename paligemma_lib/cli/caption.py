@@ -1,36 +1,41 @@
-"""Writes captions for images: to the terminal, as JSON lines, CSV, a web page or a PNG sheet.
+"""Writes captions for images: to the terminal, as JSON lines, CSV, Parquet, a page or a PNG sheet.
 
   paligemma caption                               # a dozen drawn scenes
   paligemma caption a.jpg Images/ --checkpoint runs/mine --out captions.csv
+  paligemma caption a.jpg --checkpoint BASE --adapter birds --adapter dogs
 
 Takes files, folders, patterns in quotes, and splits of TFDS data sets. The default of --checkpoint
 is nano, the packaged model, which knows drawn scenes only. Images that cannot be read are skipped
-and named; the exit code is then 1.
+and named; the exit code is then 1. With --out, a killed command goes on when it is given again.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import sys
 from typing import TYPE_CHECKING
 
 from paligemma_lib.cli.captioning_options import (
     add_captioning_options,
-    captions_of,
     check_options,
     drawn_scenes,
+    take_defaults,
 )
-from paligemma_lib.cli.console import WrongUse, load_tensorflow, printable
-from paligemma_lib.cli.data_options import add_data_options, source_of
+from paligemma_lib.cli.console import WrongUse, load_tensorflow
+from paligemma_lib.cli.data_options import add_data_options, check_data_options, source_of
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.atomic import is_remote, path_of
+from paligemma_lib.runtime.visible_text import visible
 
 if TYPE_CHECKING:
     from paligemma_lib.data.sources import Source
 
+
 DRAWN = 12  # images to draw if none are given
-FORMATS = (".jsonl", ".csv", ".png", ".html")
+SHOWN = (".jsonl", ".csv", ".png", ".html")
+FORMATS = (*SHOWN, ".parquet")
 
 USAGE = "[IMAGE ...] [options]"
 
@@ -44,7 +49,7 @@ def configure(parser: Parser) -> None:
         help=f"ends in {', '.join(FORMATS)}; repeatable",
     )  # fmt: skip
     parser.add_argument(
-        "--out-dir", type=path_of, metavar="FOLDER", help="for captions.* in all four formats"
+        "--out-dir", type=path_of, metavar="FOLDER", help=f"for captions.*: {', '.join(SHOWN)}"
     )
     add_captioning_options(parser)
 
@@ -53,15 +58,17 @@ def run(args: argparse.Namespace) -> int:
     """Captions images, prints and writes the captions; returns the exit code."""
     if args.images and args.data:
         raise WrongUse("give either images or --data")
+    check_data_options(args)
     if wrong := [str(path) for path in args.out if path.suffix not in FORMATS]:
         raise WrongUse(f"--out {wrong[0]}: expected a name that ends in {', '.join(FORMATS)}")
     load_tensorflow()
+    check_options(args)
+    take_defaults(args)
     from paligemma_lib.runtime import processes
 
-    with processes.joined(args.coordinator, args.processes, args.process):
-        check_options(args)
-        with _source_of(args) as source:
-            return _caption(args, source)
+    joined = processes.joined(args.coordinator, args.processes, args.process)
+    with joined, _source_of(args) as source:
+        return _caption(args, source)
 
 
 def _source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[Source]:
@@ -70,7 +77,9 @@ def _source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[So
     from paligemma_lib.data.sources import despite_damage
 
     if args.images:
-        return contextlib.nullcontext(data.from_image_files(args.images))
+        return contextlib.nullcontext(
+            data.from_image_files(args.images, allow_outside=args.allow_outside)
+        )
     if (source := source_of(args)) is not None:
         return contextlib.nullcontext(despite_damage(source))
     return drawn_scenes(DRAWN)
@@ -79,37 +88,66 @@ def _source_of(args: argparse.Namespace) -> contextlib.AbstractContextManager[So
 def _caption(args: argparse.Namespace, source: Source) -> int:
     """Captions a source; the main process alone prints and writes files. Returns the exit code."""
     import jax
+    from tqdm import tqdm
 
     from paligemma_lib.captioner import Captioned, Skipped
     from paligemma_lib.cli.caption_files import write_captions
+    from paligemma_lib.cli.caption_jobs import jobs_of
+    from paligemma_lib.runtime import processes
 
-    is_main = jax.process_index() == 0
+    is_main, alone = jax.process_index() == 0, jax.process_count() == 1
     outputs = list(args.out)
     if args.out_dir:
-        outputs += [args.out_dir / f"captions{suffix}" for suffix in FORMATS]
-        if is_main:
+        outputs += [args.out_dir / f"captions{suffix}" for suffix in SHOWN]
+        with processes.main_process_first():
             args.out_dir.mkdir(parents=True, exist_ok=True)
     local = [path for path in outputs if not is_remote(path)]
-    if is_main and (missing := [path for path in local if not path.parent.is_dir()]):
+    if missing := [path for path in local if not path.parent.is_dir()]:
         raise FileNotFoundError(f"cannot write {missing[0]}: its folder does not exist; create it")
 
-    done: list[Captioned] = []
-    skipped: list[Skipped] = []
-    for result in captions_of(args, source):
+    several = len(args.adapter or ()) > 1
+    width = max(len(visible(name)) for name in args.adapter) if several else 0
+    at_once = alone and not several  # other results come in another order
+
+    def show(result: Captioned | Skipped) -> None:
         if isinstance(result, Captioned):
-            done.append(result)
-            line = f"{printable(result.image_id):<28}  {printable(result.caption.text)}"
+            by = f"{visible(result.adapter or ''):<{width}}  " if width else ""
+            line = f"{visible(result.image_id):<28}  {by}{visible(result.caption.text)}"
         else:
-            skipped.append(result)
-            line = f"skipped {printable(f'{result.where}: {result.problem}')}"
+            line = f"skipped {visible(f'{result.where}: {result.problem}')}"
+        # tqdm writes it above the bar, if there is one.
+        tqdm.write(line, file=sys.stderr if isinstance(result, Skipped) else sys.stdout)
+
+    with contextlib.ExitStack() as jobs:
+        found = []
+        for job in jobs_of(args, source, outputs[0] if outputs else None):
+            jobs.enter_context(job)
+            for result in job.run():
+                if at_once:
+                    show(result)
+            found.append(job.results())
+        # With several adapters, the captions of an image lie one after the other; an image that
+        # none of them could read is told once.
+        images = zip(*found, strict=True)
+        results = list(itertools.chain.from_iterable(map(dict.fromkeys, images)))
+        done = [each for each in results if isinstance(each, Captioned)]
+        skipped = [each for each in results if isinstance(each, Skipped)]
+        if is_main and not results:
+            raise ValueError("there is no image to caption: is the split empty?")
+        if is_main and not at_once:
+            for result in results:
+                show(result)
         if is_main:
-            print(line, flush=True, file=sys.stderr if isinstance(result, Skipped) else sys.stdout)
-    code = 1 if skipped else 0
+            for path in outputs:
+                write_captions(path, done, skipped, source, vars(args))
+                print(f"wrote {visible(str(path))}", file=sys.stderr)
+    code = 1 if any(processes.gather(b"skipped" if skipped else b"")) else 0
     if not is_main:
         return code
-    for path in outputs:
-        write_captions(path, done, skipped, source, vars(args))
-        print(f"wrote {path}", file=sys.stderr)
+    from paligemma_lib.evaluation import cut_off_told
+
+    for warning in cut_off_told(done):
+        print(f"warning: {visible(warning)}", file=sys.stderr)
     if skipped:
         print(f"{len(skipped)} of {len(source)} images were skipped", file=sys.stderr)
     return code

@@ -3,10 +3,16 @@
 import importlib
 import logging
 import os
+import re
 import sys
 import tempfile
 
-_THEIRS = ("jax", "jax._src.xla_bridge", "orbax", "tensorflow", "absl", "etils", "kagglehub")
+from paligemma_lib.runtime.visible_text import visible_lines
+
+_THEIRS = (
+    "jax", "jax._src.xla_bridge", "orbax", "tensorflow", "absl", "etils", "kagglehub",
+    "uvicorn", "python_multipart",
+)  # fmt: skip
 
 
 class WrongUse(ValueError):
@@ -22,7 +28,7 @@ def keep_others_quiet(verbose: bool) -> None:
       verbose: whether other libraries keep their own log levels.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Visible("%(levelname)s: %(message)s"))
     ours = logging.getLogger("paligemma_lib")
     ours.handlers[:], ours.propagate = [handler], False
     ours.setLevel(logging.INFO)
@@ -55,7 +61,7 @@ def load_tensorflow() -> None:
         os.dup2(said.fileno(), 2)
         try:
             importlib.import_module("tensorflow")
-        except BaseException:
+        except Exception:  # a signal needs no explanation
             said.seek(0)
             os.write(before, said.read())
             raise
@@ -67,12 +73,12 @@ def load_tensorflow() -> None:
 def error_line(error: Exception) -> str | None:
     """Returns an error as one message; None for a bug, which needs its traceback."""
     if isinstance(error, ValueError | OSError | ImportError):
-        return printable(str(error)) or type(error).__name__
+        return told(str(error)) or type(error).__name__
     if "RESOURCE_EXHAUSTED" in str(error):  # a JaxRuntimeError, whose module may not be loaded
-        first = str(error).splitlines()[0][:300]
+        first = told(str(error).splitlines()[0][:300])
         return (
             f"the device has too little memory ({first}). Use a smaller batch_size or more "
-            "microbatches, model.remat=full, or model.frozen_dtype=bfloat16"
+            "microbatches, model.remat=full, model.frozen_dtype=bfloat16, or 4 bits: nf4"
         )
     return None
 
@@ -84,6 +90,17 @@ def asked_wrongly(error: Exception) -> bool:
     return isinstance(error, WrongUse | ConfigError)
 
 
-def printable(text: str) -> str:
-    """Replaces characters that control a terminal by "?"; keeps line breaks."""
-    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
+def told(text: str) -> str:
+    """Returns a message of several lines, safe to print.
+
+    What would act on a terminal is shown as an escape. Lines after the first are indented, so that
+    no name with a line break in it looks like a message of ours.
+    """
+    return re.sub(r"\n(?=\S)", "\n  ", visible_lines(text))
+
+
+class _Visible(logging.Formatter):
+    """Formats records, so that names and errors in them cannot act on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return told(super().format(record))

@@ -3,7 +3,7 @@
   paligemma convert nano nano-for-transformers
   paligemma convert runs/mine captioner.bf16.npz --dtype bfloat16
 
-A target that ends in .npz gets big_vision's format. Any other target is a folder for
+A target that ends in .npz gets big_vision's format. One without a suffix is a folder for
 `PaliGemmaForConditionalGeneration.from_pretrained` of transformers.
 """
 
@@ -32,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
     convert(args.source, args.target, args.dtype, args.tokenizer)
     result = compare_checkpoints(args.source, args.target)
     print(f"{args.source} -> {args.target}\n{result}")
+    if not result.is_finite:
+        print(f"The logits are not finite: do not use {args.target}", file=sys.stderr)
+        return 1
     if args.dtype is None and result.equal < result.parameters:
         print(f"Nothing was cast, but values differ: do not use {args.target}", file=sys.stderr)
         return 1

@@ -11,13 +11,14 @@ their prompt, in tokens. The exit code is 1 if images cannot be read; they are n
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from paligemma_lib.cli.console import load_tensorflow, printable
-from paligemma_lib.cli.data_options import is_tfds
+from paligemma_lib.cli.console import WrongUse, load_tensorflow
+from paligemma_lib.cli.data_options import ALLOW_OUTSIDE, is_tfds
 from paligemma_lib.cli.parser import Parser
+from paligemma_lib.runtime.strict_json import dumps
+from paligemma_lib.runtime.visible_text import visible, visible_lines
 
 USAGE = "PATH [options]"
 
@@ -31,6 +32,7 @@ def configure(parser: Parser) -> None:
     for name in ("image", "caption"):
         column = f"name of the {name}s' column, key or feature"
         parser.add_argument(f"--{name}-column", default="", metavar="NAME", help=column)
+    parser.add_argument("--allow-outside", action="store_true", help=ALLOW_OUTSIDE)
     parser.add_argument("--prompt", default="caption en", help="(default: caption en)")
     parser.add_argument("--tokenizer", metavar="FILE", help="(default: that of nano)")
     parser.add_argument("--show", type=int, metavar="N", help="print record N as the model gets it")
@@ -40,6 +42,13 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints what there is; returns the exit code."""
+    if args.show is not None:
+        if idle := [f"--{name}" for name in ("out", "json") if getattr(args, name)]:
+            raise WrongUse(f"{idle[0]} has no effect with --show, which prints one record as JSON")
+        if args.show < 0:
+            raise WrongUse(f"--show={args.show}: expected a number from 0")
+    if args.out and args.out.suffix.lower() != ".png":
+        raise WrongUse(f"--out {args.out}: expected a name that ends in .png")
     load_tensorflow()
     from paligemma_lib import captioner, tokenizer
     from paligemma_lib.data.sources import Columns, despite_damage, open_source, splits_of
@@ -48,10 +57,12 @@ def run(args: argparse.Namespace) -> int:
     from paligemma_lib.data.survey import record_shown, survey
 
     named = Columns(args.image_column, args.caption_column)
-    how = {"images": args.images, "columns": named}
+    how = {"images": args.images, "columns": named, "allow_outside": args.allow_outside}
     if split := split_path(args.path)[1]:
         found = {split: open_source(args.path, **how)}
     elif is_tfds(args.path, None):
+        if args.images:
+            raise WrongUse(f"--images has no effect: {args.path} is a TFDS data set, not a table")
         found = splits_of_tfds(args.path, columns=named)
     else:
         found = splits_of(args.path, **how)
@@ -60,12 +71,12 @@ def run(args: argparse.Namespace) -> int:
     chosen = tokenizer.load(args.tokenizer or captioner.tokenizer_of("nano"))
     if args.show is not None:
         shown = record_shown(found, chosen, args.prompt, args.show)
-        print(json.dumps(shown, indent=2))
+        print(dumps(shown, indent=2))
         return 0
     result = survey(found, chosen, args.prompt)
     if args.out and any(map(len, found.values())):
         write_sheet(args.out, found)
-    print(json.dumps(result.to_dict(), indent=2) if args.json else printable(str(result)))
+    print(dumps(result.to_dict(), indent=2) if args.json else visible_lines(str(result)))
     return 1 if result.unreadable else 0
 
 
@@ -87,4 +98,4 @@ def write_sheet(path: Path, splits: dict) -> None:
     sheet.save(file, "PNG")
     with atomic_write(path) as out:
         out.write(file.getvalue())
-    print(f"wrote {path}", file=sys.stderr)
+    print(f"wrote {visible(str(path))}", file=sys.stderr)

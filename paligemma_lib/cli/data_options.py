@@ -1,16 +1,18 @@
-"""The option --data of `caption` and `evaluate`: data of any form, or a TFDS data set."""
+"""The option --data of `caption` and `evaluate`, data of any form or of TFDS; the option --task."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from paligemma_lib.cli.console import WrongUse
 from paligemma_lib.cli.parser import Parser
+from paligemma_lib.metrics.tasks import Task
 
 if TYPE_CHECKING:
     from paligemma_lib.data.sources import Source
 
+ALLOW_OUTSIDE = "follow links that lead out of the data's folder"
 _SPLIT = "test"
 
 
@@ -20,12 +22,29 @@ def add_data_options(parser: Parser) -> None:
         "--data",
         action="append",
         metavar="PATH",
-        help="images with captions in any form, as for `paligemma data`, or a TFDS data set",
+        help="data in any form, as for `paligemma data`, or of TFDS",
     )
     parser.add_argument("--split", help=f"of --data (default: {_SPLIT}, if it has splits)")
     parser.add_argument("--data-dir", metavar="FOLDER", help="where TFDS keeps its data sets")
+    parser.add_argument("--allow-outside", action="store_true", help=ALLOW_OUTSIDE)
     for former in ("--tfds", "--folder", "--jsonl"):
         parser.add_argument(former, action="append", dest="data", help=argparse.SUPPRESS)
+
+
+def add_task_option(parser: Parser) -> None:
+    """Adds --task, which is None if it is not given."""
+    tasks = get_args(Task)
+    told = f"what texts are scored as: {', '.join(tasks)}"
+    parser.add_argument("--task", choices=tasks, metavar="TASK", help=told)
+
+
+def check_data_options(args: argparse.Namespace, images: str = "") -> None:
+    """Raises WrongUse for options of --data without --data."""
+    given = {"--split": args.split, "--data-dir": args.data_dir, "--images": images}
+    if not args.data and (idle := [name for name, value in given.items() if value]):
+        raise WrongUse(f"{idle[0]} has no effect without --data: give it too, or leave it out")
+    if args.data and len(args.data) > 1:
+        raise WrongUse(f"--data {' and --data '.join(args.data)}: give one of them")
 
 
 def source_of(args: argparse.Namespace, images: str = "") -> Source | None:
@@ -36,7 +55,7 @@ def source_of(args: argparse.Namespace, images: str = "") -> Source | None:
       images: the folder of images, if it is not beside the table.
 
     Raises:
-      WrongUse: more than one is named.
+      WrongUse: an option has no effect on these data.
       ValueError, FileNotFoundError: see `open_source`.
     """
     from paligemma_lib.data.sources import from_tfds, splits_of
@@ -45,13 +64,18 @@ def source_of(args: argparse.Namespace, images: str = "") -> Source | None:
 
     if not args.data:
         return None
-    if len(args.data) > 1:
-        raise WrongUse(f"--data {' and --data '.join(args.data)}: give one of them")
     (args.data,) = args.data
     if is_tfds(args.data, args.data_dir):
+        if images:
+            raise WrongUse(f"--images has no effect: {args.data} is a TFDS data set, not a table")
         return from_tfds(args.data, args.split or _SPLIT, data_dir=args.data_dir)
+    if args.data_dir:
+        raise WrongUse(f"--data-dir has no effect: {args.data} is a path, not a TFDS data set")
     path, named = split_path(args.data)
-    found = splits_of(path, split=args.split or named, images=images)
+    if named and args.split and args.split != named:
+        raise WrongUse(f"--data {args.data} and --split {args.split} name two splits: give one")
+    outside = args.allow_outside
+    found = splits_of(path, split=args.split or named, images=images, allow_outside=outside)
     # Data with one split alone are all meant.
     only = next(iter(found)) if len(found) == 1 else _SPLIT
     return chosen_split(found, args.split or named or only, path)

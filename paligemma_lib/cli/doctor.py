@@ -9,8 +9,9 @@ Each process checks its own machine; the first prints all checks, the others tho
 
 import argparse
 
-from paligemma_lib.cli.console import load_tensorflow, printable
+from paligemma_lib.cli.console import load_tensorflow
 from paligemma_lib.cli.parser import Parser
+from paligemma_lib.runtime.visible_text import visible
 
 TIMEOUT = 4.0  # seconds for each check that uses the network
 SECONDS = 10.0  # for reading the captions of each source
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             failed += not finding.passed
             if is_main or not finding.passed:
                 mark = "ok  " if finding.passed else "FAIL"
-                text = printable(" ".join(finding.text.split()))
+                text = visible(" ".join(finding.text.split()))
                 print(f"{mark} {finding.name:<10} {text}{where}", flush=True)
         failed = max(int(each) for each in processes.gather(b"%d" % failed))
         if is_main:

@@ -4,9 +4,8 @@
   paligemma evaluate --config=flickr8k --sampler=beam --out-dir results
   paligemma evaluate --compare a.json b.json --data flickr8k --out-dir a-b
 
-Writes `predictions.json`, in the results format of COCO captions, `scores.json` and `report.html`.
---compare needs no model: it says by how much the second file is better. Images that cannot be read
-are skipped, named and not scored; the exit code is then 1.
+Writes `predictions.json`, as COCO's results, `scores.json` and `report.html`. Images that cannot be
+read are skipped and named; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -19,15 +18,22 @@ from typing import TYPE_CHECKING
 
 from paligemma_lib.cli.captioning_options import (
     add_captioning_options,
+    captioning_options_of,
     captions_of,
     check_options,
     drawn_scenes,
     take_defaults,
 )
-from paligemma_lib.cli.console import WrongUse, load_tensorflow, printable
-from paligemma_lib.cli.data_options import add_data_options, source_of
+from paligemma_lib.cli.console import WrongUse, load_tensorflow
+from paligemma_lib.cli.data_options import (
+    add_data_options,
+    add_task_option,
+    check_data_options,
+    source_of,
+)
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.atomic import path_of
+from paligemma_lib.runtime.visible_text import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,11 +54,16 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--images", default="", metavar="FOLDER", help="folder of images, if elsewhere"
     )
-    parser.takes_config(None, "config whose test images, prompt, lengths and workdir are used")
+    parser.takes_config(None, "run to evaluate")
     parser.add_argument("--out-dir", type=path_of, required=True, metavar="FOLDER")
     parser.add_argument(
-        "--compare", nargs=2, type=path_of, metavar="JSON", help="two files of predictions"
+        "--compare",
+        nargs=2,
+        type=path_of,
+        metavar="JSON",
+        help="is the second of two files of predictions better?",
     )
+    add_task_option(parser)
     parser.add_argument("--java-scores", action="store_true", help="METEOR and SPICE too")
     add_captioning_options(parser)
 
@@ -61,9 +72,13 @@ def run(args: argparse.Namespace) -> int:
     """Captions, scores and writes; returns the exit code. Only the main process prints."""
     if args.data and args.config:
         raise WrongUse("--data and --config both name images: give one of them")
-    if args.compare and args.checkpoint:
-        raise WrongUse("--compare takes no --checkpoint: it compares existing captions")
+    if args.compare and (given := captioning_options_of(args)):
+        raise WrongUse(f"--compare takes no {given[0]}: it compares existing captions")
+    check_data_options(args, args.images)
     load_tensorflow()
+    check_options(args)
+    if len(args.adapter or ()) > 1:
+        raise WrongUse("--adapter: give one to evaluate, and then --compare the predictions")
     import jax
 
     from paligemma_lib.cli.evaluation_reports import comparison, evaluation
@@ -74,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
     with joined, _source_of(args) as found:
         # A damaged record keeps nobody from the others: it is skipped. A comparison wants all.
         source = found if args.compare else despite_damage(found)
-        check_options(args)
+        take_defaults(args)
+        args.task = args.task or (args.config.task if args.config else "caption")
         if jax.process_index() == 0:
             args.out_dir.mkdir(parents=True, exist_ok=True)
         asked = {name: value for name, value in vars(args).items() if value is not None}
@@ -120,7 +136,7 @@ def _captioned(
         if isinstance(result, Skipped):
             skipped.append(result)
         elif result.image_id in done:
-            raise ValueError(f"{result.image_id} is in the data twice: merge its captions")
+            raise ValueError(f"{result.image_id!r} is in the data twice: merge its captions")
         else:
             done[result.image_id] = result
         if (count := len(done) + len(skipped)) % 100 == 0 and jax.process_index() == 0:
@@ -136,9 +152,9 @@ def _announce(folder: Path, report: Report) -> None:
     from paligemma_lib.evaluation import write_outcome
 
     path = write_outcome(folder, report)
-    print("\n".join(report.summary))
+    print("\n".join(map(visible, report.summary)))
     for row in report.scores:
         print(f"{row.name:<8} {row.value:6.1f}  {row.low:.1f} to {row.high:.1f}")
     for warning in report.warnings:
-        print(f"warning: {printable(warning)}", file=sys.stderr)
-    print(f"wrote {path}")
+        print(f"warning: {visible(warning)}", file=sys.stderr)
+    print(f"wrote {visible(str(path))}")

@@ -11,25 +11,28 @@ from typing import Any
 from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.data.sources import Source
 from paligemma_lib.evaluation import (
-    RANK_BY,
     SCALE,
+    cut_off_told,
     environment,
     examples_of,
     image_of,
     permuted_scores,
+    precision_told,
     score_rows,
     sentence,
     skipped_told,
 )
 from paligemma_lib.metrics import (
+    SCORERS,
     ImageId,
     compare,
     meteor,
     read_predictions,
-    score,
+    renamed,
     spice,
     write_predictions,
 )
+from paligemma_lib.metrics.tasks import QUIET_SCORERS
 from paligemma_lib.report import Example, Report
 
 CHUNK = 64  # records read at a time to collect their captions
@@ -55,17 +58,18 @@ def evaluation(
     references = {image_id: result.references for image_id, result in done.items()}
     predictions = asked["out_dir"] / "predictions.json"
     write_predictions(predictions, captions)
-    scores = score(references, captions)
-    rows = score_rows(scores, permuted_scores(references, captions))
+    task = asked["task"]
+    scores = SCORERS[task](references, captions)
+    rows = score_rows(scores, permuted_scores(references, captions, QUIET_SCORERS[task]))
     counted, named = skipped_told(skipped)
     return Report(
         f"Captions by {Path(asked.get('checkpoint', 'nano')).name}",
         subtitle=f"{len(done):,} {_images_of(asked)}",
-        summary=[sentence(rows[0]), *counted, *_java_scores(asked, references, captions)],
-        warnings=[*scores.warnings, *named],
+        summary=[sentence(rows[0]), *counted, *_other_scores(asked, references, captions)],
+        warnings=[*scores.warnings, *cut_off_told(done.values()), *named],
         scores=rows,
         examples=examples_of(source, done, scores),
-        rank_by=RANK_BY,
+        rank_by=rows[0].name,
         config=_config_of(asked),
         environment=environment(),
         files={"Predictions": predictions},
@@ -81,11 +85,14 @@ def comparison(source: Source, files: Sequence[Path], asked: Mapping[str, Any]) 
       asked: options of the command.
     """
     a, b = files
-    former, latter = read_predictions(a), read_predictions(b)
     numbers, references = _references_of(source)
-    before, after = score(references, former), score(references, latter)
+    former, latter = (renamed(read_predictions(path), references, path) for path in (a, b))
+    task = asked["task"]
+    before, after = (SCORERS[task](references, each) for each in (former, latter))
     differences = compare(after, before)
-    rows = score_rows(after, permuted_scores(references, latter), before, differences)
+    chance = permuted_scores(references, latter, QUIET_SCORERS[task])
+    rows = score_rows(after, chance, before, differences)
+    rank_by = rows[0].name
     examples = [
         Example(
             str(image_id),
@@ -93,7 +100,7 @@ def comparison(source: Source, files: Sequence[Path], asked: Mapping[str, Any]) 
             latter[image_id],
             before=former[image_id],
             references=references[image_id],
-            scores={RANK_BY: SCALE * float(after.per_image[RANK_BY][number])},
+            scores={rank_by: SCALE * float(after.per_image[rank_by][number])},
         )
         for number, image_id in enumerate(after.image_ids)
     ]
@@ -101,8 +108,8 @@ def comparison(source: Source, files: Sequence[Path], asked: Mapping[str, Any]) 
         f"{b.name} against {a.name}",
         subtitle=f"{len(latter):,} {_images_of(asked)}",
         summary=[
-            sentence(rows[0], differences[RANK_BY]),
-            *_java_scores(asked, references, latter),
+            sentence(rows[0], differences[rank_by]),
+            *_other_scores(asked, references, latter),
         ],
         warnings=[
             f"{path.name}: {warning}"
@@ -113,7 +120,7 @@ def comparison(source: Source, files: Sequence[Path], asked: Mapping[str, Any]) 
         score_label=b.name,
         before_label=a.name,
         examples=examples,
-        rank_by=RANK_BY,
+        rank_by=rows[0].name,
         config=_config_of(asked),
         environment=environment(),
         files={"Before": a, "After": b},
@@ -138,13 +145,15 @@ def _images_of(asked: Mapping[str, Any]) -> str:
     return f"images of {name}" if name else "drawn images"
 
 
-def _java_scores(
+def _other_scores(
     asked: Mapping[str, Any], references: References, captions: Mapping[ImageId, str]
 ) -> list[str]:
-    """Returns a sentence for METEOR and one for SPICE; none without --java-scores.
+    """Returns sentences on scores by other programs: AP of boxes; METEOR and SPICE if asked for.
 
     If a score is missing, its sentence says how to get it.
     """
+    if asked["task"] == "detect":
+        return [precision_told(references, captions)]
     if not asked["java_scores"]:
         return []
     found = {"METEOR": meteor(references, captions), "SPICE": spice(references, captions)}

@@ -22,9 +22,7 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs or resumes the job; returns the exit code."""
     from paligemma_lib.runtime import processes
-    from paligemma_lib.runtime.termination import exit_on_sigterm
 
-    exit_on_sigterm()
     load_tensorflow()
     with processes.joined(args.coordinator, args.processes, args.process):
         from paligemma_lib.run import finetune

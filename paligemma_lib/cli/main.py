@@ -15,16 +15,20 @@ from collections.abc import Sequence
 
 import paligemma_lib
 from paligemma_lib.cli.console import asked_wrongly, error_line, keep_others_quiet
+from paligemma_lib.runtime.signals import exit_on_signals
 
 COMMANDS = {
     "finetune": "fine-tune a model to caption images; alone, a three-minute demo",
     "caption": "write captions for images",
+    "serve": "serve captions over HTTP, in OpenAI's form",
     "evaluate": "caption images, and score the captions",
     "score": "score existing captions",
     "doctor": "check whether a run can start, and say what to fix",
     "plan": "predict, without TPUs, whether a run fits on them, and its speed",
     "sweep": "repeat a run with several values of a field, and compare",
     "convert": "write a checkpoint in another format, and compare both",
+    "merge": "write a model with adapters merged into it, and certify it",
+    "push": "put a model and its card on the Hugging Face Hub",
     "show": "describe a checkpoint, or say what is wrong with it",
     "data": "describe data, and say what is wrong with them",
     "sample-data": "draw scenes with captions, to try things out",
@@ -49,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     verbose = bool({"-v", "--verbose"} & set(rest))
     keep_others_quiet(verbose)  # before these libraries are imported
     try:
-        return _run(name, rest)
-    except SystemExit as error:  # from the parser, which has printed why, or SIGTERM
+        with exit_on_signals():
+            return _run(name, rest)
+    except SystemExit as error:  # from the parser, which has printed why, or from a signal
         return error.code if isinstance(error.code, int) else 1
     except KeyboardInterrupt:
         print(f"paligemma {name}: stopped", file=sys.stderr)

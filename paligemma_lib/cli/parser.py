@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from paligemma_lib.cli.console import told
 from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.config_files import DEFAULT, RECIPES, load, split_changes
 from paligemma_lib.run.options import ConfigError, Option, options_of
@@ -92,7 +93,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints what is wrong and how to get help, without the long usage, and exits with 2."""
-        print(f"{self.prog}: {message}\n(see {self.prog} --help)", file=sys.stderr)
+        print(f"{self.prog}: {told(message)}\n(see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
     def format_help(self) -> str:

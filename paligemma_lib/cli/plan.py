@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from paligemma_lib.cli.console import WrongUse, load_tensorflow
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.sizes import gib
+from paligemma_lib.runtime.visible_text import visible_lines
 
 if TYPE_CHECKING:
     from paligemma_lib.model.variants import PaliGemmaConfig
@@ -41,6 +42,8 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compiles and prints plans; returns 0 if something fits on each topology, and 1 otherwise."""
+    if args.search and args.decode:
+        raise WrongUse("--search tries ways to train: give it without --decode")
     load_tensorflow()
     from paligemma_lib.planning import Slices
     from paligemma_lib.run import Setup, load
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     model = Setup(config).model
     fits = plan(config, model, topologies, args.slices, args.decode)
     for topology in topologies if args.search else ():
-        print(searched(config, model, topology, args.slices))
+        print(visible_lines(searched(config, model, topology, args.slices)))
     return 0 if fits else 1
 
 
@@ -88,7 +91,8 @@ def plan(
                 problems.append(f"{name} {compiled.problem}. {suggestion(job, compiled)}")
         fits &= found
     parts = [title(config, model, decode), planning.plan_table(plans), planning.NOTE]
-    print(*parts, *problems, "The largest messages of a step:", *details, sep="\n\n")
+    shown = (*parts, *problems, "The largest messages of a step:", *details)
+    print(*map(visible_lines, shown), sep="\n\n")
     return fits
 
 
@@ -133,6 +137,7 @@ def title(config: RunConfig, model: PaliGemmaConfig, decode: bool) -> str:
 def suggestion(job: Job, compiled: Compiled) -> str:
     """Returns advice for a job that does not fit."""
     from paligemma_lib.planning import Decoding
+    from paligemma_lib.quantized import KINDS
 
     config = job.work.config
     # If parameters and optimizer state alone exceed the limit, no batch is small enough.
@@ -143,6 +148,8 @@ def suggestion(job: Job, compiled: Compiled) -> str:
     tries = ["fsdp=0"] if config.fsdp == 1 else []
     if config.model.frozen_dtype in ("", "float32"):
         tries.append("model.frozen_dtype=bfloat16")
+    elif config.model.frozen_dtype not in KINDS:
+        tries.append("model.frozen_dtype=nf4")
     if state_alone:
         return f"Try {', '.join([*tries, 'more chips'])}."
     if job.model.remat != "full":

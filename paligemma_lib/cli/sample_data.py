@@ -1,7 +1,11 @@
 """Draws scenes with five captions each, in the layout of Kaggle's Flickr8k, to try things out.
 
+The wordings boxes and questions write prompts with their answers instead, in boxes.jsonl and
+questions.jsonl.
+
   paligemma sample-data scenes
   paligemma sample-data scenes --count 200 --seed 7
+  paligemma sample-data boxes --wording boxes
 
 Image k depends on the seed and k only, so a larger count only adds images.
 """
@@ -11,7 +15,9 @@ from pathlib import Path
 
 from paligemma_lib.cli.console import WrongUse
 from paligemma_lib.cli.parser import Parser
+from paligemma_lib.runtime.visible_text import visible
 from paligemma_lib.sample_data import WORDINGS, write_scenes
+from paligemma_lib.sample_data.scene_files import PROMPTS
 
 USAGE = "FOLDER [options]"
 
@@ -26,7 +32,10 @@ def configure(parser: Parser) -> None:
         "--seed", type=int, default=0, help="seed of the scenes (default: %(default)s)"
     )
     parser.add_argument(
-        "--wording", choices=WORDINGS, default="sentences", help="style of the captions"
+        "--wording",
+        choices=WORDINGS,
+        default="sentences",
+        help="style of the captions, or kind of the prompts",
     )
 
 
@@ -34,6 +43,9 @@ def run(args: argparse.Namespace) -> int:
     """Draws the scenes; returns the exit code."""
     if args.count < 1:
         raise WrongUse(f"--count={args.count}: expected at least 1")
+    if args.seed < 0:
+        raise WrongUse(f"--seed={args.seed}: expected 0 or more")
     folder = write_scenes(args.folder, args.count, args.seed, args.wording)
-    print(f"{args.count} images with five captions each are in {folder}")
+    told = "prompts and answers" if args.wording in PROMPTS else "five captions each"
+    print(f"{args.count} images with {told} are in {visible(str(folder))}")
     return 0

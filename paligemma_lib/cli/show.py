@@ -3,14 +3,15 @@
   paligemma show nano
   paligemma show paligemma-3b-pt-224.f16.npz
 
-A checkpoint is an .npz file (local or gs://), a folder of safetensors, the workdir of a run, a
-Kaggle model, or nano.
+A checkpoint is an .npz file (local or gs://), a folder of safetensors, an adapter of PEFT, the
+workdir of a run, a model of the Hugging Face Hub (OWNER/NAME) or of Kaggle, or nano.
 """
 
 import argparse
 import math
 
 from paligemma_lib.cli.parser import Parser
+from paligemma_lib.runtime.visible_text import visible
 
 USAGE = "CHECKPOINT [--model NAME]"
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def described(path: str, name: str | None = None) -> str:
-    """Returns a description of a checkpoint in two lines.
+    """Returns a description of a checkpoint in two lines, or of an adapter in a few.
 
     Args:
       path: the checkpoint.
@@ -42,9 +43,14 @@ def described(path: str, name: str | None = None) -> str:
     Raises:
       ValueError: the checkpoint is damaged, or does not hold the parameters of the model.
     """
+    from paligemma_lib.checkpoint.adapters import find_adapter
+    from paligemma_lib.checkpoint.adapters.adapter_overview import adapter_overview
+    from paligemma_lib.checkpoint.adapters.merge_record import merged_adapters
     from paligemma_lib.checkpoint.configuration import MODELS, published_name
-    from paligemma_lib.checkpoint.stored import open_reader, read_config
+    from paligemma_lib.checkpoint.stored import metadata_of, open_reader, read_config
 
+    if find_adapter(path):
+        return adapter_overview(path)
     config = MODELS[name]() if name else read_config(path)
     with open_reader(path, config) as file:
         verified = file.verify()
@@ -52,7 +58,10 @@ def described(path: str, name: str | None = None) -> str:
         size = sum(count * file.dtypes[name].itemsize for name, count in counts.items())
         types = " and ".join(sorted({str(dtype) for dtype in file.dtypes.values()}))
         side = math.isqrt(file.shapes["img/pos_embedding"][1]) * config.vision.patch_size
+    record = merged_adapters(metadata_of(path))
+    merged = [f"{each.fingerprint[:16]} x {each.weight:g}" for each in record]
+    held = f"\nmerged into it: adapters {', '.join(map(visible, merged))}" if merged else ""
     return (
         f"{path}: {name or published_name(config) or 'a custom model'} at {side} pixels, "
-        f"{types}\n{sum(counts.values()):,} parameters in {size:,} bytes; {verified}"
+        f"{types}\n{sum(counts.values()):,} parameters in {size:,} bytes; {verified}{held}"
     )

@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +20,14 @@ from paligemma_lib.cli.console import WrongUse
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.report import Chart, Line, Report, write_report
 from paligemma_lib.run.config_files import load
+from paligemma_lib.runtime.launch import run_one
+from paligemma_lib.runtime.regular_files import read_bounded
+from paligemma_lib.runtime.visible_text import visible, visible_lines
+from paligemma_lib.train.metrics_file import FILE, read_metrics
 
-SCORES, METRICS = "scores.json", "metrics.jsonl"  # files in the workdir of a finished run
+SCORES, METRICS = "scores.json", FILE  # files in the workdir of a finished run
+_MAX_BYTES = 256 << 20
+_SHOWN = ("CIDEr", "BLEU-4")  # scores with a plot
 WIDE = 20  # ratio of largest to smallest value above which the x axis is logarithmic
 
 
@@ -68,24 +73,37 @@ def run(args: argparse.Namespace) -> int:
     for value, setting in zip(args.values, settings, strict=True):
         workdir = args.folder / f"{args.field}={value}"
         if not (workdir / SCORES).is_file():
-            print(f"{args.field}={value}: running in {workdir}", file=sys.stderr)
+            print(visible(f"{args.field}={value}: running in {workdir}"), file=sys.stderr)
             command = [sys.executable, "-m", "paligemma_lib", "finetune", *config, setting]
             command += [f"--config.workdir={workdir}", *["--cpu"] * args.cpu]
-            if code := subprocess.run(command).returncode:
-                print(f"{args.field}={value} ended with exit code {code}", file=sys.stderr)
+            if code := run_one(command):
+                print(visible(f"{args.field}={value} ended with exit code {code}"), file=sys.stderr)
                 return 1 if code < 128 else code
         outcomes.append(outcome_of(value, workdir))
-    print(table(args.field, outcomes))
-    print(write_report(args.folder / "sweep.html", page(args.field, outcomes)))
+    print(visible_lines(table(args.field, outcomes)))
+    print(visible(str(write_report(args.folder / "sweep.html", page(args.field, outcomes)))))
     return 0
 
 
 def outcome_of(value: str, workdir: Path) -> Outcome:
-    """Reads the outcome of a finished run from its workdir."""
-    lines = (workdir / METRICS).read_text("utf-8").splitlines()
-    losses = [json.loads(line).get("validation_loss", math.inf) for line in lines]
-    scores = json.loads((workdir / SCORES).read_text("utf-8"))["scores"]
-    return Outcome(value, min(losses), scores)
+    """Reads the outcome of a finished run from its workdir.
+
+    Raises:
+      ValueError: its files are damaged.
+    """
+    records, _ = read_metrics(workdir / METRICS)
+    losses = [record.get("validation_loss", math.inf) for record in records]
+    rows = read_bounded(workdir / SCORES, _MAX_BYTES)
+    try:
+        scores = json.loads(rows)["scores"]
+        scores = {name: {"value": float(row["value"])} for name, row in scores.items()}
+        lowest = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
+        return Outcome(value, lowest, {name: scores[name] for name in _SHOWN} | scores)
+    except Exception as error:
+        raise ValueError(
+            f"{workdir / SCORES} is not that of a finished run ({error!r}): remove the folder, and "
+            "the run is made again"
+        ) from error
 
 
 def table(field: str, outcomes: Sequence[Outcome]) -> str:
@@ -112,7 +130,7 @@ def page(field: str, outcomes: Sequence[Outcome]) -> Report:
 
     losses = line("lowest of the run", [each.loss for each in outcomes])
     charts = [Chart("Validation loss", [losses], "nats per token", x_name)]
-    for name in ("CIDEr", "BLEU-4"):
+    for name in _SHOWN:
         scores = line("at the end", [each.scores[name]["value"] for each in outcomes])
         charts.append(Chart(name, [scores], x_name=x_name))
     told = [

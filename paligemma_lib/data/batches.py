@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from paligemma_lib.batch import Batch
+from paligemma_lib.data.argument_checks import MAX_NUMBER, check_whole
 from paligemma_lib.data.examples import Examples
 from paligemma_lib.data.image import allow_memory_growth, to_pixels
 from paligemma_lib.data.replacing import Replacing, check_decodes
@@ -53,6 +54,7 @@ class Batches(Iterator[Batch]):
     def image_ids(self, step: int) -> list[str]:
         """Returns the ids of the images in this process's rows of the batch of a step."""
         examples = self._examples
+        step = check_whole("step", step, 0, MAX_NUMBER // examples.batch_size - 1)
         _, numbers, _ = examples.records(np.arange(examples.share) + step * examples.share)
         return [record.image_id for record in examples.source.read(numbers.tolist())]
 
@@ -78,7 +80,8 @@ class Batches(Iterator[Batch]):
                 batch[key] = row.view(np.float32) if key == "loss_weight" else row
             del batch["rows"]
             if "image_id" in batch:
-                batch["image_id"] = np.array([name.decode() for name in batch["image_id"]])
+                ids = [name.decode(errors="surrogateescape") for name in batch["image_id"]]
+                batch["image_id"] = np.array(ids)
             self.step += 1
             return batch
 

@@ -168,11 +168,17 @@ def upright_size(encoded: bytes) -> tuple[int, int]:
 
     Args:
       encoded: from `as_jpeg_or_png`.
+
+    Raises:
+      ValueError: Pillow cannot open the image.
     """
-    with PIL.Image.open(io.BytesIO(encoded), formats=_AS_THEY_ARE) as image:
-        width, height = image.size
-        # Orientations 5 to 8 exchange the sides.
-        return (height, width) if orientation_of(image) >= 5 else (width, height)
+    try:
+        with PIL.Image.open(io.BytesIO(encoded), formats=_AS_THEY_ARE) as image:
+            width, height = image.size
+            # Orientations 5 to 8 exchange the sides.
+            return (height, width) if orientation_of(image) >= 5 else (width, height)
+    except Exception as error:  # Pillow may raise any exception for damaged bytes
+        raise ValueError(f"the image cannot be opened: {str(error)[:200]}") from error
 
 
 def needs_heif(encoded: bytes) -> bool:

@@ -15,6 +15,17 @@ from collections.abc import Callable
 import numpy as np
 
 from paligemma_lib.data import order
+from paligemma_lib.data.argument_checks import (
+    MAX_BATCH,
+    MAX_SIDE,
+    MAX_TEXT_LEN,
+    check_choice,
+    check_seed,
+    check_share,
+    check_switch,
+    check_text,
+    check_whole,
+)
 from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation
 from paligemma_lib.data.sources import Record, Source
 from paligemma_lib.data.sources.protocol import records_of
@@ -22,6 +33,12 @@ from paligemma_lib.data.text import pack
 from paligemma_lib.tokenizer import Tokenizer
 
 _KEPT_TEXTS = 1 << 16
+_MOST = {
+    "image_size": MAX_SIDE,
+    "text_len": MAX_TEXT_LEN,
+    "batch_size": MAX_BATCH,
+    "process_count": MAX_BATCH,
+}
 _FILLER = Record(image=b"", captions=(), image_id="")
 
 
@@ -52,21 +69,23 @@ class Examples:
     process_count: int
 
     def __post_init__(self) -> None:
-        if self.image_dtype not in ("float32", "uint8"):
-            raise ValueError(f"image_dtype is {self.image_dtype!r}, expected 'float32' or 'uint8'")
-        for name in ("image_size", "text_len", "batch_size", "process_count"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
-        if not 0 <= self.process_index < self.process_count:
-            raise ValueError(
-                f"process_index is {self.process_index}, expected 0 to {self.process_count - 1}"
-            )
+        check_choice("image_dtype", self.image_dtype, ("float32", "uint8"))
+        check_text("prefix", self.prefix)
+        for name, most in _MOST.items():
+            # A frozen dataclass; NumPy's numbers and whole floats become int.
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), 1, most))
+        last = self.process_count - 1
+        index = check_whole("process_index", self.process_index, 0, last)
+        object.__setattr__(self, "process_index", index)
+        if self.seed is not None:
+            object.__setattr__(self, "seed", check_seed("seed", self.seed))
+        for name in ("lowercase", "truncate", "apply_exif", "horizontal_flip"):
+            check_switch(name, getattr(self, name))
         if self.batch_size % self.process_count:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of {self.process_count} processes"
             )
-        if not 0 < self.min_crop_area <= 1:
-            raise ValueError(f"min_crop_area is {self.min_crop_area}, expected a value in (0, 1]")
+        check_share("min_crop_area", self.min_crop_area)
 
     @property
     def share(self) -> int:
@@ -136,7 +155,7 @@ class Examples:
             turns = [exif_orientation(image) for image in images]
             loaded["orientation"] = np.array(turns, np.int32)
         if self.seed is None:
-            loaded["image_id"] = np.array([record.image_id.encode() for record in records], object)
+            loaded["image_id"] = np.array([_encoded_id(record) for record in records], object)
             loaded["valid"] = valid
             return loaded
         if self.min_crop_area < 1:
@@ -170,6 +189,10 @@ class Examples:
         except ValueError as error:
             where = self.source.where(number)
             raise ValueError(f"image {record.image_id} ({where}): {error}") from error
+
+
+def _encoded_id(record: Record) -> bytes:
+    return record.image_id.encode(errors="surrogateescape")  # the names of files may be any bytes
 
 
 def _decodable(encoded: bytes) -> bytes:

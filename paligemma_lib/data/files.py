@@ -11,6 +11,7 @@ variable GCS_READ_CACHE_DISABLED is 1 before TensorFlow is imported.
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import os
 import time
@@ -20,6 +21,7 @@ from typing import BinaryIO, TypeVar, cast
 
 import tensorflow as tf
 
+from paligemma_lib.data.storage_errors import storage_errors
 from paligemma_lib.runtime.atomic import is_remote
 from paligemma_lib.runtime.regular_files import (
     check_regular,
@@ -58,7 +60,8 @@ def glob_files(pattern: str) -> list[str]:
       ValueError: see `check_scheme`.
     """
     check_scheme(pattern)
-    found = sorted(tf.io.gfile.glob(pattern))
+    with storage_errors(pattern):
+        found = sorted(retry(lambda: tf.io.gfile.glob(pattern), pattern))
     if not found:
         raise FileNotFoundError(f"no file matches {pattern}")
     return found
@@ -76,11 +79,15 @@ def stat(path: str) -> tuple[int, int]:
         local = retry(lambda: check_regular(path), path)
         return local.st_size, local.st_mtime_ns
     check_scheme(path)
-    try:
+    with storage_errors(path):
         found = retry(lambda: tf.io.gfile.stat(path), path)
-    except tf.errors.NotFoundError as error:
-        raise FileNotFoundError(f"{path} does not exist") from error
     return found.length, found.mtime_nsec
+
+
+def is_folder(path: str) -> bool:
+    """Returns whether a path names a folder, local or remote."""
+    with storage_errors(path):
+        return retry(lambda: tf.io.gfile.isdir(path), path)
 
 
 def open_file(path: str) -> BinaryIO:
@@ -101,7 +108,8 @@ def read_parts(path: str, offset: int, *lengths: int) -> list[bytes]:
             file.seek(offset)
             return [read_up_to(file, length) for length in lengths]
 
-    return retry(read, path)
+    with storage_errors(path):
+        return retry(read, path)
 
 
 def read_whole(path: str, limit: int) -> bytes:
@@ -113,15 +121,49 @@ def read_whole(path: str, limit: int) -> bytes:
     """
     if not is_remote(path):
         return retry(lambda: read_bounded(path, limit), path)
-    size, _ = stat(path)
-    if size > limit:
-        raise ValueError(f"{path} is larger than the limit of {limit >> 20} MiB")
+    check_scheme(path)
 
     def read() -> bytes:
+        # One request for most files; to ask for the size first would be another. TensorFlow takes
+        # memory for what there is only, and one more byte tells that the file is too large.
         with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read(size)
+            return file.read(limit + 1)
 
-    return retry(read, path)
+    with storage_errors(path):
+        data = retry(read, path)
+    if len(data) > limit:
+        raise ValueError(f"{path} is larger than the limit of {limit >> 20} MiB")
+    return data
+
+
+class SeekableFile(io.RawIOBase):
+    """A remote file for readers that want one of Python's, such as pyarrow's.
+
+    Each read is one request, or one for each 64 MiB. Raises FileNotFoundError, as `stat`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path, self._at = path, 0
+        self._size, _ = stat(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        (data,) = read_parts(self._path, self._at, left if size < 0 else min(size, left))
+        self._at += len(data)
+        return data
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T], *, remote: bool) -> list[R]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -57,7 +58,8 @@ def from_images(images: Sequence[Image]) -> GivenImages:
       images: paths of files, or of folders, which stand for all images in them; bytes of image
         files; Pillow images; arrays, uint8[H, W, 3], uint8[H, W, 4] or uint8[H, W]. The image id
         of a file is its path, of an image in a folder its path below that folder, of any other
-        image its index in `images`: "0", "1", ...
+        image its index in `images`: "0", "1", ... Where images of two folders would have the same
+        id, it is the whole path.
 
     Raises:
       FileNotFoundError: a path does not exist, or a folder has no images.
@@ -65,7 +67,12 @@ def from_images(images: Sequence[Image]) -> GivenImages:
       ValueError: an array has another dtype or shape.
     """
     found = [pair for place, image in enumerate(images) for pair in _named(place, image)]
-    return GivenImages(tuple(name for name, _ in found), tuple(image for _, image in found))
+    often = Counter(name for name, _ in found)
+    names = tuple(
+        os.fspath(image) if often[name] > 1 and isinstance(image, str | os.PathLike) else name
+        for name, image in found
+    )
+    return GivenImages(names, tuple(image for _, image in found))
 
 
 def _named(place: int, image: Image) -> Iterator[tuple[str, Image]]:
@@ -80,10 +87,13 @@ def _named(place: int, image: Image) -> Iterator[tuple[str, Image]]:
             raise FileNotFoundError(f"{path} does not exist: expected an image file or a folder")
     elif isinstance(image, np.ndarray):
         colours = image.shape[2:]
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or colours not in ((), (3,), (4,)):
+        is_image = image.ndim in (2, 3) and colours in ((), (3,), (4,)) and image.size > 0
+        if image.dtype != np.uint8 or not is_image:
             raise ValueError(
-                f"image {place} is {image.dtype}{list(image.shape)}, expected uint8[H, W, 3] with "
-                "values 0 to 255: for values from 0 to 1, (255 * image).round().astype('uint8')"
+                f"image {place} is {image.dtype}{list(image.shape)}{_range_told(image)}, expected "
+                "uint8[H, W, 3] with values 0 to 255: image.astype('uint8') for other whole "
+                "numbers or floats in this range, (255 * image).round().astype('uint8') for floats "
+                "from 0 to 1, (127.5 * (image + 1)).round().astype('uint8') from -1 to 1"
             )
         yield str(place), image
     elif isinstance(image, bytes | PIL.Image.Image):
@@ -93,6 +103,12 @@ def _named(place: int, image: Image) -> Iterator[tuple[str, Image]]:
             f"image {place} is of type {type(image).__name__}, expected a path, bytes of an image "
             "file, a Pillow image, or an array"
         )
+
+
+def _range_told(image: np.ndarray) -> str:
+    if image.size == 0 or image.dtype.kind not in "iuf":
+        return ""
+    return f" with values {image.min():g} to {image.max():g}"
 
 
 def _encoded(image: Image) -> bytes:

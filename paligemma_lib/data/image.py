@@ -21,6 +21,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from paligemma_lib.data.argument_checks import MAX_SIDE, check_choice, check_whole
 from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation, needs_heif
 
 # EXIF orientations that need a flip of left and right, or of top and bottom. Orientations 5 to 8
@@ -45,14 +46,16 @@ def decode_image(
 
     Raises:
       ValueError: the bytes are not an image, or the image is damaged, or too large or too slow to
-        decode. The message continues "the image is".
+        decode: the message continues "the image is". Or an argument is out of range.
     """
+    size = check_whole("size", size, 1, MAX_SIDE)
+    check_choice("dtype", dtype, ("float32", "uint8"))
     allow_memory_growth()
     usual = as_jpeg_or_png(encoded)
     orientation = exif_orientation(usual) if apply_exif else 1
     try:
         return _decode(size, dtype)(usual, orientation).numpy()
-    except tf.errors.InvalidArgumentError as error:
+    except Exception as error:  # TensorFlow has several for damaged bytes
         raise ValueError(
             "not a complete JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, AVIF or HEIC image: "
             f"{len(encoded)} bytes that begin with {encoded[:12]!r}. Replace the file, convert it "

@@ -91,10 +91,10 @@ def _of_jpeg(encoded: bytes) -> tuple[int, int, int]:
         if marker == START_OF_SCAN:
             scans += 1
             # libjpeg takes no second scan if the first of a sequential image has all components.
+            if sequential and encoded[place + 2 : place + 3] == bytes([components]):
+                break
             # FFDA marks a scan, and may also occur by chance in metadata. Where it is rare, as in
-            # nearly all files, the rest is not searched.
-            complete = sequential and encoded[place + 2 : place + 3] == bytes([components])
-            few = scans == 1 and encoded.count(b"\xff\xda") <= _FEW
-            if complete or few or scans > MAX_SCANS:
+            # nearly all files, the markers of the rest are not searched.
+            if scans > MAX_SCANS or (scans == 1 and encoded.count(b"\xff\xda") <= _FEW):
                 break
     return width, height, scans

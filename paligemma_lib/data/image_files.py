@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +18,13 @@ from paligemma_lib.data.encoded import SUFFIXES
 from paligemma_lib.data.files import in_parallel, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
+from paligemma_lib.data.outside import check_link
 from paligemma_lib.data.sources import Record, Source
+from paligemma_lib.data.sources.data_path import check_path
+from paligemma_lib.data.sources.image_folder import files_below
+from paligemma_lib.data.sources.protocol import check_numbers
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +34,13 @@ class ImageFiles(Source):
     Attributes:
       names: image ids.
       paths: paths of the files.
+      folders: for each file, the folder that a link must not lead out of; "": it was named itself,
+        and is followed. Empty: all links are followed.
     """
 
     names: tuple[str, ...]
     paths: tuple[str, ...]
+    folders: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -41,43 +52,74 @@ class ImageFiles(Source):
         return fingerprint(*self.names, *(os.path.getsize(path) for path in self.paths))
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
+        check_numbers(numbers, len(self))
         return in_parallel(self._read, numbers, remote=False)
 
     def _read(self, number: int) -> Record:
+        if self.folders and (folder := self.folders[number]):
+            check_link(self.paths[number], (folder,))
         return Record(read_whole(self.paths[number], MAX_IMAGE_BYTES), (), self.names[number])
 
 
-def from_image_files(places: Sequence[str]) -> ImageFiles:
+def from_image_files(places: Sequence[str], *, allow_outside: bool = False) -> ImageFiles:
     """Returns a source of local image files, in the given order and without duplicates.
 
     The image id of an image in a folder is its path below that folder, of any other image its path
-    as given.
+    as given. Where folders have images of the same names, the ids of these are their paths, too.
 
     Args:
       places: image files, folders, which are searched recursively, and patterns such as `in/*.jpg`.
+      allow_outside: whether links in a folder may lead out of it.
 
     Raises:
-      FileNotFoundError: a place has no images.
+      FileNotFoundError: a place does not exist, or has no images.
+      ValueError: two images have the same id in spite of this; or, when it is read, an image is a
+        link that leads out of its folder.
     """
-    found: dict[str, str] = {}  # path -> name
+    found: dict[str, tuple[str, str]] = {}  # path -> name, folder
     for place in places:
+        check_path(place)
         if os.path.isdir(place):
-            below = sorted(filter(_is_image, Path(place).rglob("*")))
-            names = {str(path): path.relative_to(place).as_posix() for path in below}
+            base = str(Path(place))
+            below = sorted(filter(_is_image, files_below(place)))
+            here = {name if base == "." else os.path.join(base, name): name for name in below}
         elif os.path.lexists(place):
-            names = {place: place}
+            here = {place: place}
         else:
-            names = {path: path for path in sorted(glob.glob(place)) if _is_image(Path(path))}
-        if not names:
-            raise FileNotFoundError(
-                f"{place} has no images: expected an image file, a folder with "
-                f"{', '.join(SUFFIXES)} files, or a pattern such as 'images/*.jpg'"
+            matches = sorted(filter(_is_image, glob.glob(place)))
+            here = {path: path for path in matches if not os.path.isdir(path)}
+        if not here:
+            raise FileNotFoundError(_nothing(place))
+        folder = place if os.path.isdir(place) else ""
+        found |= {path: (name, folder) for path, name in here.items() if path not in found}
+    counts = Counter(name for name, _ in found.values())
+    ids = {path: name if counts[name] == 1 else path for path, (name, _) in found.items()}
+    if alike := sum(count for count in counts.values() if count > 1):
+        _log.info("%d images share names, so they are named by their paths", alike)
+    _check_distinct(ids)
+    folders = () if allow_outside else tuple(folder for _, folder in found.values())
+    return ImageFiles(tuple(ids.values()), tuple(found), folders)
+
+
+def _nothing(place: str) -> str:
+    expected = (
+        f"expected an image file, a folder with {', '.join(SUFFIXES)} files, or a pattern such as "
+        "'images/*.jpg'"
+    )
+    what = "has no images" if os.path.isdir(place) or glob.has_magic(place) else "does not exist"
+    return f"{place} {what}: {expected}"
+
+
+def _check_distinct(ids: dict[str, str]) -> None:
+    first: dict[str, str] = {}
+    for path, name in ids.items():
+        if (other := first.setdefault(name, path)) != path:
+            raise ValueError(
+                f"{other} and {path} have the same image id, {name}: give the folders one by one"
             )
-        found |= {path: name for path, name in names.items() if path not in found}
-    return ImageFiles(tuple(found.values()), tuple(found))
 
 
-def _is_image(path: Path) -> bool:
+def _is_image(path: str) -> bool:
     # Hidden files are not images: macOS leaves its metadata of 1.jpg in ._1.jpg. What is no regular
     # file, such as a broken link, counts as an image that cannot be read: it is not left out.
-    return path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
+    return path.lower().endswith(SUFFIXES) and os.path.basename(path)[0] != "."

@@ -24,7 +24,9 @@ import numpy as np
 import tensorflow as tf
 
 from paligemma_lib.data.files import in_parallel, join, open_file, read_parts, read_whole, stat
-from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.data.storage_errors import storage_errors
+from paligemma_lib.runtime.atomic import is_remote, path_of
+from paligemma_lib.runtime.put_aside import put_aside
 from paligemma_lib.runtime.retries import retry
 
 HEAD, FOOT = 12, 4  # bytes: the length and its CRC; the CRC of the data
@@ -62,7 +64,8 @@ def offsets_of(paths: Sequence[str]) -> tuple[list[np.ndarray], list[str]]:
 
 def _scan(path_and_size: tuple[str, int]) -> tuple[np.ndarray, str]:
     """Scans a file; after a transient error, scans it again."""
-    return retry(lambda: _heads(*path_and_size), path_and_size[0])
+    with storage_errors(path_and_size[0]):
+        return retry(lambda: _heads(*path_and_size), path_and_size[0])
 
 
 def _heads(path: str, size: int) -> tuple[np.ndarray, str]:
@@ -126,17 +129,24 @@ def _index_places(paths: Sequence[str]) -> list[str]:
 
 
 def _digest(names: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _read_index(place: str, stats: np.ndarray) -> list[np.ndarray] | None:
-    """Reads the offsets; returns None if there is no valid index, or if files have changed."""
+    """Reads the offsets; returns None if there is no valid index, or if files have changed.
+
+    A damaged index is put aside.
+    """
     try:
         data = read_whole(place, _MAX_INDEX_BYTES)
-    except (OSError, ValueError, tf.errors.OpError):
+    except OSError:
+        return None
+    except ValueError as error:  # no regular file, or one of a size that no index has
+        put_aside(path_of(place), str(error))
         return None
     body, checksum = data[:-FOOT], data[-FOOT:]
     if masked_crc(body) != checksum or len(body) % 8 or len(body) < 24 * len(stats):
+        put_aside(path_of(place), "its checksum does not match")
         return None
     # The table has 3 columns: the 2 of `stats`, and the number of offsets. See `_write_index`.
     table, offsets = np.split(np.frombuffer(body, "<i8"), [stats.size + len(stats)])
@@ -169,7 +179,7 @@ def _write_index(place: str, stats: np.ndarray, offsets: Sequence[np.ndarray]) -
         with tf.io.gfile.GFile(temporary, "wb") as file:
             file.write(body + masked_crc(body))
         tf.io.gfile.rename(temporary, place, overwrite=True)
-    except tf.errors.OpError:
+    except (tf.errors.OpError, OSError, ValueError):  # the last for a name that is not UTF-8
         return False
     return True
 

@@ -21,6 +21,9 @@ import math
 
 import numpy as np
 
+from paligemma_lib.data.argument_checks import MAX_NUMBER, check_seed, check_share, check_whole
+
+_INT64 = MAX_NUMBER + 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, SplitMix64's step
 _ROUND_KEYS = np.arange(16, dtype=np.uint64) * _GOLDEN
 
@@ -43,6 +46,9 @@ def example_numbers(
     Returns:
       int64[n], the number of the example in each row.
     """
+    batch_size = check_whole("batch_size", batch_size, 1, MAX_NUMBER)
+    process_count = check_whole("process_count", process_count, 1, batch_size)
+    process_index = check_whole("process_index", process_index, 0, process_count - 1)
     share = batch_size // process_count
     # Process p of P owns rows p * share to (p + 1) * share - 1 of every global batch. So the global
     # batch is the same for every P, and each process reads nothing but its own rows.
@@ -63,6 +69,7 @@ def record_numbers(examples: np.ndarray, *, records: int, seed: int) -> np.ndarr
     """
     # Epochs do not align with steps. A batch may hold the end of one epoch and the start of the
     # next, so every epoch has each record exactly once.
+    records = check_whole("records", records, 1, MAX_NUMBER)
     epoch, index = np.divmod(np.asarray(examples, np.int64), records)
     return permute(index, records, _key(seed, _RECORDS, epoch))
 
@@ -83,6 +90,7 @@ def crop_boxes(examples: np.ndarray, *, min_area: float, seed: int) -> np.ndarra
     Returns:
       float32[n, 4]: top, left, height, width as fractions of the image.
     """
+    min_area = check_share("min_area", min_area)
     keys = _key(seed, _CROPS, np.asarray(examples)[:, None], np.arange(4))
     # The upper 53 bits times 2**-53: uniform in [0, 1), and exact in a double.
     area, aspect, y, x = ((keys >> np.uint64(11)) * 2.0**-53).T
@@ -138,6 +146,8 @@ def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
 def _key(seed: int, *numbers: int | np.ndarray) -> np.ndarray:
     """Returns uint64[...], a hash of the seed and the numbers, which broadcast to one shape."""
     # Each number is hashed in turn. A hash of their sum would be the same for (1, 2) and (2, 1).
+    if type(seed) is not int or not -_INT64 <= seed < _INT64:
+        seed = check_seed("seed", seed)
     key = np.array([seed], np.int64).astype(np.uint64)
     for number in numbers:
         # An array, since NumPy warns of overflow in scalars, which is intended here.

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from paligemma_lib.data.argument_checks import MAX_NUMBER, check_choice, check_whole
 from paligemma_lib.data.batches import Batches
 from paligemma_lib.data.examples import Examples
 from paligemma_lib.data.replacing import Replacing, replace_corrupt
@@ -73,10 +74,10 @@ def train_batches(
     Raises:
       ValueError: an argument is out of range; while iterating, a record cannot be used.
     """
-    _check_choice("captions", captions, ("packed", "sample"))
-    _check_choice("on_corrupt_image", on_corrupt_image, ("raise", "replace"))
-    if start_step < 0:
-        raise ValueError(f"start_step is {start_step}, expected 0 or more")
+    check_choice("captions", captions, ("packed", "sample"))
+    check_choice("on_corrupt_image", on_corrupt_image, ("raise", "replace"))
+    if seed is None:
+        raise ValueError("seed=None, expected a whole number")
     if on_corrupt_image == "replace" and not isinstance(source, Replacing):
         source = replace_corrupt(source, captioned=True)
     examples = Examples(
@@ -97,7 +98,8 @@ def train_batches(
         process_index=process_index,
         process_count=process_count,
     )
-    return Batches(examples, start_step)
+    last = MAX_NUMBER // examples.batch_size - 1
+    return Batches(examples, check_whole("start_step", start_step, 0, last))
 
 
 def eval_batches(
@@ -130,7 +132,7 @@ def eval_batches(
     Raises:
       ValueError: an argument is out of range; while iterating, a record cannot be used.
     """
-    _check_choice("captions", captions, ("packed", "none"))
+    check_choice("captions", captions, ("packed", "none"))
     examples = Examples(
         source=source,
         tokenizer=tokenizer,
@@ -148,8 +150,3 @@ def eval_batches(
         process_count=process_count,
     )
     return Batches(examples, 0)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}, expected one of {choices}")

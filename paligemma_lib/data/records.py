@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -121,7 +122,8 @@ class ArrayRecords(Records):
 
         # What ArrayRecord recommends for random access.
         options = "readahead_buffer_size:0,max_parallelism:0"
-        self._readers = []
+        self._readers: list[Any] = []
+        counts: list[int] = []
         for path in paths:
             if is_remote(path):
                 raise ValueError(
@@ -129,17 +131,21 @@ class ArrayRecords(Records):
                     "build the data set as TFRecord (tfds build --file_format=tfrecord)"
                 )
             stat(path)  # raises FileNotFoundError
-            self._readers.append(array_record_module.ArrayRecordReader(path, options))
-            if not self._readers[-1].ok():
+            try:
+                self._readers.append(array_record_module.ArrayRecordReader(path, options))
+                counts.append(self._readers[-1].num_records() if self._readers[-1].ok() else -1)
+            except Exception:  # its binding has exceptions of its own
+                counts.append(-1)
+            if counts[-1] < 0:
                 raise ValueError(f"{path} is not an ArrayRecord file, or is damaged: copy it again")
-        super().__init__(paths, [reader.num_records() for reader in self._readers])
+        super().__init__(paths, counts)
 
     def _read(self, place: tuple[int, int]) -> bytes:
         file, number = place
         try:
             with watched(self.paths[file]):
                 return self._readers[file].read([number])[0]
-        except RuntimeError as error:
+        except Exception as error:  # of its binding
             raise CorruptRecord(f"{self._where(place)} is damaged: {error}") from error
 
 

@@ -21,6 +21,7 @@ from math import gcd
 
 import numpy as np
 
+from paligemma_lib.data.argument_checks import check_share as check_fraction
 from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.sources import Record, Source, despite_damage
@@ -45,6 +46,7 @@ def replace_corrupt(
       max_corrupt: largest share of damaged records, see `check_share`.
       captioned: whether a record without captions counts as damaged, as in training.
     """
+    max_corrupt = check_fraction("max_corrupt", max_corrupt, zero=True)
     below = source.source if isinstance(source, Replacing) else source
     return Replacing(despite_damage(below), max_corrupt, captioned)
 

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from paligemma_lib.data.argument_checks import MAX_NUMBER, check_whole
 from paligemma_lib.data.encoded import as_jpeg_or_png, upright_size
 from paligemma_lib.data.image import decode_image
 from paligemma_lib.data.sources import Source
+from paligemma_lib.runtime.visible_text import visible
 from paligemma_lib.tokenizer import Tokenizer
 
 _SHOWN = 3  # examples in a line
@@ -69,7 +71,8 @@ class Survey:
         if self.unreadable:
             shown = [f"{k}: {why}" for k, why in [*self.unreadable.items()][:_SHOWN]]
             lines.append(f"unreadable {len(self.unreadable):,}: {'; '.join(shown)}")
-        return "\n".join([*lines, *(f"check      {problem}" for problem in self.problems)])
+        lines += [f"check      {problem}" for problem in self.problems]
+        return "\n".join(map(visible, lines))
 
 
 def survey(splits: Mapping[str, Source], tokenizer: Tokenizer, prompt: str) -> Survey:
@@ -119,7 +122,7 @@ def record_shown(
     Raises:
       ValueError: there is no record with this number.
     """
-    left = number
+    left = check_whole("the number of a record", number, 0, MAX_NUMBER)
     for source in splits.values():
         if 0 <= left < len(source):
             (record,) = source.read([left])
@@ -155,6 +158,12 @@ def _problems(
     if twins:
         shown = "; ".join(" = ".join(names[:2]) for names in twins[:_SHOWN])
         found.append(f"{len(twins):,} images occur more than once: {shown}")
+    named = Counter(name for names in images.values() for name in names)
+    if same := [name for name, count in named.items() if count > 1]:
+        found.append(
+            f"{len(same):,} image ids belong to several images each, which scores would mix up: "
+            f"{', '.join(same[:_SHOWN])}"
+        )
     if repeated:
         found.append(f"{repeated:,} captions are repeated for the same image")
     shared = sum(len(where) > 1 for where in texts.values())

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from paligemma_lib.batch import EOS
+from paligemma_lib.data.argument_checks import MAX_TEXT_LEN, check_whole
 
 
 def decoded(data: bytes) -> str:
@@ -84,6 +85,8 @@ def pack(
       ValueError: the text needs more than T tokens, and either `truncate` is false, or truncating
         would leave a suffix with EOS alone.
     """
+    if type(text_len) is not int:
+        text_len = check_whole("text_len", text_len, 0, MAX_TEXT_LEN)
     lengths = [len(suffix) for suffix in suffixes]
     needed = len(prefix) + sum(lengths)
     if needed > text_len:

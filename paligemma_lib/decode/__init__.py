@@ -24,13 +24,25 @@ from paligemma_lib.decode.loop import (
     tokens_so_far,
 )
 from paligemma_lib.decode.prompt import pad_prompts
+from paligemma_lib.decode.repetition import (
+    LogitsProcessor,
+    NoRepeatNgram,
+    Processed,
+    RepetitionPenalty,
+)
 from paligemma_lib.decode.samplers import BestOf, Greedy, Sample, Sampler, Written, image_keys
+from paligemma_lib.decode.samples import NotFinite
 
 __all__ = [
     "Beam",
     "BestOf",
     "Caption",
     "Greedy",
+    "LogitsProcessor",
+    "NoRepeatNgram",
+    "NotFinite",
+    "Processed",
+    "RepetitionPenalty",
     "Sample",
     "Sampler",
     "State",

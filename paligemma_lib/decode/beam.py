@@ -20,7 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from paligemma_lib.batch import EOS, PAD
+from paligemma_lib.decode.repetition import LARGEST_NGRAM, NoRepeatNgram
+from paligemma_lib.decode.samplers import MAX_ROWS, Written
 from paligemma_lib.decode.samples import Choice, Hypotheses
+from paligemma_lib.runtime.bounds import real, whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Beam:
         `tokens ** alpha`, EOS counted. 0: no normalization; larger values favour longer captions.
       nbest: N, the number of captions of each image to return; None: `size`. The search continues
         while a live beam might still beat the last of them, so 1 is the fastest.
+      no_repeat_ngram: no beam repeats an n-gram of so many tokens, see `NoRepeatNgram`; None: any
+        may be repeated.
     """
 
     random: ClassVar[bool] = False
@@ -40,14 +45,17 @@ class Beam:
     size: int
     length_penalty: float = 0.0
     nbest: int | None = None
+    no_repeat_ngram: int | None = None
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"Beam: size={self.size}, expected at least 1")
-        if not 0 <= self.length_penalty < float("inf"):
-            raise ValueError(f"Beam: length_penalty={self.length_penalty}, expected 0 or more")
-        if self.nbest is not None and self.nbest < 1:
-            raise ValueError(f"Beam: nbest={self.nbest}, expected at least 1, or None")
+        set_field = functools.partial(object.__setattr__, self)  # the dataclass is frozen
+        set_field("size", whole("Beam: size", self.size, 1, MAX_ROWS))
+        set_field("length_penalty", real("Beam: length_penalty", self.length_penalty, least=0))
+        if self.nbest is not None:
+            set_field("nbest", whole("Beam: nbest", self.nbest, 1, MAX_ROWS))
+        if self.no_repeat_ngram is not None:
+            size = whole("Beam: no_repeat_ngram", self.no_repeat_ngram, 1, LARGEST_NGRAM)
+            set_field("no_repeat_ngram", size)
 
     @property
     def rows(self) -> int:
@@ -61,7 +69,7 @@ class Beam:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("tokens", "logprobs", "total", "ended"),
+    data_fields=("tokens", "logprobs", "total", "ended", "broken"),
     meta_fields=("sampler",),
 )
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Beams:
       logprobs: float32[B, K, M], log-probability of each of these tokens.
       total: float32[B, K], sum of the log-probabilities of each live beam; -inf: no beam.
       ended: the N best captions of each image that have ended, best first.
+      broken: bool[B], whether the model's logits were NaN or infinite; see `Choice.broken`.
     """
 
     sampler: Beam
@@ -81,6 +90,7 @@ class Beams:
     logprobs: jax.Array
     total: jax.Array
     ended: Hypotheses
+    broken: jax.Array
 
     @classmethod
     def empty(cls, sampler: Beam, images: int, max_tokens: int) -> Self:
@@ -93,9 +103,10 @@ class Beams:
         nbest = sampler.nbest or sampler.size
         # All beams of an image begin equal. If all had the total 0, the first step would choose the
         # likeliest token K times. With [0, -inf, ...], it chooses K different tokens of beam 0.
-        total = jnp.full((images, sampler.size), -jnp.inf).at[:, 0].set(0)
-        none = jnp.full((images, nbest), -jnp.inf)
-        return cls(sampler, *empty(sampler.size), total, Hypotheses(*empty(nbest), none))
+        total = jnp.full((images, sampler.size), -jnp.inf, jnp.float32).at[:, 0].set(0)
+        none = jnp.full((images, nbest), -jnp.inf, jnp.float32)
+        ended = Hypotheses(*empty(nbest), none)
+        return cls(sampler, *empty(sampler.size), total, ended, jnp.zeros(images, bool))
 
     def advance(self, choice: Choice) -> tuple[Self, jax.Array]:
         """Ends every beam with EOS and extends the live ones by a token.
@@ -110,13 +121,14 @@ class Beams:
         #   continuations: [[EOS -inf, a -1.9, b -3.3], [a -1.8, b -3.3, EOS -inf]]
         #   K best:        flat indices [3, 1], so parent [1, 0], tokens [a, a], totals [-1.8, -1.9]
         step, normalizer, size = choice.step, choice.normalizer(), self.sampler.size
-        eos = choice.allowed[..., EOS] - normalizer
+        allowed = self._without_repeats(choice)
+        eos = allowed[..., EOS] - normalizer
         ended = self._with_ended(eos, step)
 
         # The K best of all K * V continuations are among the K best of each beam. EOS may be one of
         # a beam's best tokens and does not count, so K + 1 tokens of each beam suffice.
-        width = min(size + 1, choice.allowed.shape[-1])
-        logprob, token = jax.lax.top_k(choice.allowed, width)
+        width = min(size + 1, allowed.shape[-1])
+        logprob, token = jax.lax.top_k(allowed, width)
         logprob = jnp.where(token == EOS, -jnp.inf, logprob - normalizer[..., None])
         # At the first step all beams of an image share the logits [B, 1, V] of its prompt.
         logprob, token = (jnp.broadcast_to(x, (len(x), size, width)) for x in (logprob, token))
@@ -128,21 +140,26 @@ class Beams:
         tokens, logprobs = _take((self.tokens, self.logprobs), parent)
         tokens = tokens.at[:, :, step].set(token)
         logprobs = logprobs.at[:, :, step].set(logprob)
-        return type(self)(self.sampler, tokens, logprobs, total, ended), parent
+        # What is computed for an image after its end does not matter.
+        broken = self.broken | (jnp.any(choice.broken(), axis=1) & ~self.done())
+        return type(self)(self.sampler, tokens, logprobs, total, ended, broken), parent
 
     def done(self) -> jax.Array:
-        """Returns bool[B]: no live beam can still beat the last of the N ended captions."""
+        """Returns bool[B]: no live beam can still beat the last of the N ended captions.
+
+        An image whose logits are broken is done, too.
+        """
         # The total of a beam only falls as it grows, since each log-probability is at most 0. With
         # alpha >= 0 a negative total is divided by most, and scores best, at M tokens. So the best
         # score that a beam can reach is its current total, divided by M ** alpha. While fewer than
         # N captions have ended, the last score is -inf, so the search continues.
         max_tokens = self.tokens.shape[2]
         best = self.sampler.score(jnp.max(self.total, axis=1), max_tokens)
-        return best <= self.ended.score[:, -1]
+        return (best <= self.ended.score[:, -1]) | self.broken
 
     def hypotheses(self) -> Hypotheses:
-        """Returns the captions that have ended, best first."""
-        return self.ended
+        """Returns the captions that have ended, best first; see `Hypotheses` for broken images."""
+        return self.ended.marked(self.broken)
 
     def leading(self) -> jax.Array:
         """Returns int32[B, M]: the likeliest live beam, or the best ended caption if likelier."""
@@ -151,6 +168,17 @@ class Beams:
         live = self.total[:, 0] > jnp.sum(self.ended.logprobs[:, 0], axis=-1)
         live |= jnp.isneginf(self.ended.score[:, 0])
         return jnp.where(live[:, None], self.tokens[:, 0], self.ended.tokens[:, 0])
+
+    def _without_repeats(self, choice: Choice) -> jax.Array:
+        """Returns float32[B, R, V], `choice.allowed` with -inf for tokens that repeat an n-gram."""
+        rows = choice.allowed.shape[1]
+        # At the first step, where all rows share the logits of the prompt, nothing is written.
+        if self.sampler.no_repeat_ngram is None or rows < self.sampler.size:
+            return choice.allowed
+        written = Written(self.tokens.reshape(-1, self.tokens.shape[2]), choice.step)
+        flat = choice.allowed.reshape(-1, choice.allowed.shape[2])
+        ngrams = NoRepeatNgram(self.sampler.no_repeat_ngram)
+        return ngrams.process(flat, written).reshape(choice.allowed.shape)
 
     def _with_ended(self, eos: jax.Array, step: jax.Array) -> Hypotheses:
         """Returns the N best of the captions that ended before and of the live beams with EOS."""

@@ -14,12 +14,14 @@ import numpy as np
 
 from paligemma_lib.batch import EOS
 from paligemma_lib.decode.devices import images_sharding, num_shards, place
-from paligemma_lib.decode.loop import extend, hypotheses, prefill
+from paligemma_lib.decode.loop import check_sampler, checked_lengths, extend, hypotheses, prefill
 from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.decode.prompt import pad_prompts
 from paligemma_lib.decode.samplers import Greedy, image_keys
-from paligemma_lib.decode.samples import Hypotheses
+from paligemma_lib.decode.samples import Hypotheses, check_finite
+from paligemma_lib.model.inputs import check_images
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime.bounds import whole
 from paligemma_lib.tokenizer import Tokenizer
 
 
@@ -92,16 +94,23 @@ def generate(
 
     Raises:
       ValueError: the arguments do not fit together, or one is out of range.
+      NotFinite: the model's logits for an image are NaN or infinite; it is a ValueError.
     """
     if not isinstance(images, jax.Array):
         images = np.asarray(images)
+    check_images("generate", images, config.vision.image_size, wait=True)
     count = len(images)
+    check_sampler("generate", sampler)
     if isinstance(prompt, str):
         prompt = [prompt] * count
+    if not isinstance(prompt, Sequence):
+        raise ValueError(f"generate: prompt={prompt!r:.60}, expected a text, or one for each image")
     if len(prompt) != count:
         raise ValueError(f"generate: {len(prompt)} prompts for {count} images")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"generate: batch_size={batch_size}, expected at least 1")
+    if batch_size is not None:
+        batch_size = whole("generate: batch_size", batch_size, 1)
+    first_number = whole("generate: first_number", first_number, 0)
+    min_new_tokens, max_new_tokens = checked_lengths("generate", min_new_tokens, max_new_tokens)
     if sampler.random and key is None:
         raise ValueError(f"generate: {sampler} draws at random: pass key=jax.random.key(0)")
     tokenizer.check_fits(config.language.vocab_size)
@@ -136,12 +145,23 @@ def generate(
             cache_dtype=cache_dtype,
         )
         found = hypotheses(extend(config, params, state, max_new_tokens))
-        captions += captions_from(jax.device_get(found), tokenizer)[: count - start]
+        real = Hypotheses(*(part[: count - start] for part in jax.device_get(found)))
+        captions += captions_from(real, tokenizer, first_number + start)
     return captions
 
 
-def captions_from(found: Hypotheses, tokenizer: Tokenizer) -> list[Caption]:
-    """Returns the best caption of each image, with the others as its `alternatives`."""
+def captions_from(found: Hypotheses, tokenizer: Tokenizer, first_number: int = 0) -> list[Caption]:
+    """Returns the best caption of each image, with the others as its `alternatives`.
+
+    Args:
+      found: NumPy arrays.
+      tokenizer: tokenizer of the model.
+      first_number: number of the first image, for messages.
+
+    Raises:
+      NotFinite: the model's logits for an image were NaN or infinite.
+    """
+    check_finite(first_number + np.flatnonzero(np.isnan(found.score).any(axis=1)))
     captions = []
     for image in zip(*found, strict=True):
         # Samples of an image may be equal. `setdefault` keeps the first of them, so each caption is

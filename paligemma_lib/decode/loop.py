@@ -38,8 +38,12 @@ from paligemma_lib.decode.programs import (
     read_inputs,
 )
 from paligemma_lib.decode.samplers import Greedy, image_keys
-from paligemma_lib.decode.samples import Hypotheses
+from paligemma_lib.decode.samples import Hypotheses, check_finite
+from paligemma_lib.model.inputs import check_images, check_text
 from paligemma_lib.model.variants import DTYPES, PaliGemmaConfig
+from paligemma_lib.runtime.bounds import whole
+
+MAX_TOKENS = 1 << 16  # of a caption; the largest context of a Gemma is 8,192 tokens
 
 
 def prefill(
@@ -80,17 +84,18 @@ def prefill(
     Raises:
       ValueError: the arguments do not fit together, or one is out of range.
     """
+    if not isinstance(image, jax.Array):
+        image = np.asarray(image)
+    check_images("prefill", image, config.vision.image_size)
+    check_sampler("prefill", sampler)
     batch, vocab_size = len(image), config.language.vocab_size
     if np.ndim(prompt) != 2 or len(prompt) != batch or np.shape(length) != (batch,):
         raise ValueError(
             f"prefill: {batch} images with a prompt of shape {np.shape(prompt)} and lengths of "
             f"shape {np.shape(length)}, expected [{batch}, L] and [{batch}]: see pad_prompts"
         )
-    if not 0 <= min_new_tokens < max_new_tokens:
-        raise ValueError(
-            f"prefill: min_new_tokens={min_new_tokens} and max_new_tokens={max_new_tokens}, "
-            "expected 0 <= min_new_tokens < max_new_tokens"
-        )
+    _check_prompts(prompt, length, vocab_size)
+    min_new_tokens, max_new_tokens = checked_lengths("prefill", min_new_tokens, max_new_tokens)
     cache_dtype = cache_dtype or config.dtype
     if cache_dtype not in DTYPES:
         raise ValueError(f"prefill: cache_dtype={cache_dtype!r}, expected one of {DTYPES}")
@@ -102,6 +107,8 @@ def prefill(
             )
         # This sampler ignores its keys, but the programs take them as an argument.
         keys = image_keys(jax.random.key(0), range(batch))
+    elif not isinstance(keys, jax.Array) or keys.shape[:1] != (batch,):
+        raise ValueError(f"prefill: keys={keys!r:.60}, expected key[{batch}]: see image_keys")
     sharding, banned = rows_sharding(image), _banned(banned_tokens, vocab_size, sampler)
     read, hidden = read_inputs(config, cache_dtype, sharding, params, image, prompt, length)
     written, cache, step = begin(
@@ -120,8 +127,12 @@ def extend(config: PaliGemmaConfig, params: dict[str, Any], state: State, k: int
       config: the same as for `prefill`.
       params: the same as for `prefill`.
       state: returned by `prefill` or an earlier `extend`.
-      k: largest number of tokens to add.
+      k: largest number of tokens to add, at least 1.
+
+    Raises:
+      ValueError: k is out of range.
     """
+    k = whole("extend: k", k, 1, MAX_TOKENS)
     written, cache, step = extend_state(config, params, state, k)
     return dataclasses.replace(state, written=written, cache=cache, step=step)
 
@@ -131,15 +142,26 @@ def finished(state: State) -> bool:
 
     A row is complete after EOS or with `max_new_tokens` tokens. `Beam` is complete when no live
     beam can improve its result.
+
+    Raises:
+      NotFinite: the model's logits for an image are NaN or infinite.
     """
-    return bool(is_finished(state))
+    complete, broken = jax.device_get(_status(state))
+    check_finite(np.flatnonzero(broken))
+    return bool(complete)
+
+
+@jax.jit
+def _status(state: State) -> tuple[jax.Array, jax.Array]:
+    return replicate(state.sharding, (is_finished(state), state.written.broken))
 
 
 @jax.jit
 def hypotheses(state: State) -> Hypotheses:
     """Returns the captions of each image, best first.
 
-    For `Beam`, these are the captions that have ended; a score of -inf marks an empty slot.
+    For `Beam`, these are the captions that have ended; a score of -inf marks an empty slot. A score
+    of NaN marks an image for which the model's logits were NaN or infinite.
     """
     return replicate(state.sharding, state.written.hypotheses())
 
@@ -150,15 +172,50 @@ def tokens_so_far(state: State) -> jax.Array:
     return replicate(state.sharding, state.written.leading())
 
 
+def check_sampler(what: str, sampler: Strategy) -> None:
+    """Raises ValueError for what is no sampler, such as its name or its class."""
+    fine = not isinstance(sampler, type) and hasattr(sampler, "rows") and hasattr(sampler, "random")
+    if not fine or not (isinstance(sampler, Beam) or hasattr(sampler, "sample")):
+        raise ValueError(
+            f"{what}: sampler={sampler!r:.60}, expected an object such as Greedy(), Sample(), "
+            "BestOf(3) or Beam(4)"
+        )
+
+
+def checked_lengths(what: str, min_new_tokens: int, max_new_tokens: int) -> tuple[int, int]:
+    """Returns both as Python ints; raises ValueError if they are out of range."""
+    most = whole(f"{what}: max_new_tokens", max_new_tokens, 1, MAX_TOKENS)
+    least = whole(f"{what}: min_new_tokens", min_new_tokens, 0)
+    if least >= most:
+        raise ValueError(
+            f"{what}: min_new_tokens={least} and max_new_tokens={most}, expected "
+            "0 <= min_new_tokens < max_new_tokens"
+        )
+    return least, most
+
+
+def _check_prompts(prompt: Any, length: Any, vocab_size: int) -> None:
+    if isinstance(prompt, jax.Array) or isinstance(length, jax.Array):
+        return  # looking at them would wait for the device
+    prompt, length = np.asarray(prompt), np.asarray(length)
+    if prompt.dtype.kind not in "iu" or length.dtype.kind not in "iu":
+        raise ValueError(
+            f"prefill: prompt is {prompt.dtype} and length {length.dtype}, expected int32"
+        )
+    check_text("prefill", prompt, vocab_size)
+    if length.size and not 1 <= length.min() <= length.max() <= prompt.shape[1]:
+        raise ValueError(
+            f"prefill: lengths of prompts from {length.min()} to {length.max()}, expected 1 to "
+            f"{prompt.shape[1]}"
+        )
+
+
 def _banned(tokens: Iterable[int], vocab_size: int, sampler: Strategy) -> jax.Array | None:
-    ids = sorted(set(tokens))
+    ids = sorted({whole("prefill: banned_tokens", each, 0, vocab_size - 1) for each in tokens})
     if not ids:
         return None
-    if ids[0] < 0 or ids[-1] >= vocab_size or len(ids) == vocab_size:
-        raise ValueError(
-            f"prefill: banned_tokens has {len(ids)} ids from {ids[0]} to {ids[-1]}, expected some, "
-            f"not all, of 0..{vocab_size - 1}"
-        )
+    if len(ids) == vocab_size:
+        raise ValueError(f"prefill: banned_tokens: expected some, not all, of 0..{vocab_size - 1}")
     if isinstance(sampler, Beam) and EOS in ids:
         raise ValueError(f"prefill: {sampler} returns only captions that end: do not ban EOS")
     banned = np.zeros(vocab_size, bool)

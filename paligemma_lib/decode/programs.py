@@ -151,10 +151,7 @@ def _choose(
     Returns:
       The new `written`, and int32[B, R], the row that each row continues; None: its own.
     """
-    shards = weight_shards(state.sharding)
-    logits = vocabulary.logits(config, params["llm"], hidden, shards=shards)
-    # [B, V] after the prompt becomes [B, 1, V], and [B * R, V] after a token becomes [B, R, V].
-    logits = logits.reshape(len(state.keys), -1, logits.shape[-1])
+    logits = row_logits(config, params, state.sharding, hidden, len(state.keys))
     # Reported log-probabilities come from the unchanged `logits`. Tokens are chosen from `allowed`,
     # where banned tokens, and EOS before `min_new_tokens`, are -inf.
     allowed = logits if state.banned is None else jnp.where(state.banned, -jnp.inf, logits)
@@ -163,3 +160,15 @@ def _choose(
     choice = Choice(logits, allowed, state.step, state.keys)
     written, parent = state.written.advance(choice)
     return split_rows(state.sharding, written), parent
+
+
+def row_logits(
+    config: PaliGemmaConfig,
+    params: dict[str, Any],
+    sharding: NamedSharding | None,
+    hidden: jax.Array,
+    images: int,
+) -> jax.Array:
+    """Returns float32[B, R, V]: of hidden states [B, D] after the prompt, or [B * R, D] later."""
+    logits = vocabulary.logits(config, params["llm"], hidden, shards=weight_shards(sharding))
+    return logits.reshape(images, -1, logits.shape[-1])

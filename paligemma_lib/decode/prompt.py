@@ -9,6 +9,7 @@ of that image) attend to them. Each row also attends to its own cache, which hol
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,9 @@ import numpy as np
 from paligemma_lib.batch import PAD
 from paligemma_lib.model import gemma, siglip, vocabulary
 from paligemma_lib.model.gemma import KeyValue
+from paligemma_lib.model.sight import Sight
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime.bounds import whole
 
 
 @jax.tree_util.register_dataclass
@@ -46,7 +49,7 @@ def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarra
       int32[B, L] tokens, where L is the length of the longest prompt, and int32[B] lengths.
 
     Raises:
-      ValueError: there is no prompt, or a prompt has no tokens.
+      ValueError: there is no prompt, a prompt has no tokens, or one of them is no token id.
     """
     lengths = [len(prompt) for prompt in prompts]
     if not lengths or min(lengths) == 0:
@@ -56,7 +59,7 @@ def pad_prompts(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarra
         )
     text = np.full((len(lengths), max(lengths)), PAD, np.int32)
     for row, prompt in zip(text, prompts, strict=True):
-        row[: len(prompt)] = prompt
+        row[: len(prompt)] = [whole("pad_prompts: token", each, 0, 2**31 - 1) for each in prompt]
     return text, np.array(lengths, np.int32)
 
 
@@ -85,17 +88,18 @@ def read_prompt(
     x = jnp.concatenate([image_tokens, vocabulary.embed(config, params["llm"], text)], axis=1)
     index = jnp.arange(x.shape[1], dtype=jnp.int32)
     length = text_length + config.vision.num_tokens
-    x, cache = gemma.apply_layers(
+    # Prompts are padded on the right, so the index of the last token differs between rows.
+    last, cache = gemma.apply_layers(
         config,
         params["llm"],
         x,
         jnp.broadcast_to(index, x.shape[:2]),
-        (index < length[:, None])[:, None],
-        keep_cache=True,
+        Sight.of_prefix(length, x.shape[1]),
+        read=(length - 1)[:, None],
+        keep=lambda _, own: own,
     )
     assert cache is not None
-    # Prompts are padded on the right, so the index of the last token differs between rows.
-    last = jnp.take_along_axis(x, (length - 1)[:, None, None], axis=1)[:, 0]
+    last = last[:, 0]
     cache = (cache[0].astype(cache_dtype), cache[1].astype(cache_dtype))
     return Prompt(cache, length), gemma.final_norm(config, params["llm"], last)
 
@@ -124,30 +128,41 @@ def read_token(
       cache: keys and values of new tokens, [depth, B * R, capacity, K, H], where the first `step`
         entries are filled.
       token: int32[B * R], the newest token of each row.
-      step: int32[], number of new tokens that each row has read before this one.
+      step: int32[] or int32[B * R], number of new tokens that each row has read before this one.
 
     Returns:
       dtype[B * R, D], the hidden state that gives the next token's logits, and the cache with entry
       `step` filled, too.
     """
+    steps = jnp.broadcast_to(step, token.shape)
     per_image = len(token) // len(prompt.length)
     # The mask covers three parts of keys, in the order in which `attention` gets them: the prompt
     # without its padding, the filled entries of the row's cache, and the token itself. A prompt of
     # 3 of 4 positions at step 2 of capacity 3: [1 1 1 0 | 1 1 0 | 1].
     seen = jnp.arange(prompt.cache[0].shape[2]) < prompt.length[:, None]
-    own = jnp.broadcast_to(jnp.arange(cache[0].shape[2]) < step, (len(token), cache[0].shape[2]))
+    own = jnp.arange(cache[0].shape[2]) < steps[:, None]
     itself = jnp.ones((len(token), 1), bool)
     mask = jnp.concatenate([jnp.repeat(seen, per_image, axis=0), own, itself], axis=1)
     # Positions continue from the end of this row's prompt, not of the longest one, as in training.
-    position = jnp.repeat(prompt.length, per_image)[:, None] + step
+    position = (jnp.repeat(prompt.length, per_image) + steps)[:, None]
     x = vocabulary.embed(config, params["llm"], token[:, None])
     x, new = gemma.apply_layers(
-        config, params["llm"], x, position, mask[:, None], (prompt.cache, cache), keep_cache=True
+        config,
+        params["llm"],
+        x,
+        position,
+        Sight.of_keys(mask),
+        (prompt.cache, cache),
+        keep=lambda _, own: own,
     )
     assert new is not None
+    write = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=2)
+    if jnp.ndim(step):  # rows at different steps, as in `slots`
+        write = jax.vmap(
+            functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1), (1, 1, 0), 1
+        )
     keys, values = (
-        jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), step, axis=2)
-        for old, part in zip(cache, new, strict=True)
+        write(old, part.astype(old.dtype), step) for old, part in zip(cache, new, strict=True)
     )
     return gemma.final_norm(config, params["llm"], x[:, 0]), (keys, values)
 

@@ -6,19 +6,24 @@
     keys = image_keys(jax.random.key(0), range(8))    # what is random for each of eight images
 
 Samplers and `Beam` are frozen dataclasses, and the token loop is compiled once for each of them.
-Any object with the attributes and methods of `Sampler` is a sampler: `docs/extending.md` bans
-repeated trigrams in twenty lines.
+Any object with the attributes and methods of `Sampler` is a sampler: `docs/extending.md` has one
+that chooses among typical tokens. `repetition` has processors of logits, for any sampler.
 
 Sources: top-k (arXiv 1805.04833), nucleus sampling (arXiv 1904.09751).
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from typing import ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from paligemma_lib.runtime.bounds import real, whole
+
+MAX_ROWS = 1024  # most captions of an image at a time
 
 
 class Written(NamedTuple):
@@ -79,32 +84,48 @@ class Sample:
     """Draws a token from the model's distribution, after these changes to it, in this order.
 
     Attributes:
-      temperature: divides the logits; below 1, likely tokens become likelier.
+      temperature: divides the logits; below 1, likely tokens become likelier. 0: the likeliest
+        token is chosen, as by `Greedy`.
       top_k: keeps only the k likeliest tokens; None: all.
       top_p: keeps the smallest set of likeliest tokens whose probabilities sum to at least this,
         and tokens that are as likely as the least likely of the set; None: all.
     """
 
     rows: ClassVar[int] = 1
-    random: ClassVar[bool] = True
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"Sample: temperature={self.temperature}, expected a positive number")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"Sample: top_k={self.top_k}, expected at least 1, or None")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"Sample: top_p={self.top_p}, expected 0 < top_p <= 1, or None")
+        set_field = functools.partial(object.__setattr__, self)  # the dataclass is frozen
+        temperature = real("Sample: temperature", self.temperature, least=0)
+        # float32 logits divided by less or more would be infinite, or all the same.
+        if temperature:
+            real("Sample: temperature", temperature, least=1e-6, most=1e6)
+        set_field("temperature", temperature)
+        if self.top_k is not None:
+            set_field("top_k", whole("Sample: top_k", self.top_k, 1))
+        if self.top_p is not None:
+            set_field("top_p", real("Sample: top_p", self.top_p, above=0, most=1))
+
+    @property
+    def random(self) -> bool:
+        """Whether keys are used, see `Sampler`: at a temperature above 0."""
+        return self.temperature > 0
+
+    @property
+    def inverse_temperature(self) -> np.float32:
+        """1 / temperature, by which logits are multiplied; 0 for a temperature of 0."""
+        return np.float32(1 / self.temperature if self.temperature else 0)
 
     def sample(self, logits: jax.Array, keys: jax.Array, written: Written) -> jax.Array:
         """Returns tokens that are drawn at random. See `Sampler`."""
+        if not self.temperature:
+            return jnp.argmax(logits, axis=-1)
         # Temperature comes first, as in Hugging Face transformers, since it changes which tokens
         # the nucleus holds. After `top_k`, columns are ranks, and `ids` maps ranks to token ids.
-        logits, ids = logits / self.temperature, None
+        logits, ids = logits * self.inverse_temperature, None
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits, ids = jax.lax.top_k(logits, self.top_k)
         if self.top_p is not None and self.top_p < 1:
@@ -122,14 +143,21 @@ class BestOf:
       sampler: draws each of their tokens.
     """
 
-    random: ClassVar[bool] = True
-
     rows: int
     sampler: Sampler = Sample()
 
     def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise ValueError(f"BestOf: rows={self.rows}, expected at least 1")
+        object.__setattr__(self, "rows", whole("BestOf: rows", self.rows, 1, MAX_ROWS))
+        if self.rows > 1 and not getattr(self.sampler, "random", False):
+            raise ValueError(
+                f"BestOf: sampler={self.sampler}, expected one that draws at random: this one "
+                f"would choose the same caption {self.rows} times"
+            )
+
+    @property
+    def random(self) -> bool:
+        """Whether keys are used, see `Sampler`."""
+        return self.sampler.random
 
     def sample(self, logits: jax.Array, keys: jax.Array, written: Written) -> jax.Array:
         """Returns the tokens that `sampler` draws. See `Sampler`."""
@@ -141,11 +169,17 @@ def image_keys(key: jax.Array, numbers: Iterable[int]) -> jax.Array:
 
     Args:
       key: a key of `jax.random.key`, or of the older `jax.random.PRNGKey`.
-      numbers: numbers of the images, such as their indices in the data set.
+      numbers: numbers of the images, such as their indices in the data set, below 2**32.
+
+    Raises:
+      ValueError: a number is out of range.
     """
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise ValueError(f"image_keys: key={key!r:.60}, expected a key such as jax.random.key(0)")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)  # a raw key, uint32[2]
-    return _image_keys(key, np.fromiter(numbers, np.uint32))
+    whole_numbers = [whole("image_keys: number", each, 0, 2**32 - 1) for each in numbers]
+    return _image_keys(key, np.array(whole_numbers, np.uint32))
 
 
 @jax.jit

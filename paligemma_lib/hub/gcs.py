@@ -113,7 +113,7 @@ def _size_and_crc32c(name: str, headers: http.client.HTTPMessage) -> tuple[int, 
     hashes = ",".join(headers.get_all("x-goog-hash", []))
     found = re.search(r"crc32c=([A-Za-z0-9+/]{6}==)", hashes)
     size = headers.get("Content-Length", "")
-    if not found or not size.isdecimal():
+    if not found or not re.fullmatch(r"[0-9]{1,19}", size):
         raise ConnectionError(
             f"the response for {name} has no size or checksum, which Google Cloud Storage always "
             "sends: it may come from a proxy. Nothing was kept; download the file another way"

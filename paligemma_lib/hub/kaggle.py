@@ -55,7 +55,7 @@ def kaggle_refusals(handle: str) -> Iterator[None]:
             f"run this again, download it at {page} and give the local file, or, if it was "
             f"downloaded before, add its version (such as {handle}/1)"
         ) from error
-    # This comes last, since exceptions of requests are subclasses of OSError, too.
+    # This comes after them, since exceptions of requests are subclasses of OSError, too.
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             from kagglehub.config import get_cache_folder
@@ -63,6 +63,16 @@ def kaggle_refusals(handle: str) -> Iterator[None]:
             room = Path(get_cache_folder())
             raise no_space(error, handle, room, "KAGGLEHUB_CACHE to another folder") from error
         raise
+    except Exception as error:  # of an archive that is damaged, or an answer of another form
+        told = (str(error).splitlines() or [""])[0][:200]
+        if isinstance(error, ValueError) and "credentials" in told:
+            raise ValueError(
+                f"{told}: write it again: https://www.kaggle.com/settings/api"
+            ) from error
+        raise ConnectionError(
+            f"{handle} could not be had from Kaggle ({type(error).__name__}: {told}). Run this "
+            f"again, or download it at {page} and give the local file"
+        ) from error
 
 
 def fetch(handle: str) -> Path:

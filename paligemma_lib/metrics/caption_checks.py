@@ -21,15 +21,8 @@ def check_captions(
     Raises:
       ValueError: one of these checks fails. The message lists the first few images concerned.
     """
-    for what, mapping in (("references", references), ("captions", captions)):
-        if not isinstance(mapping, Mapping):
-            raise ValueError(f"{what} are {_kind(mapping)}, expected a mapping from image ids")
-        # isinstance(True, int) holds, and True == 1: a bool would silently stand for image 1.
-        strange = [i for i in mapping if not isinstance(i, str | int) or isinstance(i, bool)]
-        if strange:
-            raise ValueError(f"image ids of {what} are neither str nor int: {_first(strange)}")
-    if not references:
-        raise ValueError("there are no references, so nothing to score: is the split empty?")
+    _check_ids("captions", captions)
+    check_references(references)
     check_same_images(references, captions, "the references", "the captions")
     bad = [i for i, caption in captions.items() if not isinstance(caption, str)]
     if bad:
@@ -37,6 +30,13 @@ def check_captions(
             f"captions that are not str: {_first(bad)}, where the first is "
             f"{_kind(captions[bad[0]])}; give one caption for each image"
         )
+
+
+def check_references(references: Mapping[ImageId, Sequence[str]]) -> None:
+    """Raises ValueError unless references are lists of text, for at least one image."""
+    _check_ids("references", references)
+    if not references:
+        raise ValueError("there are no references, so nothing to score: is the split empty?")
     bad = [i for i, group in references.items() if not _is_group_of_texts(group)]
     if bad:
         raise ValueError(
@@ -63,6 +63,15 @@ def check_same_images(
     if {str(i) for i in only_first} & {str(i) for i in only_second}:
         cure = "some ids are int on one side and str on the other: use one type"
     raise ValueError(f"{name} and {other} have different images: {'; '.join(sides)}; {cure}")
+
+
+def _check_ids(what: str, mapping: object) -> None:
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"{what} are {_kind(mapping)}, expected a mapping from image ids")
+    # isinstance(True, int) holds, and True == 1: a bool would silently stand for image 1.
+    strange = [i for i in mapping if not isinstance(i, str | int) or isinstance(i, bool)]
+    if strange:
+        raise ValueError(f"image ids of {what} are neither str nor int: {_first(strange)}")
 
 
 def _is_group_of_texts(group: object) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +23,14 @@ _CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
 
 class JavaScore(NamedTuple):
-    """A corpus score in [0, 1], or the reason why it could not be computed; the other is None."""
+    """A corpus score in [0, 1], or the reason why it could not be computed; the other is None.
+
+    `per_image` has the score of each image, in the order of the references.
+    """
 
     value: float | None
     reason: str | None
+    per_image: tuple[float, ...] = ()
 
 
 def meteor(
@@ -86,12 +89,14 @@ def _score(
     said = {image_id: [" ".join(tokenize(captions[image_id]))] for image_id in references}
     try:
         imported = importlib.import_module(f"pycocoevalcap.{module}")
-        value, _ = getattr(imported, scorer)().compute_score(told, said)
-    except (OSError, ValueError, ImportError, subprocess.SubprocessError) as error:
-        # A Java program that dies closes its pipe: the wrapper then fails on an empty answer
-        # (ValueError) or on the broken pipe (OSError).
+        value, values = getattr(imported, scorer)().compute_score(told, said)
+        # SPICE gives precision and recall too, of all words and of kinds of words.
+        each = (found["All"]["f"] if isinstance(found, dict) else found for found in values)
+        return JavaScore(float(value), None, tuple(map(float, each)))
+    except Exception as error:
+        # A Java program that dies closes its pipe: the wrapper then fails on an empty answer or on
+        # the broken pipe, in whatever way.
         return JavaScore(None, f"{name} failed: {type(error).__name__}: {error}")
-    return JavaScore(float(value), None)
 
 
 def _package_folder() -> Path | None:

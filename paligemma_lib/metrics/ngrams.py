@@ -1,15 +1,13 @@
-"""Computes BLEU and CIDEr-D, the two scores that count n-grams of one to four words.
+"""Counts n-grams of one to four words, and computes BLEU from the counts.
 
     candidate, references = count(["a", "dog"]), [count(["a", "dog", "runs"])]
     bleu(bleu_statistics(candidate, references))  # 0.607 (brevity) * [1.0, 1.0, 0.01, 0.001]
-    cider([candidate], [references])
 
-Both reproduce the COCO caption evaluation, including its constants.
+BLEU is that of the COCO caption evaluation, including its constants.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -19,7 +17,6 @@ MAX_WORDS = 4
 
 Counts = Counter[tuple[str, ...]]  # n-gram -> number of times that a caption contains it
 
-_SIGMA = 6.0  # words; standard deviation of CIDEr-D's penalty on a difference in length
 _TINY, _SMALL = 1e-15, 1e-9  # avoid divisions by zero; values of the COCO evaluation
 
 
@@ -45,7 +42,7 @@ def bleu_statistics(candidate: Counts, references: Sequence[Counts]) -> np.ndarr
       that a single reference contains (4 numbers); the number of all n-grams of the caption (4);
       its length in words; the length of the reference closest in length, the shorter on a tie.
     """
-    length = _words(candidate)
+    length = words(candidate)
     matches = [0] * MAX_WORDS
     for run, times in candidate.items():
         # Counts are clipped: "the the the" matches "the cat" once, not three times.
@@ -54,7 +51,7 @@ def bleu_statistics(candidate: Counts, references: Sequence[Counts]) -> np.ndarr
     runs = [max(0, length - size) for size in range(MAX_WORDS)]
     # Tuples compare by distance first, then by length: of two equally close references the shorter
     # one counts, as in the COCO evaluation. Length 5 with references of 4 and 6: (1, 4) < (1, 6).
-    closest = min((abs(_words(r) - length), _words(r)) for r in references)[1]
+    closest = min((abs(words(r) - length), words(r)) for r in references)[1]
     return np.array([*matches, *runs, length, closest], np.float64)
 
 
@@ -78,54 +75,6 @@ def bleu(statistics: np.ndarray) -> np.ndarray:
     return precisions ** (1 / np.arange(1, MAX_WORDS + 1)) * brevity
 
 
-def cider(candidates: Sequence[Counts], references: Sequence[Sequence[Counts]]) -> np.ndarray:
-    """Returns CIDEr-D (Vedantam et al., 2015), times 10 as usual.
-
-    An n-gram weighs less the more images have it in their references, so the score of an image
-    depends on all images. The score of a single image is 0, as log(1 / 1) = 0 is every weight.
-
-    Args:
-      candidates: n-gram counts of the captions, one per image.
-      references: n-gram counts of the references, at least one per image.
-
-    Returns:
-      float64[images]; the score of the corpus is the mean.
-    """
-    images: Counter[tuple[str, ...]] = Counter()  # n-gram -> images that have it in a reference
-    for counts in references:
-        images.update(set().union(*counts))
-    log_total = math.log(len(references))
-    rarity = {run: log_total - math.log(number) for run, number in images.items()}
-
-    def vector(counts: Counts) -> tuple[dict[tuple[str, ...], float], list[float], int]:
-        # Term frequency times inverse document frequency, log(N / number of images). An n-gram that
-        # no reference contains counts as one of a single image, log(N / 1).
-        weights = {run: times * rarity.get(run, log_total) for run, times in counts.items()}
-        squares = [0.0] * MAX_WORDS
-        for run, weight in weights.items():
-            squares[len(run) - 1] += weight * weight
-        # The COCO evaluation uses the number of 2-grams as the length. Where a norm is 0, all
-        # products are 0 too, so dividing by 1 instead gives the cosine 0.
-        return weights, [math.sqrt(square) or 1.0 for square in squares], max(0, _words(counts) - 1)
-
-    def likeness(candidate: Counts, counts: Sequence[Counts]) -> float:
-        weights, norms, length = vector(candidate)
-        total = 0.0
-        for other_weights, other_norms, other_length in map(vector, counts):
-            products = [0.0] * MAX_WORDS
-            for run, weight in weights.items():
-                if run in other_weights:
-                    other = other_weights[run]
-                    # CIDEr-D clips the caption's weight to the reference's, so that repeating a
-                    # rare word gains nothing.
-                    products[len(run) - 1] += min(weight, other) * other
-            cosines = (p / (a * b) for p, a, b in zip(products, norms, other_norms, strict=True))
-            # CIDEr-D also penalizes a difference in length by a Gaussian.
-            total += sum(cosines) * math.exp(-((length - other_length) ** 2) / (2 * _SIGMA**2))
-        return 10 * total / MAX_WORDS / len(counts)
-
-    return np.array([likeness(c, r) for c, r in zip(candidates, references, strict=True)])
-
-
-def _words(counts: Counts) -> int:
+def words(counts: Counts) -> int:
+    """Returns the number of words of a caption."""
     return sum(times for run, times in counts.items() if len(run) == 1)

@@ -39,7 +39,7 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[ImageId, str]:
         raise ValueError(f"{error}: is it a predictions file?") from error
     try:
         entries = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+    except Exception as error:  # a RecursionError, too, for thousands of brackets
         raise ValueError(f"{path} is not JSON in UTF-8: {error}; write it again") from error
     if not isinstance(entries, list):
         raise ValueError(
@@ -50,7 +50,9 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[ImageId, str]:
     wrong = []
     for number, entry in enumerate(entries):
         fault = _fault(entry) or (
-            f"duplicate image {entry['image_id']!r}" if entry["image_id"] in captions else None
+            f"duplicate image {reprlib.repr(entry['image_id'])}"
+            if entry["image_id"] in captions
+            else None
         )
         if fault:
             wrong.append(f"entry {number}: {fault}")
@@ -127,5 +129,5 @@ def _fault(entry: Any) -> str | None:
         return f"the image_id {reprlib.repr(image_id)} is of type {type(image_id).__name__}"
     if not isinstance(caption, str):
         kind = type(caption).__name__
-        return f"the caption {reprlib.repr(caption)} of {image_id!r} is of type {kind}"
+        return f"the caption {reprlib.repr(caption)} of {reprlib.repr(image_id)} is of type {kind}"
     return None

@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from paligemma_lib.runtime.bounds import whole
+
 Value = Callable[[np.ndarray], np.ndarray]  # float64[..., S] sums -> float64[..., M] scores
 
+MAX_RESAMPLES = 10_000_000  # 1,000 are usual for an interval, 10,000 for a p-value
 _BLOCK = 4_000_000  # weights in memory at a time: 32 MB as float64
 
 
@@ -31,7 +34,7 @@ def bootstrap(statistics: np.ndarray, value: Value, *, resamples: int, seed: int
     Returns:
       float64[resamples, M], or float64[resamples, C, M].
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed, 0))
     images = len(statistics)
     chances = np.full(images, 1 / images)
     flat = statistics.reshape(images, -1)
@@ -58,7 +61,7 @@ def randomized(statistics: np.ndarray, value: Value, *, resamples: int, seed: in
     Returns:
       float64[resamples, M].
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed, 0))
     total = statistics.sum(axis=0)
     change = statistics[:, 1] - statistics[:, 0]
     values = []
@@ -71,8 +74,7 @@ def randomized(statistics: np.ndarray, value: Value, *, resamples: int, seed: in
 
 
 def _blocks(resamples: int, images: int) -> Iterator[int]:
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}, expected at least 1; 1000 is usual")
+    resamples = whole("resamples", resamples, 1, MAX_RESAMPLES)
     size = max(1, _BLOCK // images)
     for start in range(0, resamples, size):
         yield min(size, resamples - start)

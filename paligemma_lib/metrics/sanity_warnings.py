@@ -13,6 +13,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from paligemma_lib.metrics.cider import DocumentFrequencies
+from paligemma_lib.metrics.constant_captions import best_constant
+
 _MANY = 0.05  # share of captions; human-written: 0.3 % too long, 0.002 % repeating, 0.02 % cut off
 _EXACT = 0.15  # share of captions that equal a reference; human-written: 0.1 %
 _SAME = 0.25  # share of captions that are the most frequent one; human-written: 0.02 %
@@ -93,6 +96,36 @@ def sanity_warnings(
             first = ", ".join(repr(image_ids[place]) for place in places[:3])
             share = f"{len(places)} of {total} captions ({len(places) / total:.0%})"
             found.append(f"{share} {what} First: {first}")
-    if total == 1:
-        found.append("CIDEr of a single image is 0: it compares images; score hundreds")
     return tuple(found)
+
+
+def score_warnings(
+    cider: float,
+    said: Sequence[Sequence[str]],
+    told: Sequence[Sequence[Sequence[str]]],
+    document_frequencies: DocumentFrequencies,
+) -> tuple[str, ...]:
+    """Warns of a CIDEr that means little, or that a model reaches without looking at its images.
+
+    Args:
+      cider: CIDEr of the corpus.
+      said: tokens of each caption.
+      told: tokens of each reference of each image.
+      document_frequencies: those that the captions were scored with.
+    """
+    if document_frequencies.images == 1:
+        return (
+            "CIDEr of a single image is 0: it compares images; score hundreds, or take the "
+            "document frequencies of a larger corpus",
+        )
+    if len(said) < _ENOUGH:
+        return ()
+    text, value = best_constant(said, told, document_frequencies)
+    if cider > value:
+        return ()
+    return (
+        f"CIDEr is {100 * cider:.1f}, not above the {100 * value:.1f} that {text!r:.80} has as the "
+        "caption of every image: the model says nothing of its images. Check that the right "
+        "checkpoint was loaded, that the prompt and the image size are those of training, and "
+        "that training has run for long enough",
+    )

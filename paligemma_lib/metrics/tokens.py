@@ -76,6 +76,8 @@ _LEXER = re.compile(
                    | [-^x=~<>']_[-^x=~<>']
                    | \( (?: [-^x=~<>'][_.]?[-^x=~<>'] | [\^x=~<>']-[\^x=~<>'] ) \) )
 
+  | (?P<language> (?: [cC]\+\+ | [cCfF]\# ) (?: (?!\.[A-Z]{{3}}) \.(?i:com|edu|net|org) )? )
+
     # Numbers that hold spaces, hyphens or slashes
   | (?P<spaced_phone> (?: \(\d{{2,3}}\)[ ]? | (?:\+\+?)?(?:\d{{2,4}}[- ])?\d{{2,4}}[- ] )
                       \d{{3,4}}[- ]?\d{{3,5}}(?!\d) )

@@ -13,6 +13,7 @@ from paligemma_lib.deprecation import former_names
 from paligemma_lib.model import (
     attention,
     gemma,
+    inputs,
     overview,
     paligemma,
     siglip,
@@ -34,6 +35,7 @@ __all__ = [
     "gemma",
     "hidden_states",
     "init",
+    "inputs",
     "logits",
     "overview",
     "paligemma",

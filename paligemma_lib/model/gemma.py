@@ -2,7 +2,7 @@
 
     params = gemma.init(config, key)
     x = vocabulary.embed(config, params, tokens)                   # dtype[B, T, D]
-    x, cache = gemma.apply_layers(config, params, x, position, mask, keep_cache=True)
+    x, cache = gemma.apply_layers(config, params, x, position, mask, keep=lambda _, own: own)
     logits = vocabulary.logits(config, params, gemma.final_norm(config, params, x))
 
 Training, prefill and decoding share this code. `past` holds the keys and values of earlier tokens.
@@ -12,7 +12,7 @@ Sources: Gemma (arXiv 2403.08295), Gemma 2 (arXiv 2408.00118), RoPE (arXiv 2104.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,8 +20,12 @@ import jax
 import jax.numpy as jnp
 
 from paligemma_lib.model.attention import attention
+from paligemma_lib.model.low_rank import Dropout, LayerAdapters
 from paligemma_lib.model.partitioning import split_examples
-from paligemma_lib.model.stack import scan_layers
+from paligemma_lib.model.projections import PROJECTIONS
+from paligemma_lib.model.rope import apply_rope
+from paligemma_lib.model.sight import Positions, Sight, at_positions
+from paligemma_lib.model.stack import last_layer, scan_layers
 from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig
 
 KeyValue = tuple[jax.Array, jax.Array]
@@ -41,7 +45,10 @@ class RMSNorm(nn.Module):
 
 
 class Einsum(nn.Module):
-    """Einsum of the input and a weight `w`, which is cast to the dtype of the input."""
+    """Einsum of the input and a weight `w`, which is cast to the dtype of the input.
+
+    Returns the weight as well, which adapters may need.
+    """
 
     equation: str
     shape: tuple[int, ...]
@@ -49,36 +56,49 @@ class Einsum(nn.Module):
     out_axis: int | tuple[int, ...]
 
     @nn.compact
-    def __call__(self, x: jax.Array, out_dtype: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, out_dtype: Any = None) -> tuple[jax.Array, jax.Array]:
         w = self.param("w", _fan_in(in_axis=self.in_axis, out_axis=self.out_axis), self.shape)
-        return jnp.einsum(self.equation, x, w.astype(x.dtype), preferred_element_type=out_dtype)
+        y = jnp.einsum(self.equation, x, w.astype(x.dtype), preferred_element_type=out_dtype)
+        return y, w
 
 
 class Attention(nn.Module):
-    """Attention with RoPE over earlier and own tokens; for the arguments see `apply_layers`."""
+    """Attention with RoPE over earlier and own tokens; for the arguments see `Block`."""
 
     config: GemmaConfig
     residual_dtype: str
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, position: jax.Array, mask: jax.Array, past: Sequence[KeyValue]
+        self,
+        x: jax.Array,
+        position: jax.Array,
+        sight: Sight,
+        past: Sequence[KeyValue],
+        adapters: LayerAdapters,
+        read: Positions | None,
     ) -> tuple[jax.Array, KeyValue]:
         c = self.config
         n, k, d, h = c.num_heads, c.num_kv_heads, c.width, c.head_dim
         # b batch, t time, d width of the model, n query heads, k key heads, h width of a head,
         # c key or value.
-        query = Einsum("btd,ndh->btnh", (n, d, h), 1, (0, 2), name="q_einsum")(x)
-        key, value = Einsum("btd,ckdh->cbtkh", (2, k, d, h), 2, (0, 1, 3), name="kv_einsum")(x)
+        looking = x if read is None else at_positions(x, read)
+        query, w = Einsum("btd,ndh->btnh", (n, d, h), 1, (0, 2), name="q_einsum")(looking)
+        query = _adapted(adapters, "q_proj", query, looking, w)
+        both, w = Einsum("btd,ckdh->cbtkh", (2, k, d, h), 2, (0, 1, 3), name="kv_einsum")(x)
+        key = _adapted(adapters, "k_proj", both[0], x, w)
+        value = _adapted(adapters, "v_proj", both[1], x, w)
         scale = h**-0.5 if c.query_scale is None else c.query_scale
         # RoPE runs in float32, since angles grow up to the length of the sequence; the result is
         # cast to the dtype of the products. The rotation of a key depends on its own position only,
         # so the keys in `past` are already rotated.
-        query = (apply_rope(query, position) * scale).astype(x.dtype)
+        own = position if read is None else at_positions(position, read)
+        query = (apply_rope(query, own) * scale).astype(x.dtype)
         key = apply_rope(key, position).astype(x.dtype)
-        out = attention(query, [*past, (key, value)], mask, c.attention_softcap)
+        out = attention(query, [*past, (key, value)], sight, c.attention_softcap)
         project = Einsum("btnh,nhd->btd", (n, h, d), (0, 1), 2, name="attn_vec_einsum")
-        return project(out, self.residual_dtype), (key, value)
+        y, w = project(out, self.residual_dtype)
+        return _adapted(adapters, "o_proj", y, out, w), (key, value)
 
 
 class FeedForward(nn.Module):
@@ -88,39 +108,58 @@ class FeedForward(nn.Module):
     residual_dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, adapters: LayerAdapters) -> jax.Array:
         d, f = x.shape[-1], self.hidden_dim
         gating = self.param("gating_einsum", _fan_in(in_axis=1, out_axis=(0, 2)), (2, d, f))
         linear = self.param("linear", _fan_in(in_axis=0, out_axis=1), (f, d))
         gate, up = (x @ w for w in gating.astype(x.dtype))
+        gate = _adapted(adapters, "gate_proj", gate, x, gating)
+        up = _adapted(adapters, "up_proj", up, x, gating)
         hidden = nn.gelu(gate, approximate=True) * up
-        return jnp.matmul(
-            hidden, linear.astype(x.dtype), preferred_element_type=self.residual_dtype
-        )
+        y = jnp.matmul(hidden, linear.astype(x.dtype), preferred_element_type=self.residual_dtype)
+        return _adapted(adapters, "down_proj", y, hidden, linear)
 
 
 class Block(nn.Module):
-    """A decoder layer; returns its output and the keys and values of its own tokens."""
+    """A decoder layer; returns its output and the keys and values of its own tokens.
+
+    `read` are the positions whose output is read, see `sight.at_positions`; None: all. Keys and
+    values are computed for all, queries and the MLP for these alone. `sight` is that of these.
+    """
 
     config: GemmaConfig
     dtype: str
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, position: jax.Array, mask: jax.Array, past: Sequence[KeyValue] = ()
+        self,
+        x: jax.Array,
+        position: jax.Array,
+        sight: Sight,
+        past: Sequence[KeyValue] = (),
+        dropout: Dropout | None = None,
+        read: Positions | None = None,
     ) -> tuple[jax.Array, KeyValue]:
         residual = x.dtype.name
+        adapters = LayerAdapters(self.get_variable("params", "lora", {}), dropout)
         y = RMSNorm(self.dtype, name="pre_attention_norm")(x)
-        y, own = Attention(self.config, residual, name="attn")(y, position, mask, past)
+        attend = Attention(self.config, residual, name="attn")
+        y, own = attend(y, position, sight, past, adapters, read)
         # Gemma 2 also normalizes the output of each sublayer, in the dtype of the residual stream.
         if self.config.post_norms:
             y = RMSNorm(residual, name="post_attention_norm")(y)
-        x = x + y
+        x = (x if read is None else at_positions(x, read)) + y
         y = RMSNorm(self.dtype, name="pre_ffw_norm")(x)
-        y = FeedForward(self.config.mlp_dim, residual, name="mlp")(y)
+        y = FeedForward(self.config.mlp_dim, residual, name="mlp")(y, adapters)
         if self.config.post_norms:
             y = RMSNorm(residual, name="post_ffw_norm")(y)
         return x + y, own
+
+
+def _adapted(
+    adapters: LayerAdapters, name: str, y: jax.Array, x: jax.Array, w: jax.Array
+) -> jax.Array:
+    return adapters.add(name, y, x, lambda: PROJECTIONS[f"llm/{name}"].matrix(w))
 
 
 def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:
@@ -128,10 +167,11 @@ def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:
     language = config.language
     layers_key, embedding_key = jax.random.split(key)
     x = jnp.zeros((1, 1, language.width), config.residual_dtype)
-    position, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool)
+    position = jnp.zeros((1, 1), jnp.int32)
+    sight = Sight(position)
     # vmap over one key per layer initializes all layers and stacks them along axis 0.
     block = Block(language, config.dtype)
-    layers = jax.vmap(lambda key: block.init(key, x, position, mask)["params"])(
+    layers = jax.vmap(lambda key: block.init(key, x, position, sight)["params"])(
         jax.random.split(layers_key, language.depth)
     )
     embedding_init = nn.initializers.normal(language.width**-0.5)
@@ -148,11 +188,13 @@ def apply_layers(
     params: dict[str, Any],
     x: jax.Array,
     position: jax.Array,
-    mask: jax.Array,
+    sight: Sight,
     past: Sequence[KeyValue] = (),
     *,
-    keep_cache: bool = False,
-) -> tuple[jax.Array, KeyValue | None]:
+    read: Positions | None = None,
+    keep: Callable[[jax.Array, Any], Any] = lambda x, own: None,
+    dropout: Dropout | None = None,
+) -> tuple[jax.Array, Any]:
     """Runs all layers over embedded tokens.
 
     Args:
@@ -161,26 +203,38 @@ def apply_layers(
         in parts, see `scan_layers`.
       x: dtype[B, T, D] embedded tokens.
       position: int32[B, T] positions for RoPE, counted over image and text together.
-      mask: bool[B, T, S + T], true where a token attends: the S tokens of `past` come first, part
-        by part, then the T tokens of `x`.
+      sight: which tokens attend to which: the S tokens of `past` come first, part by part, then
+        the T tokens of `x`.
       past: keys and values of earlier tokens, in parts. Each part is a pair (keys, values) of
         shape [depth, B / R, S', K, H], as an earlier call returned it. Each row of a part serves
         R successive rows of `x`, so that beams share the keys that they have in common.
-      keep_cache: whether to return the keys and values of `x`.
+      read: the M positions whose output is read, see `sight.at_positions`; None: all. The last
+        layer computes queries and MLP for these alone.
+      keep: returns what to keep of a layer, given its output and the keys and values of `x`.
+      dropout: of the inputs of adapters, in training; None: none.
 
     Returns:
-      The output dtype[B, T, D] before the final norm, and (keys, values) of shape
-      [depth, B, T, K, H] or None.
+      The output dtype[B, M, D] before the final norm, and what `keep` returned, stacked: of keys
+      and values, [depth, B, T, K, H].
     """
     block = Block(config.language, config.dtype)
 
-    def layer(x, layer_params, layer_past):
-        x, own = block.apply({"params": layer_params}, x, position, mask, layer_past)
+    def layer(x, layer_params, inputs, sight=sight, read=None):
+        past, dropout = inputs
+        x, own = block.apply({"params": layer_params}, x, position, sight, past, dropout, read)
         # The constraint at the end of each layer keeps activations split by example. Without it,
         # XLA would choose their sharding from that of the weights.
-        return split_examples(x), own if keep_cache else None
+        return split_examples(x), keep(x, own)
 
-    return scan_layers(layer, x, params["layers"], tuple(past), remat=config.remat)
+    inputs = tuple(past), dropout and dropout.of_layers(config.language.depth)
+    if read is None:
+        return scan_layers(layer, x, params["layers"], inputs, remat=config.remat)
+    top = functools.partial(layer, sight=sight.of(read, x.shape[1]), read=read)
+    if config.language.depth == 1:
+        return last_layer(top, x, params["layers"], inputs, remat=config.remat)
+    x, below = scan_layers(layer, x, params["layers"], inputs, remat=config.remat, last=False)
+    x, own = last_layer(top, x, params["layers"], inputs, remat=config.remat)
+    return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), below, own)
 
 
 def final_norm(config: PaliGemmaConfig, params: dict[str, Any], x: jax.Array) -> jax.Array:
@@ -194,17 +248,3 @@ def rms_norm(x: jax.Array, scale: jax.Array, dtype: str) -> jax.Array:
     x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
     # Checkpoints store the scale minus 1, so that zeros mean a scale of 1.
     return (x * (1 + scale.astype(jnp.float32))).astype(dtype)
-
-
-def apply_rope(x: jax.Array, position: jax.Array) -> jax.Array:
-    """Applies RoPE with base 10,000 to [B, T, N, H] at int32[B, T] positions; returns float32."""
-    half = x.shape[-1] // 2
-    # Pair j of a head is rotated by the angle position / 10,000**(j / half). As in Gemma, a pair is
-    # (x[j], x[j + half]), not (x[2 j], x[2 j + 1]).
-    frequency = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = position.astype(jnp.float32)[..., None, None] * frequency
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    # Each pair is multiplied by the rotation matrix [cos -sin; sin cos]. The product of a query and
-    # a key then depends only on the difference of their positions.
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

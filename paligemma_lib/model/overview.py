@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from paligemma_lib.quantized import is_quantized
+
 
 def parameter_table(params: Any, trainable: Any = None) -> str:
     """Returns a text table with a row for every array, and totals.
@@ -24,21 +26,23 @@ def parameter_table(params: Any, trainable: Any = None) -> str:
     Raises:
       ValueError: `trainable` has another structure than `params`.
     """
-    arrays = jax.tree.leaves(params)
+    arrays = jax.tree.leaves(params, is_leaf=is_quantized)
     kinds = [""] * len(arrays)
     if trainable is not None:
         named = {True: "trainable", False: "frozen"}
-        kinds = jax.tree.leaves(jax.tree.map(lambda _, flag: named[flag], params, trainable))
+        told = jax.tree.map(lambda _, flag: named[flag], params, trainable, is_leaf=is_quantized)
+        kinds = jax.tree.leaves(told)
 
     rows = [("name", "shape", "dtype", "parameters", "MiB", "", "sharding")]
     counts: dict[str, int] = {}
     sizes: dict[str, int] = {}
     for name, array, kind in zip(_names(params), arrays, kinds, strict=True):
         count = math.prod(array.shape)
-        size = count * np.dtype(array.dtype).itemsize
-        spec = getattr(getattr(array, "sharding", None), "spec", "")
-        shape = str(list(array.shape))
-        rows.append((name, shape, str(array.dtype), f"{count:,}", _mib(size), kind, str(spec)))
+        components = jax.tree.leaves(array)  # of a quantised array; else itself
+        size = sum(math.prod(c.shape) * np.dtype(c.dtype).itemsize for c in components)
+        spec = getattr(getattr(components[0], "sharding", None), "spec", "")
+        shape, dtype = str(list(array.shape)), array.kind if is_quantized(array) else array.dtype
+        rows.append((name, shape, str(dtype), f"{count:,}", _mib(size), kind, str(spec)))
         # A set, so that arrays of no kind are counted once in the total and not twice.
         for total in {"total", kind or "total"}:
             counts[total] = counts.get(total, 0) + count
@@ -61,7 +65,9 @@ def parameter_table(params: Any, trainable: Any = None) -> str:
 def _names(params: Any) -> list[str]:
     """Returns the names of all arrays, in the order of `jax.tree.leaves`."""
     names = []
-    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: isinstance(x, tuple))
+    leaves = jax.tree_util.tree_leaves_with_path(
+        params, is_leaf=lambda x: isinstance(x, tuple) or is_quantized(x)
+    )
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if isinstance(leaf, tuple):

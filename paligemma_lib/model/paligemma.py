@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from paligemma_lib.batch import attention_mask
 from paligemma_lib.model import gemma, siglip, vocabulary
+from paligemma_lib.model.low_rank import Dropout
+from paligemma_lib.model.sight import Sight
 from paligemma_lib.model.variants import PaliGemmaConfig
 
 
@@ -38,6 +39,7 @@ def hidden_states(
     segment: jax.Array,
     position: jax.Array,
     indices: jax.Array | None = None,
+    dropout: Dropout | None = None,
 ) -> jax.Array:
     """Returns the final hidden states at all or at selected text positions, for `logits`.
 
@@ -51,22 +53,26 @@ def hidden_states(
       position: int32[B, T]; each suffix continues from the end of the prefix.
       indices: int32[B, M] text positions to return, such as `source_positions(segment)` or the
         last position of a prompt; None returns all T.
+      dropout: of the inputs of adapters, in training; None: none.
 
     Returns:
       dtype[B, M, D], after the final norm.
     """
     num_image_tokens = config.vision.num_tokens
-    image_tokens = siglip.encode(config, params["img"], image).astype(config.residual_dtype)
+    of_image, of_text = (dropout and dropout.fold(tower) for tower in ("img", "llm"))
+    image_tokens = siglip.encode(config, params["img"], image, of_image)
+    image_tokens = image_tokens.astype(config.residual_dtype)
     x = jnp.concatenate([image_tokens, vocabulary.embed(config, params["llm"], text)], axis=1)
-    mask = attention_mask(segment, position, num_image_tokens)
+    # The outputs at image tokens predict nothing, so the last layer does not compute them.
     x, _ = gemma.apply_layers(
-        config, params["llm"], x, rope_position(position, num_image_tokens), mask
+        config,
+        params["llm"],
+        x,
+        rope_position(position, num_image_tokens),
+        Sight.of_batch(segment, position, num_image_tokens),
+        read=text.shape[1] if indices is None else indices + num_image_tokens,
+        dropout=of_text,
     )
-    # The outputs at image tokens predict nothing. They are dropped before the final norm, which
-    # acts on each position alone.
-    x = x[:, num_image_tokens:]
-    if indices is not None:
-        x = jnp.take_along_axis(x, indices[..., None], axis=1)
     return gemma.final_norm(config, params["llm"], x)
 
 

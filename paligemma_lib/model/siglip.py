@@ -9,6 +9,7 @@ and without pooling (arXiv 2407.07726).
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from paligemma_lib.model.attention import attention
+from paligemma_lib.model.low_rank import Dropout, LayerAdapters
 from paligemma_lib.model.partitioning import gathered, split_examples
+from paligemma_lib.model.projections import PROJECTIONS
 from paligemma_lib.model.stack import scan_layers
 from paligemma_lib.model.variants import PaliGemmaConfig, SiglipConfig
 
@@ -43,15 +46,16 @@ class MultiHeadDotProductAttention(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, adapters: LayerAdapters) -> jax.Array:
         dense = functools.partial(nn.DenseGeneral, dtype=self.dtype, kernel_init=_xavier)
         head_dim = x.shape[-1] // self.num_heads
         query, key, value = (
-            dense((self.num_heads, head_dim), name=name)(x) for name in ("query", "key", "value")
+            _adapted(adapters, f"{name[0]}_proj", dense((self.num_heads, head_dim), name=name), x)
+            for name in ("query", "key", "value")
         )
         # No mask: every patch attends to every patch.
         out = attention(query * head_dim**-0.5, [(key, value)])
-        return dense(x.shape[-1], axis=(-2, -1), name="out")(out)
+        return _adapted(adapters, "out_proj", dense(x.shape[-1], axis=(-2, -1), name="out"), out)
 
 
 class MlpBlock(nn.Module):
@@ -61,10 +65,10 @@ class MlpBlock(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, adapters: LayerAdapters) -> jax.Array:
         dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=_xavier)
-        hidden = nn.gelu(dense(self.hidden_dim)(x), approximate=True)
-        return dense(x.shape[-1])(hidden)
+        hidden = nn.gelu(_adapted(adapters, "fc1", dense(self.hidden_dim), x), approximate=True)
+        return _adapted(adapters, "fc2", dense(x.shape[-1]), hidden)
 
 
 class EncoderBlock(nn.Module):
@@ -74,13 +78,21 @@ class EncoderBlock(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, dropout: Dropout | None = None) -> jax.Array:
+        adapters = LayerAdapters(self.get_variable("params", "lora", {}), dropout)
         y = LayerNorm(self.dtype)(x)
-        y = MultiHeadDotProductAttention(self.config.num_heads, self.dtype)(y)
+        y = MultiHeadDotProductAttention(self.config.num_heads, self.dtype)(y, adapters)
         x = x + y.astype(x.dtype)
         y = LayerNorm(self.dtype)(x)
-        y = MlpBlock(self.config.mlp_dim, self.dtype)(y)
+        y = MlpBlock(self.config.mlp_dim, self.dtype)(y, adapters)
         return x + y.astype(x.dtype)
+
+
+def _adapted(adapters: LayerAdapters, name: str, dense: nn.Module, x: jax.Array) -> jax.Array:
+    y = dense(x)
+    held = dense.variables["params"]
+    matrix = PROJECTIONS[f"img/{name}"].matrix
+    return adapters.add(name, y, x, lambda: matrix(held["kernel"]), held["bias"])
 
 
 def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:
@@ -108,17 +120,34 @@ def init(config: PaliGemmaConfig, key: jax.Array) -> dict[str, Any]:
     }
 
 
-def encode(config: PaliGemmaConfig, params: dict[str, Any], image: jax.Array) -> jax.Array:
+def encode(
+    config: PaliGemmaConfig,
+    params: dict[str, Any],
+    image: jax.Array,
+    dropout: Dropout | None = None,
+) -> jax.Array:
     """Returns the image tokens, dtype[B, P, D].
 
     Args:
       config: the model, with its vision config and the width of the language model.
       params: parameters as `init` returns them, in any float dtypes.
       image: float32[B, S, S, 3] in [-1, 1], or uint8[B, S, S, 3], which is scaled to [-1, 1].
+      dropout: of the inputs of adapters, in training; None: none.
 
     Raises:
       ValueError: the image has another shape.
     """
+    return encode_keeping(config, params, image, lambda x: None, dropout)[0]
+
+
+def encode_keeping(
+    config: PaliGemmaConfig,
+    params: dict[str, Any],
+    image: jax.Array,
+    keep: Callable[[jax.Array], Any],
+    dropout: Dropout | None = None,
+) -> tuple[jax.Array, Any]:
+    """Returns the same, and what `keep` returned of the output of each layer, stacked."""
     size = config.vision.image_size
     if image.ndim != 4 or image.shape[1:] != (size, size, 3):
         raise ValueError(
@@ -147,16 +176,24 @@ def encode(config: PaliGemmaConfig, params: dict[str, Any], image: jax.Array) ->
 
     block = EncoderBlock(vision, dtype)
     transformer = params["Transformer"]
-    x, _ = scan_layers(
-        lambda x, layer, _: (split_examples(block.apply({"params": layer}, x)), None),
+
+    def of_layer(x: jax.Array, layer: Any, dropout: Dropout | None) -> tuple[jax.Array, Any]:
+        x = split_examples(block.apply({"params": layer}, x, dropout))
+        return x, keep(x)
+
+    x, kept = scan_layers(
+        of_layer,
         x,
         transformer["encoderblock"],
+        dropout and dropout.of_layers(vision.depth),
         remat=config.remat,
     )
     # PaliGemma drops SigLIP's pooling head: it keeps all tokens and projects them to Gemma's width.
     norm = transformer["encoder_norm"]
     x = layer_norm(x, norm["scale"], norm["bias"], dtype)
-    return x @ head["kernel"].astype(dtype) + head["bias"].astype(dtype)
+    y = x @ head["kernel"].astype(dtype) + head["bias"].astype(dtype)
+    adapters = LayerAdapters(jax.tree.map(lambda leaf: leaf[0], head.get("lora", {})), dropout)
+    return adapters.add("projector", y, x, lambda: head["kernel"], head["bias"]), kept
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: str) -> jax.Array:

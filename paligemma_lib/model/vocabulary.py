@@ -4,7 +4,8 @@
     logits = vocabulary.logits(config, params, hidden)             # float32[B, T, V]
 
 The table, [V, D], is the largest parameter. So where it must be cast for logits, it is cast in
-chunks of rows. Where it is split over devices, it is not all-gathered as a whole, either.
+chunks of rows. Where it is split over devices, it is not all-gathered as a whole, either. Where it
+is quantised, the same chunks are undone, and of the rows that tokens look up, each on its own.
 """
 
 import functools
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from paligemma_lib.model.partitioning import gathered, split_examples
 from paligemma_lib.model.stack import take
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.quantized import dequantized, is_quantized
 
 _CHUNK = 16_384  # rows of the table that are cast at a time, see `num_chunks`
 
@@ -24,7 +26,8 @@ def embed(config: PaliGemmaConfig, params: dict[str, Any], tokens: jax.Array) ->
     """Embeds int32[B, T] tokens as dtype[B, T, D]; an id beyond the vocabulary gives NaN."""
     table = params["embedder"]["input_embedding"]
     # `mode="fill"` gives NaN for an id beyond the table. The other modes would hide the mistake.
-    x = split_examples(jnp.take(table, tokens, axis=0, mode="fill")).astype(jnp.float32)
+    rows = jax.tree.map(lambda part: jnp.take(part, tokens, axis=0, mode="fill"), table)
+    x = split_examples(dequantized(rows)).astype(jnp.float32)
     # Input and output share the table. Its entries are small, as logits need them, so Gemma scales
     # the embeddings by sqrt(D).
     return (x * config.language.width**0.5).astype(config.residual_dtype)
@@ -35,8 +38,8 @@ def logits(
 ) -> jax.Array:
     """Returns float32[..., V] logits for `hidden` dtype[..., D], as `final_norm` returns it.
 
-    A table of another dtype than `hidden`, and on a CPU any table of 16 bits, is used in chunks of
-    rows (see `num_chunks`), so that no cast of the whole table is in memory.
+    A quantised table, one of another dtype than `hidden`, and on a CPU any table of 16 bits, is
+    used in chunks of rows (see `num_chunks`), so that no cast of the whole table is in memory.
 
     Args:
       config: the model.
@@ -51,7 +54,7 @@ def logits(
     # Three cases. Another dtype: casting the whole table would take V * D elements, so chunks are
     # cast. Float32: one product. 16 bits: accelerators multiply them directly, but XLA's CPU
     # compiler would upcast the whole table first.
-    if table.dtype != hidden.dtype:
+    if is_quantized(table) or table.dtype != hidden.dtype:
         return by_chunks(table, hidden)
     if table.dtype == jnp.float32:
         return whole(table, hidden)
@@ -59,7 +62,7 @@ def logits(
 
 
 def _logits_by_chunks(
-    config: PaliGemmaConfig, shards: int, table: jax.Array, hidden: jax.Array
+    config: PaliGemmaConfig, shards: int, table: Any, hidden: jax.Array
 ) -> jax.Array:
     rows, width = table.shape
     shards = shards if rows % shards == 0 else 1
@@ -73,7 +76,7 @@ def _logits_by_chunks(
     # Without the checkpoint, the cast of every chunk would be saved for the backward pass.
     @jax.checkpoint
     def of_chunk(i: jax.Array) -> jax.Array:
-        chunk = gathered(take(view, i, axis=1))
+        chunk = dequantized(gathered(take(view, i, axis=1)))
         return chunk_logits(config, chunk.reshape(-1, width), hidden)
 
     out = jax.lax.map(of_chunk, jnp.arange(chunks))

@@ -38,6 +38,8 @@ def matmul_flops(jaxpr: Jaxpr, while_iterations: float = 1) -> float:
             total += equation.params["length"] * sum(inner)
         elif name == "while":
             total += while_iterations * sum(inner)
+        elif name == "cond" and equation.params.get("branches_platforms"):
+            total += inner[-1]  # of `platform_dependent`: the way of accelerators
         elif name == "cond":
             total += max(inner)
         else:

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import ShapeDtypeStruct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -21,8 +20,10 @@ from paligemma_lib.decode.devices import images_sharding, num_shards
 from paligemma_lib.decode.prompt import Prompt
 from paligemma_lib.decode.samplers import Greedy, image_keys
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.parameter_spec import abstract, quantized_kinds
 from paligemma_lib.planning.work import Decoding, Training
-from paligemma_lib.run.assembly import optimizer_of, train_step_of, trainable_of
+from paligemma_lib.quantized import KINDS, stored_as
+from paligemma_lib.run.assembly import optimizer_of, parameters_of, train_step_of, trainable_of
 from paligemma_lib.sharding import Layout, batch_sharding, param_shardings
 from paligemma_lib.train.loss import POSITIONS
 from paligemma_lib.train.state import abstract_state
@@ -71,11 +72,13 @@ def state_of(
     config: PaliGemmaConfig, work: Training, optimizer: train.Optimizer, mesh: Mesh
 ) -> dict[str, Any]:
     """Returns the fields of the `TrainState` that `train.init_state` makes, as abstract arrays."""
+    table = parameters_of(work.config, config)
     state = abstract_state(
-        _placed(model.abstract_params(config), mesh),
+        _placed(abstract(table), mesh),
         optimizer,
         trainable=trainable_of(work.config.stages[work.stage]),
-        frozen_dtype=work.config.model.frozen_dtype or "float32",
+        quantized=quantized_kinds(table),
+        undone_dtype=config.dtype,
         mesh=mesh,
     )
     return dict(vars(state))
@@ -141,9 +144,15 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
 
 
 def _decoding_params(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> Any:
-    dtype = np.dtype(work.config.model.frozen_dtype or "float32")
-    params = _placed(model.abstract_params(config), mesh, work.layout)
-    return jax.tree.map(lambda leaf: leaf.update(dtype=dtype), params)
+    storage = work.config.model.frozen_dtype or "float32"
+    # The layout "tensor" splits matrix products, which components of quantised weights are not.
+    layout = "replicated" if storage in KINDS and work.layout == "tensor" else work.layout
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: stored_as(
+            jax.tree_util.keystr(path, simple=True, separator="/"), leaf, storage, config.dtype
+        ),
+        _placed(model.abstract_params(config), mesh, layout),
+    )
 
 
 def _placed(params: Any, mesh: Mesh, layout: Layout = "fsdp") -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from paligemma_lib.report.thumbnails import ImageLike
+from paligemma_lib.runtime.bounds import real, whole
 
 MAX_LINES = 3  # per chart; more are hard to tell apart on a phone, in both colour schemes
 
@@ -139,10 +140,8 @@ class ParameterGroup:
     trainable: bool
 
     def __post_init__(self) -> None:
-        if self.tensors < 0 or self.parameters < 0:
-            raise ValueError(
-                f"group {self.name!r} has {self.tensors} tensors and {self.parameters} parameters"
-            )
+        whole(f"group {self.name!r}: tensors", self.tensors, 0)
+        whole(f"group {self.name!r}: parameters", self.parameters, 0)
 
 
 @dataclass(frozen=True)
@@ -182,6 +181,7 @@ class Report:
     files: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        real("report: confidence", self.confidence, above=0, below=1)
         _check_texts("summary", self.summary)
         _check_texts("warnings", self.warnings)
         known = sorted({name for example in self.examples for name in example.scores})

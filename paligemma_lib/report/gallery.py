@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+from paligemma_lib.regions import without_tokens
 from paligemma_lib.report.charts import bar
 from paligemma_lib.report.content import Alternative, Example, Report
 from paligemma_lib.report.markup import element
 from paligemma_lib.report.numbers import percent, short
+from paligemma_lib.report.region_drawing import with_regions
 from paligemma_lib.report.thumbnails import data_uri, thumbnail
 
 ENDS = 8  # maximum number of best, and of worst, examples shown before the others
@@ -84,12 +86,10 @@ def gallery(report: Report, most: int, side: int) -> list[Element]:
 def card(example: Example, side: int, before_label: str) -> Element:
     """Builds the card of an image: generated caption, scores, references and alternatives."""
     parts = [_image(example, side)]
-    parts.append(
-        element("p", {"class": "generated", "dir": "auto"}, example.caption or "(nothing)")
-    )
+    parts.append(element("p", {"class": "generated", "dir": "auto"}, _said(example.caption)))
     if example.before is not None:
         label = element("small", {}, before_label)
-        parts.append(element("p", {"class": "former", "dir": "auto"}, label, example.before))
+        parts.append(element("p", {"class": "former", "dir": "auto"}, label, _said(example.before)))
     facts = (
         element("span", {}, f"{name} ", element("b", {}, short(value)))
         for name, value in example.scores.items()
@@ -97,7 +97,7 @@ def card(example: Example, side: int, before_label: str) -> Element:
     if example.scores:
         parts.append(element("p", {"class": "facts"}, *facts))
     if example.references:
-        said = (element("li", {"dir": "auto"}, text) for text in example.references)
+        said = (element("li", {"dir": "auto"}, _said(text)) for text in example.references)
         parts.append(element("ul", {"class": "references", "aria-label": "By people"}, *said))
     if example.alternatives:
         parts.append(_alternatives(example.alternatives))
@@ -107,14 +107,19 @@ def card(example: Example, side: int, before_label: str) -> Element:
 
 def _image(example: Example, side: int) -> Element:
     try:
-        image = thumbnail(example.image, side)
+        image = with_regions(thumbnail(example.image, side), example.caption, example.references)
     except (ValueError, FileNotFoundError) as error:
         return element("p", {"class": "image missing"}, f"No image: {error}")
     text = f"Image {example.image_id}"
     if example.references:
-        text += f", described by a person as: {example.references[0]}"
+        text += f", described by a person as: {_said(example.references[0])}"
     size = {"width": image.width, "height": image.height}
     return element("img", {"class": "image", "src": data_uri(image), "alt": text, **size})
+
+
+def _said(text: str) -> str:
+    """Returns a text without the tokens of regions, which are drawn."""
+    return without_tokens(text) or "(nothing)"
 
 
 def _alternatives(alternatives: Sequence[Alternative]) -> Element:
@@ -124,7 +129,7 @@ def _alternatives(alternatives: Sequence[Alternative]) -> Element:
             {},
             element("span", {"class": "share-of"}, percent(each.probability)),
             bar(each.probability),
-            element("span", {"class": "text", "dir": "auto"}, each.text),
+            element("span", {"class": "text", "dir": "auto"}, _said(each.text)),
         )
         for each in alternatives
     ]

@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-# Control characters and unpaired surrogates, which HTML cannot represent, even escaped.
-_UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Control characters and unpaired surrogates, which HTML cannot represent, even escaped; and marks
+# that turn the direction of the text after them.
+_UNWRITABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def element(tag: str, attributes: Mapping[str, object], *children: Element | str) -> Element:

@@ -22,6 +22,9 @@ from paligemma_lib.report.markup import element, to_html
 from paligemma_lib.report.scores import score_table
 from paligemma_lib.report.training import charts_section, parameter_section
 from paligemma_lib.runtime.atomic import atomic_write, path_of
+from paligemma_lib.runtime.bounds import whole
+
+MAX_SIDE = 8192  # pixels of an image on a page
 
 
 def write_report(
@@ -37,7 +40,7 @@ def write_report(
 
     Raises:
       FileNotFoundError: the folder of `path` does not exist.
-      ValueError: `path` does not end in .html or .htm.
+      ValueError: `path` does not end in .html or .htm, or a number is out of range.
     """
     path = path_of(path).expanduser()
     if path.suffix.lower() not in (".html", ".htm"):
@@ -50,8 +53,8 @@ def write_report(
 
 def render(report: Report, *, images: int = 48, side: int = 384) -> str:
     """Returns the page as text; see `write_report`."""
-    if images < 0 or side < 1:
-        raise ValueError(f"images={images} and side={side}, expected at least 0 and 1")
+    images = whole("report: images", images, 0)
+    side = whole("report: side", side, 1, MAX_SIDE)
     groups = report.parameters
     sections = [
         ("scores", "Scores", score_table(report) if report.scores else []),

@@ -12,7 +12,11 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from paligemma_lib.regions import without_tokens
+from paligemma_lib.report.region_drawing import with_regions
 from paligemma_lib.report.thumbnails import ImageLike, thumbnail
+from paligemma_lib.runtime.bounds import whole
+from paligemma_lib.runtime.visible_text import visible
 
 CELL = 256  # pixels, side of the square that holds an image; all sizes here are in pixels
 GAP = 20
@@ -30,7 +34,8 @@ def contact_sheet(captioned: Sequence[tuple[ImageLike, str]], *, columns: int = 
     English: accents that it lacks are dropped, and letters of other scripts become boxes.
 
     Args:
-      captioned: pairs of image and caption. A note replaces an image that cannot be read.
+      captioned: pairs of image and caption, whose boxes are drawn. A note replaces an image that
+        cannot be read.
       columns: number of images in a row.
 
     Returns:
@@ -39,22 +44,21 @@ def contact_sheet(captioned: Sequence[tuple[ImageLike, str]], *, columns: int = 
     Raises:
       ValueError: there are no images, or no columns.
     """
-    if not captioned or columns < 1:
-        raise ValueError(
-            f"{len(captioned)} images in {columns} columns, expected at least one of each"
-        )
+    columns = whole("contact_sheet: columns", columns, 1)
+    if not captioned:
+        raise ValueError("contact_sheet: there are no images, expected at least one")
     columns = min(columns, len(captioned))
     rows = [captioned[k : k + columns] for k in range(0, len(captioned), columns)]
-    texts = [[_wrapped(text) for _, text in row] for row in rows]
+    texts = [[_wrapped(without_tokens(text)) for _, text in row] for row in rows]
     heights = [CELL + GAP + LINE * max(map(len, row)) for row in texts]
     size = (columns * (CELL + GAP) + GAP, sum(heights) + GAP * len(rows) + GAP)
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     top = GAP
     for row, lines, height in zip(rows, texts, heights, strict=True):
-        for column, ((image, _), text) in enumerate(zip(row, lines, strict=True)):
+        for column, ((image, caption), text) in enumerate(zip(row, lines, strict=True)):
             left = GAP + column * (CELL + GAP)
-            _paste(sheet, draw, image, left, top)
+            _paste(sheet, draw, image, caption, left, top)
             below = (left, top + CELL + GAP // 2)
             draw.multiline_text(below, "\n".join(text), fill=INK, font=_font(), spacing=5)
         top += height + GAP
@@ -62,10 +66,15 @@ def contact_sheet(captioned: Sequence[tuple[ImageLike, str]], *, columns: int = 
 
 
 def _paste(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, image: ImageLike, left: int, top: int
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    image: ImageLike,
+    caption: str,
+    left: int,
+    top: int,
 ) -> None:
     try:
-        small = thumbnail(image, CELL)
+        small = with_regions(thumbnail(image, CELL), caption)
     except (ValueError, FileNotFoundError) as error:
         note = "\n".join(_wrapped(f"No image: {error}"))
         draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=QUIET)
@@ -106,7 +115,12 @@ def _wrapped(text: str) -> list[str]:
 
 def _drawable(text: str) -> str:
     """Drops the accents of letters that the font lacks, if it has the plain letters."""
-    return "".join(c if _has(c) else _plain(c) for c in text)
+    return "".join(c if _has(c) else _plain(c) for c in _seen(text))
+
+
+def _seen(text: str) -> str:
+    """Returns the text with what would act on a terminal as an escape, but for white space."""
+    return " ".join(map(visible, text.split()))
 
 
 def _plain(character: str) -> str:

@@ -14,7 +14,9 @@ from jax.sharding import Mesh
 
 from paligemma_lib.decode import Beam, Greedy
 from paligemma_lib.decode.programs import Strategy
+from paligemma_lib.model.adapter_params import LowRank
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.parameter_spec import ParameterSpec, parameter_spec
 from paligemma_lib.run.config import RunConfig, StageConfig
 from paligemma_lib.run.dotted import is_dotted, load_dotted
 from paligemma_lib.train import Optimizer, make_optimizer, make_train_step
@@ -32,6 +34,7 @@ def optimizer_of(config: RunConfig, total_steps: int = 1) -> Optimizer:
         warmup_steps=round(options.warmup * total_steps),
         weight_decay=options.weight_decay,
         clip_norm=options.clip_norm or None,
+        ema=options.ema,
     )
 
 
@@ -48,6 +51,28 @@ def trainable_of(stage: StageConfig) -> tuple[Select, ...]:
     return tuple(Select(pattern, stage.top_layers or None) for pattern in stage.trainable)
 
 
+def low_rank_of(config: RunConfig) -> LowRank | None:
+    """Returns what the adapter of a run is like; None if it has none."""
+    lora = config.lora
+    if not lora.rank:
+        return None
+    return LowRank(lora.rank, lora.alpha, lora.targets, rslora=lora.rslora, dora=lora.dora)
+
+
+def parameters_of(config: RunConfig, model: PaliGemmaConfig) -> dict[str, ParameterSpec]:
+    """Returns what becomes of each parameter of a run, in all its stages.
+
+    Raises:
+      ValueError: as in `parameter_spec`.
+    """
+    return parameter_spec(
+        model,
+        trainable=[trainable_of(stage) for stage in config.stages],
+        frozen=config.model.frozen_dtype,
+        low_rank=low_rank_of(config),
+    )
+
+
 def train_step_of(
     config: RunConfig, model: PaliGemmaConfig, optimizer: Optimizer, mesh: Mesh
 ) -> Callable[..., Any]:
@@ -59,4 +84,6 @@ def train_step_of(
         microbatches=config.microbatches,
         label_smoothing=config.label_smoothing,
         z_loss=config.z_loss,
+        adapter_dropout=config.lora.dropout,
+        seed=config.seed,
     )

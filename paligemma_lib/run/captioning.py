@@ -4,6 +4,7 @@ found = caption_test_images(prepared, params, count=2)
 before = captions_before(prepared)           # made once, and kept as predictions_before.json
 """
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +17,15 @@ from paligemma_lib.data.replacing import check_share
 from paligemma_lib.metrics import ImageId, read_predictions, write_predictions
 from paligemma_lib.run.assembly import sampler_of
 from paligemma_lib.run.prepare import Prepared
+from paligemma_lib.run.record import tokenizer_fingerprint
 from paligemma_lib.runtime import processes
+from paligemma_lib.runtime.atomic import atomic_write
+from paligemma_lib.runtime.put_aside import put_aside
+from paligemma_lib.runtime.regular_files import read_bounded
 
 BEFORE = "predictions_before.json"
+MADE_WITH = "predictions_before.settings.json"  # what those captions depend on
+_MAX_BYTES = 1 << 20
 _SHOWN = 3  # images that are left out, in the log; the report names all
 
 _log = logging.getLogger(__name__)
@@ -83,17 +90,58 @@ def captions_before(prepared: Prepared) -> Mapping[ImageId, str] | None:
     """Captions the test images before training; returns None if the config does not ask for it.
 
     The captions are saved in the workdir. A resumed run reads them from there instead of captioning
-    again.
+    again, unless the test images, the model or the decoding have changed since.
     """
     if not prepared.config.evaluate_before:
         return None
-    path = prepared.workdir / BEFORE
+    path, settings = prepared.workdir / BEFORE, _settings(prepared)
+    known = _known_captions(prepared, settings) if jax.process_index() == 0 else None
     # A shared file system may show the file to some processes only. All follow the main process, as
     # they caption together.
-    if processes.gather(b"known" if path.is_file() else b"")[0]:
-        return read_predictions(path)
+    (told, *_) = processes.gather(
+        b"" if known is None else json.dumps(list(known.items())).encode()
+    )
+    if told:
+        return dict(json.loads(told))
     results, _ = caption_test_images(prepared, prepared.params)
     captions: dict[ImageId, str] = {each.image_id: each.caption.text for each in results}
     if jax.process_index() == 0:
         write_predictions(path, captions)
+        # Written last: captions without these settings, or with others, are made again.
+        with atomic_write(prepared.workdir / MADE_WITH) as file:
+            file.write(json.dumps(settings, indent=1).encode())
     return captions
+
+
+def _settings(prepared: Prepared) -> dict[str, Any]:
+    """Returns what the captions before training depend on, in plain values of JSON."""
+    config = prepared.config
+    return {
+        "params": prepared.record["params"],
+        "tokenizer": tokenizer_fingerprint(prepared.tokenizer),
+        "test": prepared.data["test"].fingerprint(),
+        "image_size": prepared.model.vision.image_size,
+        "dtype": prepared.model.dtype,
+        "prompt": config.prompt,
+        "sampler": config.sampler,
+        "max_new_tokens": config.max_new_tokens,
+        "test_images": config.test_images,
+        "apply_exif": config.data.apply_exif,
+    }
+
+
+def _known_captions(
+    prepared: Prepared, settings: Mapping[str, Any]
+) -> Mapping[ImageId, str] | None:
+    """Returns the captions of an earlier start; None if there are none that were made like this."""
+    path, made_with = prepared.workdir / BEFORE, prepared.workdir / MADE_WITH
+    try:
+        if not path.is_file() or json.loads(read_bounded(made_with, _MAX_BYTES)) != settings:
+            return None
+    except (OSError, ValueError, RecursionError):
+        return None  # missing, or damaged: it is written again
+    try:
+        return read_predictions(path)
+    except (OSError, ValueError) as error:
+        put_aside(path, str(error))
+        return None

@@ -10,6 +10,7 @@ PaliGemma's tokenizer and data of the Hugging Face Hub, and leave no other files
 
 import glob
 import hashlib
+import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -21,12 +22,15 @@ import tensorflow as tf
 from paligemma_lib import hub
 from paligemma_lib.checkpoint.stored import open_reader
 from paligemma_lib.data.replacing import Replacing
+from paligemma_lib.data.sources.protocol import epoch_len
 from paligemma_lib.evaluation import environment
-from paligemma_lib.hub import kaggle_access
 from paligemma_lib.model import abstract_params
-from paligemma_lib.run.assembly import optimizer_of, trainable_of
+from paligemma_lib.parameter_spec import abstract
+from paligemma_lib.run import download_checks, end_checks
+from paligemma_lib.run.adapter_checks import adapter
+from paligemma_lib.run.assembly import low_rank_of, optimizer_of, trainable_of
 from paligemma_lib.run.config import SPLITS
-from paligemma_lib.run.data_checks import check_sample, shared_images, verified
+from paligemma_lib.run.data_checks import check_drawn, check_sample, shared_images, verified
 from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
@@ -36,8 +40,7 @@ from paligemma_lib.runtime.sizes import gib
 from paligemma_lib.tokenizer import MAX_FILE_BYTES
 from paligemma_lib.train.memory import bytes_needed, bytes_of, check_memory
 from paligemma_lib.train.state import TrainState, abstract_state
-
-_log = logging.getLogger(__name__)
+from paligemma_lib.trainable import trained_rows
 
 _CHIPS = {"cuda": "/dev/nvidia[0-9]*", "tpu": "/dev/accel[0-9]*"}  # pip extra -> device files
 
@@ -86,23 +89,13 @@ def batch(setup: Setup) -> str:
     return f"{size} images a step, {size // parts} at a time on each device"
 
 
-def kaggle(setup: Setup) -> str:
-    """Checks Kaggle's credentials and licence, if the checkpoint has to be downloaded."""
-    name = setup.config.model.checkpoint
-    if not hub.is_kaggle(name):
-        return "not needed"
-    if setup.local_checkpoint is not None:
-        return f"not needed, already downloaded: {setup.local_checkpoint}"
-    return kaggle_access.access(name)
-
-
 def checkpoint(setup: Setup) -> str:
     """Checks names, shapes and dtypes of the checkpoint's parameters."""
     given, model = setup.config.model, setup.model
     if not given.checkpoint:
         return f"none: a new {given.name}"
     if setup.local_checkpoint is None:
-        return f"{given.checkpoint} will be downloaded; until then, its name determines the model"
+        return f"{given.checkpoint} will be downloaded; until then, its sizes are known by its name"
     with open_reader(setup.local_checkpoint, model) as file:
         count = sum(math.prod(shape) for shape in file.shapes.values())
         types = " and ".join(sorted({str(dtype) for dtype in file.dtypes.values()}))
@@ -111,7 +104,16 @@ def checkpoint(setup: Setup) -> str:
 
 def trainable(setup: Setup) -> str:
     """Checks that each stage selects parameters that the model has."""
-    total = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(setup.model)))
+    params = abstract(setup.parameters)
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    rows = [trained_rows(params, trainable_of(stage)) for stage in setup.config.stages]
+    for number, (earlier, later) in enumerate(itertools.pairwise(rows), 1):
+        # Checkpoints hold what trains at their step; what no longer trains would be lost.
+        if lost := [name for name, row in earlier.items() if later.get(name, row + 1) > row]:
+            raise ValueError(
+                f"stages[{number}] no longer trains {lost[0]}{', ...' * (len(lost) > 1)}: each "
+                "stage must train what the stages before it do, and may add to it"
+            )
     counts = [sum(part.size for part in jax.tree.leaves(state.trained)) for state in _states(setup)]
     return f"{', then '.join(f'{count:,}' for count in counts)} of {total:,} parameters train"
 
@@ -130,6 +132,7 @@ def tokenizer(setup: Setup) -> str:
 def data(setup: Setup) -> str:
     """Checks that all sources exist and are not empty, and that files of TFDS are complete."""
     if setup.data_pending:
+        check_drawn(setup.config.data)
         return f"{setup.config.data.drawn:,} images, to be drawn"
     if missing := [split for split in SPLITS if split not in setup.data]:
         raise ValueError(f"there is no source for {', '.join(missing)}")
@@ -141,8 +144,14 @@ def data(setup: Setup) -> str:
             of = f" of {setup.data_set}" if setup.data_set else ""
             raise ValueError(f"{split}: there are no images in {named}{of}")
         check_sample(split, source, replace=setup.config.data.on_corrupt_image == "replace")
+    steps = setup.config.epochs * epoch_len(setup.data["train"]) / setup.config.batch_size
+    if steps < 0.5:
+        raise ValueError(
+            f"epochs={setup.config.epochs:g} of {counts['train']:,} images are less than a step of "
+            f"batch_size={setup.config.batch_size}: raise epochs, or lower batch_size"
+        )
     if not setup.given and (shared := shared_images(setup.config.data, setup.data)):
-        _log.warning("%s", shared)
+        logging.getLogger(__name__).warning("%s", shared)
     said = ", ".join(f"{split} {count:,}" for split, count in counts.items()) + " images"
     report = verified(setup.data_set, setup.data_dir) if setup.data_set else ""
     return f"{said}; {report}" if report else said
@@ -180,6 +189,7 @@ def memory(setup: Setup) -> str:
                 batch_size=config.batch_size,
                 text_len=setup.text_len,
                 frozen_dtype=config.model.frozen_dtype or "float32",
+                low_rank=low_rank_of(config),
                 microbatches=config.microbatches,
                 devices=setup.mesh.size,
                 fsdp=setup.mesh.shape["fsdp"],
@@ -197,14 +207,16 @@ def workdir(setup: Setup) -> str:
     check_record(path_of(config.workdir), config)
     checkpoints = [bytes_of([state.trained, state.opt_state]) for state in _states(setup)]
     size = jnp.dtype(config.export_dtype).itemsize
-    export = sum(leaf.size * size for leaf in jax.tree.leaves(abstract_params(setup.model)))
+    export = 0
+    if config.export_name:
+        export = sum(leaf.size * size for leaf in jax.tree.leaves(abstract_params(setup.model)))
     kept = config.keep + 2  # plus the best one, and the one that is being written
     return check_space(config.workdir, kept * max(checkpoints) + export)
 
 
 def _states(setup: Setup) -> list[TrainState]:
     """Returns the abstract state (shapes and dtypes) at the beginning of each stage."""
-    params, optimizer = abstract_params(setup.model), optimizer_of(setup.config)
+    params, optimizer = abstract(setup.parameters), optimizer_of(setup.config)
     stages = setup.config.stages
     return [abstract_state(params, optimizer, trainable=trainable_of(stage)) for stage in stages]
 
@@ -213,12 +225,17 @@ CHECKS: Mapping[str, Callable[[Setup], str]] = {
     "machine": machine,
     "tensorflow": tensorflow,
     "batch": batch,
-    "kaggle": kaggle,
+    "kaggle": download_checks.kaggle,
+    "hugging_face": download_checks.hugging_face,
     "checkpoint": checkpoint,
+    "adapter": adapter,
     "trainable": trainable,
     "tokenizer": tokenizer,
     "data": data,
     "memory": memory,
     "texts": texts,
+    "decoding": end_checks.decoding,
+    "trackers": end_checks.trackers,
+    "export": end_checks.export,
     "workdir": workdir,
 }

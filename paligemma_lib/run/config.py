@@ -15,14 +15,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, RootModel, model_validator
 
+from paligemma_lib.metrics.tasks import Task
 from paligemma_lib.model.variants import Dtype, Name, Remat
+from paligemma_lib.quantized import Kind
 from paligemma_lib.run import options
 from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.dotted import NameOrDotted, is_dotted
-from paligemma_lib.run.options import Names
+from paligemma_lib.run.options import Names, Place
 from paligemma_lib.train import optimizer
 
 SPLITS = ("train", "validation", "test")
+
+# The trackers of the library, by the name that a config has for them.
+TRACKERS = {
+    "tensorboard": "paligemma_lib.run.tensorboard_tracker:TensorBoardTracker",
+    "wandb": "paligemma_lib.run.wandb_tracker:WandbTracker",
+    "mlflow": "paligemma_lib.run.mlflow_tracker:MlflowTracker",
+    "trackio": "paligemma_lib.run.trackio_tracker:TrackioTracker",
+}
 
 # Former name -> present name of the fields that were renamed in 2026. Config files, records in
 # checkpoints and command lines may still use the former names.
@@ -38,20 +48,20 @@ FORMER = {
 class ModelConfig:
     """The model, its checkpoint, and its dtypes."""
 
-    checkpoint: str = ""
-    """weights: .npz, safetensors, gs://, Kaggle, nano; empty: a new model"""
+    checkpoint: Place = ""
+    """weights: .npz, safetensors, gs://, the Hub, Kaggle, nano; empty: a new model"""
     name: Name = "nano"
     """size of a new model, if no checkpoint is given"""
-    tokenizer: str = ""
+    tokenizer: Place = ""
     """SentencePiece file; empty: the checkpoint's, or PaliGemma's"""
-    vocab_size: int = Field(default=0, ge=0)
+    vocab_size: int = Field(default=0, ge=0, le=1 << 20)
     """vocabulary size of a tokenizer to train on the captions, for a new model; 0: none"""
-    image_size: int = Field(default=0, ge=0)
+    image_size: int = Field(default=0, ge=0, le=1 << 13)
     """side in pixels; 0: the model's own"""
     dtype: Dtype = "float32"
     """type of activations"""
-    frozen_dtype: Literal["", Dtype] = ""
-    """type of parameters that never train; empty: as they are stored"""
+    frozen_dtype: Literal["", Dtype, Kind] = ""
+    """type of parameters that never train, or int8 or nf4 for matrices; empty: as stored"""
     remat: Remat = "dots"
     """what the backward pass recomputes: nothing, all but products with weights, all"""
 
@@ -60,12 +70,30 @@ class ModelConfig:
 class StageConfig:
     """A stage of training: which parameters train from a given step on."""
 
-    from_step: int = Field(default=0, ge=0)
+    from_step: int = Field(default=0, ge=0, lt=2**31)
     """first step of the stage"""
     trainable: Names = ("attention",)
-    """attention, llm, vision, projector, all, or regular expressions for names"""
-    top_layers: int = Field(default=0, ge=0)
+    """attention, llm, vision, projector, all, lora, or regular expressions for names"""
+    top_layers: int = Field(default=0, ge=0, le=1000)
     """train only this many of the top layers; 0: all"""
+
+
+@options.config
+class LoraConfig:
+    """A low-rank adapter beside the weights (LoRA); trains where a stage's trainable has lora."""
+
+    rank: int = Field(default=0, ge=0, le=1 << 12)
+    """rank of the adapter; 0: there is none"""
+    alpha: float = Field(default=16.0, gt=0, le=1e6)
+    """strength: what the adapter computes is multiplied by alpha / rank"""
+    targets: Names = ("attention",)
+    """products: attention, mlp, llm, vision, projector, all-linear, or regular expressions"""
+    rslora: bool = False
+    """multiply by alpha / sqrt(rank) instead"""
+    dora: bool = False
+    """train the norms of weights, too (DoRA)"""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """share of the adapter's inputs that are zeroed while it trains"""
 
 
 @options.config
@@ -80,26 +108,30 @@ class OptimizerConfig:
     """how the rate falls after the warm-up"""
     warmup: float = Field(default=0.05, ge=0, le=1)
     """share of all steps in which the rate rises linearly from 0"""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1e6)
     """decoupled weight decay: a step subtracts rate * weight_decay * weight"""
     clip_norm: float = Field(default=1.0, ge=0)
     """clip gradients to this global norm; 0: do not clip"""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """decay of a moving average of what trains, which is then validated and exported; 0: none"""
 
 
 @options.config
 class RunConfig:
     """All options of a fine-tuning run, from data to report."""
 
-    workdir: str = Field(default="workdir", min_length=1)
+    workdir: Place = Field(default="workdir", min_length=1)
     """folder of checkpoints, metrics and results; may be on gs://"""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """seed of the order of images, captions, crops, flips, and of new parameters"""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
 
+    task: Task = "caption"
+    """what texts are scored as: captions, answers to questions, or boxes"""
     prompt: str = "caption en"
-    """prefix of each caption"""
-    text_len: int = Field(default=0, ge=0)
+    """prefix of each caption; data with prompts of their own have these instead"""
+    text_len: int = Field(default=0, ge=0, le=1 << 16)
     """text tokens of an example, prompt and captions; 0: as many as the data need"""
     captions: Literal["packed", "sample"] = "packed"
     """packed: all captions of an image at once; sample: a different one in each epoch"""
@@ -108,67 +140,89 @@ class RunConfig:
     truncate: bool = False
     """cut text that is longer than text_len, instead of stopping"""
 
+    lora: LoraConfig = LoraConfig()
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     """stages of training, each with from_step, trainable and top_layers"""
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=32, ge=1, le=1 << 20)
     """images in a step, over all devices and microbatches"""
     microbatches: int = Field(default=1, ge=1)
     """gradient accumulation: parts of a batch that are computed one after the other"""
-    epochs: float = Field(default=10.0, gt=0)
+    epochs: float = Field(default=10.0, gt=0, le=1e6)
     """passes over the training images"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """share of the target distribution that is spread over all tokens"""
-    z_loss: float = Field(default=0.0, ge=0)
+    z_loss: float = Field(default=0.0, ge=0, le=1)
     """weight of log(Z)**2, which keeps logits from drifting; 1e-4 is usual"""
     optimizer: OptimizerConfig = OptimizerConfig()
-    max_skipped: int = Field(default=20, ge=1)
+    max_skipped: int = Field(default=20, ge=1, lt=2**31)
     """stop after this many steps in a row with gradients that are not finite"""
 
-    fsdp: int = Field(default=0, ge=0)
+    fsdp: int = Field(default=0, ge=0, le=1 << 20)
     """devices over which parameters are sharded; 0: all; 1: not sharded"""
-    validate_every: float = Field(default=0.5, ge=0)
+    validate_every: float = Field(default=0.5, ge=0, le=1e6)
     """epochs between validations; 0: never"""
-    save_every: float = Field(default=0.5, ge=0)
-    """epochs between checkpoints; 0: at the end only"""
-    keep: int = Field(default=2, ge=1)
+    save_every: float = Field(default=0.5, ge=0, le=1e6)
+    """epochs between checkpoints; 0: at the end, and by save_minutes"""
+    save_minutes: float = Field(default=10.0, ge=0, le=1e5)
+    """minutes after which a checkpoint is saved even if save_every is not over; 0: never"""
+    keep: int = Field(default=2, ge=1, le=10_000)
     """newest checkpoints to keep, besides the one with the lowest validation loss"""
+    early_stopping: int = Field(default=0, ge=0, le=10_000)
+    """end after this many validations in a row without a lower loss; 0: never"""
     allow_changed: Names = ()
     """fields that may differ when a run resumes"""
 
     evaluate_before: bool = True
     """caption and score the test images before training, too"""
-    test_images: int = Field(default=0, ge=0)
+    test_images: int = Field(default=0, ge=0, lt=2**31)
     """number of test images; 0: all"""
-    decode_batch_size: int = Field(default=16, ge=1)
+    decode_batch_size: int = Field(default=16, ge=1, le=1 << 20)
     """images captioned at a time, over all devices"""
     sampler: Annotated[str, NameOrDotted("greedy", "beam")] = "greedy"
     """decoding: greedy, beam search of width 4, or a sampler of your own"""
-    max_new_tokens: int = Field(default=48, ge=1)
+    max_new_tokens: int = Field(default=48, ge=1, le=1 << 16)
     """longest caption, in tokens"""
     trackers: Names = ("tensorboard",)
-    """experiment trackers: tensorboard, or your own as package.module:name"""
-    export: str = Field(default="paligemma_flickr8k.params.f16.npz", min_length=1)
-    """file name of the trained model, in the workdir"""
+    """experiment trackers: tensorboard, wandb, mlflow, trackio, or package.module:name"""
+    export: Place = ""
+    """name of the trained model in the workdir; empty: paligemma_flickr8k.params.f16.npz, or with
+    lora none: the workdir then holds the adapter"""
     export_dtype: Dtype = "float16"
     """type of the exported parameters"""
+    export_best: bool = False
+    """export the checkpoint with the lowest validation loss instead of the last"""
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
-        if wrong := [
-            each for each in self.trackers if each != "tensorboard" and not is_dotted(each)
-        ]:
-            raise ValueError(f"trackers={wrong[0]!r}: expected tensorboard or package.module:name")
+        if wrong := [n for n in self.trackers if n not in TRACKERS and not is_dotted(n)]:
+            raise ValueError(
+                f"trackers={wrong[0]!r}: expected {', '.join(TRACKERS)}, or package.module:name"
+            )
         steps = [stage.from_step for stage in self.stages]
         if not steps or steps[0] != 0 or sorted(set(steps)) != steps:
             raise ValueError(f"stages begin at steps {steps}: expected 0, then increasing steps")
+        ends = [name for name in ("early_stopping", "export_best") if getattr(self, name)]
+        if ends and not self.validate_every:
+            raise ValueError(f"{ends[0]} has no effect: validate_every=0 measures no loss")
         if self.truncate and not self.text_len:
             raise ValueError("truncate=True: expected a text_len to cut to, such as 128")
+        moved = {
+            "horizontal_flip": self.data.horizontal_flip,
+            "min_crop_area": self.data.min_crop_area < 1,
+        }
+        if self.task == "detect" and (name := next((n for n, on in moved.items() if on), "")):
+            raise ValueError(f"data.{name}: boxes in the texts would not move along; leave it out")
         if self.batch_size % self.microbatches:
             raise ValueError(
                 f"batch_size={self.batch_size}: expected a multiple of microbatches, which is "
                 f"{self.microbatches}"
             )
         return self
+
+    @property
+    def export_name(self) -> str:
+        """Name of the trained model in the workdir; "" if only an adapter is written."""
+        return self.export or ("" if self.lora.rank else "paligemma_flickr8k.params.f16.npz")
 
     @property
     def assumed_text_len(self) -> int:

@@ -168,8 +168,10 @@ def _completed(given: Any, default: Any) -> Any:
             key: _completed(given.get(key, known.get(key)), known.get(key))
             for key in {**known, **given}
         }
-    if isinstance(given, list):  # ml_collections can replace a tuple, but no list
-        return tuple(_completed(each, None) for each in given)
+    if isinstance(given, list | tuple):  # ml_collections can replace a tuple, but no list
+        fields = default[0] if default and isinstance(default, list) else None
+        group = fields if isinstance(fields, Mapping) else None
+        return tuple(_completed(each, group) for each in given)
     return float(given) if type(given) is int and isinstance(default, float) else given
 
 

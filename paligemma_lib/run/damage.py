@@ -15,6 +15,7 @@ from paligemma_lib.data.replacing import Replacing, check_share
 from paligemma_lib.run.prepare import Prepared
 from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.atomic import atomic_write
+from paligemma_lib.runtime.put_aside import put_aside
 from paligemma_lib.runtime.regular_files import read_bounded
 
 DAMAGED = "damaged_records.json"
@@ -35,16 +36,15 @@ def recall_damage(prepared: Prepared) -> Damage:
     """
     path = prepared.workdir / DAMAGED
     # A shared file system may show the file to some processes only: all follow the main process.
-    known = b""
+    known: dict[str, list[int]] = {}
     if jax.process_index() == 0 and path.is_file():
-        known = read_bounded(path, _MAX_BYTES)
-    known = processes.gather(known)[0]
-    for split, source in _replacing(prepared).items():
         try:
-            listed = json.loads(known or b"{}").get(split, {})
-            numbers = sorted(n for n in map(int, listed) if 0 <= n < len(source))
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{path} is not a list of damaged records: remove it") from error
+            known = _listed(read_bounded(path, _MAX_BYTES))
+        except (OSError, ValueError) as error:
+            put_aside(path, str(error))  # what is damaged is found again
+    known = json.loads(processes.gather(json.dumps(known).encode())[0])
+    for split, source in _replacing(prepared).items():
+        numbers = sorted(n for n in known.get(split, []) if 0 <= n < len(source))
         source.verify(numbers[jax.process_index() :: jax.process_count()])
     return count_damage(prepared)
 
@@ -71,6 +71,15 @@ def count_damage(prepared: Prepared) -> Damage:
     for split, source in sources.items():
         check_share(found[split], len(source), source.max_corrupt)
     return found
+
+
+def _listed(data: bytes) -> dict[str, list[int]]:
+    """Parses the file: numbers of records by split. Raises ValueError if it is something else."""
+    try:
+        found = json.loads(data)
+        return {split: [int(number) for number in told] for split, told in found.items()}
+    except Exception as error:
+        raise ValueError(f"not a list of damaged records ({error})") from error
 
 
 def _replacing(prepared: Prepared) -> dict[str, Replacing]:

@@ -7,19 +7,24 @@ from pydantic import Field, model_validator
 from paligemma_lib.data.sources import Columns, is_path
 from paligemma_lib.run import options
 from paligemma_lib.run.dotted import NameOrDotted
+from paligemma_lib.run.options import Place
+
+_MOST_DRAWN = 1_000_000
+_DRAWN = 300  # scenes, where kind is sample and no number is given
+FLICKR8K = "flickr8k_tfds"
 
 
 @options.config
 class PartConfig:
     """A part of a mixture of training data."""
 
-    train: str = Field(min_length=1)
+    train: Place = Field(min_length=1)
     """path of the data, as for data.train"""
     weight: float = Field(default=1.0, gt=0, lt=1e6)
     """visits to each of its images in an epoch, on average"""
     prompt: str = ""
     """prefix of its captions; empty: that of the run"""
-    images: str = ""
+    images: Place = ""
     """folder of images, if it is not next to the caption file"""
 
 
@@ -29,26 +34,28 @@ class DataConfig:
 
     kind: Annotated[str, NameOrDotted("auto", "tfds", "jsonl", "folder", "sample")] = "auto"
     """form of the data; auto: detected from the path in train, or else from name"""
-    name: str = "flickr8k_tfds"
-    """TFDS data set, or the number of scenes to draw"""
+    name: str = FLICKR8K
+    """TFDS data set, or the number of scenes to draw; with kind=sample 300 are drawn by default"""
     wording: Literal["sentences", "labels"] = "sentences"
     """captions of drawn scenes: sentences, or labels that name things"""
-    dir: str = ""
+    dir: Place = ""
     """TFDS data_dir, if not the default"""
     on_corrupt_image: Literal["raise", "replace"] = "raise"
     """what to do with a damaged record or image: stop, or use another one"""
     max_corrupt: float = Field(default=0.01, ge=0, le=1)
     """stop when more than this share of all records of a split, of 100 at least, is damaged"""
-    train: str = "train"
+    train: Place = "train"
     """training images: the path of a file or folder, or a TFDS split"""
-    validation: str = "validation"
+    validation: Place = "validation"
     """images for the validation loss: a path, or the name of a split of the same data"""
-    test: str = "test"
+    test: Place = "test"
     """images to caption and score: a path, or the name of a split of the same data"""
     mixture: tuple[PartConfig, ...] = ()
     """several data sets instead of train: train, weight, prompt and images of each"""
-    images: str = ""
+    images: Place = ""
     """folder of images, if it is not next to the caption file"""
+    allow_outside: bool = False
+    """read images that links or relative paths put outside of the data's folder"""
     image_column: str = ""
     """column, key or feature of the image, if it is not a usual one"""
     caption_column: str = ""
@@ -68,10 +75,13 @@ class DataConfig:
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
-        if self.kind == "sample" and not (self.name.isdecimal() and int(self.name)):
+        given = self.name != FLICKR8K and not (self.name.isdecimal() and int(self.name[:9]))
+        if self.kind == "sample" and given:
             raise ValueError(
                 f"name={self.name!r}: expected a positive number of images, as kind is sample"
             )
+        if self.name.isdecimal() and int(self.name[:9]) > _MOST_DRAWN:
+            raise ValueError(f"name={self.name[:20]!r}: expected at most {_MOST_DRAWN:,} images")
         if self.mixture and (self.kind != "auto" or self.train != "train"):
             raise ValueError("mixture: leave out kind and train, since each part names its data")
         return self
@@ -106,4 +116,6 @@ class DataConfig:
     @property
     def drawn(self) -> int:
         """Number of scenes that the run draws; 0 if it reads existing images."""
-        return int(self.name) if self.form == "sample" else 0
+        if self.form != "sample":
+            return 0
+        return int(self.name) if self.name.isdecimal() else _DRAWN

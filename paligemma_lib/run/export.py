@@ -3,38 +3,51 @@
 export(prepared, outcome, before)
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 
 import jax
 
 from paligemma_lib.captioner import Captioned, Skipped
-from paligemma_lib.checkpoint import save_params
+from paligemma_lib.checkpoint.adapters.adapter_folder import IN_WORKDIR
+from paligemma_lib.checkpoint.adapters.merged_weights import merged
+from paligemma_lib.checkpoint.final_export import export_final
 from paligemma_lib.checkpoint.gathering import gather_params
 from paligemma_lib.evaluation import (
-    RANK_BY,
     SCALE,
+    cut_off_told,
     environment,
     image_of,
     permuted_scores,
+    precision_told,
     score_rows,
     sentence,
     skipped_told,
     write_outcome,
 )
-from paligemma_lib.metrics import ImageId, compare, score, write_predictions
+from paligemma_lib.metrics import ImageId, Scores, compare, write_predictions
 from paligemma_lib.report import Chart, Example, Line, Report
+from paligemma_lib.run.adapter_export import export_adapter
 from paligemma_lib.run.captioning import caption_test_images
 from paligemma_lib.run.damage import DAMAGED, Damage, count_damage
 from paligemma_lib.run.data_config import DataConfig
+from paligemma_lib.run.drawn_scorer import TRUE, scorer_of
+from paligemma_lib.run.parameter_table import parameter_groups
 from paligemma_lib.run.prepare import Prepared
-from paligemma_lib.run.train import Outcome, parameter_groups
-from paligemma_lib.runtime.atomic import atomic_write
+from paligemma_lib.run.train import Outcome
+from paligemma_lib.runtime.visible_text import visible
+from paligemma_lib.train.tracking import Trackers
 
 AFTER = "predictions.json"
 _SHOWN = 3  # captions in the terminal
 
 
-def export(prepared: Prepared, outcome: Outcome, before: Mapping[ImageId, str] | None) -> None:
+def export(
+    prepared: Prepared,
+    outcome: Outcome,
+    before: Mapping[ImageId, str] | None,
+    trackers: Trackers | None = None,
+) -> None:
     """Exports the model, captions and scores the test images, and writes the report.
 
     All processes call it together; the main process writes the files.
@@ -43,22 +56,34 @@ def export(prepared: Prepared, outcome: Outcome, before: Mapping[ImageId, str] |
       prepared: the run.
       outcome: the result of its training.
       before: captions of the same images before training; None if there are none.
+      trackers: get the scores; None: there are none.
     """
     config, workdir = prepared.config, prepared.workdir
-    found, skipped = caption_test_images(prepared, outcome.state.all_params())
+    # The model first: whatever fails behind it, the work is not lost.
+    if config.lora.rank:
+        model = export_adapter(prepared, outcome.state)
+    if config.export_name:
+        model = workdir / config.export_name
+        params = gather_params(outcome.state.averaged_params())
+        if jax.process_index() == 0:
+            export_final(
+                model,
+                merged(params),
+                prepared.model,
+                dtype=config.export_dtype,
+                tokenizer=prepared.tokenizer.serialized(),
+            )
+        del params
+    found, skipped = caption_test_images(prepared, outcome.state.averaged_params())
     damage = count_damage(prepared)
-    params = gather_params(outcome.state.all_params())
     if jax.process_index() > 0:
         return
-    model = workdir / config.export
-    save_params(model, params, dtype=config.export_dtype)
-    # With the tokenizer beside the model, the workdir can be loaded as a checkpoint.
-    with atomic_write(workdir / "tokenizer.model") as file:
-        file.write(prepared.tokenizer.serialized())
     write_predictions(workdir / AFTER, {each.image_id: each.caption.text for each in found})
     report = report_of(prepared, outcome, found, skipped, before, damage)
     path = write_outcome(workdir, report)
     tell(report)
+    if trackers is not None:
+        trackers.scalars({f"test/{row.name}": row.value for row in report.scores}, outcome.steps)
     print(f"\nThe report: {path}\nThe model:  {model}")
 
 
@@ -82,9 +107,10 @@ def report_of(
     """
     captions: dict[ImageId, str] = {each.image_id: each.caption.text for each in found}
     references: dict[ImageId, Sequence[str]] = {each.image_id: each.references for each in found}
-    scores = score(references, captions)
+    scores = scorer_of(prepared.setup)(references, captions)
+    quiet = scorer_of(prepared.setup, quiet=True)
     counted, named = skipped_told(skipped)
-    warnings = [*scores.warnings, *named]
+    warnings = [*scores.warnings, *cut_off_told(found), *named]
     if before and (lacks := captions.keys() - before.keys()):
         warnings.append(
             f"The captions before training lack {len(lacks):,} test images, such as "
@@ -92,9 +118,10 @@ def report_of(
         )
         before = None
     before = {image_id: before[image_id] for image_id in captions} if before else None
-    former = score(references, before) if before else None
+    former = quiet(references, before) if before else None
     differences = compare(scores, former) if former else None
-    rows = score_rows(scores, permuted_scores(references, captions), former, differences)
+    rows = score_rows(scores, permuted_scores(references, captions, quiet), former, differences)
+    rank_by = rows[0].name
     groups = parameter_groups(outcome.state)
     trained = sum(each.parameters for each in groups if each.trainable)
     seconds = sum(record.get("seconds", 0.0) for record in outcome.history)
@@ -103,10 +130,13 @@ def report_of(
         f"Fine-tuning on {_images(prepared.config.data)}",
         subtitle=f"{len(captions):,} held-out test images",
         summary=[
-            sentence(rows[0], differences[RANK_BY] if differences else None),
-            f"{int(outcome.state.step):,} steps trained {trained:,} parameters in {seconds:,.0f} "
+            sentence(rows[0], differences[rank_by] if differences else None),
+            *_true_told(scores),
+            f"{outcome.steps:,} steps trained {trained:,} parameters in {seconds:,.0f} "
             f"seconds; {int(outcome.state.skipped)} steps were skipped, as their gradients were "
             "not finite.",
+            *([precision_told(references, captions)] if prepared.config.task == "detect" else []),
+            *_earlier_told(outcome),
             *_damage_told(damage),
             *counted,
         ],
@@ -119,17 +149,17 @@ def report_of(
                 each.caption.text,
                 before=before[each.image_id] if before else None,
                 references=each.references,
-                scores={RANK_BY: SCALE * float(scores.per_image[RANK_BY][number])},
+                scores={rank_by: SCALE * float(scores.per_image[rank_by][number])},
             )
             for number, each in enumerate(found)
         ],
-        rank_by=RANK_BY,
+        rank_by=rank_by,
         charts=_charts(outcome.history),
         parameters=groups,
         config=prepared.config.to_dict(),
         environment=environment(),
         files={
-            "Model": workdir / prepared.config.export,
+            "Model": workdir / (prepared.config.export_name or IN_WORKDIR),
             "Predictions": workdir / AFTER,
             "Workdir": workdir,
         },
@@ -137,16 +167,35 @@ def report_of(
 
 
 def tell(report: Report) -> None:
-    """Prints the summary, the scores and the first few captions of a report."""
+    """Prints the summary, the scores, the first few captions and the warnings of a report."""
     print("\n".join(report.summary))
+    width = max(len(row.name) for row in report.scores)
     for row in report.scores:
         before = "" if row.before is None else f"{row.before:.1f} -> "
-        print(f"{row.name:<8} {before}{row.value:.1f} ({row.low:.1f} to {row.high:.1f})")
+        print(f"{row.name:<{width}} {before}{row.value:.1f} ({row.low:.1f} to {row.high:.1f})")
     for each in report.examples[:_SHOWN]:
-        print(f"\n{each.image_id}")
+        print(f"\n{visible(each.image_id)}")
         if each.before is not None:
-            print(f"  before: {each.before}")
-        print(f"  after:  {each.caption}\n  people: {each.references[0]}")
+            print(f"  before: {visible(each.before)}")
+        print(f"  after:  {visible(each.caption)}\n  people: {visible(each.references[0])}")
+    for warning in report.warnings:
+        print(f"\nwarning: {visible(warning)}", file=sys.stderr)
+
+
+def _true_told(scores: Scores) -> list[str]:
+    """Returns a sentence of drawn scenes: how many captions are true; none of other images."""
+    if TRUE not in scores.per_image:
+        return []
+    true = scores.per_image[TRUE]
+    return [f"{int(true.sum()):,} of {len(true):,} captions are true in every word."]
+
+
+def _earlier_told(outcome: Outcome) -> list[str]:
+    """Returns a sentence if the model is not that of the last step; else none."""
+    step = int(outcome.state.step)
+    if step == outcome.steps:
+        return []
+    return [f"The model is that after {step:,} steps, which has the lowest validation loss."]
 
 
 def _damage_told(damage: Damage) -> list[str]:

@@ -14,7 +14,7 @@ from threading import Thread
 from paligemma_lib.run.checks import CHECKS
 from paligemma_lib.run.setup import Setup
 
-_ASK_A_NETWORK = ("kaggle", "tokenizer")
+_ASK_A_NETWORK = ("kaggle", "hugging_face", "tokenizer")
 
 
 class ChecksFailed(ValueError):

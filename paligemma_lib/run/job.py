@@ -1,9 +1,12 @@
 """Runs the whole job: prepare, train (and validate), export.
 
-code = finetune(config)          # 0, or 143 when it was stopped and can go on
+code = finetune(config)          # 0, or 130 or 143 when it was stopped and can go on
 """
 
+import contextlib
 from collections.abc import Mapping
+
+import jax
 
 from paligemma_lib.data.sources import Source
 from paligemma_lib.run.captioning import captions_before
@@ -11,8 +14,12 @@ from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.export import export
 from paligemma_lib.run.prepare import prepare
 from paligemma_lib.run.setup import Setup
+from paligemma_lib.run.trackers import trackers_of
 from paligemma_lib.run.train import train
-from paligemma_lib.runtime.termination import EXIT_CODE
+from paligemma_lib.runtime.atomic import path_of
+from paligemma_lib.runtime.locks import locked
+from paligemma_lib.runtime.signals import stop_if_asked
+from paligemma_lib.train.tracking import Trackers
 
 
 def finetune(config: RunConfig, data: Mapping[str, Source] | None = None) -> int:
@@ -24,16 +31,22 @@ def finetune(config: RunConfig, data: Mapping[str, Source] | None = None) -> int
         names.
 
     Returns:
-      0 when the run is complete, or 143 when SIGTERM stopped it and it can be resumed.
+      0 when the run is complete, or 130 or 143 when Ctrl-C or SIGTERM stopped it and it can be
+      resumed.
 
     Raises:
       ChecksFailed: checks before the start fail. The message lists all that fail.
-      ValueError, OSError: the run fails later.
+      ValueError, OSError: the run fails later, or another run uses the workdir.
     """
-    prepared = prepare(Setup(config, data))
-    before = captions_before(prepared)
-    outcome = train(prepared)
-    if outcome.stopped:
-        return EXIT_CODE
-    export(prepared, outcome, before)
-    return 0
+    is_main = jax.process_index() == 0
+    with locked(path_of(config.workdir)) if is_main else contextlib.nullcontext():
+        prepared = prepare(Setup(config, data))
+        stop_if_asked()
+        before = captions_before(prepared)
+        stop_if_asked()
+        with Trackers(trackers_of(config) if is_main else ()) as trackers:
+            outcome = train(prepared, trackers)
+            if outcome.stopped:
+                return outcome.stopped
+            export(prepared, outcome, before, trackers)
+        return 0

@@ -8,8 +8,10 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from paligemma_lib.data.files import join
+from paligemma_lib.data.outside import ANYWHERE, check_link
 from paligemma_lib.data.sources import (
     Mixture,
     Source,
@@ -64,11 +66,17 @@ class OpenedData:
             )
         if data.form == "auto":
             return self._recognised(split)
+        home = name if data.kind == "folder" else folder_of(name)
+        within = ANYWHERE if data.allow_outside else (home,)
         if data.kind == "jsonl":
-            return TableSource("jsonl", name, data.images or folder_of(name), columns=data.columns)
+            images = data.images or folder_of(name)
+            return TableSource("jsonl", name, images, columns=data.columns, within=within)
         if data.kind == "folder":
             images = data.images or join(name, "Images")
-            return TableSource("captions.txt", join(name, "captions.txt"), images, "", data.columns)
+            table = join(name, "captions.txt")
+            for path in (table, images):
+                check_link(path, (*within, *filter(None, [data.images])))
+            return TableSource("captions.txt", table, images, columns=data.columns, within=within)
         if is_dotted(data.kind):
             return load_dotted(data.kind, "data.kind")(name)
         features = features_of(data.columns)
@@ -99,7 +107,7 @@ class OpenedData:
         """
         data = self.config
         path, named = split_path(pinned(data.train, self.commits))
-        found = splits_of(path, images=data.images, columns=data.columns)
+        found = splits_of(path, **self._how)
         if list_named(path, named):
             return {"": chosen_split(found, named, path)}
         if len(found) != 1 or "" in found:
@@ -111,6 +119,12 @@ class OpenedData:
         _log.info("%s has the split %s alone: a hash of the names divides it", path, name)
         return {"": source}
 
+    @property
+    def _how(self) -> dict[str, Any]:
+        data = self.config
+        outside = data.allow_outside
+        return {"images": data.images, "columns": data.columns, "allow_outside": outside}
+
     def _recognised(self, split: str) -> Source:
         """Returns a source of recognised form: a path, or a split of the data in `train`."""
         data, name = self.config, getattr(self.config, split)
@@ -120,7 +134,7 @@ class OpenedData:
         alone = split == "train" and is_path(data.validation) and is_path(data.test)
         if alone or (split != "train" and is_path(name)):
             path = pinned(name, self.commits)
-            return open_source(path, images=data.images, columns=data.columns)
+            return open_source(path, **self._how)
         if split == "train":
             divided = set(self._own_splits) == {""}
             return chosen_split(self._own_splits, "train" if divided else named or "train", path)

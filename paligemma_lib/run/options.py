@@ -16,6 +16,7 @@ import difflib
 import functools
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import (
@@ -30,7 +31,14 @@ from typing import (
 )
 
 import pydantic.dataclasses
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 
 T = TypeVar("T")
@@ -47,6 +55,9 @@ Names = Annotated[
     BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
     Field(strict=False),
 ]
+
+# A path or an address, in which ~ is expanded: a shell leaves it alone in --config.workdir=~/runs.
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
 
 
 class ConfigError(ValueError):

@@ -21,19 +21,28 @@ from jax.sharding import Mesh
 import flickr8k_tfds
 from paligemma_lib import checkpoint, hub, model, sharding, tokenizer
 from paligemma_lib.data.sources import Source
+from paligemma_lib.model.adapter_params import adapters_of, init_adapters, with_adapters
 from paligemma_lib.model.variants import PaliGemmaConfig
-from paligemma_lib.run.assembly import trainable_of
+from paligemma_lib.parameter_spec import abstract
+from paligemma_lib.run.assembly import low_rank_of
 from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.findings import require
-from paligemma_lib.run.record import COMMITS, allowed_changes, completed, record_of
+from paligemma_lib.run.record import (
+    COMMITS,
+    TEXT_LEN,
+    allowed_changes,
+    completed,
+    record_of,
+    recorded_text_len,
+)
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.atomic import atomic_write, is_remote, path_of, remove_partial
+from paligemma_lib.runtime.signals import stop_if_asked
 from paligemma_lib.sample_data import write_scenes
 from paligemma_lib.tokenizer import Tokenizer
 from paligemma_lib.train import fingerprint
 from paligemma_lib.train.compatibility import CHECKPOINTS, check_run
-from paligemma_lib.trainable import trained_rows
 
 _CHUNK = 64  # records read at a time
 
@@ -51,6 +60,7 @@ class Prepared:
       tokenizer: the model's tokenizer.
       model: the model's configuration.
       params: nested dict of parameters on the devices; `train` empties it.
+      setup: what the config names, from which `load_params` loads parameters again.
     """
 
     config: RunConfig
@@ -61,6 +71,7 @@ class Prepared:
     tokenizer: Tokenizer
     model: PaliGemmaConfig
     params: dict[str, Any]
+    setup: Setup
 
 
 def prepare(setup: Setup) -> Prepared:
@@ -81,55 +92,61 @@ def prepare(setup: Setup) -> Prepared:
     # the files and make none.
     with processes.main_process_first():
         _make_workdir(workdir)
+        stop_if_asked()
         if config.data.drawn and setup.given is None:
             _draw(setup)
         if setup.tokenizer_pending:
+            stop_if_asked()
             _make_tokenizer(setup)
         if setup.local_checkpoint is None:
             hub.fetch(config.model.checkpoint)
     # Cached properties of the old setup still describe the state before, such as a checkpoint that
     # is not downloaded. A new setup reads everything again, and checks what is new.
+    stop_if_asked()
     if not whole:
         setup = dataclasses.replace(setup)
         require(setup)
     params = load_params(setup)
-    record = record_of(config, fingerprint(params), setup.data)
-    # Each process has read its own share of the texts; arrays need the same shapes in all.
-    text_len = max(int(each) for each in processes.gather(b"%d" % setup.text_len))
+    record = record_of(config, fingerprint(params), setup.data, setup.tokenizer)
+    # Each process has read its own share of the texts; arrays need the same shapes in all. Where
+    # there was time for a part of the texts only, an earlier start may have found a longer one.
+    before = 0 if config.text_len else recorded_text_len(workdir)
+    found = max(setup.text_len, before)
+    text_len = max(int(each) for each in processes.gather(b"%d" % found))
     config = dataclasses.replace(config, text_len=text_len)
-    # Old records have no fingerprints of data. With those of today they compare equal, so that
-    # their runs can be resumed.
-    known = functools.partial(completed, data=record["data"])
+    known = functools.partial(completed, present=record)
     check_run(workdir / CHECKPOINTS, record, allowed_changes(config), known)
-    record[COMMITS] = setup.commits
+    record |= {COMMITS: setup.commits, TEXT_LEN: text_len}
     return Prepared(
-        config, record, workdir, setup.mesh, setup.data, setup.tokenizer, setup.model, params
+        config, record, workdir, setup.mesh, setup.data, setup.tokenizer, setup.model, params, setup
     )
 
 
 def load_params(setup: Setup) -> dict[str, Any]:
-    """Loads or initializes the parameters, sharded over the mesh.
+    """Loads or initializes the parameters, sharded over the mesh, in the dtypes of the spec.
 
-    Parameters of a checkpoint that train in any stage are loaded as float32, all others in the
-    config's `frozen_dtype`, or as they are stored if that is empty.
+    If the run has an adapter, its arrays are among them.
     """
-    config, abstract = setup.config, model.abstract_params(setup.model)
-    shardings = sharding.param_shardings(setup.mesh, abstract)
+    config, table = setup.config, setup.parameters
+    shardings = sharding.param_shardings(setup.mesh, model.abstract_params(setup.model))
     if not config.model.checkpoint:
         init = jax.jit(lambda key: model.init(setup.model, key), out_shardings=shardings)
-        return init(jax.random.key(config.seed))
-    # Parameters of later stages are frozen at first. Loaded in frozen_dtype, they would be rounded
-    # before they train; so all that train in any stage are float32 from the start.
-    trains: set[str] = set()
-    for stage in config.stages:
-        trains |= set(trained_rows(abstract, trainable_of(stage)))
-    frozen_dtype = config.model.frozen_dtype or None
-    return checkpoint.load_params(
-        config.model.checkpoint,
-        setup.model,
-        sharding=shardings,
-        dtype=lambda name: "float32" if name in trains else frozen_dtype,
-    )
+        params = init(jax.random.key(config.seed))
+    else:
+        params = checkpoint.load_params(
+            config.model.checkpoint,
+            setup.model,
+            sharding=shardings,
+            dtype=lambda name: table[name].dtype or None,
+        )
+    options = low_rank_of(config)
+    if options is None:
+        return params
+    places = adapters_of(sharding.param_shardings(setup.mesh, abstract(table)))
+    # Another key than that of new parameters, which may have the same seed.
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    made = jax.jit(functools.partial(init_adapters, options=options), out_shardings=places)
+    return with_adapters(params, made(params, key=key))
 
 
 def _make_workdir(workdir: Path) -> None:

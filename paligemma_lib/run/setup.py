@@ -18,8 +18,10 @@ from paligemma_lib.checkpoint.configuration import MODELS, published
 from paligemma_lib.data.replacing import replace_corrupt
 from paligemma_lib.data.sources import Source, despite_damage
 from paligemma_lib.data.sources.hub_commits import commits_of
-from paligemma_lib.hub import kaggle_access
+from paligemma_lib.hub import huggingface_models, kaggle_access
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.parameter_spec import ParameterSpec
+from paligemma_lib.run.assembly import parameters_of
 from paligemma_lib.run.config import SPLITS, RunConfig
 from paligemma_lib.run.open_data import OpenedData
 from paligemma_lib.run.record import recorded_commits
@@ -114,11 +116,14 @@ class Setup:
 
     @functools.cached_property
     def local_checkpoint(self) -> str | None:
-        """Checkpoint that can be opened now; None if it is still to be downloaded from Kaggle."""
+        """Checkpoint that can be opened now; None if it is still to be downloaded."""
         name = self.config.model.checkpoint
-        if not hub.is_kaggle(name):
+        if hub.is_kaggle(name):
+            folder = kaggle_access.cached_path(name)
+        elif hub.is_hub_model(name):
+            folder = huggingface_models.cached_path(name)
+        else:
             return name
-        folder = kaggle_access.cached_path(name)
         return None if folder is None else str(folder)
 
     @property
@@ -165,7 +170,8 @@ class Setup:
     def model(self) -> PaliGemmaConfig:
         """The model's configuration, read from the checkpoint.
 
-        Before a published model is downloaded, its name determines the configuration.
+        Before a published model is downloaded, its name determines the configuration, or the
+        config.json that it has on the Hugging Face Hub.
 
         Raises:
           ValueError, OSError: the checkpoint is missing or damaged, or no known model fits it.
@@ -177,13 +183,30 @@ class Setup:
             language = dataclasses.replace(model.language, vocab_size=pieces)
             model = dataclasses.replace(model, language=language)
         elif self.local_checkpoint is None:
-            model = published(given.checkpoint)
+            model = self._coming_model
         else:
             model = checkpoint.read_config(self.local_checkpoint)
         vision = model.vision
         if given.image_size:
             vision = dataclasses.replace(vision, image_size=given.image_size)
         return dataclasses.replace(model, vision=vision, dtype=given.dtype, remat=given.remat)
+
+    @property
+    def _coming_model(self) -> PaliGemmaConfig:
+        """Configuration of a checkpoint that is still to be downloaded."""
+        name = self.config.model.checkpoint
+        if hub.is_hub_model(name) and (folder := huggingface_models.fetch_config(name)):
+            return checkpoint.read_config(folder)
+        return published(name)
+
+    @functools.cached_property
+    def parameters(self) -> Mapping[str, ParameterSpec]:
+        """What becomes of each parameter, by name.
+
+        Raises:
+          ValueError: a rule of the config fits no parameter, or the model cannot be opened.
+        """
+        return parameters_of(self.config, self.model)
 
     @functools.cached_property
     def longest_texts(self) -> Mapping[str, LongestText]:

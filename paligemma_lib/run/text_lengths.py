@@ -50,12 +50,17 @@ class LongestText:
             )
 
     @property
+    def complete(self) -> bool:
+        """Whether all records were read, so that another time finds the same length."""
+        return self.seen == self.total
+
+    @property
     def text_len(self) -> int:
         """Text positions for all examples of the source: rounded up to a multiple of 8.
 
         If only a part of the records was read, a quarter is added for the others.
         """
-        needed = self.tokens if self.seen == self.total else self.tokens * _RESERVE
+        needed = self.tokens if self.complete else self.tokens * _RESERVE
         return _MULTIPLE * -int(-needed // _MULTIPLE)
 
 

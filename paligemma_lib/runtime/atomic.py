@@ -25,12 +25,21 @@ _BLOCK = 16 << 20  # bytes sent at a time
 
 
 def path_of(name: str | os.PathLike[str]) -> Path:
-    """Returns a local path, or for a name like gs://bucket/file a remote one of the same API."""
+    """Returns a local path, or for a name like gs://bucket/file a remote one of the same API.
+
+    Raises:
+      ValueError: the name is an address of another kind, such as https://.
+    """
     if not is_remote(name):
         return Path(name)
     from etils import epath  # uses TensorFlow if it is installed, else fsspec
 
-    return cast(Path, epath.Path(name))
+    try:
+        return cast(Path, epath.Path(name))
+    except KeyError as error:
+        raise ValueError(
+            f"{os.fspath(name)} is neither a local path nor an address such as gs://bucket/file"
+        ) from error
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:

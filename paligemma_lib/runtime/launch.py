@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 _GRACE = 20.0  # seconds for the others to end by themselves after one has failed
 _PARTING = 60.0  # seconds for the others to end after one has ended successfully
@@ -55,13 +55,7 @@ def run(command: Sequence[str], count: int) -> int:
       plus the number of the signal that ended it; 1 if one never ended.
     """
     meeting = [f"--coordinator=127.0.0.1:{_free_port()}", f"--processes={count}"]
-    started: list[subprocess.Popen[bytes]] = []
-
-    def pass_on(number: int, frame: object) -> None:
-        _send(started, number)
-
-    before = {each: signal.signal(each, pass_on) for each in _PASSED_ON}
-    try:
+    with _signals_passed_on() as (started, received):
         for process in range(count):
             started.append(
                 subprocess.Popen(
@@ -71,9 +65,53 @@ def run(command: Sequence[str], count: int) -> int:
                     start_new_session=True,  # so that Ctrl-C reaches each only through `pass_on`
                 )
             )
+            for number in list(received):
+                _send(started[-1:], number)
         return _wait(started)
+
+
+def run_one(command: Sequence[str]) -> int:
+    """Runs a command to its end and returns its exit code, as shells report it.
+
+    SIGTERM, Ctrl-C and SIGHUP are passed on to it, so that it can save before it ends. (Where
+    Python's `subprocess.run` is interrupted, it kills the command a quarter of a second later.)
+    """
+    with _signals_passed_on() as (started, received):
+        started.append(subprocess.Popen(command, start_new_session=True))
+        for number in list(received):  # before there was a process to pass them on to
+            _send(started, number)
+        code = started[0].wait()
+        if code == 0 and received:  # it was over already; its caller was asked to end all the same
+            return 128 + received[0]
+        return code if code >= 0 else 128 - code
+
+
+@contextlib.contextmanager
+def _signals_passed_on() -> Iterator[tuple[list["subprocess.Popen[bytes]"], list[int]]]:
+    """Yields a list for processes that get the signals of this one, and those it has received.
+
+    The processes are killed at the end. A signal that is ignored stays ignored, as SIGHUP under
+    nohup; SIGHUP is passed on as SIGTERM, so that processes save.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    received: list[int] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        number = signal.SIGTERM if number == signal.SIGHUP else number
+        received.append(number)
+        _send(started, number)
+
+    before = {
+        each: signal.signal(each, pass_on)
+        for each in _PASSED_ON
+        if signal.getsignal(each) is not signal.SIG_IGN
+    }
+    wakeup = signal.set_wakeup_fd(-1)  # a second Ctrl-C is for the processes to end at once
+    try:
+        yield started, received
     finally:
         _send(started, signal.SIGKILL)
+        signal.set_wakeup_fd(wakeup)
         for each, handler in before.items():
             signal.signal(each, handler)
 

@@ -1,9 +1,12 @@
-"""Writes drawn scenes with five captions each, in the layout of Kaggle's Flickr8k.
+"""Writes drawn scenes with five captions each, in the layout of Kaggle's Flickr8k, or prompts.
 
     folder = write_scenes("OUT", count=1500, seed=0)
 
     OUT/captions.txt              image,caption: five rows for each image
     OUT/Images/scene_00000.jpg    ...
+
+With the wording "boxes" or "questions", the table is OUT/boxes.jsonl or OUT/questions.jsonl, whose
+lines have image, prefix and suffix.
 
 Image k depends only on the seed and on k, so a larger count only adds images.
 """
@@ -12,6 +15,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import numbers
 import os
 import random
 import tempfile
@@ -19,14 +24,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from paligemma_lib.sample_data import labels, scenes
+from paligemma_lib.sample_data import labels, prompts, scenes
 from paligemma_lib.sample_data.composing import compose
 from paligemma_lib.sample_data.drawing import draw
 from paligemma_lib.sample_data.scenes import Scene
 
-Wording = Callable[[Scene, random.Random], list[str]]  # five captions of a scene
+_MAX_COUNT = 10_000_000
+_MAX_WORKERS = 1024
 
-WORDINGS: dict[str, Wording] = {"sentences": scenes.captions, "labels": labels.captions}
+Captions = Callable[[Scene, random.Random], list[str]]  # five captions of a scene
+Prompts = Callable[[Scene, random.Random], list[tuple[str, str]]]  # prefixes with their suffixes
+
+CAPTIONS: dict[str, Captions] = {"sentences": scenes.captions, "labels": labels.captions}
+PROMPTS: dict[str, Prompts] = {"boxes": prompts.boxes, "questions": prompts.questions}
+WORDINGS = (*CAPTIONS, *PROMPTS)
 
 
 def write_scenes(
@@ -46,26 +57,37 @@ def write_scenes(
       folder: a folder that does not exist yet, or one from an earlier call with the same count and
         seed.
       count: number of images, at least 1.
-      seed: any integer; another seed gives other scenes.
-      wording: "sentences" or "labels", see `scenes` and `labels`.
+      seed: an int64; another seed gives other scenes.
+      wording: "sentences" or "labels", see `scenes` and `labels`; "boxes" or "questions", see
+        `prompts`.
       workers: number of threads, by default one for each core. The result does not depend on it.
 
     Returns:
       The folder.
 
     Raises:
-      ValueError: `count` is below 1, or there is no such wording.
+      ValueError: a number is out of range, or there is no such wording.
       FileExistsError: `folder` holds something else.
     """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
+    for name, value, low, high in (
+        ("count", count, 1, _MAX_COUNT),
+        ("seed", seed, -(1 << 63), (1 << 63) - 1),
+        ("workers", workers or 1, 1, _MAX_WORKERS),
+    ):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise ValueError(f"{name} is {value!r:.80}, expected a whole number")
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}, expected {low:,} to {high:,}")
     if wording not in WORDINGS:
         raise ValueError(f"wording={wording!r}, expected one of {', '.join(WORDINGS)}")
     folder = Path(folder)
     drawn = [compose(seed, index) for index in range(count)]
-    table = _table(drawn, seed, WORDINGS[wording])
+    if wording in CAPTIONS:
+        name, table = "captions.txt", _table(drawn, seed, CAPTIONS[wording])
+    else:
+        name, table = f"{wording}.jsonl", _lines(drawn, seed, PROMPTS[wording])
     if os.path.lexists(folder):
-        _check_same(folder, table, count, seed)
+        _check_same(folder, name, table, count, seed)
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     # In the same parent folder, since `rename` is atomic only within a file system.
@@ -81,8 +103,13 @@ def write_scenes(
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             for _ in pool.map(save, range(count)):
                 pass
-        (unfinished / "captions.txt").write_bytes(table)
-        unfinished.rename(folder)
+        (unfinished / name).write_bytes(table)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            _check_same(folder, name, table, count, seed)  # another process was faster
     return folder
 
 
@@ -90,7 +117,7 @@ def _name(index: int) -> str:
     return f"scene_{index:05d}.jpg"
 
 
-def _table(drawn: Sequence[Scene], seed: int, captions: Wording) -> bytes:
+def _table(drawn: Sequence[Scene], seed: int, captions: Captions) -> bytes:
     """Returns the bytes of captions.txt."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -101,10 +128,20 @@ def _table(drawn: Sequence[Scene], seed: int, captions: Wording) -> bytes:
     return text.getvalue().encode("ascii")
 
 
-def _check_same(folder: Path, table: bytes, count: int, seed: int) -> None:
-    captions_file = folder / "captions.txt"
-    if not captions_file.is_file() or captions_file.read_bytes() != table:
-        fault = "its captions.txt is missing or differs"
+def _lines(drawn: Sequence[Scene], seed: int, asked: Prompts) -> bytes:
+    """Returns the bytes of a .jsonl file, a line for each prompt."""
+    lines = [
+        json.dumps({"image": _name(index), "prefix": prefix, "suffix": suffix})
+        for index, scene in enumerate(drawn)
+        for prefix, suffix in asked(scene, random.Random(f"{seed}/{index}/wording"))
+    ]
+    return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
+def _check_same(folder: Path, name: str, table: bytes, count: int, seed: int) -> None:
+    path = folder / name
+    if not path.is_file() or path.read_bytes() != table:
+        fault = f"its {name} is missing or differs"
     elif lacking := [n for n in map(_name, range(count)) if not (folder / "Images" / n).is_file()]:
         fault = f"{len(lacking)} images are missing, the first is Images/{lacking[0]}"
     else:

@@ -1,19 +1,15 @@
-"""Captions images for several clients with one model: requests take turns and report progress.
+"""Captions images for many clients with one model: an engine, below the web app and the endpoint.
 
-    service = Service(lambda: pg.captioner.load("nano"), prepare=[Greedy(), Beam(4)])
-    request = service.ask([image], prompt="caption en", sampler=Beam(4), max_new_tokens=32)
-    while not (progress := request.progress()).over:
-        print(progress.stage, progress.ahead, progress.answers[0].text)
-        time.sleep(0.2)
+    engine = Engine(lambda: pg.captioner.load("nano"), prepare=[Greedy(), Beam(4)])
+    job = engine.submit(image, prompt="caption en", sampler=Beam(4), max_new_tokens=32)
+    print(job.wait().text)
 
-One thread loads the model and compiles, another writes captions. Requests take turns image by
-image, so a request with many images does not block the others. Nor does a request that waits for
-its sampler to be compiled.
+Jobs of all clients are written together, in the rows of one batch, which they enter and leave
+between tokens. Clients take turns; what waits is bounded.
 """
 
-from paligemma_lib.serving.answers import Answer, Progress, Stage
-from paligemma_lib.serving.caption_writer import Writer
-from paligemma_lib.serving.queue import Busy, Queue, Request
-from paligemma_lib.serving.service import Service
+from paligemma_lib.serving.answers import Answer, Busy, Stage, Unavailable
+from paligemma_lib.serving.engine import Engine
+from paligemma_lib.serving.jobs import Job
 
-__all__ = ["Answer", "Busy", "Progress", "Queue", "Request", "Service", "Stage", "Writer"]
+__all__ = ["Answer", "Busy", "Engine", "Job", "Stage", "Unavailable"]

@@ -1,7 +1,7 @@
-"""Defines what a client sees of its request: the progress, and the captions so far.
+"""Defines what a client gets: the text so far, the caption, or why there is none.
 
-progress = request.progress()
-print(progress.stage, progress.ahead, [answer.text for answer in progress.answers])
+answer = job.wait(timeout=10)
+answer.caption.text if answer.caption else answer.problem
 """
 
 from __future__ import annotations
@@ -14,45 +14,54 @@ if TYPE_CHECKING:
 
 Stage = Literal["loading", "compiling", "waiting", "writing", "over"]
 
+# Who is to blame for a problem: the request itself; its time limit or its client; or the server.
+Fault = Literal["request", "deadline", "cancelled", "server"]
+
+
+class Busy(RuntimeError):
+    """Raised when too many jobs are waiting, of all clients or of one.
+
+    Attributes:
+      retry_after: seconds after which it may be worth another try.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unavailable(RuntimeError):
+    """Raised when the engine takes no more jobs: it drains, is closed, or has no model."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
     """The caption of one image, unfinished or complete.
 
     Attributes:
-      text: the text so far, or of the complete caption.
-      caption: the complete caption; None: there is none yet.
-      problem: why the image gets no caption; None: no problem.
-      seconds: time to write the complete caption, without the time in the queue.
+      texts: text so far of each row: one, or `rows` of `BestOf`. Of the complete caption at last.
+      caption: the complete caption, best first; None: there is none yet.
+      rows: the complete captions in the order of rows; empty for beams, and before the end.
+      prompt_tokens: tokens of image and prompt, once they are read.
+      problem: why there is no caption; None: no problem.
+      fault: who is to blame for it.
+      seconds: from the queue to this answer, while the image was read and the caption written.
     """
 
-    text: str = ""
+    texts: tuple[str, ...] = ("",)
     caption: Caption | None = None
+    rows: tuple[Caption, ...] = ()
+    prompt_tokens: int = 0
     problem: str | None = None
+    fault: Fault | None = None
     seconds: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """Text of the first row so far, or of the caption."""
+        return self.caption.text if self.caption else self.texts[0]
 
     @property
     def over(self) -> bool:
         """Whether this answer is final: it has a caption or a problem."""
         return self.caption is not None or self.problem is not None
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Progress of a request.
-
-    Attributes:
-      stage: "loading" the model, "compiling" for the sampler, then "waiting" and "writing" in turns
-        until all images are done, then "over".
-      ahead: number of other requests that are served first, by one image each, while "waiting".
-      answers: one for each image.
-    """
-
-    stage: Stage
-    ahead: int
-    answers: tuple[Answer, ...]
-
-    @property
-    def over(self) -> bool:
-        """Whether the request is complete, failed or cancelled."""
-        return self.stage == "over"

@@ -7,7 +7,6 @@ Besides its arrays, a checkpoint contains a JSON record with a checksum. This mo
 records: it does not wait for other processes, open arrays, or change the folder.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -32,7 +31,8 @@ def check_run(
     Args:
       folder: folder of the checkpoints, local or `gs://`; it need not exist.
       run: settings that must not change when a run resumes, in types that JSON can hold.
-      allow_changed: names of settings that may differ, with dots between levels.
+      allow_changed: names of settings, or of groups of them, that may differ, with dots between
+        levels: `software` allows `software.jax`.
       completed: adds to a recorded run the settings that it lacks, because they are newer than
         the checkpoint.
 
@@ -50,7 +50,7 @@ def check_run(
     differing = [
         f"  {name}: was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted({*before, *now})
-        if before.get(name) != now.get(name) and name not in allow_changed
+        if before.get(name) != now.get(name) and not _is_allowed(name, allow_changed)
     ]
     if differing:
         raise ValueError(
@@ -69,8 +69,11 @@ def newest_run(
     Args and `completed` are those of `check_run`.
     """
     for step in _steps_in(folder):
-        with contextlib.suppress(Exception):  # damaged: `restore` reports it
-            return step, completed(record_of(folder, step)["run"])
+        try:
+            run = record_of(folder, step)["run"]
+        except Exception:  # damaged: `restore` reports it
+            continue
+        return step, completed(run)
     return None, {}
 
 
@@ -90,6 +93,10 @@ def _steps_in(folder: str | os.PathLike[str]) -> list[int]:
     # Orbax also has temporary folders there, whose names are not numbers.
     names = [each.name for each in path.iterdir()] if path.exists() else []
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
+def _is_allowed(name: str, allowed: Collection[str]) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in allowed)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -35,6 +35,21 @@ def digests(tree: Any) -> dict[str, str]:
     }
 
 
+def not_finite(tree: Any) -> list[str]:
+    """Returns path and number of values of each array that holds NaN or infinite values."""
+    leaves = [
+        (path, leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    counts = jax.device_get(_counts_not_finite([leaf for _, leaf in leaves]))
+    return [
+        f"{int(count):,} of {leaf.size:,} in {jax.tree_util.keystr(path)}"
+        for (path, leaf), count in zip(leaves, counts, strict=True)
+        if count
+    ]
+
+
 def kind(leaf: Any) -> str:
     """Returns the dtype and shape of an array, such as `float32[2,3]`."""
     return f"{np.dtype(leaf.dtype).name}[{','.join(map(str, leaf.shape))}]"
@@ -43,6 +58,11 @@ def kind(leaf: Any) -> str:
 def checksum(content: Any) -> str:
     """Returns 16 hexadecimal digits of the SHA-256 of an object in types that JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@jax.jit
+def _counts_not_finite(arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    return [jnp.sum(~jnp.isfinite(array), dtype=jnp.uint32) for array in arrays]
 
 
 @jax.jit

@@ -5,9 +5,8 @@
 
 Supervised positions are moved to the front, and logits are computed for them alone. They are
 computed in tiles: a block of a few hundred positions by a chunk of some thirty thousand tokens of
-the vocabulary. Each tile is computed once in the forward pass and once more in the backward pass.
-How many blocks there are depends on how many positions are supervised, so a batch of short captions
-costs less. Logits, sums and accumulated gradients are float32, whatever the activations are.
+the vocabulary. How many blocks there are depends on how many positions are supervised, so a batch
+of short captions costs less. Logits, sums and gradients are float32, whatever the activations are.
 
 For one position with logits z[v], target t, smoothing s over V tokens and z-loss weight c, the loss
 and its gradient are, with log Z = logsumexp(z) and the softmax p[v] = exp(z[v] - log Z),
@@ -29,10 +28,12 @@ from jax import lax
 
 from paligemma_lib.batch import source_positions
 from paligemma_lib.model import hidden_states
+from paligemma_lib.model.low_rank import Dropout
 from paligemma_lib.model.partitioning import num_shards, split_examples
 from paligemma_lib.model.stack import scan_layers
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.model.vocabulary import chunk_logits, num_chunks
+from paligemma_lib.train.loss_options import checked_loss
 
 # A tile of logits on each device: 256 x 32,768 float32 take 32 MiB. The backward pass needs a few.
 POSITIONS = 256
@@ -45,6 +46,7 @@ def token_losses(
     batch: dict[str, jax.Array],
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    dropout: Dropout | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the loss and the weight of every supervised token.
 
@@ -54,20 +56,18 @@ def token_losses(
       batch: arrays of the contract in `paligemma_lib.batch`.
       label_smoothing: s above, the share of the target distribution that is spread evenly over all
         tokens; the target token gets the rest in addition (arXiv 1512.00567).
-      z_loss: weight of log(Z)**2, which keeps the sum Z of all exponentials near 1 (arXiv
-        2204.02311, section 5).
+      z_loss: weight of log(Z)**2, which keeps the sum Z of all exponentials near 1 (2204.02311).
+      dropout: of the inputs of adapters.
 
     Returns:
-      float32[shards, M] losses and float32[shards, M] weights. A shard is the
-      share of the batch that one device holds: M = (B / shards) * T positions, supervised ones
-      first. Both are 0 where nothing is supervised.
+      float32[shards, M] losses and float32[shards, M] weights. A shard is the share of the batch
+      that one device holds: M = (B / shards) * T positions, supervised ones first. Both are 0 where
+      nothing is supervised. Raises ValueError if label_smoothing or z_loss is out of range.
     """
     text, weight = batch["text"], batch["loss_weight"].astype(jnp.float32)
-    hidden = hidden_states(
-        config, params, batch["image"], text, batch["segment"], batch["position"]
-    )
-    # [B, T] becomes [shards, M]. Everything below moves within a shard, so that no hidden state
-    # crosses devices.
+    inputs = batch["image"], text, batch["segment"], batch["position"]
+    hidden = hidden_states(config, params, *inputs, dropout=dropout)
+    # [B, T] becomes [shards, M]. Everything below moves within a shard, and crosses no devices.
     rows, length = text.shape
     shards = num_shards()
     shape = (shards, rows // shards * length)
@@ -83,7 +83,7 @@ def token_losses(
     hidden = split_examples(hidden.reshape(*shape, -1))
     hidden = jnp.take_along_axis(hidden, source[..., None], axis=1)
     table = params["llm"]["embedder"]["input_embedding"]
-    hyperparameters = (label_smoothing, z_loss)
+    hyperparameters = checked_loss("token_losses", label_smoothing, z_loss)
     nll = negative_log_likelihood(config, hyperparameters, table, hidden, target, weight > 0)
     return nll, weight
 
@@ -92,7 +92,7 @@ def token_losses(
 def negative_log_likelihood(
     config: PaliGemmaConfig,
     hyperparameters: tuple[float, float],
-    table: jax.Array,
+    table: Any,
     hidden: jax.Array,
     target: jax.Array,
     supervised: jax.Array,
@@ -102,7 +102,7 @@ def negative_log_likelihood(
     Args:
       config: the model.
       hyperparameters: the pair `label_smoothing` and `z_loss`, see `token_losses`.
-      table: embedding table [V, D] in any float dtype.
+      table: embedding table [V, D] in any float dtype, or quantised.
       hidden: dtype[shards, M, D] hidden states, each where its target is predicted.
       target: int32[shards, M] tokens.
       supervised: bool[shards, M], in each shard all true values first. The loss is 0 where it is
@@ -115,7 +115,7 @@ def _losses(config, hyperparameters, table, hidden, target, supervised):
     """Returns the loss, and log Z for the backward pass; float32[shards, M] each."""
     label_smoothing, z_loss = hyperparameters
     block, iterations = _iterations(supervised)
-    vocabulary = len(table)
+    vocabulary = table.shape[0]
     padded_hidden, padded_target = _pad(hidden, block), _pad(target, block)
 
     # The vocabulary is the outer loop, blocks of positions the inner one. A chunk of the table is
@@ -159,24 +159,23 @@ def _losses(config, hyperparameters, table, hidden, target, supervised):
 # `fori_loop` with a number of iterations that is known only at run time. (In a loop with a fixed
 # number, checkpointing each iteration would do.)
 def _forward(config, hyperparameters, table, hidden, target, supervised):
-    nll, log_z = _losses(
-        config, hyperparameters, table.value, hidden.value, target.value, supervised.value
-    )
+    perturbed = any(leaf.perturbed for leaf in jax.tree.leaves(table))  # several, if quantised
+    given = jax.tree.map(lambda leaf: leaf.value, (table, hidden, target, supervised))
+    nll, log_z = _losses(config, hyperparameters, *given)
     # With symbolic zeros, JAX tells for each argument whether it is differentiated (`perturbed`).
     # The gradient of the table, float32[V, D], takes two gigabytes for PaliGemma and is useless if
     # the table is frozen. The backward pass must know this while it is traced. A bool among the
     # residuals would become a traced array. () and None differ in the pytree structure of the
     # residuals, which is known during tracing.
-    table_trains = () if table.perturbed else None
-    residuals = (table.value, hidden.value, target.value, supervised.value, log_z)
-    return nll, (table_trains, *residuals)
+    table_trains = () if perturbed else None
+    return nll, (table_trains, *given, log_z)
 
 
 def _backward(config, hyperparameters, residuals, dnll):
     label_smoothing, z_loss = hyperparameters
     table_trains, table, hidden, target, supervised, log_z = residuals
     block, iterations = _iterations(supervised)
-    vocabulary = len(table)
+    vocabulary = table.shape[0]
     dnll = jnp.where(supervised, dnll, 0)
     hidden, target, log_z, dnll = (_pad(each, block) for each in (hidden, target, log_z, dnll))
 
@@ -230,7 +229,7 @@ def _iterations(supervised: jax.Array) -> tuple[int, jax.Array]:
     return block, (most + block - 1) // block
 
 
-def _chunks(table: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _chunks(table: Any) -> tuple[Any, jax.Array]:
     """Returns the table in chunks [n, V / n, D], and int32[n] the first token of each chunk."""
     rows, width = table.shape
     n = num_chunks(rows, _ROWS)

@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import psutil
 
-from paligemma_lib.model import abstract_params
+from paligemma_lib.model.adapter_params import LowRank
+from paligemma_lib.model.attention import block_bytes
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.parameter_spec import abstract, parameter_spec, quantized_kinds
 from paligemma_lib.runtime.sizes import gib
 from paligemma_lib.train.optimizer import Optimizer
 from paligemma_lib.train.state import abstract_state
@@ -31,6 +33,7 @@ def bytes_needed(
     batch_size: int,
     text_len: int,
     frozen_dtype: str = "float32",
+    low_rank: LowRank | None = None,
     microbatches: int = 1,
     devices: int = 1,
     fsdp: int = 1,
@@ -43,18 +46,26 @@ def bytes_needed(
       trainable: parameters that train at the same time.
       batch_size: number of examples per step, over all devices.
       text_len: number of text tokens per example.
-      frozen_dtype: dtype of frozen parameters.
+      frozen_dtype: dtype of frozen parameters, or "int8" or "nf4".
+      low_rank: the adapter that the run adds; None: none.
       microbatches: as for `make_train_step`.
       devices: number of devices that a batch is split over.
       fsdp: number of devices that parameters are split over.
     """
-    abstract = abstract_params(config)
-    state = abstract_state(abstract, optimizer, trainable=trainable, frozen_dtype=frozen_dtype)
+    table = parameter_spec(config, trainable=[trainable], frozen=frozen_dtype, low_rank=low_rank)
+    params = abstract(table)
+    state = abstract_state(
+        params,
+        optimizer,
+        trainable=trainable,
+        quantized=quantized_kinds(table),
+        undone_dtype=config.dtype,
+    )
     stored = bytes_of(vars(state)) + bytes_of(state.trained)  # plus the gradients
-    rows = trained_rows(abstract, trainable)
+    rows = trained_rows(params, trainable)
     # Stored arrays are split over the FSDP axis only, activations over all devices like examples.
     examples = max(1, batch_size // (devices * microbatches))
-    return stored // fsdp + examples * _activations(config, rows, text_len)
+    return stored // fsdp + _activations(config, rows, text_len, examples)
 
 
 def check_memory(needed: int, device: jax.Device) -> bool:
@@ -77,14 +88,16 @@ def check_memory(needed: int, device: jax.Device) -> bool:
         raise ValueError(
             f"training needs about {gib(needed)} of memory on {device}, and "
             f"{gib(free)} are free. What helps, most effective first: more microbatches or a "
-            "smaller batch_size, model.remat=full, model.frozen_dtype=bfloat16 or float16, fewer "
+            "smaller batch_size, model.remat=full, model.frozen_dtype=nf4, int8 or bfloat16, fewer "
             "trainable parameters, the sgd or adafactor optimizer, more devices"
         )
     return True
 
 
-def _activations(config: PaliGemmaConfig, rows: Mapping[str, int], text_len: int) -> int:
-    """Returns bytes per example: values saved for the backward pass, and those of one layer."""
+def _activations(
+    config: PaliGemmaConfig, rows: Mapping[str, int], text_len: int, examples: int
+) -> int:
+    """Returns the bytes of values saved for the backward pass, and of those of one layer."""
     vision, language = config.vision, config.language
     wide, narrow = (jnp.dtype(name).itemsize for name in (config.residual_dtype, config.dtype))
     length = vision.num_tokens + text_len
@@ -101,15 +114,20 @@ def _activations(config: PaliGemmaConfig, rows: Mapping[str, int], text_len: int
     depths = _backward_layers(rows, vision.depth, language.depth)
     kept, at_work = 0, 0
     for depth, (tokens, width, heads_width, inner, heads) in zip(depths, towers, strict=True):
+        tokens *= examples
         block_input = tokens * width * wide
         # Saved under `dots`: the input of the block, the outputs of attention and MLP; queries,
         # keys and values; the inner values of the MLP, of which a gated one has two per unit.
         products = 3 * block_input + tokens * (heads_width + inner) * narrow
-        # Three float32 matrices [heads, tokens, tokens], such as logits and weights.
-        attention = 3 * heads * tokens * tokens * 4
-        everything = 2 * products + tokens * inner * narrow + attention
-        kept += depth * {"full": block_input, "dots": products, "none": everything}[config.remat]
-        at_work = max(at_work, everything * 3 // 4)  # XLA reuses memory
+        # Three float32 matrices [heads, tokens, tokens], such as logits and weights. Where they are
+        # computed in blocks, nothing of a block is saved.
+        matrix = heads * tokens * (tokens // examples) * 4
+        block = block_bytes(jax.default_backend())
+        attention = 3 * min(matrix, block)
+        everything = 2 * products + tokens * inner * narrow
+        saved = everything + (attention if matrix <= block else 0)
+        kept += depth * {"full": block_input, "dots": products, "none": saved}[config.remat]
+        at_work = max(at_work, (everything + attention) * 3 // 4)  # XLA reuses memory
     return kept + at_work
 
 

@@ -8,13 +8,15 @@ train later has fresh state and its own bias correction.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from paligemma_lib.runtime.bounds import real, whole
+from paligemma_lib.train.averaging import Averaged, moved, with_average
 
 Name = Literal["sgd", "momentum", "adamw", "adafactor"]
 Schedule = Literal["constant", "cosine", "linear"]
@@ -33,12 +35,31 @@ class Optimizer:
       weight_decay: each step subtracts this share of a weight, times the learning rate (arXiv
         1711.05101). Biases and scales do not decay.
       clip_norm: largest global norm of all gradients; None: no clipping.
+      ema: decay of the moving average that is kept of each array, see `averaging`; 0: none.
     """
 
     transform: optax.GradientTransformation
     schedule: Callable[[jax.Array], jax.Array]
     weight_decay: float
     clip_norm: float | None
+    ema: float = 0.0
+
+    def init(self, part: jax.Array) -> Any:
+        """Returns the state of an array that begins to train."""
+        inner = self.transform.init(part)
+        return with_average(inner, part) if self.ema else inner
+
+    def update(
+        self, gradient: jax.Array, state: Any, part: jax.Array, rate: jax.Array, decay: float
+    ) -> tuple[jax.Array, Any]:
+        """Returns an array and its state after a step of this rate and weight decay."""
+        inner = state.inner if isinstance(state, Averaged) else state
+        with jax.numpy_dtype_promotion("standard"):  # as optax expects
+            change, inner = self.transform.update(gradient, inner, part)
+        part = part - rate * (change + decay * part)
+        if isinstance(state, Averaged):
+            return part, moved(state, inner, part, self.ema)
+        return part, inner
 
 
 def make_optimizer(
@@ -52,6 +73,7 @@ def make_optimizer(
     clip_norm: float | None = 1.0,
     b1: float = 0.9,
     b2: float = 0.999,
+    ema: float = 0.0,
 ) -> Optimizer:
     """Makes an optimizer.
 
@@ -66,17 +88,21 @@ def make_optimizer(
       clip_norm: see `Optimizer`.
       b1: decay rate of the sum or mean of gradients, for "momentum" and "adamw".
       b2: decay rate of the mean of squared gradients, for "adamw".
+      ema: see `Optimizer`.
 
     Raises:
       ValueError: an argument is out of range.
     """
     _check("name", name, name in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
     _check("schedule", schedule, schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
-    _check("learning_rate", learning_rate, 0 < learning_rate < math.inf, "a positive number")
-    _check("total_steps", total_steps, total_steps > 0, "a positive number")
-    _check("warmup_steps", warmup_steps, 0 <= warmup_steps <= total_steps, "0 to total_steps")
-    _check("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "0 or more")
-    _check("clip_norm", clip_norm, clip_norm is None or clip_norm > 0, "None or a positive number")
+    learning_rate = real("make_optimizer: learning_rate", learning_rate, above=0)
+    total_steps = whole("make_optimizer: total_steps", total_steps, 1)
+    warmup_steps = whole("make_optimizer: warmup_steps", warmup_steps, 0, total_steps)
+    weight_decay = real("make_optimizer: weight_decay", weight_decay, least=0)
+    if clip_norm is not None:
+        clip_norm = real("make_optimizer: clip_norm", clip_norm, above=0)
+    for decay, value in (("b1", b1), ("b2", b2), ("ema", ema)):
+        real(f"make_optimizer: {decay}", value, least=0, below=1)
     transform = {
         "sgd": lambda: optax.identity(),
         "momentum": lambda: optax.trace(decay=b1),
@@ -101,7 +127,7 @@ def make_optimizer(
         }[schedule]
         return learning_rate * rising * falling
 
-    return Optimizer(transform, rate, weight_decay, clip_norm)
+    return Optimizer(transform, rate, weight_decay, clip_norm, ema)
 
 
 def _check(name: str, value: object, fine: bool, expected: str) -> None:

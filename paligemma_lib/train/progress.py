@@ -8,13 +8,12 @@
             progress.record(step, metrics, captions=160)
 
 `metrics.jsonl` has a line for each step: the metrics of the step, captions per second, and the
-share of time spent waiting for data. Metrics are fetched from the devices one step late, so that
-devices never wait for the host. Files on `gs://` cannot be appended to, so there `flush` writes the
-whole file again.
+share of time spent waiting for data. A number that is not finite is null there. Metrics are fetched
+from the devices one step late, so that devices never wait for the host. Files on `gs://` cannot be
+appended to, so there `flush` writes the whole file again.
 """
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,9 +24,11 @@ import numpy as np
 from tqdm import tqdm
 
 from paligemma_lib.runtime.atomic import atomic_write, is_remote
-from paligemma_lib.train.tracking import Tracker
-
-FILE = "metrics.jsonl"
+from paligemma_lib.runtime.put_aside import put_aside
+from paligemma_lib.runtime.strict_json import dumps
+from paligemma_lib.runtime.visible_text import visible
+from paligemma_lib.train.metrics_file import FILE, read_metrics
+from paligemma_lib.train.tracking import Tracker, Trackers
 
 _SECONDS_BETWEEN_LINES = 15.0  # without a terminal
 _RECENT = 20  # steps over which the printed speed is averaged
@@ -47,22 +48,25 @@ class Progress:
         total_steps: int,
         steps_per_epoch: float,
         first_step: int = 0,
-        trackers: Sequence[Tracker] = (),
+        trackers: Trackers | Sequence[Tracker] = (),
         silent: bool = False,
     ) -> None:
         """Opens `metrics.jsonl`, and drops records of steps that will be done again.
 
-        The constructor and all methods raise OSError if a file or a tracker cannot be written to.
+        The constructor and all methods raise OSError if `metrics.jsonl` cannot be written. A line
+        of it that is damaged is left out, and the file is kept as `metrics.jsonl.damaged`. A
+        tracker that fails is logged and gets nothing more.
 
         Args:
           folder: folder of `metrics.jsonl`, a path as `atomic.path_of` returns it.
           total_steps: number of steps of the whole run.
           steps_per_epoch: number of steps per epoch, to print the epoch.
           first_step: index of the first step after this start or restart.
-          trackers: also receive all metrics, and the images that are shown.
+          trackers: also receive all metrics, and the images that are shown. They are closed at the
+            end; a `Trackers` is left to who made it.
           silent: write and print nothing, for all processes but the main process.
         """
-        self.history = [] if silent else _records_before(folder / FILE, first_step)
+        self.history = [] if silent else _history(folder / FILE, first_step)
         self._latest: dict[str, float] = {}
         self._silent = silent
         self._path = folder / FILE
@@ -72,7 +76,8 @@ class Progress:
             if not is_remote(folder):
                 self._file = self._path.open("a", encoding="utf-8")
         self._total, self._steps_per_epoch = total_steps, steps_per_epoch
-        self._trackers = trackers
+        self._own = [] if isinstance(trackers, Trackers) else list(trackers)
+        self._trackers = trackers if isinstance(trackers, Trackers) else Trackers(self._own)
         self._pending: dict[str, Any] | None = None
         self._waited = 0.0
         self._last = time.monotonic()
@@ -91,9 +96,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.flush()
         self._bar.close()
-        for tracker in self._trackers:
-            with contextlib.suppress(Exception):  # must not hide an error that ends the run
-                tracker.close()
+        Trackers(self._own).close()
         if self._file is not None:
             with contextlib.suppress(OSError):  # a failed write has raised before
                 self._file.close()
@@ -148,7 +151,7 @@ class Progress:
     def say(self, step: int, text: str) -> None:
         """Prints a line with the number of completed steps."""
         if not self._silent:
-            tqdm.write(f"step {step:,} of {self._total:,}: {text}", file=sys.stderr)
+            tqdm.write(f"step {step:,} of {self._total:,}: {visible(text)}", file=sys.stderr)
 
     def show(
         self, step: int, image_id: str, pixels: Callable[[], np.ndarray], caption: str
@@ -163,10 +166,7 @@ class Progress:
         """
         self.say(step, f"{image_id}: {caption}")
         if self._trackers:
-            array = pixels()
-            for tracker in self._trackers:
-                with _told(tracker):
-                    tracker.caption(image_id, array, caption, step)
+            self._trackers.caption(image_id, pixels(), caption, step)
 
     def flush(self) -> None:
         """Waits for the metrics of the last step and writes them.
@@ -209,38 +209,28 @@ class Progress:
             return
         if self._file is not None:
             try:
-                self._file.write(json.dumps(record) + "\n")
+                self._file.write(dumps(record) + "\n")
                 self._file.flush()
             except OSError as error:
                 error.filename = str(self._path)  # errors of a full disk do not name the file
                 raise
         values = {name: float(value) for name, value in record.items() if name != "step"}
-        for tracker in self._trackers:
-            with _told(tracker):
-                tracker.scalars(values, record["step"])
+        self._trackers.scalars(values, record["step"])
 
     def _write_all(self) -> None:
         with atomic_write(self._path) as file:  # a kill must not lose the old file
-            file.writelines(json.dumps(each).encode() + b"\n" for each in self.history)
+            file.writelines(dumps(each).encode() + b"\n" for each in self.history)
 
 
-@contextlib.contextmanager
-def _told(tracker: Tracker) -> Iterator[None]:
-    """Turns any exception of a tracker into an OSError that names the tracker."""
-    try:
-        yield
-    except Exception as error:
-        name = type(tracker).__name__
-        raise OSError(f"{name} could not write its data: {error}") from error
-
-
-def _records_before(path: Path, step: int) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text("utf-8").splitlines():
-        with contextlib.suppress(ValueError):  # a kill may cut the last line off
-            records.append(json.loads(line))
-    # A run that resumes at `step` repeats that step, but not what was noted after `step` completed
-    # steps, such as a validation loss. Only records of steps have "seconds".
-    return [r for r in records if r["step"] < step or (r["step"] == step and "seconds" not in r)]
+def _history(path: Path, first_step: int) -> list[dict[str, Any]]:
+    """Returns the records that a run which resumes at `first_step` does not repeat."""
+    records, problem = read_metrics(path) if path.is_file() else ([], "")
+    if problem:
+        put_aside(path, f"{problem}, and left out", keep=True)  # `_write_all` replaces it
+    # What was noted after so many completed steps, such as a validation loss, is not repeated. Only
+    # records of steps have "seconds".
+    return [
+        record
+        for record in records
+        if record["step"] < first_step or (record["step"] == first_step and "seconds" not in record)
+    ]

@@ -12,6 +12,8 @@ from typing import Any
 
 from orbax.checkpoint.checkpoint_managers import PolicyCheckpointInfo, PreservationPolicy
 
+from paligemma_lib.runtime.bounds import whole
+
 
 @dataclasses.dataclass
 class NewestAndBest(PreservationPolicy):
@@ -21,12 +23,16 @@ class NewestAndBest(PreservationPolicy):
     restart.
 
     Attributes:
-      newest: number of newest checkpoints to preserve.
+      newest: number of newest checkpoints to preserve, at least 1.
       losses: validation loss by step; None or missing where it was not measured.
     """
 
     newest: int
     losses: dict[int, float | None] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # 0 would preserve everything, as [-0:] is the whole list.
+        self.newest = whole("keep", self.newest, 1)
 
     def should_preserve(
         self, checkpoints: Sequence[PolicyCheckpointInfo], *, context: Any
@@ -36,7 +42,7 @@ class NewestAndBest(PreservationPolicy):
         measured = [
             (loss, step)
             for step in steps
-            if (loss := self.losses.get(step)) is not None and not math.isnan(loss)
+            if (loss := self.losses.get(step)) is not None and math.isfinite(loss)
         ]
         if measured:
             kept.add(min(measured)[1])

@@ -18,7 +18,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,8 +27,9 @@ from etils import epath
 
 from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.retries import retry, watched
+from paligemma_lib.train.checkpoint_problems import brief, check_damage, check_kinds
 from paligemma_lib.train.compatibility import RECORD, check_run, record_of
-from paligemma_lib.train.digests import checksum, digests, kind
+from paligemma_lib.train.digests import checksum, digests, not_finite
 from paligemma_lib.train.retention import NewestAndBest
 from paligemma_lib.train.state import TrainState
 
@@ -43,7 +44,15 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2) -> None:
-        """Opens the folder, local or `gs://`, and creates it if it does not exist."""
+        """Opens the folder, local or `gs://`, and creates it if it does not exist.
+
+        Args:
+          folder: the folder.
+          keep: number of newest checkpoints to preserve, at least 1.
+
+        Raises:
+          ValueError: `keep` is not a whole number of at least 1.
+        """
         path = os.fspath(folder)
         self._folder = path if "://" in path else os.path.abspath(path)
         self._policy = NewestAndBest(keep)
@@ -64,9 +73,36 @@ class Checkpoints:
         with self._told():
             self._manager.close()
 
+    def wait(self) -> None:
+        """Waits until everything is saved; raises OSError as `save` does."""
+        with self._told():
+            self._manager.wait_until_finished()
+
     def latest(self) -> int | None:
         """Returns the step of the newest checkpoint, which may be damaged, or None."""
         return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """Returns the steps of all checkpoints, newest first; some may be damaged.
+
+        All processes call it together. They get what the main process sees: on a shared file
+        system, a new folder may become visible to one process later than to another.
+        """
+        self.wait()
+        seen = sorted(self._manager.all_steps(), reverse=True)
+        return json.loads(processes.gather(json.dumps(seen).encode())[0])
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """Validation losses by step, as the checkpoints in the folder have recorded them."""
+        return {step: loss for step, loss in self._policy.losses.items() if loss is not None}
+
+    def recall(self, losses: Mapping[int, float]) -> None:
+        """Takes over validation losses by step, which decide which checkpoint is the best.
+
+        A checkpoint lacks its loss if the run was stopped before the validation of its step.
+        """
+        self._policy.losses.update(losses)
 
     def save(
         self, state: TrainState, run: Mapping[str, Any], validation_loss: float | None = None
@@ -100,7 +136,9 @@ class Checkpoints:
         self._manager.wait_until_finished()
         check_run(self._folder, run, allow_changed)
 
-    def restore(self, state_at: Callable[[int], TrainState]) -> TrainState:
+    def restore(
+        self, state_at: Callable[[int], TrainState], preferred: Sequence[int] = ()
+    ) -> TrainState:
         """Returns the state of the newest checkpoint that is not damaged, to resume from.
 
         Damaged checkpoints that are newer are logged and removed, since the resumed run will save
@@ -110,12 +148,15 @@ class Checkpoints:
           state_at: returns a state with the structure, shapes and shardings that the state has
             after a given number of steps; only its frozen parameters need the right values. If
             the folder has no checkpoint, `state_at(0)` is returned.
+          preferred: steps to try first, in this order; then the newest.
 
         Raises:
           ValueError: a checkpoint contains other parameters than train now, or all are damaged.
+          OSError: the storage fails, or refuses to be read. Nothing is removed.
         """
         problems: dict[int, str] = {}
-        for step in self._steps():
+        steps = self.steps()
+        for step in dict.fromkeys([*(s for s in preferred if s in steps), *steps]):
             state = state_at(step)
             found, problem = self._read(step, state)
             if found is None:
@@ -138,14 +179,6 @@ class Checkpoints:
             )
         return state_at(0)
 
-    def _steps(self) -> list[int]:
-        """Returns all steps, newest first, as the main process sees them."""
-        self._manager.wait_until_finished()
-        # On a shared file system, a new folder may become visible to one process later than to
-        # another. All processes must try the same steps, so they use the list of the main process.
-        seen = sorted(self._manager.all_steps(), reverse=True)
-        return json.loads(processes.gather(json.dumps(seen).encode())[0])
-
     def _read(self, step: int, state: TrainState) -> tuple[dict[str, Any] | None, str]:
         """Returns the saved part of a state, or None and what is wrong with it in some process.
 
@@ -159,9 +192,10 @@ class Checkpoints:
         try:
             wanted = record_of(self._folder, step)["state"]
         except Exception as error:  # a damaged file may raise any type of error
-            problem = f"{path / RECORD} is damaged ({_brief(error)})"
+            check_damage(error, path / RECORD)
+            problem = f"{path / RECORD} is damaged ({brief(error)})"
         if wanted:
-            _check_kinds(wanted, target, f"{self._folder}, step {step}")
+            check_kinds(wanted, target, f"{self._folder}, step {step}")
             try:
                 found = retry(
                     lambda: ocp.StandardCheckpointHandler().restore(
@@ -170,7 +204,8 @@ class Checkpoints:
                     str(path / "state"),
                 )
             except Exception as error:
-                problem = f"{path / 'state'} is damaged ({_brief(error)})"
+                check_damage(error, path / "state")
+                problem = f"{path / 'state'} is damaged ({brief(error)})"
         # One process may see a damaged file where another does not. All must resume from the same
         # checkpoint, so a checkpoint that one process cannot read is skipped by all.
         for told in processes.gather(problem.encode()):  # waits for all processes
@@ -180,6 +215,9 @@ class Checkpoints:
         if changed := [name for name in wanted if sums[name] != wanted[name]]:
             names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
             return None, f"{path / 'state'} is damaged (digest mismatch in {names})"
+        # A step whose gradients are not finite is skipped, but its update may still overflow.
+        if wrong := not_finite(found and found["trained"]):
+            return None, f"{path / 'state'} is of no use: values are not finite, {wrong[0]}"
         return found, ""
 
     @contextlib.contextmanager
@@ -192,29 +230,10 @@ class Checkpoints:
             raise
         except Exception as error:
             raise OSError(
-                f"a checkpoint could not be written to {self._folder}: {_brief(error)}. Free disk "
+                f"a checkpoint could not be written to {self._folder}: {brief(error)}. Free disk "
                 "space or check the storage, then run the same command again to continue from the "
                 "previous checkpoint"
             ) from error
-
-
-def _check_kinds(saved: Mapping[str, str], target: Any, where: str) -> None:
-    """Raises ValueError if names, dtypes or shapes of the saved arrays differ from the target."""
-    now = {
-        f"{jax.tree_util.keystr(path)} {kind(leaf)}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(target)
-    }
-    before = {f"{name} {told.split()[0]}" for name, told in saved.items()}
-    if now != before:
-        raise ValueError(
-            f"{where}: it does not hold the parameters that train now. Use another folder, or "
-            f"train the saved ones (saved or needed, not both: {sorted(now ^ before)[:4]})"
-        )
-
-
-def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 400 else f"{text[:150]} ... {text[-250:]}"  # causes come last
 
 
 def _changing(state: TrainState) -> dict[str, Any]:

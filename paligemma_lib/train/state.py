@@ -8,7 +8,7 @@ state = abstract_state(abstract_params(config), optimizer, trainable="attention"
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import jax
@@ -17,11 +17,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.quantized import is_quantized, stored_as
 from paligemma_lib.sharding import replicated
+from paligemma_lib.train.averaging import average_of
+from paligemma_lib.train.loss_scale import first_scale
 from paligemma_lib.train.optimizer import Optimizer
 from paligemma_lib.trainable import Parts, Trainable, merge, split, trained_rows
-
-_FLOAT16_SCALE = 2.0**15
 
 
 @jax.tree_util.register_dataclass
@@ -33,7 +34,8 @@ class TrainState:
       step: int32[], number of steps, including skipped ones.
       trained: parts of trained parameters by name, float32.
       opt_state: optimizer state of each of these parts.
-      frozen: parts of frozen parameters by name, in the dtypes in which they were given.
+      frozen: parts of frozen parameters by name, in the dtypes in which they were given, or
+        quantised.
       loss_scale: float32[], factor of the loss before it is differentiated, so that gradients do
         not underflow float16 (arXiv 1710.03740); 1 for other dtypes.
       good_steps: int32[], successive good steps since the loss scale last changed.
@@ -54,6 +56,12 @@ class TrainState:
         """Returns the nested dict of all parameters, for the model, decoding and `save_params`."""
         return merge(self.trained, self.frozen)
 
+    def averaged_params(self) -> dict[str, Any]:
+        """Returns the same with the averages of what trains, where the optimizer keeps them."""
+        own = self.trained.items()
+        averages = {name: tuple(map(average_of, self.opt_state[name], part)) for name, part in own}
+        return merge(averages, self.frozen)
+
 
 def init_state(
     config: PaliGemmaConfig,
@@ -67,20 +75,25 @@ def init_state(
 
     Args:
       config: the model; with float16 activations the loss is scaled.
-      params: nested dict of arrays on the devices of `mesh`. Frozen arrays that need not be cut
-        become part of the state without a copy. Trained ones are copied as float32.
+      params: nested dict of arrays on the devices of `mesh`; those without a sharding over it, as
+        `captioner.load` gives them on one device, are replicated. Frozen ones that need not be cut
+        become part of the state without a copy; they may be quantised. Trained ones are copied as
+        float32.
       optimizer: as `make_optimizer` returns it.
       trainable: parameters that train, see `trainable.trained_rows`.
       mesh: as `sharding.make_mesh` returns it.
 
     Raises:
-      ValueError: `trainable` selects nothing.
+      ValueError: `trainable` selects nothing, or a parameter that is quantised.
     """
+    params = jax.tree.map(lambda leaf: _on_mesh(leaf, mesh), params)
     trained, frozen = split(params, trained_rows(params, trainable))
     # Trained parameters are float32. bfloat16 has 8 significant bits, so it would round away every
     # update of less than 1/512 of the weight.
-    trained = jax.tree.map(_trainable_copy, trained)
-    scale = _FLOAT16_SCALE if config.dtype == "float16" else 1.0
+    trained = {
+        name: tuple(_trainable_copy(name, part) for part in parts)
+        for name, parts in trained.items()
+    }
 
     def scalar(value: float, dtype: Any) -> jax.Array:
         return jax.device_put(np.asarray(value, dtype), replicated(mesh))
@@ -93,7 +106,7 @@ def init_state(
             for name, parts in trained.items()
         },
         frozen=frozen,
-        loss_scale=scalar(scale, np.float32),
+        loss_scale=scalar(first_scale(config), np.float32),
         good_steps=scalar(0, np.int32),
         skipped=scalar(0, np.int32),
         skipped_in_a_row=scalar(0, np.int32),
@@ -105,7 +118,8 @@ def abstract_state(
     optimizer: Optimizer,
     *,
     trainable: Trainable,
-    frozen_dtype: str = "float32",
+    quantized: Mapping[str, str] = {},
+    undone_dtype: str = "float32",
     mesh: Mesh | None = None,
 ) -> TrainState:
     """Returns the shapes, dtypes and shardings of the state that `init_state` would return.
@@ -113,7 +127,8 @@ def abstract_state(
     Args:
       optimizer, trainable: as for `init_state`.
       params: nested dict of `jax.ShapeDtypeStruct`, which may have shardings.
-      frozen_dtype: dtype of frozen parameters.
+      quantized: kind of frozen parameters that are quantised, "int8" or "nf4", by name.
+      undone_dtype: dtype that they are undone to.
       mesh: as for `init_state`; None leaves shardings out.
 
     Raises:
@@ -121,7 +136,12 @@ def abstract_state(
     """
     trained, frozen = split(params, trained_rows(params, trainable))
     trained = jax.tree.map(lambda leaf: leaf.update(dtype=np.float32), trained)
-    frozen = jax.tree.map(lambda leaf: leaf.update(dtype=np.dtype(frozen_dtype)), frozen)
+    frozen = {
+        name: tuple(stored_as(name, part, quantized[name], undone_dtype) for part in parts)
+        if name in quantized
+        else parts
+        for name, parts in frozen.items()
+    }
     everywhere = replicated(mesh) if mesh is not None else None
 
     def fresh(part: jax.ShapeDtypeStruct) -> Any:
@@ -129,7 +149,7 @@ def abstract_state(
             lambda leaf: leaf.update(
                 sharding=part.sharding if leaf.shape == part.shape else everywhere
             ),
-            jax.eval_shape(optimizer.transform.init, part),
+            jax.eval_shape(optimizer.init, part),
         )
 
     def scalar(dtype: Any) -> Any:
@@ -159,7 +179,7 @@ def restage(state: TrainState, optimizer: Optimizer, trainable: Trainable) -> Tr
       trainable: parameters that train, see `trainable.trained_rows`.
 
     Raises:
-      ValueError: `trainable` selects nothing.
+      ValueError: `trainable` selects nothing, or a parameter that is quantised.
     """
     params = state.all_params()
     trained, frozen = split(params, trained_rows(params, trainable))
@@ -177,7 +197,7 @@ def restage(state: TrainState, optimizer: Optimizer, trainable: Trainable) -> Tr
                 for old_span, opt_state in old
                 if old_span.start <= span.start and span.stop <= old_span.stop
             ]
-            new_parts.append(part if found else _trainable_copy(part))
+            new_parts.append(part if found else _trainable_copy(name, part))
             new_states.append(found[0] if found else _fresh(optimizer, new_parts[-1]))
         trained[name], opt_states[name] = tuple(new_parts), tuple(new_states)
     return dataclasses.replace(state, trained=trained, opt_state=opt_states, frozen=frozen)
@@ -203,17 +223,27 @@ def _rows(opt_state: Any, old: range, new: range) -> Any:
     )
 
 
-def _trainable_copy(part: jax.Array) -> jax.Array:
+def _trainable_copy(name: str, part: Any) -> jax.Array:
     """Returns a float32 copy, whose memory a train step may donate."""
+    if is_quantized(part):
+        raise ValueError(
+            f"{name} is to train, but is stored in {part.kind}: load it as float32, by a function "
+            "as the `dtype` of load_params, or train an adapter beside it"
+        )
     return jnp.array(part, jnp.float32, copy=True)
+
+
+def _on_mesh(leaf: Any, mesh: Mesh) -> Any:
+    if isinstance(getattr(leaf, "sharding", None), NamedSharding):
+        return leaf
+    return jax.device_put(leaf, replicated(mesh))
 
 
 def _fresh(optimizer: Optimizer, part: jax.Array) -> Any:
     """Returns new optimizer state for a part; leaves of its shape get its sharding."""
-    init = optimizer.transform.init
     everywhere = NamedSharding(cast(NamedSharding, part.sharding).mesh, PartitionSpec())
     shardings = jax.tree.map(
         lambda leaf: part.sharding if leaf.shape == part.shape else everywhere,
-        jax.eval_shape(init, part),
+        jax.eval_shape(optimizer.init, part),
     )
-    return jax.jit(init, out_shardings=shardings)(part)
+    return jax.jit(optimizer.init, out_shardings=shardings)(part)

@@ -19,19 +19,21 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
+from paligemma_lib.model.inputs import check_batch
+from paligemma_lib.model.low_rank import Dropout
 from paligemma_lib.model.partitioning import num_shards
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime.bounds import real, whole
 from paligemma_lib.sharding import batch_sharding, put_batch
 from paligemma_lib.train.loss import token_losses
+from paligemma_lib.train.loss_options import checked_loss
+from paligemma_lib.train.loss_scale import next_scale
 from paligemma_lib.train.optimizer import Optimizer
 from paligemma_lib.train.state import TrainState
 from paligemma_lib.trainable import Parts, merge
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
-
-_GOOD_STEPS = 1000  # successive good steps after which the loss scale doubles
-_LARGEST_SCALE = 2.0**24
 
 
 def make_train_step(
@@ -42,6 +44,8 @@ def make_train_step(
     microbatches: int = 1,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    adapter_dropout: float = 0.0,
+    seed: int = 0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns a function `state, metrics = step(state, batch)`.
 
@@ -62,10 +66,17 @@ def make_train_step(
       microbatches: number of parts of a batch that are computed one after the other, to need less
         memory.
       label_smoothing, z_loss: see `loss.token_losses`.
+      adapter_dropout: share of the inputs of adapters that are zeroed, see `low_rank.Dropout`.
+      seed: seed of the dropout, which depends on it, the step and the microbatch alone.
 
     Raises:
-      ValueError: (the step) a batch cannot be divided among devices and microbatches.
+      ValueError: an argument is out of range, or (the step) a batch breaks the contract, see
+        `model.inputs`, or cannot be divided among devices and microbatches.
     """
+    microbatches = whole("make_train_step: microbatches", microbatches, 1)
+    label_smoothing, z_loss = checked_loss("make_train_step", label_smoothing, z_loss)
+    rate = real("make_train_step: adapter_dropout", adapter_dropout, least=0, below=1)
+    seed = whole("make_train_step: seed", seed, 0)
 
     def update(frozen: Parts, changing: dict[str, Any], batch: Metrics) -> tuple[Any, Metrics]:
         trained, opt_state = changing["trained"], changing["opt_state"]
@@ -75,23 +86,27 @@ def make_train_step(
         # do gradients. A mean of means would weigh a caption by the others in its microbatch.
         supervised = jnp.sum(batch["loss_weight"], dtype=jnp.float32)
 
-        def loss_of_part(trained: Parts, part: Metrics) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(seed), changing["step"])
+
+        def loss_of_part(trained: Parts, part: Metrics, number: Any) -> jax.Array:
             params = merge(trained, frozen)
-            nll, weight = token_losses(config, params, part, label_smoothing, z_loss)
+            drop = Dropout(jax.random.fold_in(key, number), rate) if rate else None
+            nll, weight = token_losses(config, params, part, label_smoothing, z_loss, drop)
             # The maximum gives a batch without any weight a loss of 0, not NaN.
             return scale * jnp.sum(nll * weight) / jnp.maximum(supervised, 1e-9)
 
-        def add_part(sums: Any, part: Metrics) -> tuple[Any, None]:
+        def add_part(sums: Any, numbered: tuple[Metrics, jax.Array]) -> tuple[Any, None]:
             return jax.tree.map(
-                jnp.add, sums, jax.value_and_grad(loss_of_part)(trained, part)
+                jnp.add, sums, jax.value_and_grad(loss_of_part)(trained, *numbered)
             ), None
 
         # A scan of one iteration would need memory for a second copy of the gradients.
         if microbatches == 1:
-            loss, gradients = jax.value_and_grad(loss_of_part)(trained, batch)
+            loss, gradients = jax.value_and_grad(loss_of_part)(trained, batch, 0)
         else:
             zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained)
-            (loss, gradients), _ = lax.scan(add_part, zeros, _parts(batch, microbatches))
+            numbered = _parts(batch, microbatches), jnp.arange(microbatches)
+            (loss, gradients), _ = lax.scan(add_part, zeros, numbered)
         # The smallest positive float16 is 6e-8, so smaller gradients of activations would vanish.
         # Gradients of a scaled loss do not; the scale is divided out before they are used.
         loss, gradients = jax.tree.map(lambda x: x / scale, (loss, gradients))
@@ -103,8 +118,8 @@ def make_train_step(
         if optimizer.clip_norm is not None:
             clip = jnp.minimum(1.0, optimizer.clip_norm / jnp.maximum(norm, 1e-16))
             gradients = jax.tree.map(lambda g: g * clip, gradients)
-        rate = jnp.asarray(optimizer.schedule(changing["step"]), jnp.float32)
-        new_trained, new_opt_state = _apply(optimizer, rate, trained, opt_state, gradients)
+        learning_rate = jnp.asarray(optimizer.schedule(changing["step"]), jnp.float32)
+        new_trained, new_opt_state = _apply(optimizer, learning_rate, trained, opt_state, gradients)
 
         # `where`, not `cond`: old and new values exist anyway, and `where` can write its result in
         # place into donated memory.
@@ -118,12 +133,12 @@ def make_train_step(
             "step": changing["step"] + 1,
             "skipped": changing["skipped"] + jnp.where(good, 0, 1),
             "skipped_in_a_row": in_a_row,
-            **_next_scale(config, good, scale, changing["good_steps"]),
+            **next_scale(config, good, scale, changing["good_steps"]),
         }
         metrics = {
             "loss": loss,
             "gradient_norm": norm,
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "supervised": supervised,
             "skipped_in_a_row": in_a_row.astype(jnp.float32),
         }
@@ -134,7 +149,7 @@ def make_train_step(
     jitted = jax.jit(update, donate_argnums=1)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        arrays = _on_devices(mesh, batch)
+        arrays = _on_devices("train step", config, mesh, batch)
         rows = len(arrays["text"])
         if rows % (mesh.size * microbatches):
             raise ValueError(
@@ -157,7 +172,8 @@ def make_eval_step(
 
     For each example of the global batch, they are the sum of weight * nll and the sum of weights,
     on the device that has the example. The loss over several batches is the sum of all losses
-    divided by the sum of all weights.
+    divided by the sum of all weights. The step raises ValueError for a batch that breaks the
+    contract, see `model.inputs`.
     """
 
     @functools.partial(jax.jit, out_shardings=batch_sharding(mesh))
@@ -180,12 +196,15 @@ def make_eval_step(
 
     def step(params: dict[str, Any], batch: Batch) -> tuple[jax.Array, jax.Array]:
         with jax.set_mesh(mesh):
-            return sums(params, _on_devices(mesh, batch))
+            return sums(params, _on_devices("eval step", config, mesh, batch))
 
     return step
 
 
-def _on_devices(mesh: Mesh, batch: Batch) -> dict[str, jax.Array]:
+def _on_devices(
+    what: str, config: PaliGemmaConfig, mesh: Mesh, batch: Batch
+) -> dict[str, jax.Array]:
+    check_batch(what, batch, config.vision.image_size, config.language.vocab_size)
     wanted = ("image", "text", "segment", "position", "loss_weight")
     arrays = {key: batch[key] for key in wanted}
     if all(isinstance(array, np.ndarray) for array in arrays.values()):
@@ -218,23 +237,6 @@ def _apply(
         for part, piece_state, gradient in zip(
             parts, opt_state[name], gradients[name], strict=True
         ):
-            with jax.numpy_dtype_promotion("standard"):  # as optax expects
-                change, piece_state = optimizer.transform.update(gradient, piece_state, part)
-            results.append((part - rate * (change + decay * part), piece_state))
+            results.append(optimizer.update(gradient, piece_state, part, rate, decay))
         new_trained[name], new_opt_state[name] = zip(*results, strict=True)
     return new_trained, new_opt_state
-
-
-def _next_scale(
-    config: PaliGemmaConfig, good: jax.Array, scale: jax.Array, good_steps: jax.Array
-) -> Metrics:
-    """Returns the loss scale: halved after a bad step, doubled after many good ones."""
-    if config.dtype != "float16":
-        return {"loss_scale": scale, "good_steps": good_steps}
-    good_steps = jnp.where(good, good_steps + 1, 0)
-    doubled = jnp.minimum(scale * 2, _LARGEST_SCALE)
-    grown = jnp.where(good_steps == _GOOD_STEPS, doubled, scale)
-    return {
-        "loss_scale": jnp.where(good, grown, jnp.maximum(scale / 2, 1.0)),
-        "good_steps": jnp.where(good_steps == _GOOD_STEPS, 0, good_steps),
-    }

@@ -7,11 +7,12 @@ error, so a model is never computed differently than by transformers. The file i
 size is bounded, and so is every number in it.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paligemma_lib.checkpoint.huggingface.json_text import json_object
+from paligemma_lib.checkpoint.huggingface.refusals import check_quantisation
 from paligemma_lib.checkpoint.huggingface.settings import (
     EPSILON,
     GELU,
@@ -22,6 +23,7 @@ from paligemma_lib.checkpoint.huggingface.settings import (
 from paligemma_lib.checkpoint.huggingface.tensors import VOCABULARY_PADDING
 from paligemma_lib.model.variants import GemmaConfig, PaliGemmaConfig, SiglipConfig
 from paligemma_lib.runtime.regular_files import read_bounded
+from paligemma_lib.runtime.visible_text import visible
 
 CONFIG = "config.json"
 
@@ -84,16 +86,18 @@ def read_config_json(path: Path) -> PaliGemmaConfig:
         raise ValueError(f"{path} has {size:,} bytes, expected at most {_MAX_BYTES:,}")
     data = read_bounded(path, _MAX_BYTES)
     try:
-        fields = _Fields(json.loads(data), "", {})
-        fields.check("model_type", ("paligemma",), None)
+        fields = _Fields(json_object(data), "", {})
+        check_quantisation(fields["quantization_config"])
+        # Without a type, a model with both parts is one of this family; their fields are checked.
+        fields.check("model_type", ("paligemma",), "paligemma")
         fields.check("tie_word_embeddings", (True,))
-        vision = fields.section("vision_config", ("siglip_vision_model",))
-        language = fields.section("text_config", ("gemma", "gemma2"))
+        vision = fields.section("vision_config", "siglip_vision_model")
+        language = fields.section("text_config", "gemma", "gemma2")
         siglip = _vision(vision)
         gemma = _language(language, fields.number("image_token_index", 256_000))
         _check_windows(language, gemma.depth, siglip.num_tokens)
         return PaliGemmaConfig(siglip, gemma)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} does not describe a supported model: {error}") from error
 
 
@@ -160,11 +164,13 @@ class _Fields:
     def __getitem__(self, name: str) -> Any:
         return self._values.get(name, self._defaults.get(name))
 
-    def section(self, name: str, kinds: tuple[str, ...]) -> "_Fields":
+    def section(self, name: str, *kinds: str) -> "_Fields":
+        """Returns a part of the model; without a type it has the first of `kinds`, as there."""
         values = self._values.get(name)
-        section = _Fields(values, f"{name}.", {})
-        section.check("model_type", kinds, None)
-        return _Fields(values, f"{name}.", _DEFAULTS[section["model_type"]])
+        section = _Fields(values, f"{name}.", {"model_type": kinds[0]})
+        section.check("model_type", kinds, kinds[0])
+        defaults = {"model_type": kinds[0], **_DEFAULTS[section["model_type"]]}
+        return _Fields(values, f"{name}.", defaults)
 
     def check(self, name: str, allowed: tuple[Any, ...], default: Any = ...) -> None:
         """Raises ValueError unless a field has an allowed value.
@@ -207,5 +213,5 @@ class _Fields:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = visible(repr(value))
     return text if len(text) <= 40 else f"{text[:40]}..."

@@ -9,21 +9,27 @@ The folder is untrusted: no path that leaves it is followed, and pickles are not
 
 import contextlib
 import dataclasses
-import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from paligemma_lib.checkpoint.arrays import open_binary
 from paligemma_lib.checkpoint.huggingface.format import Entry, read_header
+from paligemma_lib.checkpoint.huggingface.json_text import json_object
+from paligemma_lib.checkpoint.huggingface.refusals import check_no_adapter
 from paligemma_lib.checkpoint.huggingface.tensors import canonical_name
 from paligemma_lib.checkpoint.matching import listed
 from paligemma_lib.runtime.regular_files import read_bounded
+from paligemma_lib.runtime.visible_text import visible
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 _MAX_INDEX_BYTES = 16 << 20
 _MAX_FILES = 1000
+_MAX_NAME = 80  # characters; file systems allow 255 bytes
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +58,13 @@ def open_tensors(stack: contextlib.ExitStack, folder: Path) -> dict[str, Stored]
         file = stack.enter_context(open_binary(os.fspath(path)))
         for name, entry in entries.items():
             canonical = canonical_name(name)
+            if canonical is None:
+                continue
             if canonical in found:
+                both = listed([name, found[canonical].name])
                 raise ValueError(
-                    f"{path}: {name} and {found[canonical].name} are the same tensor, stored "
-                    "twice. Remove files that do not belong to this checkpoint."
+                    f"{path}: {both} are the same tensor, stored twice. Remove files that do not "
+                    "belong to this checkpoint."
                 )
             found[canonical] = Stored(file, name, entry)
     return found
@@ -64,26 +73,37 @@ def open_tensors(stack: contextlib.ExitStack, folder: Path) -> dict[str, Stored]
 def weight_files(folder: Path) -> list[Path]:
     """Returns the paths of the safetensors files of a checkpoint.
 
+    Of a whole file and an index without it, the whole file is read, as transformers does, and a
+    warning is logged.
+
     Raises:
       FileNotFoundError: the folder does not exist, holds no weights, or lacks a file that the
         index names.
-      ValueError: the index is invalid, or the folder holds its weights as pickles only.
+      ValueError: the index is invalid, or the folder holds its weights as pickles only, or an
+        adapter.
     """
     if "://" in str(folder) or not folder.is_dir():
         raise FileNotFoundError(
             f"{folder}: no such folder on this machine. Download the checkpoint first, for "
             "instance with `hf download google/paligemma-3b-pt-224 --local-dir FOLDER`."
         )
-    if (folder / INDEX).is_file():
-        names = _indexed_names(folder / INDEX)
-        if absent := [name for name in names if not (folder / name).is_file()]:
-            raise FileNotFoundError(
-                f"{folder}: {len(absent)} of the {len(names)} files in {INDEX} are missing: "
-                f"{listed(absent)}. Download the checkpoint again."
+    whole, index = folder / WEIGHTS, folder / INDEX
+    if whole.is_file():
+        ignored = _ignored(index) if index.is_file() else ""
+        if ignored is None:
+            return _indexed(index)
+        if ignored:
+            _log.warning(
+                "%s is read, but not %s (%s); transformers chooses likewise. Remove what is out of "
+                "date",
+                visible(str(whole)),
+                INDEX,
+                ignored,
             )
-        return [folder / name for name in names]
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
+        return [whole]
+    if index.is_file():
+        return _indexed(index)
+    check_no_adapter(folder)
     cure = f"Download the checkpoint again, with {WEIGHTS} or {INDEX} and the files it names."
     if pickles := sorted(path.name for p in ("*.bin", "*.pt", "*.pth") for path in folder.glob(p)):
         raise ValueError(
@@ -93,18 +113,44 @@ def weight_files(folder: Path) -> list[Path]:
     raise FileNotFoundError(f"{folder} contains neither {WEIGHTS} nor {INDEX}. {cure}")
 
 
+def _indexed(index: Path) -> list[Path]:
+    names = _indexed_names(index)
+    if absent := [name for name in names if not (index.parent / name).is_file()]:
+        raise FileNotFoundError(
+            f"{index.parent}: {len(absent)} of the {len(names)} files in {INDEX} are missing: "
+            f"{listed(absent)}. Download the checkpoint again."
+        )
+    return [index.parent / name for name in names]
+
+
+def _ignored(index: Path) -> str | None:
+    """Returns why an index beside a whole file is not read; None: the whole file is one of its."""
+    try:
+        names = _indexed_names(index)
+    except ValueError:
+        return "it is no valid index"
+    if WEIGHTS in names:
+        return None
+    if absent := sum(not (index.parent / name).is_file() for name in names):
+        return f"{absent} of the {len(names)} files that it names are missing"
+    return f"its {len(names)} files hold another copy"
+
+
 def _indexed_names(index: Path) -> list[str]:
     if (size := index.stat().st_size) > _MAX_INDEX_BYTES:
         raise ValueError(f"{index}: {size} bytes, expected at most {_MAX_INDEX_BYTES}.")
     data = read_bounded(index, _MAX_INDEX_BYTES)
     try:
-        names = sorted(set(json.loads(data)["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        weight_map = json_object(data).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise ValueError("none")
+    except ValueError as error:
         raise ValueError(
             f"{index}: expected JSON with a weight_map of tensor names to file names, got "
-            f"{error!r}. Download the checkpoint again."
+            f"{error}. Download the checkpoint again."
         ) from error
-    bad = [name for name in names if not _is_bare(name)]
+    bad = [name for name in weight_map.values() if not _is_bare(name)]
+    names = sorted({name for name in weight_map.values() if _is_bare(name)})
     if bad or not 0 < len(names) <= _MAX_FILES:
         raise ValueError(
             f"{index}: names {len(names)} files, expected 1 to {_MAX_FILES}, each a bare "
@@ -118,5 +164,7 @@ def _is_bare(name: object) -> bool:
     return (
         isinstance(name, str)
         and name.endswith(".safetensors")
-        and not any(c in name for c in "/\\:\0")
+        and name.isprintable()
+        and len(name) <= _MAX_NAME
+        and not any(c in name for c in "/\\:")
     )

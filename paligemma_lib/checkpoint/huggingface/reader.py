@@ -9,6 +9,7 @@ must match the files before memory is allocated.
 """
 
 import contextlib
+import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from paligemma_lib.checkpoint.arrays import (
+    DTYPES,
     THREADS,
     as_bytes,
     read_at,
@@ -31,21 +33,18 @@ from paligemma_lib.checkpoint.configuration import (
     differing_fields,
     side_of_grid,
 )
+from paligemma_lib.checkpoint.finite import NotFinite, count_not_finite
 from paligemma_lib.checkpoint.huggingface import tensors
+from paligemma_lib.checkpoint.huggingface.bitsandbytes import take_quantised
 from paligemma_lib.checkpoint.huggingface.config_json import CONFIG, read_config_json
 from paligemma_lib.checkpoint.huggingface.folder import open_tensors
 from paligemma_lib.checkpoint.huggingface.format import Entry
+from paligemma_lib.checkpoint.huggingface.refusals import hints
 from paligemma_lib.checkpoint.huggingface.tensors import Tensor
-from paligemma_lib.checkpoint.matching import (
-    describe_model,
-    differences,
-    expected_shapes,
-    listed,
-    mismatch,
-)
+from paligemma_lib.checkpoint.huggingface.tied import check_tied
+from paligemma_lib.checkpoint.matching import describe_model, differences, expected_shapes, mismatch
+from paligemma_lib.checkpoint.placement import row_blocks
 from paligemma_lib.model.variants import PaliGemmaConfig
-
-_ROWS = 8192  # rows of the embedding table that are compared at a time
 
 
 class SafetensorsReader:
@@ -82,6 +81,7 @@ class SafetensorsReader:
         self.path = os.fspath(folder)
         with contextlib.ExitStack() as stack:
             self._stored = open_tensors(stack, Path(folder))
+            self._quantised = take_quantised(self._stored, self.path)
             self._threads = stack.enter_context(ThreadPoolExecutor(THREADS, "safetensors"))
             self._check(config, names)
             self._stack = stack.pop_all()
@@ -130,22 +130,42 @@ class SafetensorsReader:
         return out
 
     def verify(self) -> str:
-        """Returns a sentence about the tensors' sizes, which are checked when files are opened."""
+        """Looks at all values, and returns a sentence that says so.
+
+        Sizes are checked when the files are opened; the format has no checksums.
+
+        Raises:
+          ValueError: values are NaN or infinite; all parameters with such values are named.
+        """
+        found = {}
+        for name, shape in self.shapes.items():
+            blocks = row_blocks(shape, self.dtypes[name].itemsize)
+            if bad := sum(count_not_finite(self.read(name, rows)) for rows in blocks):
+                found[name] = bad, math.prod(shape)
+        if found:
+            raise NotFinite(self.path, found)
         files = len({stored.file.name for stored in self._stored.values()})
-        return f"{len(self._stored)} tensors in {files} file{'s' * (files > 1)}, all sizes match"
+        return (
+            f"{len(self._stored)} tensors in {files} file{'s' * (files > 1)}, all sizes match and "
+            "all values are finite"
+        )
 
     def _read_tensor(self, tensor: Tensor, out: np.ndarray) -> None:
         stored = self._stored[tensor.name]
+        if weight := self._quantised.get(tensor.name):
+            tensors.copy(tensor.from_stored(weight.undo(self._threads)), out)
+            return
+        dtype = stored.entry.dtype or out.dtype
 
         def read(strip: tuple[int, np.ndarray]) -> None:
             skip, view = strip
-            start = stored.entry.start + skip * out.itemsize
-            # A strip is contiguous in the file. If it is not in memory, it is read into a temporary
-            # array and transposed from there.
-            if view.flags.c_contiguous:
+            start = stored.entry.start + skip * dtype.itemsize
+            # A strip is contiguous in the file. If it is not in memory, or of another dtype there,
+            # it is read into a temporary array and copied from there.
+            if view.flags.c_contiguous and dtype == view.dtype:
                 read_here(stored.file, start, as_bytes(view))
             else:
-                values = np.empty(view.shape, view.dtype)
+                values = np.empty(view.shape, dtype)
                 read_here(stored.file, start, as_bytes(values))
                 tensors.copy(values, view)
 
@@ -166,12 +186,12 @@ class SafetensorsReader:
                 f"SafetensorsReader: this model has no parameters {sorted(unknown)}; "
                 f"it has {sorted(expected)}."
             )
-        # Tensors to leave out of the comparison. `_check_tied` compares the output layer.
+        # Tensors to leave out of the comparison. `check_tied` compares the output layer.
         not_wanted = {tensors.LM_HEAD}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, np.dtype] = {}
         self._parts: dict[str, list[Tensor]] = {}
-        allowed, mixed = {}, []
+        allowed = {}
         for tensor in tensors.all_tensors(config):
             if tensor.parameter not in wanted:
                 not_wanted.add(tensor.name)
@@ -186,19 +206,24 @@ class SafetensorsReader:
             self.shapes[tensor.parameter] = shape
             self._parts.setdefault(tensor.parameter, []).append(tensor)
             if entry and entry.dtype:
+                # Where layers differ in dtype, they are cast when they are read, to the one that
+                # holds all values of the others.
                 other = self.dtypes.setdefault(tensor.parameter, entry.dtype)
                 if other != entry.dtype:
-                    mixed.append(f"{tensor.name} {entry.dtype}, but {other} in an earlier layer")
+                    self.dtypes[tensor.parameter] = DTYPES["float32"]
         found = {name: s.entry for name, s in self._stored.items() if name not in not_wanted}
         lines = differences(
             allowed,
             {name: entry.shape for name, entry in found.items()},
             {name: entry.dtype or entry.code for name, entry in found.items()},
         )
-        if mixed:
-            lines.append(f"  {len(mixed)} of another dtype than other layers: {listed(mixed)}")
+        if lines:
+            lines += hints(found, {entry.code for entry in found.values()})
         self._check_config(config, lines)
-        self._check_tied()
+        if tensors.LM_HEAD in self._stored and tensors.EMBEDDING in self.shapes:
+            head = self._stored[tensors.LM_HEAD]
+            table = self._stored[self._parts[tensors.EMBEDDING][0].name]
+            check_tied(self.path, head, table, self.shapes[tensors.EMBEDDING], self._threads)
 
     def _check_config(self, config: PaliGemmaConfig, lines: list[str]) -> None:
         """Raises ValueError for differing tensors or sizes; warns of settings that differ."""
@@ -213,29 +238,6 @@ class SafetensorsReader:
             warnings.warn(
                 "\n".join([f"{self.path} has settings that differ from the given config:", *told]),
                 stacklevel=2,
-            )
-
-    def _check_tied(self) -> None:
-        """Raises ValueError if the file holds an output layer that is not the embedding table."""
-        if tensors.LM_HEAD not in self._stored or tensors.EMBEDDING not in self.shapes:
-            return
-        head = self._stored[tensors.LM_HEAD]
-        table = self._stored[self._parts[tensors.EMBEDDING][0].name]
-        rows, width = self.shapes[tensors.EMBEDDING]
-        shape = head.entry.shape
-        equal = shape[1:] == (width,) and shape[0] >= rows and head.entry.code == table.entry.code
-        # Padding after the vocabulary is not compared. The comparison is of bytes, as NaN differs
-        # from itself as a value.
-        for row in range(0, rows if equal else 0, _ROWS):
-            chunks = np.empty((2, min(_ROWS, rows - row), width), self.dtypes[tensors.EMBEDDING])
-            skip = row * width * chunks.itemsize
-            for stored, chunk in zip((head, table), chunks, strict=True):
-                read_at(stored.file, stored.entry.start + skip, chunk, self._threads)
-            equal = equal and chunks[0].tobytes() == chunks[1].tobytes()
-        if not equal:
-            raise ValueError(
-                f"{self.path}: {head.name} differs from the embedding table, but PaliGemma uses "
-                "one table for both. Export the model with tied word embeddings."
             )
 
 

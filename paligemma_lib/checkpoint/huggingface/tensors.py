@@ -30,6 +30,8 @@ VOCABULARY_PADDING = 64
 
 _VISION = "vision_tower.vision_model."
 _LANGUAGE = "language_model.model."
+_WRAPPERS = re.compile(r"^(module\.|base_model\.model\.)+")
+_BUFFER = re.compile(r"(^|\.)(position_ids|rotary_emb\.(original_)?inv_freq)$")
 
 # A transposition reads along one axis and writes along the other. In blocks that fit the cache,
 # reads and writes both move whole cache lines.
@@ -186,8 +188,15 @@ def all_tensors(config: PaliGemmaConfig) -> list[Tensor]:
     return tensors
 
 
-def canonical_name(name: str) -> str:
-    """Returns the name on the Hub for the name that any version of transformers has written."""
+def canonical_name(name: str) -> str | None:
+    """Returns the name on the Hub for the name that any version of transformers has written.
+
+    What wraps a model, such as torch.compile or peft, puts prefixes before all names; they are left
+    out. None: not a parameter but a buffer, which is made anew from the sizes of the model.
+    """
+    name = _WRAPPERS.sub("", name.replace("_orig_mod.", ""))
+    if _BUFFER.search(name):
+        return None
     # `model.language_model.layers.0...` becomes `language_model.model.layers.0...`, and
     # `vision_tower.encoder...` becomes `vision_tower.vision_model.encoder...`.
     name = name.removeprefix("model.")

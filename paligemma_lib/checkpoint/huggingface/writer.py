@@ -15,8 +15,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from paligemma_lib.checkpoint.huggingface.folder import INDEX, WEIGHTS
 from paligemma_lib.checkpoint.huggingface.format import header_bytes
 from paligemma_lib.checkpoint.huggingface.tensors import Tensor
 from paligemma_lib.checkpoint.matching import differences, expected_shapes, mismatch
+from paligemma_lib.checkpoint.target_names import target_kind
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.runtime.atomic import atomic_folder
 
@@ -42,7 +44,8 @@ def export(
     folder: str | os.PathLike[str],
     *,
     dtype: str | None = None,
-    tokenizer: str | os.PathLike[str] | None = None,
+    tokenizer: str | os.PathLike[str] | bytes | None = None,
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Writes weights, config.json and the processor's files to a new folder, and returns its path.
 
@@ -55,16 +58,17 @@ def export(
       config: the model. Fields that do not change results, such as `remat`, are not written.
       folder: a local path that does not exist yet, or an empty folder.
       dtype: "float32", "bfloat16" or "float16"; None: the dtype of each parameter.
-      tokenizer: the `.model` file to copy into the folder; None: transformers finds no tokenizer
-        in the folder.
+      tokenizer: the `.model` file to copy into the folder, or its content; None: transformers finds
+        no tokenizer in the folder.
+      metadata: texts to be kept in the files of weights, by name; see `stored.metadata_of`.
 
     Raises:
       FileExistsError: the folder exists and is not empty.
       FileNotFoundError: the parent of the folder, or the tokenizer, does not exist.
       OSError: the disk has too little free space.
       ValueError: a parameter is missing, unexpected or of another shape, has a dtype that cannot be
-        written or a value too large for `dtype`; `folder` is a URL; or transformers has no such
-        model.
+        written or a value that is NaN, infinite or too large for `dtype`; `folder` is a URL, or has
+        the ending of a file; or transformers has no such model.
     """
     folder = _local(folder)
     checked = _checked(params, config, dtype)
@@ -73,7 +77,7 @@ def export(
     content = settings.files(config, names.pop() if len(names) == 1 else "float32")
     if tokenizer is not None:
         content |= settings.tokenizer_files(config)
-        if not Path(tokenizer).is_file():
+        if not isinstance(tokenizer, bytes) and not Path(tokenizer).is_file():
             raise FileNotFoundError(f"huggingface.export: no tokenizer at {tokenizer}.")
     order = _in_order(config, types)
     shards = _shards(order, types)
@@ -90,21 +94,23 @@ def export(
         for k, shard in enumerate(shards, start=1):
             file = f"model-{k:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else WEIGHTS
             weight_map |= {tensor.name: file for tensor in shard}
-            _write_safetensors(partial / file, shard, values, types)
+            _write_safetensors(partial / file, shard, values, types, metadata)
         if len(shards) > 1:
             content[INDEX] = {"metadata": {"total_size": total}, "weight_map": weight_map}
         for file, fields in content.items():
             (partial / file).write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
-        if tokenizer is not None:
+        if isinstance(tokenizer, bytes):
+            (partial / "tokenizer.model").write_bytes(tokenizer)
+        elif tokenizer is not None:
             shutil.copyfile(tokenizer, partial / "tokenizer.model")
     return folder
 
 
 def _local(folder: str | os.PathLike[str]) -> Path:
-    if "://" in str(folder):
+    if target_kind(folder) == "npz":
         raise ValueError(
-            f"huggingface.export: {folder} is not a local path. Export to a local folder, then "
-            "copy it, for instance with `gcloud storage cp -r`."
+            f"huggingface.export: {folder} ends in .npz, but a folder is written. For such a file, "
+            "call save_params"
         )
     return Path(os.path.abspath(folder))
 
@@ -196,7 +202,11 @@ def _with_padding(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     total: Any = 0.0
     count = 0
     for rows in blocks:
-        total += rows.sum(axis=0, dtype=np.float32).astype(np.float64)
+        with np.errstate(over="ignore"):
+            added = rows.sum(axis=0, dtype=np.float32).astype(np.float64)
+        if not np.isfinite(added).all():  # only of huge values, whose mean is finite all the same
+            added = rows.sum(axis=0, dtype=np.float64)
+        total += added
         count += len(rows)
         yield rows
     yield np.tile(total / count, (tensors.VOCABULARY_PADDING, 1)).astype(rows.dtype)
@@ -207,11 +217,12 @@ def _write_safetensors(
     shard: list[Tensor],
     values: Iterator[Iterable[np.ndarray]],
     types: dict[str, np.dtype],
+    metadata: Mapping[str, str],
 ) -> None:
     # `values` continues over all files: each takes as many tensors from it as it holds.
     header = {tensor.name: (tensor.stored_shape, types[tensor.parameter]) for tensor in shard}
     with path.open("wb") as file:
-        file.write(header_bytes(header))
+        file.write(header_bytes(header, metadata))
         for blocks in itertools.islice(values, len(shard)):
             for block in blocks:
                 file.write(as_bytes(block))

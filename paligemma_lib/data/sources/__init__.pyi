@@ -6,7 +6,7 @@ from .protocol import Source as Source
 from .protocol import despite_damage as despite_damage
 from .recognition import open_source as open_source
 from .recognition import splits_of as splits_of
-from .table_source import from_folder as from_folder
-from .table_source import from_jsonl as from_jsonl
 from .tf_examples import from_tfrecords as from_tfrecords
 from .tfds_source import from_tfds as from_tfds
+from .usual_tables import from_folder as from_folder
+from .usual_tables import from_jsonl as from_jsonl

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
 from paligemma_lib.data.sources.json_forms import CAPTION_KEYS, PREFIX_KEYS, Columns
+from paligemma_lib.data.sources.json_values import shown
 from paligemma_lib.data.text import cleaned
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png")
@@ -80,7 +81,7 @@ def image_in(value: Any, where: str) -> bytes:
     """Returns the image in a cell. Raises ValueError, with `where`, if there is none."""
     encoded = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(encoded, bytes):
-        raise ValueError(f"{where}: expected the bytes of an image, got {str(value)[:80]}")
+        raise ValueError(f"{where}: expected the bytes of an image, got {shown(value)}")
     if len(encoded) > MAX_IMAGE_BYTES:
         raise ValueError(f"{where}: an image of {len(encoded):,} bytes is too large")
     return encoded
@@ -96,7 +97,7 @@ def texts_in(value: Any, where: str) -> list[str]:
         for each in values
     ]
     if not all(isinstance(text, str) for text in values):
-        raise ValueError(f"{where}: {str(value)[:80]} is not a caption")
+        raise ValueError(f"{where}: {shown(value)} is not a caption")
     return [cleaned(text) for text in values if text.strip()]
 
 

@@ -1,4 +1,4 @@
-"""Reads blocks of local Parquet and Arrow files: row groups of the former, batches of the latter.
+"""Reads blocks of Parquet and local Arrow files: row groups of the former, batches of the latter.
 
 file = open_arrow("train-00000-of-00002.parquet")
 for block in range(file.blocks):
@@ -8,46 +8,16 @@ for block in range(file.blocks):
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from paligemma_lib.data.records import CorruptRecord
-from paligemma_lib.runtime.regular_files import check_regular
-
-DAMAGE = (pa.ArrowException, OSError)  # what pyarrow raises for damaged bytes
-
-
-class ParquetFile:
-    """Row groups of a Parquet file; reads only the columns that are asked for.
-
-    Attributes:
-      schema: names and types of the columns.
-      blocks: number of row groups.
-    """
-
-    problem = ""  # the list of row groups is at the end: without it, nothing can be read
-
-    def __init__(self, path: str) -> None:
-        self._file = pq.ParquetFile(path)
-        self.schema, self.blocks = self._file.schema_arrow, self._file.num_row_groups
-
-    def read(self, block: int, names: Sequence[str]) -> pa.Table:
-        """Returns columns of a row group; "image.path" is one field of a column of structs."""
-        return self._file.read_row_group(block, columns=list(names), use_threads=False)
-
-    def rows(self, block: int) -> int:
-        """Returns the number of rows of a row group."""
-        return self._file.metadata.row_group(block).num_rows
-
-    def field(self, block: int, column: str, field: str) -> list[str | None]:
-        """Returns one field of a column of structs, without reading the other fields."""
-        found = self.read(block, [f"{column}.{field}"]).column(column)
-        return pc.struct_field(found, field).to_pylist()
+from paligemma_lib.data.files import stat
+from paligemma_lib.data.sources.arrow_errors import UnreadableBlock, arrow_errors
+from paligemma_lib.data.sources.parquet_file import ParquetFile
+from paligemma_lib.runtime.atomic import is_remote
 
 
 class ArrowFile:
@@ -72,15 +42,27 @@ class ArrowFile:
         else:
             self.schema = stream.schema
             try:
-                batches.extend(stream)  # keeps those before an error
-            except DAMAGE as error:
+                with arrow_errors():
+                    batches.extend(stream)  # keeps those before an error
+            except UnreadableBlock as error:
                 self.problem = _told(path, error)
         self._batches = [batch for batch in batches if batch.num_rows]
         self.blocks = len(self._batches)
 
     def read(self, block: int, names: Sequence[str]) -> pa.Table:
         """Returns columns of a batch."""
-        return pa.Table.from_batches([self._batches[block].select(list(names))])
+        with arrow_errors():
+            chosen = self._batches[block].select(list(names))
+            # The file is mapped, so that a wrong offset in it would read any memory.
+            chosen.validate(full=True)
+            return pa.Table.from_batches([chosen])
+
+    def row(self, block: int, row: int, names: Sequence[str]) -> pa.Table:
+        """Returns columns of one row."""
+        with arrow_errors():
+            chosen = self._batches[block].select(list(names)).slice(row, 1)
+            chosen.validate(full=True)  # as above; of this row alone
+            return pa.Table.from_batches([chosen])
 
     def rows(self, block: int) -> int:
         """Returns the number of rows of a batch."""
@@ -88,7 +70,8 @@ class ArrowFile:
 
     def field(self, block: int, column: str, field: str) -> list[str | None]:
         """Returns one field of a column of structs."""
-        return pc.struct_field(self.read(block, [column]).column(column), field).to_pylist()
+        with arrow_errors():
+            return pc.struct_field(self.read(block, [column]).column(column), field).to_pylist()
 
 
 def open_arrow(path: str) -> ParquetFile | ArrowFile:
@@ -96,13 +79,16 @@ def open_arrow(path: str) -> ParquetFile | ArrowFile:
 
     Raises:
       FileNotFoundError: the file does not exist.
-      ValueError: it is no regular file, or not a Parquet or Arrow file. A file of Arrow that is cut
-        off has a `problem`.
+      ValueError: it is no regular file, not a Parquet or Arrow file, or a remote file of Arrow. A
+        file of Arrow that is cut off has a `problem`.
     """
-    check_regular(path)
+    stat(path)
+    if is_remote(path) and path.endswith(".arrow"):
+        raise ValueError(f"{path}: Arrow files are read from a disk only. Copy the folder there")
     try:
-        return ArrowFile(path) if path.endswith(".arrow") else ParquetFile(path)
-    except DAMAGE as error:
+        with arrow_errors():
+            return ArrowFile(path) if path.endswith(".arrow") else ParquetFile(path)
+    except UnreadableBlock as error:
         raise ValueError(_told(path, error)) from error
 
 
@@ -130,25 +116,10 @@ def distinct_values(files: Iterable[ParquetFile | ArrowFile], column: str) -> li
     values: list[Any] = []
     for file in files:
         for block in range(file.blocks):
-            with contextlib.suppress(*DAMAGE):
+            with contextlib.suppress(UnreadableBlock), arrow_errors():
                 values += file.read(block, [column]).column(0).unique().to_pylist()
     return [*dict.fromkeys(values)]
 
 
-def unreadable(where: str, error: Exception) -> CorruptRecord:
-    """Returns the error to raise for a row that cannot be read, one of DAMAGE."""
-    told = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return CorruptRecord(f"{where} cannot be read: {told}. Copy the file again")
-
-
-def _told(path: str, error: Exception) -> str:
-    told = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return f"{path} is not a complete Parquet or Arrow file: {told}"
-
-
-# Parquet decodes a row group as a whole. The cache holds the last ones, so that reading records in
-# order, or close to each other, does not decode a row group for each record.
-@functools.lru_cache(maxsize=8)
-def cached_block(file: ParquetFile | ArrowFile, block: int, names: tuple[str, ...]) -> pa.Table:
-    """Returns columns of a block, from memory if it was read lately."""
-    return file.read(block, names)
+def _told(path: str, error: UnreadableBlock) -> str:
+    return f"{path} is not a complete Parquet or Arrow file: {error}"

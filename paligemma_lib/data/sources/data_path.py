@@ -20,6 +20,12 @@ def is_path(name: str) -> bool:
     return "." in path.partition("[")[0]
 
 
+def check_path(path: str) -> None:
+    """Raises ValueError if no file system could have a path."""
+    if "\0" in path:
+        raise ValueError(f"{path[:80]!r} is no path: it contains a NUL character")
+
+
 def split_path(name: str) -> tuple[str, str]:
     """Splits `PATH#SPLIT` into path and split; the split is "" if none is named."""
     # A path that exists is taken whole, since the name of a file or folder may contain "#".

@@ -29,7 +29,7 @@ def split_of(image: str) -> str:
     """Returns the split of an image, which depends on its name alone."""
     # The hash is a number that is uniform in [0, 1). The fractions divide this interval: [0, 0.8)
     # is train, [0.8, 0.9) validation, [0.9, 1) test.
-    digest = hashlib.sha256(image.encode()).digest()
+    digest = hashlib.sha256(image.encode(errors="surrogateescape")).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     for name, share in FRACTIONS.items():
         place -= share

@@ -8,18 +8,11 @@ pinned("nlphuji/flickr30k#train", commits)       # hf://datasets/nlphuji/flickr3
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from paligemma_lib.data.sources.data_path import split_path
 from paligemma_lib.data.sources.hub_reference import HubReference, is_hub, parse
-from paligemma_lib.hub.huggingface_refusals import huggingface_refusals
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-KIND = "dataset"  # the type of repository, as huggingface_hub names it
+from paligemma_lib.hub.huggingface_repos import HubRepo
 
 
 def commits_of(paths: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
@@ -49,34 +42,15 @@ def pinned(path: str, commits: Mapping[str, str]) -> str:
 
 def commit_of(reference: HubReference) -> str:
     """Returns the commit of a reference: the Hub's, or the cache's if the Hub cannot be reached."""
-    from huggingface_hub import is_offline_mode
-
     try:
-        with huggingface_refusals(reference.name, page_of(reference)):
-            found = api().resolve_revision(
-                reference.repo,
-                repo_type=KIND,
-                revision=reference.revision,
-                local_files_only=is_offline_mode(),  # else it warns of what was asked for
-            )
-    except FileNotFoundError as error:
-        if reference.is_short:
-            raise FileNotFoundError(f"no such local path, and {error}") from error
+        return repo_of(reference).commit()
+    except OSError as error:
+        # It may be a misspelt local path, about which a network that is down says nothing.
+        if reference.is_short and error.errno is None:
+            raise type(error)(f"no such local path, and {error}") from error
         raise
-    if not re.fullmatch(r"[0-9a-f]{40}", found.resolved):
-        raise ValueError(f"{reference.name}: {found.resolved[:80]!r} is not a commit")
-    return found.resolved
 
 
-def api() -> HfApi:
-    """Returns a client of the Hub."""
-    from huggingface_hub import HfApi
-
-    return HfApi(library_name="paligemma_lib")
-
-
-def page_of(reference: HubReference) -> str:
-    """Returns the URL of the data set's page."""
-    from huggingface_hub import constants
-
-    return f"{constants.ENDPOINT}/datasets/{reference.repo}"
+def repo_of(reference: HubReference) -> HubRepo:
+    """Returns the repository of a reference."""
+    return HubRepo("dataset", reference.repo, reference.revision)

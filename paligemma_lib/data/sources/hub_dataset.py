@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import itertools
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from paligemma_lib.data.sources.hub_commits import KIND, api, commit_of, page_of
+from paligemma_lib.data.sources.hub_commits import commit_of, repo_of
 from paligemma_lib.data.sources.hub_configs import (
     HubConfig,
     configs_in_card,
@@ -29,11 +28,11 @@ from paligemma_lib.data.sources.hub_configs import (
 from paligemma_lib.data.sources.hub_files import Part, parts_of, told
 from paligemma_lib.data.sources.hub_reference import HubReference, parse
 from paligemma_lib.hub.huggingface_refusals import CACHE_SETTING, huggingface_refusals
+from paligemma_lib.hub.huggingface_repos import api
 from paligemma_lib.runtime.disk_space import check_download
 
 _CARD = "README.md"
 _MAX_CARD_BYTES = 4 << 20
-_MAX_FILES = 2_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -70,9 +69,7 @@ def local_parts(path: str, split: str = "") -> dict[str, LocalPart]:
     """
     reference = parse(path)
     commit = commit_of(reference)
-    with huggingface_refusals(reference.name, page_of(reference)):
-        sizes = _sizes_of(reference.repo, commit)
-    _check_names(reference, sizes)
+    sizes = repo_of(reference).sizes(commit)
     # A path in the repository says all that a card could.
     configs = [] if reference.path else _configs(reference, commit, sizes)
     parts = parts_of([*sizes], reference, configs, split)
@@ -81,35 +78,13 @@ def local_parts(path: str, split: str = "") -> dict[str, LocalPart]:
     return {name: _local(reference, commit, part, cached) for name, part in parts.items()}
 
 
-def _sizes_of(repo: str, commit: str) -> dict[str, int]:
-    """Returns path -> bytes of all files, from the cache if they were listed before."""
-    from huggingface_hub import RepoFile, get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
-    try:
-        entries: Iterable = get_cached_repo_tree(repo, repo_type=KIND, revision=commit)
-    except CachedRepoTreeNotFoundError:
-        entries = api().list_repo_tree(repo, recursive=True, revision=commit, repo_type=KIND)
-    entries = [*itertools.islice(entries, _MAX_FILES + 1)]
-    if len(entries) > _MAX_FILES:
-        raise ValueError(f"it has more than {_MAX_FILES:,} files: give one of its folders")
-    return {each.path: each.size for each in entries if isinstance(each, RepoFile)}
-
-
-def _check_names(reference: HubReference, files: Iterable[str]) -> None:
-    """Raises ValueError if a name would lead out of the folder of a view."""
-    for file in files:
-        if {"", ".", ".."} & {*file.split("/")} or "\0" in file:
-            raise ValueError(f"{reference.name} has a file of the name {file[:80]!r}: not fetched")
-
-
 def _configs(reference: HubReference, commit: str, sizes: Mapping[str, int]) -> list[HubConfig]:
     if _CARD not in sizes:
         return configs_of_export([*sizes])
     if sizes[_CARD] > _MAX_CARD_BYTES:
         raise ValueError(f"{reference.name}: {_CARD} has {sizes[_CARD]:,} bytes, too many to read")
-    with huggingface_refusals(reference.name, page_of(reference)):
-        card = api().hf_hub_download(reference.repo, _CARD, repo_type=KIND, revision=commit)
+    with huggingface_refusals(reference.name, repo_of(reference).page):
+        card = api().hf_hub_download(reference.repo, _CARD, repo_type="dataset", revision=commit)
     from huggingface_hub import metadata_load
 
     try:
@@ -128,7 +103,8 @@ def _downloaded(
     """Downloads what is not in the cache; returns the path of each file in the cache."""
     from huggingface_hub import constants
 
-    found = _cached(reference, commit, files)
+    repo = repo_of(reference)
+    found = repo.cached(commit, files)
     missing = [file for file in files if file not in found]
     whole, needed = (sum(sizes[file] for file in each) for each in (files, missing))
     _log.info(
@@ -139,26 +115,15 @@ def _downloaded(
     )  # fmt: skip
     if missing:
         check_download(reference.name, needed, Path(constants.HF_HUB_CACHE), CACHE_SETTING)
-        with huggingface_refusals(reference.name, page_of(reference)):
+        with huggingface_refusals(reference.name, repo_of(reference).page):
             api().snapshot_download(
-                reference.repo, repo_type=KIND, revision=commit,
+                reference.repo, repo_type="dataset", revision=commit,
                 allow_patterns=_patterns(missing, [*sizes]),
             )  # fmt: skip
-        found = _cached(reference, commit, files)
+        found = repo.cached(commit, files)
         if lacking := [file for file in files if file not in found]:
             raise ConnectionError(f"{reference.name}: {lacking[0]} did not come. Run this again")
     return found
-
-
-def _cached(reference: HubReference, commit: str, files: Sequence[str]) -> dict[str, str]:
-    """Returns the paths of those files that are in the cache."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = {
-        file: try_to_load_from_cache(reference.repo, file, repo_type=KIND, revision=commit)
-        for file in files
-    }
-    return {file: path for file, path in found.items() if isinstance(path, str)}
 
 
 def _patterns(wanted: Sequence[str], files: Sequence[str]) -> list[str]:

@@ -11,72 +11,40 @@ the same rule: the exact name comes first, then looser comparisons. An ambiguous
 from __future__ import annotations
 
 import functools
+import logging
 import os
-import re
-import unicodedata
-from collections.abc import Iterable, Sequence
-from urllib.parse import unquote
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from paligemma_lib.data.encoded import SUFFIXES
-from paligemma_lib.data.files import check_scheme
+from paligemma_lib.data.files import check_scheme, join
+from paligemma_lib.data.outside import leads_out
+from paligemma_lib.data.storage_errors import storage_errors
 from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.runtime.name_matching import SHOWN, NameIndex, differing, normalized
 
-SHOWN = 3  # names in a message
+__all__ = ["SHOWN", "ImageFolder", "NameIndex", "differing", "normalized", "told_apart"]
 
+# Archives made on macOS have a folder __MACOSX with metadata in files named like the images.
+_HIDDEN = (".", "__MACOSX")
 
-class NameIndex:
-    """Names of images, to be found by names that may differ in how they are written.
-
-    Attributes:
-      names: distinct paths with "/" as separator.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
-
-    def find(self, name: str) -> str | None:
-        """Returns the one of the names that is meant; None if no single one matches."""
-        if name in self.exact:
-            return name
-        normal = normalized(name)
-        # Compared with the whole paths of files, then with their base names, then with these
-        # without suffix. Each time, leading folders of the name are dropped one by one: "a/b/1.jpg"
-        # gives the keys "a/b/1.jpg", "b/1.jpg", "1.jpg". The index has None for a key of several
-        # files, which ends the search: a looser comparison could only guess.
-        for index in self._indices:
-            parts = normal.split("/")
-            for first in range(len(parts)):
-                key = "/".join(parts[first:])
-                if (found := index.get(key, "")) or found is None:
-                    return found
-        return None
-
-    @functools.cached_property
-    def exact(self) -> frozenset[str]:
-        """The names as a set."""
-        return frozenset(self.names)
-
-    # Made for the first name that does not match exactly. For a million names it takes seconds.
-    @functools.cached_property
-    def _indices(self) -> Sequence[dict[str, str | None]]:
-        paths = [(normalized(name), name) for name in self.names]
-        return (
-            _unique((key, file) for key, file in paths),
-            _unique((key.rpartition("/")[2], file) for key, file in paths),
-            _unique((key.rpartition("/")[2].rpartition(".")[0], file) for key, file in paths),
-        )
+_log = logging.getLogger(__name__)
 
 
 class ImageFolder:
     """Files below a local or remote folder, which is listed once.
 
     A name matches only files of this list, so no name leads out of the folder.
+
+    Attributes:
+      folder: the folder.
+      anywhere: whether a name that leads out of a local folder may name a file there after all.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, anywhere: bool = False) -> None:
         self.folder = folder
+        self.anywhere = anywhere and not is_remote(folder)
 
     @functools.cached_property
     def files(self) -> list[str]:
@@ -87,7 +55,7 @@ class ImageFolder:
         """
         check_scheme(self.folder)
         found = sorted(
-            _remote_files(self.folder) if is_remote(self.folder) else _files(self.folder)
+            _remote_files(self.folder) if is_remote(self.folder) else files_below(self.folder)
         )
         if not found:
             raise FileNotFoundError(f"{self.folder} is not a folder with images")
@@ -98,6 +66,8 @@ class ImageFolder:
         if os.path.isabs(name):
             inside = _below(name, self.folder)
             name = inside if inside in self.exact else name
+        if self.anywhere and leads_out(name) and os.path.isfile(os.path.join(self.folder, name)):
+            return name
         return self._index.find(name)
 
     @property
@@ -108,15 +78,6 @@ class ImageFolder:
     @functools.cached_property
     def _index(self) -> NameIndex:
         return NameIndex(self.files)
-
-
-def differing(names: Iterable[tuple[str, str]]) -> str:
-    """Returns a message about the names that matched inexactly, with examples; "" if none did."""
-    pairs = [(name, file) for name, file in names if name != file]
-    if not pairs:
-        return ""
-    shown = ", ".join(f"{name!r} is {file!r}" for name, file in pairs[:SHOWN])
-    return f"{len(pairs):,} names were matched loosely: {shown}{', ...' * (len(pairs) > SHOWN)}"
 
 
 def told_apart(files: dict[str, str | None]) -> dict[str, str | None]:
@@ -142,40 +103,43 @@ def _end(name: str) -> str:
     return f"/{path if f'.{suffix}' in SUFFIXES else path + dot + suffix}"
 
 
-def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
-    """Returns the value of each key, or None for a key with several different values."""
-    found: dict[str, str | None] = {}
-    for key, value in pairs:
-        found[key] = value if found.get(key, value) == value else None
-    return found
-
-
-def normalized(name: str) -> str:
-    """Normalizes a path: percent-decoded, NFC, case-folded, "/" as separator, parts stripped."""
-    # macOS may store names decomposed (NFD): "e" and an accent, where tables have one character.
-    name = unicodedata.normalize("NFC", unquote(name)).casefold().replace("\\", "/")
-    parts = [part.strip() for part in re.split("/+", name)]
-    return "/".join(part for part in parts if part not in ("", "."))
-
-
 def _below(path: str, folder: str) -> str:
     relative = os.path.relpath(path, os.path.abspath(folder))
     return relative.replace(os.sep, "/")
 
 
-def _files(folder: str) -> Iterable[str]:
-    for place, folders, names in os.walk(folder):  # does not follow links to folders, so no loops
-        # Assigned in place, so that os.walk skips the removed folders. Archives made on macOS have
-        # a folder __MACOSX with metadata in files that are named like the images.
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+def files_below(folder: str) -> Iterator[str]:
+    """Yields the paths of all files below a local folder, with "/" as separator.
+
+    Hidden files and folders are left out. Links to folders are not followed, so there are no loops.
+    A folder that cannot be listed is left out with a warning.
+    """
+
+    def tell(error: OSError) -> None:
+        _log.warning("%s cannot be listed, and is left out: %s", error.filename, error.strerror)
+
+    for place, folders, names in os.walk(folder, onerror=tell):
+        # Assigned in place, so that os.walk skips the removed folders.
+        folders[:] = [name for name in folders if not name.startswith(_HIDDEN)]
         below = os.path.relpath(place, folder).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
         yield from (f"{prefix}{name}" for name in names if not name.startswith("."))
 
 
-def _remote_files(folder: str) -> Iterable[str]:
+def _remote_files(folder: str) -> Iterator[str]:
     root = folder.rstrip("/")
-    for place, _, names in tf.io.gfile.walk(root):
-        below = place[len(root) :].strip("/")
-        prefix = f"{below}/" if below else ""
-        yield from (f"{prefix}{name}" for name in names if not name.startswith("."))
+    below = [""]  # folders still to be listed
+    with storage_errors(root):
+        while below:
+            place = below.pop()
+            names = tf.io.gfile.listdir(join(root, place))
+            # gs:// ends the names of folders with a slash. To ask for each name what it is, as
+            # `tf.io.gfile.walk` does, takes two requests a file, one after the other.
+            told = root.startswith("gs://")
+            for name in names:
+                if not name or name.startswith(_HIDDEN):
+                    continue
+                if name.endswith("/") if told else tf.io.gfile.isdir(join(root, place + name)):
+                    below.append(f"{place}{name.rstrip('/')}/")
+                else:
+                    yield place + name

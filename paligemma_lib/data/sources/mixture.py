@@ -19,8 +19,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from paligemma_lib.data import order
-from paligemma_lib.data.fingerprints import fingerprint
-from paligemma_lib.data.sources.protocol import Record, Source, despite_damage, read_texts
+from paligemma_lib.data.argument_checks import check_text
+from paligemma_lib.data.fingerprints import derived, fingerprint
+from paligemma_lib.data.sources.protocol import (
+    Record,
+    Source,
+    check_numbers,
+    despite_damage,
+    read_texts,
+)
+from paligemma_lib.runtime.bounds import real
+
+_MAX_WEIGHT = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +56,12 @@ class Mixture:
                 f"{len(self.sources)} sources, {len(self.weights)} weights, {len(self.prompts)} "
                 "prompts: expected one weight and one prompt for each source"
             )
-        if wrong := [weight for weight in self.weights if not 0 < weight < float("inf")]:
-            raise ValueError(f"the weight of a source is {wrong[0]}, expected a positive number")
+        for weight in self.weights:
+            real("the weight of a source", weight, above=0, most=_MAX_WEIGHT)
+        for prompt in self.prompts:
+            check_text("the prompt of a source", prompt)
+        if not self.sources:
+            raise ValueError("a mixture has no sources, expected one or more")
 
     @functools.cached_property
     def _firsts(self) -> list[int]:
@@ -57,7 +71,10 @@ class Mixture:
     @functools.cached_property
     def _visits(self) -> np.ndarray:
         """int64[sources], the examples of an epoch that are of each source."""
-        counts = np.diff(self._firsts) * np.array(self.weights)
+        lengths = np.diff(self._firsts)
+        if not lengths.all():
+            raise ValueError(f"source {int(lengths.argmin())} of a mixture has no records")
+        counts = lengths * np.array(self.weights, np.float64)
         return np.maximum(1, np.round(counts)).astype(np.int64)
 
     def __len__(self) -> int:
@@ -106,7 +123,8 @@ class Mixture:
 
     def fingerprint(self) -> str:
         parts = repr((self.weights, self.prompts)).encode()
-        return fingerprint(parts, *(source.fingerprint().encode() for source in self.sources))
+        sources = [source.fingerprint() for source in self.sources]
+        return derived(sources, lambda firsts: fingerprint(parts, *firsts))
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         return self._read(numbers, texts=False)
@@ -116,6 +134,7 @@ class Mixture:
         return self._read(numbers, texts=True)
 
     def _read(self, numbers: Sequence[int], texts: bool) -> list[Record]:
+        check_numbers(numbers, len(self))
         # One read per source, so that a remote source can read its records in parallel.
         found: dict[int, Record] = {}
         places = [(number, self._source_of(number)) for number in numbers]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -56,7 +56,10 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Returns a string of digits that changes when records are added, removed or changed."""
+        """Returns a string of digits that changes when records are added, removed or changed.
+
+        One with "+" has a second part, which runs from before it was there are not compared by.
+        """
         ...
 
 
@@ -115,6 +118,13 @@ def read_texts(source: Source, numbers: Sequence[int]) -> list[Record]:
     return source.texts(numbers) if isinstance(source, HasTexts) else source.read(numbers)
 
 
+def check_numbers(numbers: Iterable[int], count: int) -> None:
+    """Raises ValueError if a number is not that of a record, counted from 0 to `count` - 1."""
+    for number in numbers:
+        if not 0 <= number < count:
+            raise ValueError(f"no record {number}: the data has {count:,}, numbered from 0")
+
+
 def despite_damage(source: Source) -> Source:
     """Returns a source that opens in spite of damage, if damage can keep it from opening at all."""
     return source.despite_damage() if isinstance(source, MayBeDamaged) else source
@@ -123,13 +133,19 @@ def despite_damage(source: Source) -> Source:
 def unique_ids(images: Sequence[str]) -> list[str]:
     """Returns an image id for each record from the name of its image.
 
-    An image with several prompts is several records. Each has its own id: "1.jpg#1", "1.jpg#2".
+    An image with several prompts is several records. Each has its own id: "1.jpg#1", "1.jpg#2". An
+    id that is the name of another image is passed over.
     """
     counts, ordinals = Counter(images), Counter[str]()
     if len(counts) == len(images):
         return list(images)
     ids = []
     for image in images:
+        if counts[image] == 1:
+            ids.append(image)
+            continue
         ordinals[image] += 1
-        ids.append(f"{image}#{ordinals[image]}" if counts[image] > 1 else image)
+        while (name := f"{image}#{ordinals[image]}") in counts:
+            ordinals[image] += 1
+        ids.append(name)
     return ids

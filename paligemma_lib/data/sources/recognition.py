@@ -9,46 +9,56 @@ A path may end in "#" and the name of a split: `captions.csv#train`.
 
 from __future__ import annotations
 
-import dataclasses
 import glob
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 
-from paligemma_lib.data.files import check_scheme, join, read_whole
-from paligemma_lib.data.sources.data_path import split_path
+from paligemma_lib.data.files import check_scheme, is_folder, join
+from paligemma_lib.data.outside import ANYWHERE, check_link
+from paligemma_lib.data.sources.coco_folder import coco_tables
+from paligemma_lib.data.sources.data_path import check_path, split_path
 from paligemma_lib.data.sources.file_names import (
     PACKED,
     TABLES,
     images_beside,
-    is_packed,
     is_table,
     is_tfrecord,
 )
+from paligemma_lib.data.sources.file_recognition import (
+    How,
+    of_file,
+    of_packed,
+    of_pattern,
+    refuse_columns,
+    splits_of_column,
+    splits_of_files,
+    table,
+)
+from paligemma_lib.data.sources.folder_contents import json_in, split_folders, unpacked
 from paligemma_lib.data.sources.hub_dataset import local_parts
 from paligemma_lib.data.sources.hub_reference import is_hub
-from paligemma_lib.data.sources.json_forms import USUAL, Columns, parse_json
-from paligemma_lib.data.sources.parquet_source import ArrowSource
+from paligemma_lib.data.sources.json_forms import USUAL, Columns
 from paligemma_lib.data.sources.protocol import Source
+from paligemma_lib.data.sources.remote_folder import of_remote_folder
 from paligemma_lib.data.sources.sidecar import SidecarSource
 from paligemma_lib.data.sources.split_lists import ListedSplit, lists_in
-from paligemma_lib.data.sources.split_names import (
-    ALIASES,
-    chosen_split,
-    split_in_path,
-    usual_split,
-)
-from paligemma_lib.data.sources.table_forms import MAX_TABLE_BYTES
-from paligemma_lib.data.sources.table_recognition import form_of
-from paligemma_lib.data.sources.table_source import TableSource, folder_of
-from paligemma_lib.data.sources.tf_examples import features_of, from_tfrecords
+from paligemma_lib.data.sources.split_names import chosen_split
+from paligemma_lib.data.sources.table_source import folder_of
 from paligemma_lib.data.sources.tfds_source import splits_of_tfds
-from paligemma_lib.data.sources.webdataset_source import WebDatasetSource, shards_of
 from paligemma_lib.runtime.atomic import is_remote
 from paligemma_lib.runtime.regular_files import check_regular
 
+_log = logging.getLogger(__name__)
+
 
 def open_source(
-    path: str, *, split: str = "", images: str = "", columns: Columns = USUAL
+    path: str,
+    *,
+    split: str = "",
+    images: str = "",
+    columns: Columns = USUAL,
+    allow_outside: bool = False,
 ) -> Source:
     """Opens data of any known form.
 
@@ -59,6 +69,8 @@ def open_source(
         selects a fraction by a hash of the image id, and "" all records.
       images: the folder of images, if it is not beside the table.
       columns: names of columns, keys or features, if they are not the usual ones.
+      allow_outside: whether links in a folder, and names in a table, may lead out of the folder.
+        What the arguments name is followed in any case.
 
     Raises:
       FileNotFoundError: `path` does not exist.
@@ -68,133 +80,115 @@ def open_source(
     """
     path, named = split_path(path)
     split = split or named
-    found = splits_of(path, split=split, images=images, columns=columns)
+    found = splits_of(
+        path, split=split, images=images, columns=columns, allow_outside=allow_outside
+    )
     return chosen_split(found, split, path)
 
 
 def splits_of(
-    path: str, *, split: str = "", images: str = "", columns: Columns = USUAL
+    path: str,
+    *,
+    split: str = "",
+    images: str = "",
+    columns: Columns = USUAL,
+    allow_outside: bool = False,
 ) -> dict[str, Source]:
     """Returns the data's own splits by name, or all records under the name "" if there are none.
 
     Args and errors are those of `open_source`. With a `split`, others may be missing in the result:
     those that need not be downloaded for it.
     """
+    check_path(path)
     if is_hub(path):
-        return dict(_of_hub(path, split, images, columns))
+        return dict(_of_hub(path, split, How(images, columns)))
+    home = path if os.path.isdir(path) else folder_of(path)
+    within = ANYWHERE if allow_outside else (home, *filter(None, [images]))
+    try:
+        return _splits(path, How(images, columns, within))
+    except RecursionError as error:
+        raise ValueError(f"{path}: its folders are nested too deeply") from error
+
+
+def _splits(path: str, how: How) -> dict[str, Source]:
     if not os.path.exists(path) and any(mark in path for mark in "*?{"):
-        return {"": _of_files(path, columns)}
+        return {"": of_pattern(path, how)}
     if is_remote(path):
         check_scheme(path)
-        return dict(_of_file(path, images, columns))
+        return dict(of_remote_folder(path, how) if is_folder(path) else of_file(path, how))
     if os.path.isdir(path):
-        return dict(_of_folder(path, images, columns))
+        return dict(_of_folder(path, how))
     if not os.path.lexists(path):
         raise FileNotFoundError(f"{path} does not exist: expected a file or a folder")
     check_regular(path)
-    return dict(_of_file(path, images, columns))
+    return dict(of_file(path, how))
 
 
-def _of_hub(path: str, split: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:
+def _of_hub(path: str, split: str, how: How) -> Iterator[tuple[str, Source]]:
     for name, part in local_parts(path, split).items():
+        # The links from a folder into the cache are our own.
+        how = how._replace(images=how.images or part.images, within=ANYWHERE)
         if len(part.paths) > 1:
-            found = {"": _of_packed(tuple(part.paths), columns)}
+            found = {"": of_packed(tuple(part.paths), how)}
         else:
-            found = splits_of(part.paths[0], images=images or part.images, columns=columns)
+            found = _splits(part.paths[0], how)
         yield from {name: _only(found, name, path)}.items() if name else found.items()
 
 
-def _of_files(pattern: str, columns: Columns) -> Source:
-    paths = shards_of(pattern)
-    if is_packed(paths[0]):
-        return _of_packed(paths, columns)
-    if not is_tfrecord(paths[0]):
-        raise ValueError(
-            f"{pattern} matches {paths[0]}: a pattern can only match .tar, .parquet, .arrow, "
-            ".tfrecord or .array_record files. Give the path of a single table or folder"
-        )
-    return from_tfrecords(pattern, **features_of(columns))
-
-
-def _of_packed(paths: tuple[str, ...], columns: Columns) -> Source:
-    if not paths[0].endswith(".tar"):
-        return ArrowSource(paths, columns)
-    _refuse_columns(columns, paths[0])
-    return WebDatasetSource(paths)
-
-
-def _refuse_columns(columns: Columns, path: str) -> None:
-    if named := [name for name in columns if name]:
-        raise ValueError(f"{path}: {named[0]!r} is named as a column, but the data have no columns")
-
-
-def _of_file(path: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:
-    name = path.rpartition("/")[2].lower()
-    if name.endswith((".parquet", ".arrow")) and name != "metadata.parquet":
-        yield from _splits_of_column(ArrowSource((path,), columns))
-    elif name.endswith(".tar"):
-        yield "", _of_packed((path,), columns)
-    elif is_tfrecord(name):
-        yield "", from_tfrecords(path, **features_of(columns))
-    else:
-        form = form_of(path, columns)
-        folder = images or images_beside(folder_of(path))
-        yield from _splits_of_column(TableSource(form, path, folder, columns=columns))
-
-
-def _splits_of_column(source: TableSource | ArrowSource) -> Iterator[tuple[str, Source]]:
-    # Damage does not keep anybody from the names of the splits; opening one finds it.
-    tolerant = dataclasses.replace(source, tolerant=True)
-    for name in tolerant.splits():
-        if isinstance(tolerant, TableSource):
-            yield name, tolerant.derived(split=name, tolerant=False)
-        else:
-            yield name, dataclasses.replace(source, split=name)
-
-
-def _of_folder(folder: str, images: str, columns: Columns) -> Iterator[tuple[str, Source]]:
+def _of_folder(folder: str, how: How) -> Iterator[tuple[str, Source]]:
     names = sorted(os.listdir(folder))
-    info = _json_in(folder, "dataset_info.json")
+    info = json_in(folder, "dataset_info.json", how.within)
     # TFDS lists its splits; Hugging Face writes a file of the same name, with a mapping.
     if isinstance(info.get("splits"), list):
-        yield from splits_of_tfds(folder, columns=columns).items()
+        yield from splits_of_tfds(folder, columns=how.columns).items()
         return
-    for table, form in TABLES:
-        if table in names:
-            form = "delimited" if form == "captions.txt" and any(columns) else form
-            beside = images or images_beside(folder)
-            source = TableSource(form, join(folder, table), beside, columns=columns)
-            yield from _with_lists(_splits_of_column(source), lists_in(folder, names))
+    for name, form in TABLES:
+        if name in names:
+            form = "delimited" if form == "captions.txt" and any(how.columns) else form
+            path = join(folder, name)
+            for each in (path, how.images or images_beside(folder)):
+                check_link(each, how.within)
+            yield from _with_lists(
+                splits_of_column(table(form, path, how)), lists_in(folder, names), how
+            )
             return
-    # `save_to_disk` of Hugging Face lists the folders of its splits, which may have any names.
-    usual = [name for name in names if usual_split(name) in ALIASES]
-    parts = _json_in(folder, "dataset_dict.json").get("splits") or usual
-    if parts and all(os.path.isdir(join(folder, name)) for name in parts):
+    if parts := split_folders(folder, names, how.within):
         for name in parts:
-            found = splits_of(join(folder, name), images=images, columns=columns)
+            found = _splits(join(folder, name), how)
             yield name, _only(found, name, join(folder, name))
         return
     # Repositories of the Hub have their data in the folder data.
     inner = join(folder, "data")
     if os.path.isdir(inner) and not any(name.endswith(PACKED) for name in names):
-        yield from _of_folder(inner, images, columns)
+        check_link(inner, how.within)
+        yield from _of_folder(inner, how)
         return
     for suffix in PACKED:
         paths = sorted(glob.glob(join(glob.escape(folder), f"**/*{suffix}"), recursive=True))
         # `datasets` leaves results of `map` and `filter` beside its data, as cache-*.arrow.
         paths = [path for path in paths if not os.path.basename(path).startswith(("cache-", "tmp"))]
         if paths:
-            yield from _splits_of_files(folder, paths, columns)
+            for path in paths:
+                check_link(path, how.within)
+            yield from splits_of_files(folder, paths, how)
             return
-    yield from _with_lists(_of_texts(folder, columns), lists_in(folder, names))
+    if coco := coco_tables(folder, how.images):
+        for name, (path, images) in coco.items():
+            check_link(path, how.within)
+            check_link(images, how.within)
+            yield name, table("coco", path, how._replace(images=images))
+        return
+    yield from _with_lists(_of_texts(folder, how), lists_in(folder, names), how)
 
 
 def _with_lists(
-    splits: Iterable[tuple[str, Source]], lists: Mapping[str, str]
+    splits: Iterable[tuple[str, Source]], lists: Mapping[str, str], how: How
 ) -> Iterator[tuple[str, Source]]:
     """Divides a source without splits by the lists of images that are beside it."""
     for name, source in splits:
         if lists and not name:
+            for path in lists.values():
+                check_link(path, how.within)
             yield from ((split, ListedSplit(source, path)) for split, path in lists.items())
         else:
             yield name, source
@@ -206,43 +200,19 @@ def _only(found: Mapping[str, Source], name: str, path: str) -> Source:
     return next(iter(found.values())) if len(found) == 1 else chosen_split(found, name, path)
 
 
-def _of_texts(folder: str, columns: Columns) -> Iterator[tuple[str, Source]]:
+def _of_texts(folder: str, how: How) -> Iterator[tuple[str, Source]]:
     """Opens images with texts beside them. Raises ValueError if a table has the captions."""
-    _refuse_columns(columns, folder)
-    source = SidecarSource(folder)
+    source = SidecarSource(folder, how.within)
     tables = [file for file in source.files if is_table(file) or is_tfrecord(file)]
     if tables and not source.has_texts():
+        if inner := unpacked(folder, source.files):
+            _log.info("%s: the data are in its folder %s", folder, inner)
+            yield from _of_folder(join(folder, inner), how)
+            return
         raise ValueError(
             f"{folder}: no image has a text file beside it, but there is {', '.join(tables[:3])}. "
             "Give that file as the path, and the folder of its images as `images`"
         )
+    refuse_columns(how.columns, folder)
     if source.files:
         yield "", source
-
-
-def _json_in(folder: str, name: str) -> dict:
-    """Returns the object in a JSON file; {} if there is no such file."""
-    path = join(folder, name)
-    if not os.path.isfile(path):
-        return {}
-    try:
-        found = parse_json(read_whole(path, MAX_TABLE_BYTES))
-    except ValueError as error:
-        raise ValueError(f"{path}, {error}") from error
-    return found if isinstance(found, dict) else {}
-
-
-def _splits_of_files(
-    folder: str, paths: list[str], columns: Columns
-) -> Iterator[tuple[str, Source]]:
-    """Groups files by split, as in train-00000-of-00002.parquet; other files are split ""."""
-    groups: dict[str, list[str]] = {}
-    for path in paths:
-        groups.setdefault(split_in_path(os.path.relpath(path, folder)), []).append(path)
-    for name, files in groups.items():
-        if files[0].endswith(".tar"):
-            yield name, _of_packed(tuple(files), columns)
-        elif set(groups) == {""}:
-            yield from _splits_of_column(ArrowSource(tuple(files), columns))
-        else:
-            yield name, ArrowSource(tuple(files), columns)

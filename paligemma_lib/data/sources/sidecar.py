@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from paligemma_lib.data.encoded import SUFFIXES
 from paligemma_lib.data.files import in_parallel, join, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
+from paligemma_lib.data.outside import check_link
 from paligemma_lib.data.sources.image_folder import ImageFolder
-from paligemma_lib.data.sources.protocol import Record
+from paligemma_lib.data.sources.protocol import Record, check_numbers
 from paligemma_lib.data.text import lines_of
 from paligemma_lib.runtime.atomic import is_remote
 
 TEXT_SUFFIXES = (".txt", ".caption")
 _MAX_TEXT_BYTES = 1 << 20
+_KEPT_TEXTS = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +33,11 @@ class SidecarSource:
 
     Attributes:
       folder: local or remote folder, which is searched recursively.
+      within: folders, besides this one, that links in it may lead into.
     """
 
     folder: str
+    within: tuple[str, ...] = ()
 
     @functools.cached_property
     def files(self) -> list[str]:
@@ -65,24 +69,40 @@ class SidecarSource:
         return [image for image, _ in self._pairs]
 
     def fingerprint(self) -> str:
-        return fingerprint(*(f"{image} {text}".encode() for image, text in self._pairs))
+        pairs = (f"{image} {text}" for image, text in self._pairs)
+        return fingerprint(*(pair.encode(errors="surrogateescape") for pair in pairs))
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
+        check_numbers(numbers, len(self))
         return in_parallel(self._read, numbers, remote=is_remote(self.folder))
 
     def texts(self, numbers: Sequence[int]) -> list[Record]:
         """Returns records without their images."""
+        check_numbers(numbers, len(self))
         return in_parallel(self._text, numbers, remote=is_remote(self.folder))
 
     def _read(self, number: int) -> Record:
-        image = join(self.folder, self._pairs[number][0])
+        image = self._path(self._pairs[number][0])
         return dataclasses.replace(self._text(number), image=read_whole(image, MAX_IMAGE_BYTES))
 
-    def _text(self, number: int) -> Record:
+    def _path(self, file: str) -> str:
+        path = join(self.folder, file)
+        check_link(path, (self.folder, *self.within))
+        return path
+
+    @functools.cached_property
+    def _text(self) -> Callable[[int], Record]:
+        """Function that returns a record without its image.
+
+        Cached, so that from the second epoch on, an image costs one opening of a file, not two.
+        """
+        return functools.lru_cache(_KEPT_TEXTS)(self._text_of)
+
+    def _text_of(self, number: int) -> Record:
         image, text = self._pairs[number]
         lines: list[str] = []
         if text:
-            path = join(self.folder, text)
+            path = self._path(text)
             try:
                 lines = lines_of(read_whole(path, _MAX_TEXT_BYTES))
             except ValueError as error:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from paligemma_lib.data.files import join, read_whole
-from paligemma_lib.data.fingerprints import fingerprint
+from paligemma_lib.data.fingerprints import derived, fingerprint
 from paligemma_lib.data.sources.image_folder import SHOWN, NameIndex, differing
 from paligemma_lib.data.sources.subset import Subset
 from paligemma_lib.data.text import lines_of
@@ -63,7 +63,8 @@ class ListedSplit(Subset):
         return [image in listed for image in images]
 
     def fingerprint(self) -> str:
-        return fingerprint(self.source.fingerprint(), "\n".join(self._names).encode())
+        names = "\n".join(self._names).encode(errors="surrogateescape")
+        return derived([self.source.fingerprint()], lambda firsts: fingerprint(*firsts, names))
 
 
 def lists_in(folder: str, names: Sequence[str]) -> dict[str, str]:

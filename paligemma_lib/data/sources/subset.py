@@ -7,8 +7,14 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-from paligemma_lib.data.fingerprints import fingerprint
-from paligemma_lib.data.sources.protocol import Record, Source, despite_damage, read_texts
+from paligemma_lib.data.fingerprints import derived, fingerprint
+from paligemma_lib.data.sources.protocol import (
+    Record,
+    Source,
+    check_numbers,
+    despite_damage,
+    read_texts,
+)
 
 _CHUNK = 256  # records read at a time
 
@@ -52,13 +58,16 @@ class Subset(abc.ABC):
         return [names[number] for number in self._numbers]
 
     def fingerprint(self) -> str:
-        return fingerprint(self.source.fingerprint(), self.split)
+        below = self.source.fingerprint()
+        return derived([below], lambda firsts: fingerprint(*firsts, self.split))
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
+        check_numbers(numbers, len(self))
         return self.source.read([self._numbers[number] for number in numbers])
 
     def texts(self, numbers: Sequence[int]) -> list[Record]:
         """Returns records without their images, if the source can do without."""
+        check_numbers(numbers, len(self))
         return read_texts(self.source, [self._numbers[number] for number in numbers])
 
 

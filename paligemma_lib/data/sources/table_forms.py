@@ -15,20 +15,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from paligemma_lib.data.sources.arrow_errors import UnreadableBlock, arrow_errors
+from paligemma_lib.data.sources.coco_boxes import box_rows
+from paligemma_lib.data.sources.coco_forms import coco_rows, karpathy_rows
 from paligemma_lib.data.sources.json_forms import (
     PREFIX_KEYS,
     Columns,
     Row,
-    coco_rows,
     damaged,
     json_rows,
     jsonl_rows,
-    karpathy_rows,
-    rows_or_damage,
+    rows_of,
 )
+from paligemma_lib.data.sources.parquet_file import unpacked_size
 from paligemma_lib.data.text import decoded, lines_of
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "image_name", "image_path", "path", "image_id")
@@ -93,8 +94,11 @@ def delimited_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     place = "line 1"
     try:
         # Blank lines may come first, as `layout_of` allows.
-        header = [cell.strip() for cell in next(row for row in rows if any(map(str.strip, row)))]
+        first = next((row for row in rows if any(map(str.strip, row))), [])
+        header = [cell.strip() for cell in first]
         width, is_flickr30k = len(header), header == _FLICKR30K
+        if lacking := {*filter(None, layout[1:])} - {*header}:
+            raise ValueError(f"line 1 is not a header: it has no column {min(lacking)[:80]!r}")
         # Of columns with the same name, the first is used.
         at = [header.index(name) if name else None for name in layout[1:]]
         for row in rows:
@@ -133,7 +137,10 @@ def layout_of(text: str, columns: Columns) -> Layout:
         raise ValueError(f"line 1 is not a header: it has {len(header):,} characters")
     # The delimiter is the most frequent of these characters in the header.
     delimiter = max("\t|;,", key=header.count)
-    names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter), [])]
+    try:
+        names = [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise ValueError(f"line 1 is not a header: {error}") from error
     image = _column(names, columns.image, IMAGE_COLUMNS, "image")
     caption = _column(names, columns.caption, CAPTION_COLUMNS, "caption")
     prefix = _column(names, columns.prompt, PREFIX_KEYS)
@@ -150,11 +157,14 @@ def _with_delimiter(row: list[str]) -> list[str]:
 def parquet_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     """Reads rows from a Parquet table of names of images, such as imagefolder's metadata."""
     try:
-        table = pq.read_table(io.BytesIO(data))
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"it is not a complete Parquet file: {str(error)[:200]}") from error
-    for number, found in enumerate(table.to_pylist()):
-        yield from rows_or_damage(found, f"row {number}", columns)
+        with arrow_errors():
+            file = pq.ParquetFile(io.BytesIO(data))
+            if (size := unpacked_size(file.metadata)) > MAX_TABLE_BYTES:
+                raise UnreadableBlock(f"it unpacks to {size:,} bytes")
+            rows = file.read(use_threads=False).to_pylist()
+    except UnreadableBlock as error:
+        raise ValueError(f"it is not a complete Parquet file: {error}") from error
+    yield from rows_of(((f"row {number}", found) for number, found in enumerate(rows)), columns)
 
 
 def token_rows(data: bytes, columns: Columns) -> Iterator[Row]:
@@ -197,5 +207,6 @@ READERS: Mapping[str, Callable[[bytes, Columns], Iterator[Row]]] = {
     "jsonl": jsonl_rows,
     "json": json_rows,
     "coco": coco_rows,
+    "coco_boxes": box_rows,
     "karpathy": karpathy_rows,
 }

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from paligemma_lib.data.files import read_whole
-from paligemma_lib.data.sources.json_forms import Columns, parse_json
+from paligemma_lib.data.sources.coco_boxes import are_boxes
+from paligemma_lib.data.sources.json_forms import Columns
+from paligemma_lib.data.sources.json_values import parse_json
 from paligemma_lib.data.sources.table_forms import MAX_TABLE_BYTES
 
 
@@ -55,11 +57,12 @@ def form_of_json(data: bytes) -> str:
         if isinstance(first, Mapping) and "sentences" in first:
             return "karpathy"
         if isinstance(found.get("annotations"), list):
-            return "coco"
+            return "coco_boxes" if are_boxes(found) else "coco"
     elif isinstance(found, list) and all(isinstance(each, Mapping) for each in found[:1]):
         return "json"
     kind: Any = type(found).__name__
-    keys = f" with {', '.join(itertools.islice(found, 5))}" if isinstance(found, Mapping) else ""
+    first = ", ".join(itertools.islice(found, 5))[:200] if isinstance(found, Mapping) else ""
+    keys = f" with {first}" if first else ""
     raise ValueError(
         f"a JSON {kind}{keys} has an unknown format: expected Karpathy's (images with sentences), "
         "COCO's (images and annotations), or a list of objects with image and caption"

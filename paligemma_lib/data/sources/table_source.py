@@ -1,7 +1,5 @@
 """Makes sources of captions in a table and images in files.
 
-    source = from_jsonl("gs://longcap100/data_train90.jsonl")     # image, prefix, suffix
-    source = from_folder("flickr8k")                              # captions.txt and Images/
     source = TableSource("coco", "annotations/captions_val2017.json", "val2017")
 
 All forms are read as rows of an image and a caption. All captions of the same image and prompt are
@@ -13,17 +11,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from paligemma_lib.data.files import in_parallel, join, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
+from paligemma_lib.data.outside import ANYWHERE, CURE, check_link, leads_out
 from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.sources.image_folder import SHOWN, ImageFolder, differing, told_apart
 from paligemma_lib.data.sources.json_forms import USUAL, Columns, Row
-from paligemma_lib.data.sources.protocol import Record, Source, unique_ids
+from paligemma_lib.data.sources.protocol import Record, Source, check_numbers, unique_ids
 from paligemma_lib.data.sources.table_forms import MAX_TABLE_BYTES, READERS
 from paligemma_lib.data.text import cleaned
 from paligemma_lib.runtime.atomic import is_remote
@@ -60,6 +58,8 @@ class TableSource:
       split: name of the split to read, or several as "train+restval"; "" reads all rows.
       columns: names of columns or keys, if they are not the usual ones.
       tolerant: whether damaged rows are records that cannot be read; else they are an error.
+      within: folders, besides that of the images, that links in it may lead into; ANYWHERE allows
+        names that lead out of it, too.
     """
 
     form: str
@@ -68,6 +68,7 @@ class TableSource:
     split: str = ""
     columns: Columns = USUAL
     tolerant: bool = False
+    within: tuple[str, ...] = ()
 
     def despite_damage(self) -> Source:
         """Returns the same source, with a record for each damaged row; see `MayBeDamaged`.
@@ -124,7 +125,7 @@ class TableSource:
     @functools.cached_property
     def _folder(self) -> ImageFolder:
         # Listed once. On remote storage, a request per image would take far longer.
-        return ImageFolder(self.images)
+        return ImageFolder(self.images, anywhere=self.within == ANYWHERE)
 
     @functools.cached_property
     def _rows(self) -> list[Row]:
@@ -150,7 +151,7 @@ class TableSource:
             raise ValueError(
                 f"{self.table}: none of its {len(files):,} images is in {self.images}. "
                 f"The table names {wanted}; the folder has {there}. Give the folder of the images "
-                "as `images`"
+                f"as `images`{_outside(missing[0])}"
             )
         if told := differing((name, file) for name, file in files.items() if file is not None):
             _log.info("%s: %s", self.table, told)
@@ -180,16 +181,20 @@ class TableSource:
         return fingerprint(repr(self._entries).replace(", problem='')", ")").encode())
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
+        check_numbers(numbers, len(self))
         return in_parallel(self._read, numbers, remote=is_remote(self.images))
 
     def texts(self, numbers: Sequence[int]) -> list[Record]:
         """Returns records without their images, but only those whose images are in the folder."""
+        check_numbers(numbers, len(self))
         return [self._text(number)[0] for number in numbers]
 
     def _read(self, number: int) -> Record:
         record, file = self._text(number)
+        path = join(self.images, file)
+        check_link(path, (self.images, *self.within))
         try:
-            image = read_whole(join(self.images, file), MAX_IMAGE_BYTES)
+            image = read_whole(path, MAX_IMAGE_BYTES)
         except FileNotFoundError as error:  # deleted since the folder was listed
             raise self._missing(number) from error
         return dataclasses.replace(record, image=image)
@@ -206,42 +211,17 @@ class TableSource:
 
     def _missing(self, number: int) -> CorruptRecord:
         name = self._entries[number].image
-        return CorruptRecord(f"{self.where(number)}: there is no image {name!r} in {self.images}")
+        return CorruptRecord(
+            f"{self.where(number)}: there is no image {name!r} in {self.images}{_outside(name)}"
+        )
+
+
+def _outside(name: str) -> str:
+    return f". It leads out of the folder; if you trust the data, {CURE}" * leads_out(name)
 
 
 def _splits_in(rows: Sequence[Row]) -> list[str]:
     return [*dict.fromkeys(row.split for row in rows if not row.problem)] or [""]
-
-
-def from_jsonl(path: str | os.PathLike[str], *, images: str | None = None) -> Source:
-    """Returns a source of a JSON-lines file; each line has `image` and may have `suffix`, `prefix`.
-
-    `image` is a file below the folder of images. `suffix` is a caption or a list of captions; a
-    line without it is an image to be captioned. Lines of the same image and prefix are one record.
-
-    Args:
-      path: path of the file, local or remote.
-      images: folder of the images, if it is not the folder of the file.
-    """
-    path = os.fspath(path)
-    return TableSource("jsonl", path, images or folder_of(path))
-
-
-def from_folder(
-    folder: str | os.PathLike[str], *, table: str = "captions.txt", images: str = "Images"
-) -> Source:
-    """Returns a source of a folder like Kaggle's Flickr8k: a table `image,caption`, and images.
-
-    The table is UTF-8. To train on a copy with broken rows, build `flickr8k_tfds` from it: the
-    builder leaves out broken rows and lists them.
-
-    Args:
-      folder: path of the folder, local or remote.
-      table: name of the table in the folder, with a header and one caption per line.
-      images: name of the folder of images in the folder.
-    """
-    folder = os.fspath(folder)
-    return TableSource("captions.txt", join(folder, table), join(folder, images))
 
 
 def folder_of(path: str) -> str:

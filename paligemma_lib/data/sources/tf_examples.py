@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 
+from paligemma_lib.data.content_samples import sampled
 from paligemma_lib.data.files import glob_files
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.records import Records, open_records
 from paligemma_lib.data.sources.json_forms import Columns
-from paligemma_lib.data.sources.protocol import Record, Source
+from paligemma_lib.data.sources.protocol import Record, Source, check_numbers
 from paligemma_lib.data.text import cleaned, decoded
 
 # Usual names of features. Those with "/" are from coco_captions of TFDS and from im2txt.
@@ -97,6 +97,7 @@ class ExampleSource(abc.ABC):
         return len(self._opened[1])
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
+        check_numbers(numbers, len(self))
         # A split may be part of the files: record n of the source is record chosen[n] of the files.
         records, chosen = self._opened
         examples = records.read(chosen[number] for number in numbers)
@@ -108,7 +109,8 @@ class ExampleSource(abc.ABC):
 
     def fingerprint(self) -> str:
         records, chosen = self._opened
-        return fingerprint(*map(str, records.paths), *records.counts.tolist(), chosen)
+        paths = list(map(str, records.paths))
+        return sampled(fingerprint(*paths, *records.counts.tolist(), chosen), paths)
 
     def _parse(self, number: int, example: bytes) -> Record:
         try:
@@ -126,7 +128,7 @@ class ExampleSource(abc.ABC):
                 if self.prefix is None
                 else _one(features, "prefix", self.prefix).decode(),
             )
-        except (ValueError, DecodeError) as error:
+        except ValueError as error:
             raise ValueError(f"{self.where(number)} cannot be used: {error}") from error
 
 
@@ -148,7 +150,10 @@ def _features(serialized: bytes) -> Mapping[str, list[bytes]]:
     """Returns the values of all features, with integers as text."""
     # Parsing as a SequenceExample reads both messages: field 1 is a map of features in both. Field
     # 2, the feature lists, is missing in an Example.
-    example = tf.train.SequenceExample.FromString(serialized)
+    try:
+        example = tf.train.SequenceExample.FromString(serialized)
+    except Exception as error:  # DecodeError of protobuf, and what its C code raises
+        raise ValueError(f"it is no tf.train.Example ({str(error)[:200]})") from error
     values = {name: _texts(feature) for name, feature in example.context.feature.items()}
     for name, steps in example.feature_lists.feature_list.items():
         values[name] = [value for step in steps.feature for value in _texts(step)]

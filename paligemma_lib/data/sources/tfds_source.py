@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from paligemma_lib.data.files import join, read_whole
+from paligemma_lib.data.files import join
 from paligemma_lib.data.records import Records, open_records
 from paligemma_lib.data.sources.json_forms import USUAL, Columns
 from paligemma_lib.data.sources.protocol import Source
 from paligemma_lib.data.sources.split_names import usual_split
 from paligemma_lib.data.sources.tf_examples import ExampleSource, features_of
+from paligemma_lib.data.sources.tfds_metadata import (
+    builder_in,
+    check_below,
+    is_data_set,
+    tfds_errors,
+)
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
-
-_MAX_JSON_BYTES = 64 << 20
 
 
 def from_tfds(
@@ -86,20 +90,22 @@ def prepared_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilde
     """
     import tensorflow_datasets as tfds  # here, since the import is slow
 
-    if tf.io.gfile.exists(join(name, "dataset_info.json")):
-        for file in ("dataset_info.json", "features.json"):
-            read_whole(join(name, file), _MAX_JSON_BYTES)  # TFDS itself would read anything
-        return tfds.builder_from_directory(name)
+    if is_data_set(name):
+        return builder_in(name)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
+        prepared = bool(builder.info.splits)
     except tfds.core.registered.DatasetNotFoundError:
         # TFDS's own message lists a thousand data sets.
         place = data_dir or tfds.core.constants.DATA_DIR
         raise FileNotFoundError(
             f"{name} is not prepared in {place}: run `tfds build` first, or name the folder of the "
-            "data set that holds dataset_info.json"
+            "data set that holds dataset_info.json. If it is to be a path, nothing is there"
         ) from None
-    if not builder.info.splits:
+    except Exception as error:  # of its metadata, or of the code that builds it
+        with tfds_errors(name):
+            raise error
+    if not prepared:
         raise FileNotFoundError(
             f"{name} is not prepared in {builder.data_dir}: run `tfds build` first"
         )
@@ -121,17 +127,24 @@ class _TfdsSource(ExampleSource):
         return dataclasses.replace(self, cut_off=True)
 
     def _open(self) -> tuple[Records, np.ndarray]:
-        splits = prepared_builder(self.name, self.data_dir).info.splits
+        builder = prepared_builder(self.name, self.data_dir)
+        splits = builder.info.splits
         # The validation images of coco_captions, for one, are in a split that is called val.
         alike = [name for name in splits if usual_split(name) == usual_split(self.split)]
         split = alike[0] if alike and self.split not in splits else self.split
         try:
             parts = splits[split].file_instructions
-        except (KeyError, ValueError) as error:
+        except Exception as error:  # TFDS parses the text
             raise ValueError(
                 f"{self.name} has no split {self.split!r}; it has {sorted(splits)}, and parts of "
-                "them such as train[:100] or train[80%:]"
+                "them such as train[:100] or train[80%:]. If it is to be a path, nothing is there"
             ) from error
+        if not sum(part.take for part in parts):
+            raise ValueError(
+                f"{self.name}: the split {self.split!r} has no records; it has {sorted(splits)}"
+            )
+        for part in parts:
+            check_below(part.filename, str(builder.data_dir))
         held = {part.filename: part.examples_in_shard for part in parts}
         # A split such as train[:1]+train[9:] may name a file twice, but `held` opens it once.
         paths = sorted(held)

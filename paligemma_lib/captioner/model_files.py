@@ -1,0 +1,49 @@
+"""Finds what belongs to a checkpoint: the base model of an adapter, and the tokenizer.
+
+base, config = model_of("runs/birds")            # "nano", if that is an adapter of nano
+tokenizer.load(tokenizer_of(base))
+"""
+
+import os
+from pathlib import Path
+
+from paligemma_lib import hub, tokenizer
+from paligemma_lib.checkpoint import read_config
+from paligemma_lib.checkpoint.adapters import base_of, find_adapter
+from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime.atomic import is_remote, path_of
+from paligemma_lib.runtime.visible_text import visible
+
+
+def model_of(checkpoint: str | os.PathLike[str]) -> tuple[str, PaliGemmaConfig]:
+    """Returns the name of a checkpoint, or of an adapter's base model, and its configuration.
+
+    Raises:
+      FileNotFoundError, ValueError: it is missing or damaged; of an adapter, the message says which
+        base it needs.
+    """
+    adapter = find_adapter(checkpoint)
+    base = base_of(adapter) if adapter else os.fspath(checkpoint)
+    try:
+        return base, read_config(base)
+    except (ValueError, OSError) as error:
+        if adapter is None:
+            raise
+        raise ValueError(
+            f"{adapter} is an adapter of {visible(base)}, which cannot be loaded: {error}. If that "
+            f"model is somewhere else, name it: --checkpoint BASE --adapter {adapter}, or "
+            f'pg.load(BASE, adapters={{"{adapter.name}": ...}})'
+        ) from error
+
+
+def tokenizer_of(checkpoint: str) -> Path:
+    """Returns `tokenizer.model` in or beside a checkpoint, or else PaliGemma's, downloaded.
+
+    Raises:
+      ValueError: there is a tokenizer.json instead, which may be of another tokenizer.
+    """
+    place = path_of(checkpoint if is_remote(checkpoint) else hub.fetch(checkpoint))
+    folder = place if place.is_dir() else place.parent
+    tokenizer.check_has_model(folder)
+    beside = folder / "tokenizer.model"
+    return beside if beside.is_file() else hub.fetch_tokenizer()

@@ -1,0 +1,145 @@
+"""Scores boxes: mean IoU, F1, and average precision by pycocotools.
+
+scores = score_boxes({"1.jpg": ["<loc0100>... dog"]}, {"1.jpg": "<loc0102>... dog"})
+scores.corpus["Mean IoU"]
+average_precision(references, captions)          # AP, or why there is none
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from paligemma_lib.metrics.caption_checks import check_captions
+from paligemma_lib.metrics.corpus_scores import Captions, References, Scores
+from paligemma_lib.regions import Region, parse_regions
+
+NAMES = ("Mean IoU", "F1")
+
+_OVERLAP = 0.5  # IoU from which a box counts as found
+_SIDE = 1000  # pixels of the square that pycocotools is told; IoU is the same in any unit
+
+
+class AveragePrecision(NamedTuple):
+    """COCO's AP over IoU 0.5 to 0.95 and AP at 0.5, or the reason why there are none."""
+
+    ap: float | None
+    ap50: float | None
+    reason: str = ""
+
+
+def score_boxes(references: References, captions: Captions) -> Scores:
+    """Returns the mean IoU of all true boxes, 0 for those that are missed, and F1 at IoU 0.5.
+
+    Boxes are matched one to one, those of the highest IoU first, and only with the same label.
+
+    Args:
+      references: for each image, texts with <loc> tokens; all of their boxes are true.
+      captions: for each of the same images, the text of the model.
+
+    Raises:
+      ValueError: there are no images, the ids differ, a text is not str, or a reference has no box.
+    """
+    check_captions(references, captions)
+    rows, without = [], []
+    for image_id, told in references.items():
+        true = [region for text in told for region in parse_regions(text)]
+        if not true:
+            raise ValueError(f"the references of {image_id!r} have no boxes: {told[0]!r:.80}")
+        said = parse_regions(captions[image_id])
+        overlaps = matched(said, true)
+        hits = sum(overlap >= _OVERLAP for overlap in overlaps)
+        rows.append([sum(overlaps), len(true), hits, len(said) + len(true)])
+        without += [image_id] * (not said)
+    warnings = []
+    if without:
+        warnings = [
+            f"{len(without):,} of {len(rows):,} texts have no box: does the prompt ask for boxes, "
+            f"and are max_new_tokens enough for them? First: {without[0]!r}"
+        ]
+    return Scores.of(NAMES, [*references], np.array(rows, np.float64), _values, warnings)
+
+
+def matched(said: Sequence[Region], true: Sequence[Region]) -> list[float]:
+    """Returns the IoU of each match of a box with a true one of the same label."""
+    pairs = sorted(
+        (
+            (-one.box.iou(other.box), i, j)
+            for i, one in enumerate(said)
+            for j, other in enumerate(true)
+            if one.label.casefold() == other.label.casefold()
+        ),
+    )
+    found, taken, given = [], set(), set()
+    for negative, i, j in pairs:
+        if negative < 0 and i not in taken and j not in given:
+            taken.add(i)
+            given.add(j)
+            found.append(-negative)
+    return found
+
+
+def average_precision(references: References, captions: Captions) -> AveragePrecision:
+    """Returns COCO's average precision, 0 to 1, by pycocotools.
+
+    Text has no confidence, so all boxes have the same: what is measured is which boxes are written,
+    and not how they are ranked. So it is below that of detectors with the same boxes.
+
+    Raises:
+      ValueError: in the same cases as `score_boxes`.
+    """
+    check_captions(references, captions)
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError:
+        reason = "AP needs pycocotools: pip install 'paligemma_lib[detect]'"
+        return AveragePrecision(None, None, reason)
+    categories: dict[str, int] = {}
+    true: list[dict[str, Any]] = []
+    said: list[dict[str, Any]] = []
+    for number, (image_id, told) in enumerate(references.items(), start=1):
+        for texts, rows in ((told, true), ([captions[image_id]], said)):
+            for region in (region for text in texts for region in parse_regions(text)):
+                label = region.label.casefold()
+                category = categories.setdefault(label, len(categories) + 1)
+                top, left, bottom, right = (side * _SIDE for side in region.box)
+                size = right - left, bottom - top
+                rows.append(
+                    {
+                        "id": len(rows) + 1,
+                        "image_id": number,
+                        "category_id": category,
+                        "bbox": [left, top, *size],
+                        "area": size[0] * size[1],
+                        "iscrowd": 0,
+                        "score": 1.0,
+                    }
+                )
+    if not said:
+        return AveragePrecision(0.0, 0.0)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints each step
+        truth = COCO()
+        truth.dataset = {
+            "images": [{"id": n} for n in range(1, len(references) + 1)],
+            "categories": [{"id": n, "name": name} for name, n in categories.items()],
+            "annotations": true,
+        }
+        truth.createIndex()
+        found = COCO()
+        found.dataset = {**truth.dataset, "annotations": said}
+        found.createIndex()
+        evaluation = COCOeval(truth, found, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return AveragePrecision(float(evaluation.stats[0]), float(evaluation.stats[1]))
+
+
+def _values(sums: np.ndarray) -> np.ndarray:
+    """Converts float64[..., 4] sums of IoU, true boxes, hits and all boxes to float64[..., 2]."""
+    return np.stack([sums[..., 0] / sums[..., 1], 2 * sums[..., 2] / sums[..., 3]], axis=-1)

@@ -1,0 +1,1 @@
+"""What the notebook needs besides the library: the machine it runs on, and views for its cells."""

@@ -1,0 +1,74 @@
+"""Scores captions of drawn scenes: beside CIDEr and the like, how many of them are true.
+
+scorer = scorer_of(setup)              # for any run; drawn scenes have more scores
+scores = scorer(references, captions)
+scores.corpus["True captions"]         # 0.36
+"""
+
+import dataclasses
+import functools
+import re
+
+import numpy as np
+
+from paligemma_lib.metrics import ImageId, Scores
+from paligemma_lib.metrics.corpus_scores import Captions, References
+from paligemma_lib.metrics.tasks import QUIET_SCORERS, SCORERS, Scorer
+from paligemma_lib.run.setup import Setup
+from paligemma_lib.sample_data import compose
+from paligemma_lib.sample_data.truth import Truth, truth
+
+TRUE = "True captions"
+_NAMES = (TRUE, "True and whole", "Right things", "Right kinds")
+
+
+def scorer_of(setup: Setup, quiet: bool = False) -> Scorer:
+    """Returns what scores the captions of a run.
+
+    Args:
+      setup: the run.
+      quiet: whether the captions are bad by intention, of which no warning is wanted.
+    """
+    config = setup.config
+    scorer = (QUIET_SCORERS if quiet else SCORERS)[config.task]
+    if setup.given is not None or not config.data.drawn or config.data.wording != "sentences":
+        return scorer
+    return functools.partial(_with_truth, scorer, config.seed)
+
+
+def score_truth(image_ids: list[ImageId], found: list[Truth]) -> Scores:
+    """Returns shares of captions and things that are right, with all that `Scores` can do.
+
+    The names are those of captions that are true in every word; that name every group, too; of
+    things whose kind, number and colour are right; of kinds that are there.
+    """
+    rows = []
+    for each in found:
+        things, kinds = each.things(), [said.true for said in each.said if said.about == "kind"]
+        rows.append(
+            [1, each.is_true, each.is_whole, sum(things), len(things), sum(kinds), len(kinds)]
+        )
+    return Scores.of(_NAMES, image_ids, np.array(rows, float), _shares)
+
+
+def _shares(sums: np.ndarray) -> np.ndarray:
+    images, true, whole, things, of_things, kinds, of_kinds = np.moveaxis(sums, -1, 0)
+    pairs = ((true, images), (whole, images), (things, of_things), (kinds, of_kinds))
+    return np.stack([right / np.maximum(number, 1) for right, number in pairs], axis=-1)
+
+
+def _with_truth(scorer: Scorer, seed: int, references: References, captions: Captions) -> Scores:
+    scores = scorer(references, captions)
+    found = []
+    for image_id in scores.image_ids:
+        # By the name that `write_scenes` gives to the image of a scene.
+        number = re.fullmatch(r"scene_(\d+)\.jpg", str(image_id))
+        scene = number and compose(seed, int(number[1]))
+        if not scene or not all(truth(scene, text).is_true for text in references[image_id]):
+            told = (
+                f"{image_id} is not of the scenes of seed {seed}, as what people say of it is not "
+                "true of them: captions are not scored for truth. Use another workdir"
+            )
+            return dataclasses.replace(scores, warnings=(*scores.warnings, told))
+        found.append(truth(scene, captions[image_id]))
+    return scores.beside(score_truth(list(scores.image_ids), found))

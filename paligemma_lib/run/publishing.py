@@ -1,0 +1,147 @@
+"""Puts a model, or an adapter, and its card on the Hugging Face Hub, in one commit.
+
+url = push("runs/mine", "me/my-captioner", private=True)
+
+What is pushed is a folder of safetensors that transformers loads; an `.npz` file is converted. The
+tokenizer is there as `tokenizer.model` and as `tokenizer.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from paligemma_lib import captioner, hub
+from paligemma_lib.checkpoint.adapters.adapter_folder import (
+    ADAPTER_MODEL,
+    base_of,
+    find_adapter,
+)
+from paligemma_lib.checkpoint.adapters.adapter_reading import read_adapter
+from paligemma_lib.checkpoint.adapters.peft_settings import ADAPTER_CONFIG
+from paligemma_lib.checkpoint.conversion import convert
+from paligemma_lib.checkpoint.huggingface.config_json import CONFIG
+from paligemma_lib.checkpoint.huggingface.json_text import json_object
+from paligemma_lib.checkpoint.stored import open_reader, read_config
+from paligemma_lib.hub import huggingface_models
+from paligemma_lib.hub.huggingface_refusals import huggingface_refusals
+from paligemma_lib.hub.huggingface_repos import HubRepo, api
+from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.run.model_card import model_card
+from paligemma_lib.run.run_facts import Facts, facts_of, hub_name
+from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.runtime.regular_files import read_bounded
+from paligemma_lib.tokenizer import load
+from paligemma_lib.tokenizer.fast_tokenizer import tokenizer_json
+
+CARD = "README.md"
+_MODEL = re.compile(
+    r"(config|generation_config|preprocessor_config|processor_config|tokenizer_config"
+    r"|special_tokens_map|added_tokens)\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+)
+_MAX_BYTES = 1 << 20
+_BASE = "base_model_name_or_path"
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".npz", ".bin")
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def push(
+    checkpoint: str | os.PathLike[str],
+    name: str,
+    *,
+    private: bool = False,
+    picture: Path | None = None,
+) -> str:
+    """Pushes a model to the Hub, and returns the URL of its page.
+
+    Weights of an earlier push that are not part of this one are removed in the same commit.
+
+    Args:
+      checkpoint: as for `checkpoint.load_params`. The workdir of a run also gives its card.
+      name: OWNER/NAME; the repository is made if it does not exist.
+      private: whether a repository that is made is private.
+      picture: an image to show on the card.
+
+    Raises:
+      FileNotFoundError, ValueError: the checkpoint, its tokenizer or the picture is missing or
+        damaged, or `name` is no name.
+      PermissionError: there is no token, or it must not write there.
+      ConnectionError: the Hub cannot be reached, or the upload broke off.
+    """
+    if not huggingface_models.is_name(name):
+        raise ValueError(f"{name} is no name on the Hugging Face Hub: expected OWNER/NAME")
+    if picture is not None and not (picture.is_file() and picture.suffix.lower() in _PICTURES):
+        raise FileNotFoundError(f"{picture}: expected an image, {', '.join(_PICTURES)}")
+    workdir = Path(os.path.expanduser(checkpoint))
+    facts = facts_of(workdir) if workdir.is_dir() else Facts()
+    adapter = find_adapter(checkpoint)
+    base = base_of(adapter) if adapter else ""
+    config = read_config(base or checkpoint)
+    with tempfile.TemporaryDirectory(prefix="paligemma-push-") as temporary:
+        if adapter:
+            files = _adapter_files(adapter, base, config, Path(temporary))
+        else:
+            files = _files(os.fspath(checkpoint), config, Path(temporary))
+        shown = f"samples{picture.suffix.lower()}" if picture else ""
+        if picture is not None:
+            files[shown] = picture
+        card = Path(temporary) / CARD
+        card.write_text(model_card(name, config, facts, shown, hub_name(base)), "utf-8")
+        files[CARD] = card
+        return _uploaded(name, files, private)
+
+
+def _adapter_files(
+    adapter: Path, base: str, config: PaliGemmaConfig, temporary: Path
+) -> dict[str, Path]:
+    """Returns name -> path of the files of an adapter, whose settings name the base on the Hub."""
+    read_adapter(adapter, config)  # what is damaged should not be pushed
+    if not hub_name(base):
+        raise ValueError(
+            f"{adapter} is of {base}, which others do not have: push that model first, and name it "
+            f"as base_model_name_or_path in {ADAPTER_CONFIG}; or merge the adapter, and push that"
+        )
+    fields = json_object(read_bounded(adapter / ADAPTER_CONFIG, _MAX_BYTES))
+    settings = temporary / ADAPTER_CONFIG
+    settings.write_text(json.dumps({**fields, _BASE: hub_name(base)}, indent=2), "utf-8")
+    return {ADAPTER_CONFIG: settings, ADAPTER_MODEL: adapter / ADAPTER_MODEL}
+
+
+def _files(checkpoint: str, config: PaliGemmaConfig, temporary: Path) -> dict[str, Path]:
+    """Returns name -> path of the files of a model, some of them made in the temporary folder."""
+    with open_reader(checkpoint, config) as file:
+        file.verify()  # what is damaged should not be pushed
+    place = Path(checkpoint) if is_remote(checkpoint) else hub.fetch(checkpoint)
+    tokenizer = captioner.tokenizer_of(checkpoint)
+    if not (place.is_dir() and (place / CONFIG).is_file()):
+        convert(checkpoint, temporary / "model", tokenizer=tokenizer)
+        place = temporary / "model"
+    # A folder may hold other files, which are nobody's business.
+    names = [path.name for path in place.iterdir() if _MODEL.fullmatch(path.name)]
+    files = {name: place / name for name in names}
+    files["tokenizer.model"] = tokenizer
+    fast = temporary / "tokenizer.json"
+    fast.write_text(json.dumps(tokenizer_json(load(tokenizer).serialized())), "utf-8")
+    return {**files, "tokenizer.json": fast}
+
+
+def _uploaded(name: str, files: dict[str, Path], private: bool) -> str:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    repo = HubRepo("model", name, "main")
+    with huggingface_refusals(name, repo.page):
+        api().create_repo(name, private=private or None, exist_ok=True)
+        there = api().list_repo_files(name)
+        stale = [each for each in there if each.endswith(_WEIGHTS) and each not in files]
+        api().create_commit(
+            name,
+            [
+                *(CommitOperationAdd(each, path) for each, path in sorted(files.items())),
+                *(CommitOperationDelete(each) for each in stale),
+            ],
+            commit_message="Push a model with paligemma_lib",
+        )
+    return repo.page

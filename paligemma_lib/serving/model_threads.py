@@ -1,0 +1,179 @@
+"""Runs the model for an engine: functions for threads that compile, read images, and write.
+
+    model = ModelThreads(load, dispatch, sizes, readers=2, adapters=["birds"])
+    for name, work, recover in model.threads():
+        ...
+
+If a batch fails, its jobs go back to the queue. Each is then written alone, so that one that is to
+blame fails by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from paligemma_lib.captioner import Captioner
+from paligemma_lib.serving.dispatch import Dispatch
+from paligemma_lib.serving.jobs import Job, Program
+from paligemma_lib.serving.lane import Lane
+from paligemma_lib.serving.prompt_reading import Begun, PromptReader, Turns
+
+_log = logging.getLogger(__name__)
+
+_FAILED = "The model failed on this image; the log of the server says why."
+_PATIENCE = 0.2  # seconds for which captions wait until others are read, to be written together
+
+Function = Callable[[], None]
+
+
+class Sizes(NamedTuple):
+    """Arguments of `Engine` that programs depend on."""
+
+    rows: int
+    prompt_tokens: int
+    max_new_tokens: int
+    look_seconds: float
+    apply_exif: bool
+
+
+class ModelThreads:
+    """The model, and what each thread does with it.
+
+    Attributes:
+      captioner: the model; None until it is loaded.
+      problem: why the model could not be loaded; None: no problem.
+      failed_batches, failures: batches that have failed, in all and since one did not.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Captioner],
+        dispatch: Dispatch,
+        sizes: Sizes,
+        readers: int,
+        adapters: Sequence[str],
+    ):
+        """Takes what loads the model and its adapters, and the number of threads that read."""
+        self._load, self._adapters, self._turns = load, adapters, Turns()
+        self._dispatch = dispatch
+        self._sizes = sizes
+        self.captioner: Captioner | None = None
+        self.problem: str | None = None
+        self.failed_batches = self.failures = 0
+        self._readers: dict[str | None, PromptReader] = {}  # by the adapter in place
+        self._lanes: dict[Program, Lane] = {}
+        self._being_read: list[Job | None] = [None] * readers
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that have been written."""
+        return sum(lane.tokens for lane in list(self._lanes.values()))
+
+    def threads(self) -> Iterator[tuple[str, Function, Function]]:
+        """Yields the name of each thread, what it does, and what to do when it has died."""
+        yield "prepare", self._prepare, lambda: None
+        yield "write", self._write, self._begin_again
+        for number in range(len(self._being_read)):
+            read = functools.partial(self._read, number)
+            yield f"read {number}", read, functools.partial(self._give_back, number)
+
+    def _prepare(self) -> None:
+        """Loads the model, and compiles what is wanted."""
+        if self.captioner is None:
+            try:
+                self._readers.clear()  # of a model whose loading has failed
+                captioner = self._load()
+                self._reader_of(captioner, None).blank()
+                for name in self._adapters:
+                    self._reader_of(captioner, name)
+            except Exception as error:
+                _log.exception("The model could not be loaded")
+                self.problem = f"The model could not be loaded: {error}"
+                self._dispatch.refuse(self.problem)
+                for job in self._dispatch.unfinished():
+                    self._dispatch.end(job, self.problem, "server")
+                return
+            self.captioner = captioner
+        while (program := self._dispatch.next_to_compile()) is not None:
+            try:
+                lane = self._new_lane(self.captioner, program)
+            except Exception as error:
+                _log.exception("Compiling for %s failed", program)
+                told = f"This way of choosing words does not work with this model: {error}"
+                self._dispatch.cannot_compile(program, told)
+            else:
+                self._lanes[program] = lane
+                self._dispatch.compiled(program, lane.count)
+
+    def _reader_of(self, captioner: Captioner, adapter: str | None) -> PromptReader:
+        if adapter not in self._readers:
+            self._readers[adapter] = PromptReader(
+                captioner if adapter is None else captioner.with_adapter(adapter),
+                self._turns,
+                prompt_tokens=self._sizes.prompt_tokens,
+                apply_exif=self._sizes.apply_exif,
+            )
+        return self._readers[adapter]
+
+    def _new_lane(self, captioner: Captioner, program: Program) -> Lane:
+        rows, prompt_tokens, max_new_tokens, look_seconds, _ = self._sizes
+        reader = self._reader_of(captioner, program.adapter)
+        lane = Lane(
+            reader.captioner,
+            program.strategy,
+            count=max(1, rows // program.strategy.rows),
+            prompt_tokens=prompt_tokens,
+            max_new_tokens=max_new_tokens,
+            look_seconds=look_seconds,
+        )
+        lane.compile(reader.blank())
+        return lane
+
+    def _read(self, number: int) -> None:
+        """Reads one image after another."""
+        while (job := self._dispatch.next_to_read()) is not None:
+            self._being_read[number] = job
+            begun: Begun | None = None
+            try:
+                begun = self._readers[job.adapter].read(job)
+            except ValueError as error:  # a fault of the image or the prompt, told to the client
+                self._dispatch.end(job, str(error), "request")
+            except Exception:
+                _log.exception("An image could not be read")
+                self._dispatch.retry([job], _FAILED)
+            self._dispatch.has_read(job, begun)
+            self._being_read[number] = None
+
+    def _give_back(self, number: int) -> None:
+        """Puts the job of a thread back that has died while reading."""
+        job, self._being_read[number] = self._being_read[number], None
+        if job is not None:
+            self._dispatch.retry([job], _FAILED)
+
+    def _write(self) -> None:
+        """Lets jobs enter and leave, and writes some tokens for each program in turn."""
+        while (entering := self._dispatch.next_round(_PATIENCE)) is not None:
+            for program, lane in list(self._lanes.items()):
+                try:
+                    for job, begun in entering.get(program, []):
+                        lane.enter(job, begun)
+                    was_busy = lane.is_busy
+                    for job in lane.advance():
+                        self._dispatch.left(job)
+                    if was_busy:  # a lane without jobs says nothing of the model
+                        self.failures = 0
+                except Exception:
+                    _log.exception("A batch has failed")
+                    self.failures += 1
+                    self.failed_batches += 1
+                    lane.reset()
+                    self._dispatch.retry_written(program, _FAILED)
+
+    def _begin_again(self) -> None:
+        """Puts all jobs back that were being written when the thread died."""
+        for program, lane in list(self._lanes.items()):
+            lane.reset()
+            self._dispatch.retry_written(program, _FAILED)

@@ -1,0 +1,138 @@
+"""Models pushed to the Hub: a server in its place that speaks to the real client keeps them."""
+
+import json
+
+import pytest
+from adapter_cases import random_adapters
+from hub_server import TOKEN
+from huggingface_hub import ModelCard
+from PIL import Image
+
+import paligemma_lib as pg
+from paligemma_lib.checkpoint.adapters import write_adapter
+from paligemma_lib.checkpoint.adapters.adapter_folder import find_adapter
+from paligemma_lib.cli import main
+from paligemma_lib.hub.fetching import NANO
+from paligemma_lib.run.publishing import push
+
+NAME = "somebody/captioner"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@pytest.fixture
+def signed_in(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+def files_of(hub) -> dict[str, bytes]:
+    repo = hub.repos[NAME]
+    return repo.commits[repo.refs["main"]]
+
+
+def test_what_is_pushed_is_loaded_again(signed_in):
+    assert push("nano", NAME) == f"{signed_in.url}/{NAME}"
+    files = files_of(signed_in)
+    assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md"} <= {*files}
+    assert files["tokenizer.model"] == (NANO.parent / "tokenizer.model").read_bytes()
+    assert json.loads(files["tokenizer.json"])["model"]["type"] == "BPE"
+    found = pg.load(NAME)
+    image = Image.new("RGB", (40, 30), "#3080d0")
+    assert found.caption(image).text == pg.load("nano").caption(image).text
+    assert len(signed_in.repos[NAME].commits) == 2  # that of its creation, and one more
+
+
+def test_weights_of_an_earlier_push_are_removed_in_the_same_commit(signed_in):
+    push("nano", NAME)
+    stale = {"model-00001-of-00002.safetensors": b"1", "notes.txt": b"mine"}
+    signed_in.repos[NAME].commit(stale)
+    before = len(signed_in.repos[NAME].commits)
+    push("nano", NAME)
+    files = files_of(signed_in)
+    assert "model-00001-of-00002.safetensors" not in files
+    assert files["notes.txt"] == b"mine"
+    assert len(signed_in.repos[NAME].commits) == before + 1
+
+
+def test_a_folder_keeps_to_itself_what_is_no_part_of_the_model(signed_in, tmp_path):
+    model = pg.load("nano")
+    folder = pg.checkpoint.huggingface.export(
+        model.params, model.config, tmp_path / "x", tokenizer=model.tokenizer.serialized()
+    )
+    (folder / "credentials.json").write_text("{}")
+    (folder / "optimizer.safetensors").write_bytes(b"")
+    push(folder, NAME)
+    assert not {"credentials.json", "optimizer.safetensors"} & {*files_of(signed_in)}
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """An adapter of nano, from the base "nano"."""
+    config = pg.load("nano").config
+    arrays = random_adapters(config, ("llm/q_proj",), rank=2)
+    return write_adapter(tmp_path / "adapter", arrays, base="nano", config=config)
+
+
+def test_an_adapter_is_pushed_under_the_name_of_its_base(signed_in, adapter):
+    push("nano", "somebody/base")
+    fields = json.loads((adapter / "adapter_config.json").read_text())
+    fields["base_model_name_or_path"] = "somebody/base@main"
+    (adapter / "adapter_config.json").write_text(json.dumps(fields))
+    push(adapter, NAME)
+    files = files_of(signed_in)
+    assert {*files} == {".gitattributes", "README.md", *ADAPTER_FILES}
+    settings = json.loads(files["adapter_config.json"])
+    assert settings["base_model_name_or_path"] == "somebody/base"
+    found = find_adapter(NAME)  # from the Hub
+    assert {path.name for path in found.iterdir()} == {*ADAPTER_FILES}
+    assert find_adapter("somebody/base") is None
+    assert pg.load(NAME).config == pg.load("nano").config
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.base_model, card.data.library_name) == ("somebody/base", "peft")
+    assert f'PeftModel.from_pretrained(model, "{NAME}")' in card.text
+
+
+def test_an_adapter_of_what_nobody_else_has_is_not_pushed(signed_in, adapter):
+    with pytest.raises(ValueError, match="is of nano, which others do not have"):
+        push(adapter, NAME)
+    assert NAME not in signed_in.repos
+
+
+def test_the_command_shows_a_picture_where_one_is_given(signed_in, tmp_path, capsys):
+    Image.new("RGB", (8, 8)).save(tmp_path / "sheet.png")
+    words = ["push", "nano", NAME, "--private", "--picture", str(tmp_path / "sheet.png")]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"pushed to {signed_in.url}/{NAME}\n"
+    files = files_of(signed_in)
+    assert signed_in.repos[NAME].private
+    assert files["samples.png"] == (tmp_path / "sheet.png").read_bytes()
+    assert "](samples.png)" in files["README.md"].decode()
+    assert ModelCard(files["README.md"].decode()).data.license == "apache-2.0"
+
+
+def test_without_a_token_it_is_told_where_to_get_one(hub, capsys):
+    assert main(["push", "nano", NAME]) == 1
+    told = capsys.readouterr().err
+    assert "hf auth login" in told and "HF_TOKEN" in told
+    assert NAME not in hub.repos
+
+
+def test_a_token_is_never_printed(signed_in, capsys):
+    signed_in.status = 500
+    assert main(["push", "nano", NAME]) == 1
+    said = capsys.readouterr()
+    assert TOKEN not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "told"),
+    [
+        ("captioner", None, "captioner is no name on the Hugging Face Hub: expected OWNER/NAME"),
+        ("a/b@v1", None, "a/b@v1 is no name"),
+        (NAME, "none.png", "none.png: expected an image"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_before_anything_is_sent(signed_in, name, picture, told):
+    with pytest.raises((ValueError, FileNotFoundError), match=told):
+        push("nano", name, picture=picture and pg.runtime.atomic.path_of(picture))
+    assert signed_in.requests == []
