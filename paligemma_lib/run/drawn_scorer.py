@@ -16,6 +16,8 @@ from paligemma_lib.metrics.corpus_scores import Captions, References
 from paligemma_lib.metrics.tasks import QUIET_SCORERS, SCORERS, Scorer
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.sample_data import compose
+from paligemma_lib.sample_data.pretraining_scenes import held_out
+from paligemma_lib.sample_data.scenes import Scene
 from paligemma_lib.sample_data.truth import Truth, truth
 
 TRUE = "True captions"
@@ -51,6 +53,28 @@ def score_truth(image_ids: list[ImageId], found: list[Truth]) -> Scores:
     return Scores.of(_NAMES, image_ids, np.array(rows, float), _shares)
 
 
+def tell_truth(scores: Scores, seed: int) -> list[str]:
+    """Returns a sentence on drawn scenes: how many captions are true; none of other images."""
+    if TRUE not in scores.per_image:
+        return []
+    true = scores.per_image[TRUE]
+    scenes = [_scene(seed, image_id) for image_id in scores.image_ids]
+    new = np.array([scene is not None and held_out(scene) for scene in scenes])
+    told = f"{int(true.sum()):,} of {len(true):,} captions are true in every word"
+    if new.any():
+        told += (
+            f"; {int(true[new].sum()):,} of {int(new.sum()):,} where colours, kinds and numbers "
+            "come together as nano was never shown"
+        )
+    return [f"{told}."]
+
+
+def _scene(seed: int, image_id: ImageId) -> Scene | None:
+    """Returns the scene of an image by the name that `write_scenes` gives to it."""
+    number = re.fullmatch(r"scene_(\d+)\.jpg", str(image_id))
+    return compose(seed, int(number[1])) if number else None
+
+
 def _shares(sums: np.ndarray) -> np.ndarray:
     images, true, whole, things, of_things, kinds, of_kinds = np.moveaxis(sums, -1, 0)
     pairs = ((true, images), (whole, images), (things, of_things), (kinds, of_kinds))
@@ -61,10 +85,8 @@ def _with_truth(scorer: Scorer, seed: int, references: References, captions: Cap
     scores = scorer(references, captions)
     found = []
     for image_id in scores.image_ids:
-        # By the name that `write_scenes` gives to the image of a scene.
-        number = re.fullmatch(r"scene_(\d+)\.jpg", str(image_id))
-        scene = number and compose(seed, int(number[1]))
-        if not scene or not all(truth(scene, text).is_true for text in references[image_id]):
+        scene = _scene(seed, image_id)
+        if scene is None or not all(truth(scene, text).is_true for text in references[image_id]):
             told = (
                 f"{image_id} is not of the scenes of seed {seed}, as what people say of it is not "
                 "true of them: captions are not scored for truth. Use another workdir"

@@ -25,13 +25,13 @@ from paligemma_lib.evaluation import (
     skipped_told,
     write_outcome,
 )
-from paligemma_lib.metrics import ImageId, Scores, compare, write_predictions
+from paligemma_lib.metrics import ImageId, compare, write_predictions
 from paligemma_lib.report import Chart, Example, Line, Report
 from paligemma_lib.run.adapter_export import export_adapter
 from paligemma_lib.run.captioning import caption_test_images
 from paligemma_lib.run.damage import DAMAGED, Damage, count_damage
 from paligemma_lib.run.data_config import DataConfig
-from paligemma_lib.run.drawn_scorer import TRUE, scorer_of
+from paligemma_lib.run.drawn_scorer import scorer_of, tell_truth
 from paligemma_lib.run.parameter_table import parameter_groups
 from paligemma_lib.run.prepare import Prepared
 from paligemma_lib.run.train import Outcome
@@ -131,7 +131,7 @@ def report_of(
         subtitle=f"{len(captions):,} held-out test images",
         summary=[
             sentence(rows[0], differences[rank_by] if differences else None),
-            *_true_told(scores),
+            *tell_truth(scores, prepared.config.seed),
             f"{outcome.steps:,} steps trained {trained:,} parameters in {seconds:,.0f} "
             f"seconds; {int(outcome.state.skipped)} steps were skipped, as their gradients were "
             "not finite.",
@@ -180,14 +180,6 @@ def tell(report: Report) -> None:
         print(f"  after:  {visible(each.caption)}\n  people: {visible(each.references[0])}")
     for warning in report.warnings:
         print(f"\nwarning: {visible(warning)}", file=sys.stderr)
-
-
-def _true_told(scores: Scores) -> list[str]:
-    """Returns a sentence of drawn scenes: how many captions are true; none of other images."""
-    if TRUE not in scores.per_image:
-        return []
-    true = scores.per_image[TRUE]
-    return [f"{int(true.sum()):,} of {len(true):,} captions are true in every word."]
 
 
 def _earlier_told(outcome: Outcome) -> list[str]:

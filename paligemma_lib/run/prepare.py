@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 import flickr8k_tfds
 from paligemma_lib import checkpoint, hub, model, sharding, tokenizer
 from paligemma_lib.data.sources import Source
+from paligemma_lib.data.sources.protocol import read_texts
 from paligemma_lib.model.adapter_params import adapters_of, init_adapters, with_adapters
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.parameter_spec import abstract
@@ -193,9 +194,9 @@ def _folder_of_scenes(setup: Setup) -> Iterator[Path | None]:
 def _make_tokenizer(setup: Setup) -> None:
     """Trains a tokenizer on the prompt and the training captions, and saves it."""
     config, train = setup.config, setup.data["train"]
-    texts = [config.prompt]
+    texts = [config.prompt] * len(train)  # as often as it is read
     for start in range(0, len(train), _CHUNK):
-        for record in train.read(range(start, min(start + _CHUNK, len(train)))):
+        for record in read_texts(train, range(start, min(start + _CHUNK, len(train)))):
             texts += [c.lower() if config.lowercase else c for c in record.captions]
     with atomic_write(path_of(setup.made_tokenizer)) as file:
         file.write(tokenizer.train(texts, config.model.vocab_size))
