@@ -125,7 +125,7 @@ def test_numbers_of_records(source):
     batches = train_batches(source, tiny_tokenizer(), seed=0, **USUAL)
     for step in (-1, 1 << 62, NAN):
         with pytest.raises(ValueError, match="step="):
-            batches.image_ids(step)
+            batches.texts(step)
     for number in (-1, 1 << 70, 1.5):
         with pytest.raises(ValueError, match="the number of a record="):
             record_shown({"": source}, tiny_tokenizer(), "caption en", number)

@@ -31,7 +31,7 @@ def test_the_step_says_where_to_go_on(source):
 
 def test_ids_of_a_steps_images(source):
     batches = train(source, start_step=3)
-    ids = batches.image_ids(3)
+    ids = [record.image_id for record in batches.texts(3)]
     batch = next(batches)
     told = {f"{number}.png": set(captions_of(number)) for number in range(RECORDS)}
     for row, image_id in enumerate(ids):

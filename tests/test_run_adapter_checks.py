@@ -4,8 +4,8 @@ import pytest
 
 from paligemma_lib.run import ModelConfig, RunConfig, StageConfig
 from paligemma_lib.run.adapter_checks import adapter
-from paligemma_lib.run.config import LoraConfig
 from paligemma_lib.run.setup import Setup
+from paligemma_lib.run.training_config import LoraConfig
 
 LORA = (StageConfig(trainable=("lora",)),)
 BOTH = (StageConfig(trainable=("lora",)), StageConfig(from_step=9, trainable=("lora", "projector")))

@@ -14,13 +14,19 @@ from paligemma_lib import quantized
 from paligemma_lib.checkpoint.configuration import MODELS
 from paligemma_lib.model import variants
 from paligemma_lib.run import ConfigError, RunConfig, StageConfig
-from paligemma_lib.run.config import SPLITS, LoraConfig, ModelConfig, OptimizerConfig
+from paligemma_lib.run.config import SPLITS
 from paligemma_lib.run.data_config import DataConfig, PartConfig
 from paligemma_lib.run.dotted import NameOrDotted
 from paligemma_lib.run.options import options_of, parse
+from paligemma_lib.run.training_config import (
+    LoraConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RewardConfig,
+)
 from paligemma_lib.train import optimizer
 
-KINDS = (RunConfig, DataConfig, ModelConfig, StageConfig, LoraConfig, OptimizerConfig)
+KINDS = (RunConfig, DataConfig, ModelConfig, StageConfig, LoraConfig, OptimizerConfig, RewardConfig)
 
 
 def bounds_of(field: FieldInfo) -> dict[str, Any]:
@@ -89,7 +95,7 @@ def runs(draw):
         return {
             name: draw(values_for(name, field))
             for name, field in kind.__pydantic_fields__.items()
-            if name not in ("stages", "data", "model", "lora", "optimizer", "mixture")
+            if name not in ("stages", "data", "model", "lora", "optimizer", "mixture", "reward")
         }
 
     values = drawn(RunConfig)
@@ -109,8 +115,14 @@ def runs(draw):
     values["text_len"] = max(values["text_len"], int(values["truncate"]))
     if data["kind"] == "sample" or data["name"].isdecimal():
         data["name"] = str(draw(st.integers(1, 10**6)))
+    reward = RewardConfig()
+    if draw(st.booleans()):  # trained on captions of its own, which some options say nothing of
+        values |= {"captions": "packed", "truncate": False, "label_smoothing": 0.0, "z_loss": 0.0}
+        reward = RewardConfig(**{**drawn(RewardConfig), "name": "cider"})
+        values["stages"] = values["stages"][: 1 if reward.kl else None]
     return RunConfig(
         **values,
+        reward=reward,
         data=DataConfig(**data),
         model=ModelConfig(**drawn(ModelConfig)),
         lora=LoraConfig(**drawn(LoraConfig)),

@@ -1,6 +1,7 @@
 """Training of adapters: steps, microbatches, top layers, stages, devices, and going on."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -39,6 +40,7 @@ def state_of(what="lora", optimizer=OPTIMIZER, **options):
     return init_state(CONFIG, params_of(**options), optimizer, trainable=what, mesh=MESH)
 
 
+@functools.cache  # compiling is nearly all that these tests do
 def step_of(**options):
     return make_train_step(CONFIG, OPTIMIZER, mesh=MESH, **options)
 
@@ -119,27 +121,15 @@ def test_stages_add_to_what_trains():
 
 
 def test_dropout_hangs_on_seed_and_step_alone():
-    batch, drop = batch_of(), {"adapter_dropout": 0.5}
+    def loss_of(step_number=0, **options):
+        state = dataclasses.replace(state_of(trained=True), step=jnp.int32(step_number))
+        return float(step_of(**options)(state, batch_of())[1]["loss"])
 
-    def loss_of(seed, steps=1):
-        state, step = state_of(trained=True), step_of(seed=seed, **drop)
-        for _ in range(steps):
-            state, metrics = step(state, batch)
-        return float(metrics["loss"])
-
-    assert loss_of(0) == loss_of(0) != loss_of(1)
-    still = make_optimizer("sgd", learning_rate=1e-30, total_steps=9)
-    step = make_train_step(CONFIG, still, mesh=MESH, **drop)
-    state, losses = state_of(trained=True, optimizer=still), []
-    for _ in range(2):
-        state, metrics = step(state, batch)
-        losses.append(float(metrics["loss"]))
-    assert losses[0] != losses[1]  # the same parameters, in other steps
-    (half,), (whole,) = (
-        {float(step_of(**given)(state_of(trained=True), batch)[1]["loss"])}
-        for given in (drop, {"adapter_dropout": 0.0})
-    )
-    assert half != whole
+    loss = loss_of(adapter_dropout=0.3, seed=2)
+    assert loss == loss_of(adapter_dropout=0.3, seed=2)
+    assert loss != loss_of(adapter_dropout=0.3, seed=2, step_number=1)
+    assert loss != loss_of(adapter_dropout=0.3, seed=1)
+    assert loss != loss_of()
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1, float("nan")])

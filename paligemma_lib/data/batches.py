@@ -20,6 +20,7 @@ from paligemma_lib.data.argument_checks import MAX_NUMBER, check_whole
 from paligemma_lib.data.examples import Examples
 from paligemma_lib.data.image import allow_memory_growth, to_pixels
 from paligemma_lib.data.replacing import Replacing, check_decodes
+from paligemma_lib.data.sources.protocol import Record, read_texts
 
 # A call from TensorFlow into Python holds the GIL and costs about the same for one record as for
 # many. So Python loads records in chunks. Decoding takes most of the time, so TensorFlow's threads
@@ -51,12 +52,15 @@ class Batches(Iterator[Batch]):
         source = self._examples.source
         return list(source.damaged.values()) if isinstance(source, Replacing) else []
 
-    def image_ids(self, step: int) -> list[str]:
-        """Returns the ids of the images in this process's rows of the batch of a step."""
+    def texts(self, step: int) -> list[Record]:
+        """Returns the records in this process's rows of the batch of a step, without their images.
+
+        Captions are as in the source, before they are lower-cased or sampled.
+        """
         examples = self._examples
         step = check_whole("step", step, 0, MAX_NUMBER // examples.batch_size - 1)
         _, numbers, _ = examples.records(np.arange(examples.share) + step * examples.share)
-        return [record.image_id for record in examples.source.read(numbers.tolist())]
+        return read_texts(examples.source, numbers.tolist())
 
     def __next__(self) -> Batch:
         while True:

@@ -67,7 +67,9 @@ def check_images(
         )
 
 
-def check_batch(what: str, batch: Mapping[str, Any], size: int, vocab_size: int) -> None:
+def check_batch(
+    what: str, batch: Mapping[str, Any], size: int, vocab_size: int, *, signed: bool = False
+) -> None:
     """Checks the arrays of a batch that a train or an eval step is given.
 
     Args:
@@ -75,6 +77,7 @@ def check_batch(what: str, batch: Mapping[str, Any], size: int, vocab_size: int)
       batch: arrays of the contract in `paligemma_lib.batch`.
       size: S, in pixels.
       vocab_size: number of token ids.
+      signed: whether weights may be negative.
 
     Raises:
       ValueError: an array is missing, or has another shape, dtype or range.
@@ -102,11 +105,14 @@ def check_batch(what: str, batch: Mapping[str, Any], size: int, vocab_size: int)
     if isinstance(text, np.ndarray):
         check_text(what, text, vocab_size)
     weight = batch["loss_weight"]
-    if isinstance(weight, np.ndarray) and not (np.isfinite(weight) & (weight >= 0)).all():
-        row, column = np.argwhere(~(np.isfinite(weight) & (weight >= 0)))[0]
+    if not isinstance(weight, np.ndarray):
+        return
+    fine = np.isfinite(weight) & (signed | (weight >= 0))
+    if not fine.all():
+        row, column = np.argwhere(~fine)[0]
         raise ValueError(
             f"{what}: loss_weight is {weight[row, column]} in example {row}, position {column}, "
-            "expected finite numbers of at least 0"
+            f"expected finite numbers{'' if signed else ' of at least 0'}"
         )
 
 

@@ -25,7 +25,7 @@ from paligemma_lib.planning.work import Decoding, Training
 from paligemma_lib.quantized import KINDS, stored_as
 from paligemma_lib.run.assembly import optimizer_of, parameters_of, train_step_of, trainable_of
 from paligemma_lib.sharding import Layout, batch_sharding, param_shardings
-from paligemma_lib.train.loss import POSITIONS
+from paligemma_lib.train.likelihood import POSITIONS
 from paligemma_lib.train.state import abstract_state
 
 SUPERVISED = (

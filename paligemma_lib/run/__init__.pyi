@@ -1,7 +1,4 @@
-from .config import ModelConfig as ModelConfig
-from .config import OptimizerConfig as OptimizerConfig
 from .config import RunConfig as RunConfig
-from .config import StageConfig as StageConfig
 from .config_files import RECIPES as RECIPES
 from .config_files import base_config as base_config
 from .config_files import from_config_dict as from_config_dict
@@ -15,3 +12,6 @@ from .findings import run_checks as run_checks
 from .job import finetune as finetune
 from .options import ConfigError as ConfigError
 from .setup import Setup as Setup
+from .training_config import ModelConfig as ModelConfig
+from .training_config import OptimizerConfig as OptimizerConfig
+from .training_config import StageConfig as StageConfig

@@ -9,8 +9,8 @@ import math
 
 from paligemma_lib.model.adapter_params import MARK
 from paligemma_lib.model.projections import selected
-from paligemma_lib.run.config import LoraConfig
 from paligemma_lib.run.setup import Setup
+from paligemma_lib.run.training_config import LoraConfig
 
 
 def adapter(setup: Setup) -> str:

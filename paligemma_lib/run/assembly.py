@@ -17,8 +17,9 @@ from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.model.adapter_params import LowRank
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.parameter_spec import ParameterSpec, parameter_spec
-from paligemma_lib.run.config import RunConfig, StageConfig
+from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.dotted import is_dotted, load_dotted
+from paligemma_lib.run.training_config import StageConfig
 from paligemma_lib.train import Optimizer, make_optimizer, make_train_step
 from paligemma_lib.trainable import Select
 

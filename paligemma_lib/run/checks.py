@@ -235,6 +235,7 @@ CHECKS: Mapping[str, Callable[[Setup], str]] = {
     "memory": memory,
     "texts": texts,
     "decoding": end_checks.decoding,
+    "reward": end_checks.reward,
     "trackers": end_checks.trackers,
     "export": end_checks.export,
     "workdir": workdir,

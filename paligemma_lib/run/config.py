@@ -16,13 +16,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, RootModel, model_validator
 
 from paligemma_lib.metrics.tasks import Task
-from paligemma_lib.model.variants import Dtype, Name, Remat
-from paligemma_lib.quantized import Kind
+from paligemma_lib.model.variants import Dtype
 from paligemma_lib.run import options
 from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.dotted import NameOrDotted, is_dotted
 from paligemma_lib.run.options import Names, Place
-from paligemma_lib.train import optimizer
+from paligemma_lib.run.training_config import (
+    LoraConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RewardConfig,
+    StageConfig,
+)
 
 SPLITS = ("train", "validation", "test")
 
@@ -42,78 +47,6 @@ FORMER = {
     "may_differ": "allow_changed",
     "test_pictures": "test_images",
 }
-
-
-@options.config
-class ModelConfig:
-    """The model, its checkpoint, and its dtypes."""
-
-    checkpoint: Place = ""
-    """weights: .npz, safetensors, gs://, the Hub, Kaggle, nano; empty: a new model"""
-    name: Name = "nano"
-    """size of a new model, if no checkpoint is given"""
-    tokenizer: Place = ""
-    """SentencePiece file; empty: the checkpoint's, or PaliGemma's"""
-    vocab_size: int = Field(default=0, ge=0, le=1 << 20)
-    """vocabulary size of a tokenizer to train on the captions, for a new model; 0: none"""
-    image_size: int = Field(default=0, ge=0, le=1 << 13)
-    """side in pixels; 0: the model's own"""
-    dtype: Dtype = "float32"
-    """type of activations"""
-    frozen_dtype: Literal["", Dtype, Kind] = ""
-    """type of parameters that never train, or int8 or nf4 for matrices; empty: as stored"""
-    remat: Remat = "dots"
-    """what the backward pass recomputes: nothing, all but products with weights, all"""
-
-
-@options.config
-class StageConfig:
-    """A stage of training: which parameters train from a given step on."""
-
-    from_step: int = Field(default=0, ge=0, lt=2**31)
-    """first step of the stage"""
-    trainable: Names = ("attention",)
-    """attention, llm, vision, projector, all, lora, or regular expressions for names"""
-    top_layers: int = Field(default=0, ge=0, le=1000)
-    """train only this many of the top layers; 0: all"""
-
-
-@options.config
-class LoraConfig:
-    """A low-rank adapter beside the weights (LoRA); trains where a stage's trainable has lora."""
-
-    rank: int = Field(default=0, ge=0, le=1 << 12)
-    """rank of the adapter; 0: there is none"""
-    alpha: float = Field(default=16.0, gt=0, le=1e6)
-    """strength: what the adapter computes is multiplied by alpha / rank"""
-    targets: Names = ("attention",)
-    """products: attention, mlp, llm, vision, projector, all-linear, or regular expressions"""
-    rslora: bool = False
-    """multiply by alpha / sqrt(rank) instead"""
-    dora: bool = False
-    """train the norms of weights, too (DoRA)"""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """share of the adapter's inputs that are zeroed while it trains"""
-
-
-@options.config
-class OptimizerConfig:
-    """The optimizer and its schedule."""
-
-    name: optimizer.Name = "adamw"
-    """optimizer"""
-    learning_rate: float = Field(default=5e-5, gt=0)
-    """peak learning rate"""
-    schedule: optimizer.Schedule = "cosine"
-    """how the rate falls after the warm-up"""
-    warmup: float = Field(default=0.05, ge=0, le=1)
-    """share of all steps in which the rate rises linearly from 0"""
-    weight_decay: float = Field(default=0.0, ge=0, le=1e6)
-    """decoupled weight decay: a step subtracts rate * weight_decay * weight"""
-    clip_norm: float = Field(default=1.0, ge=0)
-    """clip gradients to this global norm; 0: do not clip"""
-    ema: float = Field(default=0.0, ge=0, lt=1)
-    """decay of a moving average of what trains, which is then validated and exported; 0: none"""
 
 
 @options.config
@@ -140,6 +73,7 @@ class RunConfig:
     truncate: bool = False
     """cut text that is longer than text_len, instead of stopping"""
 
+    reward: RewardConfig = RewardConfig()
     lora: LoraConfig = LoraConfig()
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     """stages of training, each with from_step, trainable and top_layers"""
@@ -206,6 +140,12 @@ class RunConfig:
             raise ValueError(f"{ends[0]} has no effect: validate_every=0 measures no loss")
         if self.truncate and not self.text_len:
             raise ValueError("truncate=True: expected a text_len to cut to, such as 128")
+        if self.reward.name and (told := _without_effect(self)):
+            raise ValueError(f"{told} has no effect on sampled captions: leave it out")
+        if self.reward.kl and len(self.stages) > 1:
+            raise ValueError(
+                "reward.kl: expected one stage, as the start of later ones is not kept"
+            )
         moved = {
             "horizontal_flip": self.data.horizontal_flip,
             "min_crop_area": self.data.min_crop_area < 1,
@@ -232,3 +172,9 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as nested dicts, lists and scalars that JSON can represent."""
         return RootModel(self).model_dump(mode="json")
+
+
+def _without_effect(config: RunConfig) -> str:
+    """Returns the name of an option for captions of people, which is set; "" if there is none."""
+    unset = {"captions": "packed", "truncate": False, "label_smoothing": 0.0, "z_loss": 0.0}
+    return next((name for name, usual in unset.items() if getattr(config, name) != usual), "")

@@ -58,7 +58,7 @@ def tell_truth(scores: Scores, seed: int) -> list[str]:
     if TRUE not in scores.per_image:
         return []
     true = scores.per_image[TRUE]
-    scenes = [_scene(seed, image_id) for image_id in scores.image_ids]
+    scenes = [scene_of(seed, image_id) for image_id in scores.image_ids]
     new = np.array([scene is not None and held_out(scene) for scene in scenes])
     told = f"{int(true.sum()):,} of {len(true):,} captions are true in every word"
     if new.any():
@@ -69,7 +69,7 @@ def tell_truth(scores: Scores, seed: int) -> list[str]:
     return [f"{told}."]
 
 
-def _scene(seed: int, image_id: ImageId) -> Scene | None:
+def scene_of(seed: int, image_id: ImageId) -> Scene | None:
     """Returns the scene of an image by the name that `write_scenes` gives to it."""
     number = re.fullmatch(r"scene_(\d+)\.jpg", str(image_id))
     return compose(seed, int(number[1])) if number else None
@@ -85,7 +85,7 @@ def _with_truth(scorer: Scorer, seed: int, references: References, captions: Cap
     scores = scorer(references, captions)
     found = []
     for image_id in scores.image_ids:
-        scene = _scene(seed, image_id)
+        scene = scene_of(seed, image_id)
         if scene is None or not all(truth(scene, text).is_true for text in references[image_id]):
             told = (
                 f"{image_id} is not of the scenes of seed {seed}, as what people say of it is not "

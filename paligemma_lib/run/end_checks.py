@@ -25,7 +25,9 @@ from paligemma_lib.model import abstract_params
 from paligemma_lib.run.assembly import sampler_of
 from paligemma_lib.run.config import TRACKERS
 from paligemma_lib.run.dotted import is_dotted, load_dotted
+from paligemma_lib.run.rewards import own_reward
 from paligemma_lib.run.setup import Setup
+from paligemma_lib.run.training_config import RewardConfig
 from paligemma_lib.runtime.atomic import is_remote, path_of
 from paligemma_lib.train.compatibility import CHECKPOINTS, newest_run
 
@@ -94,6 +96,38 @@ def decoding(setup: Setup) -> str:
         raise ValueError(
             f"sampler={config.sampler} cannot be used to decode: {type(error).__name__}: {error}"
         ) from error
+    return told
+
+
+def reward(setup: Setup) -> str:
+    """Checks the reward: one of the user's own is asked about two captions."""
+    options = setup.config.reward
+    if not options.name:
+        if options != RewardConfig():
+            raise ValueError(
+                "reward.name is empty, so that the other options of reward have no effect; give "
+                "a name, such as cider"
+            )
+        return "none: people's captions"
+    told = f"{options.name}, of {options.samples} captions of each image"
+    if not is_dotted(options.name):
+        if options.name == "truth" and (setup.given is not None or not setup.config.data.drawn):
+            raise ValueError(
+                "reward.name=truth: expected drawn scenes, of which alone it is known what is true"
+            )
+        return told
+    asked = ["a dog", "a dog runs"], [("a dog runs .",)] * 2, ["1.jpg"] * 2
+    try:
+        found = np.asarray(own_reward(options.name)(*asked), np.float64)
+    except Exception as error:  # a user's reward may raise anything
+        raise ValueError(
+            f"reward.name={options.name} cannot be used: {type(error).__name__}: {error}"
+        ) from error
+    if found.shape != (2,) or not np.isfinite(found).all():
+        raise ValueError(
+            f"reward.name={options.name} returned {found!r:.60} for two captions, expected two "
+            "finite numbers"
+        )
     return told
 
 

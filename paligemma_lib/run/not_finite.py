@@ -42,7 +42,9 @@ def not_finite(
     with jax.set_mesh(mesh):
         where = find(state.all_params(), **put_batch(mesh, {name: batch[name] for name in _READ}))
     told = []
-    rows = zip(batches.image_ids(step), _mine(losses), _mine(where), strict=True)
+    rows = zip(
+        [each.image_id for each in batches.texts(step)], _mine(losses), _mine(where), strict=True
+    )
     for image_id, loss, number in rows:
         if not np.isfinite(loss):
             place = place_of(model, int(number))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from paligemma_lib.batch import Batch
@@ -23,6 +24,7 @@ from paligemma_lib.run.parameter_table import trainable_summary
 from paligemma_lib.run.prepare import Prepared, load_params
 from paligemma_lib.run.save_clock import SaveClock
 from paligemma_lib.run.schedule import Schedule, by_loss
+from paligemma_lib.run.self_critical import SelfCritical
 from paligemma_lib.run.validate import Validation
 from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.termination import Termination
@@ -73,7 +75,10 @@ def train(prepared: Prepared, trackers: Trackers) -> Outcome:
     later = config.stages[1:]
 
     with Checkpoints(prepared.workdir / CHECKPOINTS, keep=config.keep) as checkpoints:
-        state = checkpoints.restore(_states(prepared, optimizer, prepared.params))
+        states = _states(prepared, optimizer, prepared.params)
+        rewarded = _self_critical(prepared, states(0))
+        state = checkpoints.restore(states)
+        del states
         first_step = int(state.step)
         is_main = jax.process_index() == 0
         if is_main:
@@ -114,8 +119,11 @@ def train(prepared: Prepared, trackers: Trackers) -> Outcome:
                         state = restage(state, optimizer, trainable_of(stage))
                 with progress.waiting():
                     batch = next(batches)
+                told: Mapping[str, float] = {}
+                if rewarded is not None:
+                    batch, told = rewarded.batch(state, batch, batches, step)
                 state, metrics = train_step(state, batch)
-                progress.record(step, metrics, captions_in(batch))
+                progress.record(step, metrics | told, captions_in(batch))
                 if progress.latest("skipped_in_a_row") >= config.max_skipped:
                     checkpoints.save(state, prepared.record)
                     wrong = validation.losses(state, batch)
@@ -151,6 +159,15 @@ def train(prepared: Prepared, trackers: Trackers) -> Outcome:
                 start = _states(prepared, optimizer, load_params(prepared.setup))
                 state = checkpoints.restore(start, best_first)
         return Outcome(state, progress.history, steps, stopped)
+
+
+def _self_critical(prepared: Prepared, start: TrainState) -> SelfCritical | None:
+    """Returns what samples and rewards the captions of a run; None for one on people's captions."""
+    options = prepared.config.reward
+    if not options.name:
+        return None
+    # A step takes the memory of what trains, so the start is a copy.
+    return SelfCritical(prepared, jax.tree.map(jnp.copy, start.trained) if options.kl else {})
 
 
 def captions_in(batch: Batch) -> int:

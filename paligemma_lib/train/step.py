@@ -6,7 +6,7 @@
 
 A train step donates the memory of the old state to the new one. It compiles once for each stage and
 shape of batch. The loss is that of the global batch, over all devices and microbatches:
-sum(weight * nll) / sum(weight). So are its gradients.
+sum(weight * nll) / sum(|weight|). So are its gradients.
 """
 
 import functools
@@ -25,7 +25,7 @@ from paligemma_lib.model.partitioning import num_shards
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.runtime.bounds import real, whole
 from paligemma_lib.sharding import batch_sharding, put_batch
-from paligemma_lib.train.loss import token_losses
+from paligemma_lib.train.loss import in_place, token_losses
 from paligemma_lib.train.loss_options import checked_loss
 from paligemma_lib.train.loss_scale import next_scale
 from paligemma_lib.train.optimizer import Optimizer
@@ -50,12 +50,13 @@ def make_train_step(
     """Returns a function `state, metrics = step(state, batch)`.
 
     `batch` contains NumPy arrays of the contract with this process's share of the examples, or the
-    global arrays that `sharding.put_batch` makes of them. The metrics are
+    global arrays that `sharding.put_batch` makes of them. A weight may be negative, as those of
+    `policy` are: the step then makes its token less likely. The metrics are
 
         loss                loss of the batch before the update
         gradient_norm       global norm before clipping
         learning_rate
-        supervised          sum of the weights of the batch
+        supervised          sum of the weights of the batch, without their signs
         skipped_in_a_row    number of successive steps, up to and including this one, that had no
                             effect because their loss or gradients were not finite
 
@@ -84,7 +85,7 @@ def make_train_step(
         # The sum of weights is taken over the global batch, and the loss of each microbatch is
         # divided by it. So the losses of the microbatches add up to the loss of the batch, and so
         # do gradients. A mean of means would weigh a caption by the others in its microbatch.
-        supervised = jnp.sum(batch["loss_weight"], dtype=jnp.float32)
+        supervised = jnp.sum(jnp.abs(batch["loss_weight"]), dtype=jnp.float32)
 
         key = jax.random.fold_in(jax.random.key(seed), changing["step"])
 
@@ -149,7 +150,7 @@ def make_train_step(
     jitted = jax.jit(update, donate_argnums=1)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        arrays = _on_devices("train step", config, mesh, batch)
+        arrays = _on_devices("train step", config, mesh, batch, signed=True)
         rows = len(arrays["text"])
         if rows % (mesh.size * microbatches):
             raise ValueError(
@@ -179,20 +180,8 @@ def make_eval_step(
     @functools.partial(jax.jit, out_shardings=batch_sharding(mesh))
     def sums(params: dict[str, Any], batch: Metrics) -> tuple[jax.Array, jax.Array]:
         nll, weight = token_losses(config, params, batch)
-        rows, length = batch["text"].shape
-        # `token_losses` sorts the positions of each shard, supervised ones first. The same sort
-        # gives the example of each position, by which losses and weights are summed. With 2
-        # examples of 3 positions:
-        #     supervised [0 1 1 0 0 1]    order [1 2 5 0 3 4]    example [0 0 1 0 1 1]
-        parts = num_shards()
-        supervised = batch["loss_weight"].reshape(parts, -1)
-        order = jnp.argsort(supervised == 0, axis=1, stable=True)
-        example = order // length
-        by_example = jax.vmap(lambda x, i: jnp.zeros(rows // parts).at[i].add(x))
-        return (
-            by_example(nll * weight, example).reshape(rows),
-            by_example(weight, example).reshape(rows),
-        )
+        losses, weights = (in_place(x, batch["loss_weight"]) for x in (nll * weight, weight))
+        return jnp.sum(losses, axis=1), jnp.sum(weights, axis=1)
 
     def step(params: dict[str, Any], batch: Batch) -> tuple[jax.Array, jax.Array]:
         with jax.set_mesh(mesh):
@@ -202,9 +191,9 @@ def make_eval_step(
 
 
 def _on_devices(
-    what: str, config: PaliGemmaConfig, mesh: Mesh, batch: Batch
+    what: str, config: PaliGemmaConfig, mesh: Mesh, batch: Batch, signed: bool = False
 ) -> dict[str, jax.Array]:
-    check_batch(what, batch, config.vision.image_size, config.language.vocab_size)
+    check_batch(what, batch, config.vision.image_size, config.language.vocab_size, signed=signed)
     wanted = ("image", "text", "segment", "position", "loss_weight")
     arrays = {key: batch[key] for key in wanted}
     if all(isinstance(array, np.ndarray) for array in arrays.values()):
