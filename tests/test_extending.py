@@ -15,9 +15,10 @@ from readme_cases import ROOT
 
 import paligemma_lib as pg
 from paligemma_lib.cli.main import main
-from paligemma_lib.run import ConfigError, RunConfig
+from paligemma_lib.run import ConfigError, RunConfig, Setup, end_checks
 from paligemma_lib.run.assembly import sampler_of
 from paligemma_lib.run.dotted import load_dotted
+from paligemma_lib.run.training_config import RewardConfig
 
 PAGE = (ROOT / "docs" / "extending.md").read_text("utf-8")
 FILES = dict(re.findall(r"<!-- file: (\w+\.py) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
@@ -35,7 +36,9 @@ def examples(tmp_path, monkeypatch):
 
 
 def test_each_example_is_short():
-    assert sorted(FILES) == ["csv_tracker.py", "sql_images.py", "typical.py"]
+    assert sorted(FILES) == [
+        "csv_tracker.py", "sql_images.py", "typical.py", "words_of_people.py",
+    ]  # fmt: skip
     for name, code in FILES.items():
         lines = [line for line in code.splitlines() if line.strip()]
         classes = "\n".join(lines).partition("class ")[2]
@@ -100,6 +103,14 @@ def test_a_run_with_all_three(examples):
         database.execute("UPDATE train SET caption = 'a dog and no cats' WHERE rowid = 3")
     with pytest.raises(ValueError, match="data.train: was '[0-9a-f]+', is '[0-9a-f]+'"):
         finetune_cases.finetune(config)
+
+
+def test_a_reward_is_named_in_a_run(examples):
+    reward = load_dotted("words_of_people:words_of_people", "reward.name")
+    told = [("A dog runs .", "A brown dog .")] * 3
+    assert reward(["a dog", "a dog a dog", "the cat"], told, ["1"] * 3) == [1, 0.5, 0]
+    config = RunConfig(reward=RewardConfig(name="words_of_people:words_of_people"))
+    assert end_checks.reward(Setup(config)).startswith("words_of_people:words_of_people, of 5")
 
 
 @pytest.mark.parametrize(
