@@ -127,6 +127,12 @@ def test_the_reward_is_tried_before_a_run(config, monkeypatch):
             check()
 
 
+def test_memory_and_plans_see_the_captions_that_are_sampled(config):
+    assert config.trained_text_len(32) == len("caption en") + 2 + 8 * 6
+    supervised = run_cases.changed(config, reward={"name": "", "samples": 5, "kl": 0.0})
+    assert (supervised.trained_text_len(40), supervised.trained_text_len()) == (40, 32)
+
+
 def test_a_reward_of_another_number_is_told(config, tmp_path, monkeypatch):
     def two(captions, *_):
         return [1.0, 2.0]

@@ -130,7 +130,7 @@ def title(config: RunConfig, model: PaliGemmaConfig, decode: bool) -> str:
         return f"{what}: {config.decode_batch_size} captions of {config.max_new_tokens} tokens"
     return (
         f"{what}: a step of {config.batch_size} examples in {config.microbatches} microbatches, "
-        f"{config.assumed_text_len} text tokens, remat={model.remat}"
+        f"{config.trained_text_len()} text tokens, remat={model.remat}"
     )
 
 

@@ -88,7 +88,7 @@ def abstract_batch(
     config: PaliGemmaConfig, work: Training, mesh: Mesh
 ) -> dict[str, ShapeDtypeStruct]:
     """Returns an abstract batch as `paligemma_lib.batch` defines it, with uint8 images."""
-    place, shape = batch_sharding(mesh), (work.config.batch_size, work.config.assumed_text_len)
+    place, shape = batch_sharding(mesh), (work.config.batch_size, work.config.trained_text_len())
     side = config.vision.image_size
     return {
         "image": ShapeDtypeStruct((shape[0], side, side, 3), jnp.uint8, sharding=place),
@@ -103,7 +103,7 @@ def abstract_batch(
 def loss_iterations(work: Training, devices: int) -> int:
     """Returns the iterations of the loss's inner loop if `SUPERVISED` of the positions count."""
     run = work.config
-    positions = run.batch_size // (devices * run.microbatches) * run.assumed_text_len
+    positions = run.batch_size // (devices * run.microbatches) * run.trained_text_len()
     return math.ceil(SUPERVISED * positions / min(POSITIONS, positions))
 
 

@@ -187,7 +187,7 @@ def memory(setup: Setup) -> str:
                 optimizer_of(config),
                 trainable=trainable_of(stage),
                 batch_size=config.batch_size,
-                text_len=setup.text_len,
+                text_len=config.trained_text_len(setup.text_len),
                 frozen_dtype=config.model.frozen_dtype or "float32",
                 low_rank=low_rank_of(config),
                 microbatches=config.microbatches,

@@ -169,6 +169,17 @@ class RunConfig:
         """`text_len`, or where the data are not known yet, what holds five captions of Flickr8k."""
         return self.text_len or 128
 
+    def trained_text_len(self, of_data: int = 0) -> int:
+        """Returns the most text tokens of an example that a step trains on.
+
+        Args:
+          of_data: text tokens of an example of the data; 0: not known, `assumed_text_len`.
+        """
+        if not self.reward.name:
+            return of_data or self.assumed_text_len
+        # A prompt has no more tokens than characters, besides BOS and the newline.
+        return len(self.prompt) + 2 + self.reward.samples * self.max_new_tokens
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as nested dicts, lists and scalars that JSON can represent."""
         return RootModel(self).model_dump(mode="json")
