@@ -50,6 +50,10 @@ def fresh(tmp_path_factory):
         [str(python), "-m", "pip", "install", "--quiet", "ipykernel"],
     ):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    if uv := shutil.which("uv"):  # Colab, too, has nearly all that the library needs
+        with_python = ["--quiet", f"--python={python}"]
+        subprocess.run([uv, "pip", "install", *with_python, *wheels.iterdir()], check=True)
+        subprocess.run([uv, "pip", "uninstall", *with_python, "paligemma_lib"], check=True)
     kernel = folder / "kernels" / "fresh" / "kernel.json"
     kernel.parent.mkdir(parents=True)
     argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
