@@ -247,3 +247,11 @@ def test_a_model_that_is_broken_is_an_error_and_no_empty_caption(
     assert main(["caption", *given, str(images)]) == 1
     found = capsys.readouterr()
     assert found.out == "" and "1.jpg: the model's logits for image 0 are NaN" in found.err
+
+
+def test_nano_says_that_it_knows_no_photographs(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pg.hub.fetching, "NANO", cases.write_nano(tmp_path))
+    assert main(["caption", str(images / "1.jpg"), *cases.OPTIONS]) == 0
+    assert f"warning: {pg.hub.NANO_KNOWS}" in capsys.readouterr().err
+    assert main(["caption", *cases.OPTIONS]) == 0
+    assert pg.hub.NANO_KNOWS not in capsys.readouterr().err

@@ -55,6 +55,17 @@ def test_a_run_leaves_everything_it_should(finished, config):
     assert len(json.loads((finished / "predictions.json").read_text())) == 4
 
 
+def test_nano_is_said_to_know_no_photographs_before_and_after(
+    config, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(pg.hub.fetching, "NANO", cases.write_nano(tmp_path))
+    nano = {"model.checkpoint": "nano", "model.tokenizer": "", "epochs": 0.33}
+    finetune(of(config, tmp_path / "run", stages=config.stages[:1], **nano))
+    assert pg.hub.NANO_KNOWS in caplog.messages
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert pg.hub.NANO_KNOWS in scores["warnings"]
+
+
 def test_tensorboard_gets_losses_and_images_with_their_captions(finished, config):
     events = EventAccumulator(str(finished), size_guidance={"tensors": 0})
     events.Reload()

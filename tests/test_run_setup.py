@@ -11,9 +11,10 @@ from run_cases import setup_of, sources_of, write_run
 import paligemma_lib as pg
 from paligemma_lib.data.replacing import Replacing
 from paligemma_lib.hub import kaggle_access
-from paligemma_lib.run import RunConfig, Setup, open_data
+from paligemma_lib.run import DataConfig, ModelConfig, RunConfig, Setup, open_data
 from paligemma_lib.run.config import SPLITS
 
+DRAWN = DataConfig(kind="sample", name="20")
 HANDLE = "google/paligemma/jax/paligemma-3b-pt-224"
 
 
@@ -35,6 +36,14 @@ def test_nothing_is_opened_before_it_is_asked_for_and_then_once(setup):
     right = setup()
     assert right.model is right.model and right.data is right.data
     assert right.tokenizer is right.tokenizer and right.mesh is right.mesh
+
+
+def test_nano_knows_too_little_of_images_that_are_not_drawn(setup):
+    assert setup(model={"checkpoint": "nano"}).knows_too_little
+    assert not setup().knows_too_little  # the checkpoint of another model
+    assert not Setup(RunConfig(model=ModelConfig(checkpoint="nano"), data=DRAWN)).knows_too_little
+    given = Setup(RunConfig(model=ModelConfig(checkpoint="nano"), data=DRAWN), {"train": None})
+    assert given.knows_too_little
 
 
 # --- Sources

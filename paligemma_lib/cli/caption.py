@@ -22,6 +22,7 @@ from paligemma_lib.cli.captioning_options import (
     check_options,
     drawn_scenes,
     take_defaults,
+    unfamiliar_told,
 )
 from paligemma_lib.cli.console import WrongUse, load_tensorflow
 from paligemma_lib.cli.data_options import add_data_options, check_data_options, source_of
@@ -146,7 +147,7 @@ def _caption(args: argparse.Namespace, source: Source) -> int:
         return code
     from paligemma_lib.evaluation import cut_off_told
 
-    for warning in cut_off_told(done):
+    for warning in [*unfamiliar_told(args), *cut_off_told(done)]:
         print(f"warning: {visible(warning)}", file=sys.stderr)
     if skipped:
         print(f"{len(skipped)} of {len(source)} images were skipped", file=sys.stderr)

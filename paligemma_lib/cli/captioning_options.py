@@ -108,6 +108,14 @@ def model_of(args: argparse.Namespace, devices: Sequence[jax.Device] | None = No
     )
 
 
+def unfamiliar_told(args: argparse.Namespace) -> list[str]:
+    """Returns a warning if nano is asked about images that are given, and not drawn; else none."""
+    from paligemma_lib import hub
+
+    given = bool(args.images or args.data)
+    return [hub.NANO_KNOWS] if given and (args.checkpoint or "nano") == "nano" else []
+
+
 def prompt_told(model: Captioner, prompt: str) -> list[int]:
     """Returns the tokens of a prompt; raises WrongUse if it cannot be encoded."""
     return _told(model.tokenizer.encode_prefix, prompt)

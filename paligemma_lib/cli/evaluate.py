@@ -23,6 +23,7 @@ from paligemma_lib.cli.captioning_options import (
     check_options,
     drawn_scenes,
     take_defaults,
+    unfamiliar_told,
 )
 from paligemma_lib.cli.console import WrongUse, load_tensorflow
 from paligemma_lib.cli.data_options import (
@@ -101,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
         done, skipped = _captioned(args, source)
         if jax.process_index() == 0:
             _announce(args.out_dir, evaluation(source, done, skipped, asked))
+            for warning in unfamiliar_told(args):
+                print(f"warning: {warning}", file=sys.stderr)
         return 1 if skipped else 0
 
 

@@ -8,13 +8,14 @@ path = fetch("nano")                                           # the small model
 path = fetch_tokenizer()
 """
 
-from paligemma_lib.hub.fetching import exported, fetch
+from paligemma_lib.hub.fetching import NANO_KNOWS, exported, fetch
 from paligemma_lib.hub.huggingface_models import fetch_adapter, is_hub_model
 from paligemma_lib.hub.kaggle import is_kaggle, kaggle_refusals
 from paligemma_lib.hub.official_tokenizer import TOKENIZER_SHA256, fetch_tokenizer
 from paligemma_lib.hub.web_addresses import check_no_address
 
 __all__ = [
+    "NANO_KNOWS",
     "TOKENIZER_SHA256",
     "check_no_address",
     "exported",

@@ -15,6 +15,11 @@ from paligemma_lib.runtime.atomic import is_remote
 
 NANO = Path(__file__).parents[1] / "nano" / "nano.params.f16.npz"
 
+NANO_KNOWS = (
+    "nano, the embedded model, has seen drawn scenes alone: of other images it says little that is "
+    "true. For photographs, name a PaliGemma, such as google/paligemma-3b-pt-224"
+)
+
 
 def fetch(source: str | os.PathLike[str], cache: str | os.PathLike[str] = gcs.CACHE) -> Path:
     """Returns the local path of a checkpoint, downloading it if necessary.

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
+from paligemma_lib import hub
 from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.checkpoint.adapters.adapter_folder import IN_WORKDIR
 from paligemma_lib.checkpoint.adapters.merged_weights import merged
@@ -111,6 +112,7 @@ def report_of(
     quiet = scorer_of(prepared.setup, quiet=True)
     counted, named = skipped_told(skipped)
     warnings = [*scores.warnings, *cut_off_told(found), *named]
+    warnings += [hub.NANO_KNOWS] if prepared.setup.knows_too_little else []
     if before and (lacks := captions.keys() - before.keys()):
         warnings.append(
             f"The captions before training lack {len(lacks):,} test images, such as "

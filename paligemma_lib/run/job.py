@@ -4,10 +4,12 @@ code = finetune(config)          # 0, or 130 or 143 when it was stopped and can 
 """
 
 import contextlib
+import logging
 from collections.abc import Mapping
 
 import jax
 
+from paligemma_lib import hub
 from paligemma_lib.data.sources import Source
 from paligemma_lib.run.captioning import captions_before
 from paligemma_lib.run.config import RunConfig
@@ -20,6 +22,8 @@ from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.runtime.locks import locked
 from paligemma_lib.runtime.signals import stop_if_asked
 from paligemma_lib.train.tracking import Trackers
+
+_log = logging.getLogger(__name__)
 
 
 def finetune(config: RunConfig, data: Mapping[str, Source] | None = None) -> int:
@@ -41,6 +45,8 @@ def finetune(config: RunConfig, data: Mapping[str, Source] | None = None) -> int
     is_main = jax.process_index() == 0
     with locked(path_of(config.workdir)) if is_main else contextlib.nullcontext():
         prepared = prepare(Setup(config, data))
+        if is_main and prepared.setup.knows_too_little:
+            _log.warning(hub.NANO_KNOWS)
         stop_if_asked()
         before = captions_before(prepared)
         stop_if_asked()

@@ -166,6 +166,12 @@ class Setup:
             return tokenizer.load(hub.fetch_tokenizer())
         return tokenizer.load(captioner.tokenizer_of(self.local_checkpoint))
 
+    @property
+    def knows_too_little(self) -> bool:
+        """Whether the run begins with nano, and its images are no drawn scenes."""
+        drawn = self.given is None and self.config.data.drawn
+        return self.config.model.checkpoint == "nano" and not drawn
+
     @functools.cached_property
     def model(self) -> PaliGemmaConfig:
         """The model's configuration, read from the checkpoint.
