@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from paligemma_lib import model, testing
-from paligemma_lib.train import loss
+from paligemma_lib.train import likelihood, loss
 
 ATTENTION = "llm/layers/attn/q_einsum/w"
 SOME = (ATTENTION, "llm/embedder/input_embedding", "img/head/kernel")
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(loss, "POSITIONS", 8)
-    monkeypatch.setattr(loss, "_ROWS", 200)  # 512 tokens in chunks of 128
+    monkeypatch.setattr(likelihood, "POSITIONS", 8)
+    monkeypatch.setattr(likelihood, "_ROWS", 200)  # 512 tokens in chunks of 128
 
 
 def batch_of(captions=3, seed=0, **sizes):
@@ -49,7 +49,10 @@ def plain_loss(config, params, batch, smoothing, z_loss=0.0):
 
 
 def value_and_gradients(function, config, names, params, batch, smoothing):
-    chunks = loss.POSITIONS, loss._ROWS  # read while it is traced, so it is compiled for them
+    chunks = (
+        likelihood.POSITIONS,
+        likelihood._ROWS,
+    )  # read while it is traced, so it is compiled for them
     return jitted(chunks, function, config, names, params, batch, smoothing)
 
 

@@ -1,4 +1,4 @@
-"""Predicts, without TPUs, whether a run fits on TPU slices, and its highest possible speed.
+"""Predicts, without TPUs, whether a run fits on TPU slices, and its top speed.
 
   paligemma plan --config=pod --topology=v5e:2x4,v5e:4x8
   paligemma plan --config=pod --topology=v5e:2x4 --search

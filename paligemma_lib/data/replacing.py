@@ -110,11 +110,16 @@ class Replacing(Source):
             _raise_if_transient(error)
         else:
             if not self.captioned or all(record.captions for record in records):
-                return records
+                return self._within_share(records)
         # One by one, to find which are damaged. Intact reads do not get here, and stay fast.
         for number in numbers:
             self._is_whole(self._resolved(number))
-        return read([self._resolved(number) for number in numbers])
+        return self._within_share(read([self._resolved(number) for number in numbers]))
+
+    def _within_share(self, records: list[Record]) -> list[Record]:
+        # Another thread may have found the record that is one too many, and raised there alone.
+        check_share(self.damaged, len(self), self.max_corrupt)
+        return records
 
     def verify(self, numbers: Sequence[int]) -> list[int]:
         """Reads and decodes records, or their substitutes; returns those found to be damaged."""
