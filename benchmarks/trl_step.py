@@ -51,7 +51,7 @@ def main() -> None:
         num_generations=captions,
         max_completion_length=tokens,
         max_steps=steps,
-        learning_rate=1e-4,
+        learning_rate=1e-9,  # completions that grow shorter would make later steps cheaper
         beta=0.0,
         use_cpu=True,
         bf16=False,

@@ -12,6 +12,7 @@ from paligemma_lib.run import Setup, end_checks, finetune
 from paligemma_lib.run.options import ConfigError
 from paligemma_lib.run.rewards import cider, length, scene_truth
 from paligemma_lib.sample_data import compose, scenes
+from paligemma_lib.sample_data.truth import truth
 
 SHORT = "test_run_self_critical:short"
 
@@ -142,13 +143,19 @@ def test_a_reward_of_another_number_is_told(config, tmp_path, monkeypatch):
         finetune(run_cases.changed(config, workdir=str(tmp_path / "work")))
 
 
-def test_the_truth_of_scenes():
-    scene = compose(5, 7)
-    told = scenes.captions(scene, random.Random(0))
-    whole = max(told, key=len)
-    names = ["scene_00007.jpg"] * 3
-    found = scene_truth(5, [whole, f"{whole} gibberish", ""], [(whole,)] * 3, names)
-    assert found[0] > found[1] > found[2] == 0 and found[0] <= 1
+@pytest.mark.parametrize("index", range(12))
+def test_the_truth_of_scenes(index):
+    scene = compose(5, index)
+    told = scenes.captions(scene, random.Random(index))
+    best = max(told, key=lambda text: len(truth(scene, text).things()))
+    winter = random.Random(0).choice(scenes.AROUND[scene.background])
+    captions = [best, f"{best} {winter} {winter}", f"{best} gibberish", "", f"{winter} " * 20]
+    name = f"scene_{index:05d}.jpg"
+    right, again, strange, nothing, hacked = scene_truth(5, captions, [(best,)] * 5, [name] * 5)
+    assert right == 1 - len(truth(scene, best).missing) / len(scene.groups) > 0
+    assert again < right and strange < right and nothing == 0 and hacked == -1
+    (other,) = scene_truth(5, ["a red dog and a blue car"], [(best,)], [name])
+    assert other < right
     with pytest.raises(ValueError, match="dog.jpg is not of a drawn scene"):
         scene_truth(5, ["a"], [()], ["dog.jpg"])
 

@@ -30,7 +30,7 @@ from paligemma_lib.train import TrainState
 from paligemma_lib.train.policy import advantages, divergence, make_logprob_step, policy_weights
 from paligemma_lib.trainable import Parts, merge
 
-_LENGTHS = 4  # a step compiles for each length of text, so the shortest of four that fits is taken
+_LENGTHS = 8  # a step compiles for each length of text, so the shortest of eight is taken
 
 
 class SelfCritical:
