@@ -153,7 +153,7 @@ def test_the_truth_of_scenes(index):
     name = f"scene_{index:05d}.jpg"
     right, again, strange, nothing, hacked = scene_truth(5, captions, [(best,)] * 5, [name] * 5)
     assert right == 1 - len(truth(scene, best).missing) / len(scene.groups) > 0
-    assert again < right and strange < right and nothing == 0 and hacked == -1
+    assert again < right and strange < right and nothing == hacked == 0
     (other,) = scene_truth(5, ["a red dog and a blue car"], [(best,)], [name])
     assert other < right
     with pytest.raises(ValueError, match="dog.jpg is not of a drawn scene"):

@@ -104,12 +104,14 @@ def scene_truth(
     references: Sequence[Sequence[str]],
     image_ids: Sequence[str],
 ) -> list[float]:
-    """Returns the share of groups of which kind, number and colour are told rightly, less faults.
+    """Returns the share that is right of what should be said, and of what is said falsely.
 
-    Each false statement and each word that says nothing takes away as much as a group gives; so
-    does a second word on the surroundings, and a second one on where a thing is or what it does. -1
-    is the least. So 1 is a caption that names every group, and of which every word is true. Words
-    that are easily true give nothing: a model that is rewarded for them says "in winter" for ever.
+    A group is right with its kind, number and colour. Beside all groups, each false statement
+    counts and each word that says nothing; so do a second word on the surroundings, and a second
+    one on where a thing is or what it does. So 1 is a caption that names every group, and of which every
+    word is true, and 0 one that says nothing. Words that are easily true give nothing: a model that
+    is rewarded for them says "in winter" for ever. And nothing is below 0: a model that is often
+    wrong would learn to be silent.
     """
     rewards = []
     for caption, image_id in zip(captions, image_ids, strict=True):
@@ -121,7 +123,7 @@ def scene_truth(
         counts: Counter[str] = Counter(each.about for each in found.said)
         allowed = {"surroundings": 1, "place": counts["kind"], "doing": counts["kind"]}
         again = sum(max(0, counts[about] - most) for about, most in allowed.items())
-        rewards.append(max(-1.0, (sum(found.things()) - false - again) / len(scene.groups)))
+        rewards.append(sum(found.things()) / (len(scene.groups) + false + again))
     return rewards
 
 
