@@ -108,10 +108,10 @@ def scene_truth(
 
     A group is right with its kind, number and colour. Beside all groups, each false statement
     counts and each word that says nothing; so do a second word on the surroundings, and a second
-    one on where a thing is or what it does. So 1 is a caption that names every group, and of which every
-    word is true, and 0 one that says nothing. Words that are easily true give nothing: a model that
-    is rewarded for them says "in winter" for ever. And nothing is below 0: a model that is often
-    wrong would learn to be silent.
+    one on where a thing is or what it does. So 1 is a caption that names every group, and of which
+    every word is true, and 0 one that says nothing. Words that are easily true give nothing: a
+    model that is rewarded for them says "in winter" for ever. And nothing is below 0: a model that
+    is often wrong would learn to be silent.
     """
     rewards = []
     for caption, image_id in zip(captions, image_ids, strict=True):
