@@ -1,4 +1,4 @@
-"""The scenes that nano is pretrained on: a source that draws, and holds some combinations back."""
+"""Scenes to pretrain on: a source that draws, and holds some combinations back."""
 
 import io
 import random
@@ -9,7 +9,7 @@ from PIL import Image
 
 from paligemma_lib.data.sources import Source
 from paligemma_lib.data.sources.protocol import HasTexts
-from paligemma_lib.sample_data import compose, labels
+from paligemma_lib.sample_data import compose, free_labels, scenes
 from paligemma_lib.sample_data.objects import PALETTE
 from paligemma_lib.sample_data.pretraining_scenes import (
     AT_MOST_THREE,
@@ -86,8 +86,29 @@ def test_the_default_run_has_such_combinations():
 
 def test_labels_are_never_in_the_order_of_sentences():
     for index in range(300):
-        for label in labels.captions(compose(1, index), random.Random(index)):
+        for label in free_labels.captions(compose(1, index), random.Random(index)):
             words = label.split()
             for number, colour, noun in zip(words, words[1:], words[2:], strict=False):
                 in_order = number in ("a", "an", "two", "three", "four") and colour in PALETTE
                 assert not (in_order and any(noun in pair for n in NOUNS.values() for pair in n))
+
+
+def test_free_labels_have_every_word_of_the_sentences():
+    """Whose embeddings would else be as they were at random, and frozen so."""
+    spoken, sentences = (
+        {
+            word.lower()
+            for index in range(2000)
+            for text in captions(compose(0, index), random.Random(index))
+            for word in text.split()
+        }
+        for captions in (free_labels.captions, scenes.captions)
+    )
+    assert sentences <= spoken
+
+
+def test_free_labels_are_five_different_ones_of_bounded_length():
+    for index in range(300):
+        told = free_labels.captions(compose(2, index), random.Random(index))
+        assert len(set(told)) == 5
+        assert max(len(label.split()) for label in told) <= free_labels.MOST_WORDS
