@@ -75,7 +75,7 @@ class SelfCritical:
             **_packed(prompts[rows], captions, _text_len(prompts, tokens)),
         }
         weight = policy_weights(advantages(rewards), made["segment"])
-        told = {"reward": rewards.mean()}
+        told = {"reward": (rewards.sum(), rewards.size)}
         if kl := self._options.kl:
             supervised = made["loss_weight"] > 0
             logprob = np.zeros(supervised.shape, np.float32)
@@ -84,9 +84,11 @@ class SelfCritical:
             start = self._logprobs(merge(self._start, state.frozen), made)[rows]
             apart, pull = divergence(logprob, start)
             weight = np.where(supervised, weight - np.float32(kl) * pull, 0)
-            told["divergence"] = apart[supervised].mean()
-        means = processes.gather_rows(np.array([list(told.values())], np.float32)).mean(axis=0)
-        return {**made, "loss_weight": weight}, dict(zip(told, means.tolist(), strict=True))
+            told["divergence"] = (apart[supervised].sum(), supervised.sum())
+        # Means over all processes, of which one may have more tokens than another.
+        sums = processes.gather_rows(np.array([list(told.values())], np.float32)).sum(axis=0)
+        means = (sums[:, 0] / sums[:, 1]).tolist()
+        return {**made, "loss_weight": weight}, dict(zip(told, means, strict=True))
 
     def _drawn(
         self, state: TrainState, image: np.ndarray, prompts: Sequence[Sequence[int]], step: int
