@@ -91,6 +91,23 @@ def test_a_run_that_goes_on_is_one_that_never_stopped(whole, config, tmp_path, m
     assert told == [{k: row[k] for k in told[0]} for row in history(tmp_path / "work")]
 
 
+def test_steps_that_are_not_finite_end_the_run_and_are_told(config, tmp_path, monkeypatch):
+    """Also where weights are negative: the losses of the batch are asked for."""
+    import paligemma_lib.run.train as train
+
+    def spoiled(self, state, batch, batches, step, real=train.SelfCritical.batch):
+        made, told = real(self, state, batch, batches, step)
+        assert made["loss_weight"].min() < 0
+        return {**made, "image": np.full(made["image"].shape, np.nan, np.float32)}, told
+
+    monkeypatch.setattr(train.SelfCritical, "batch", spoiled)
+    run = run_cases.changed(config, workdir=str(tmp_path / "work"), max_skipped=1)
+    with pytest.raises(
+        ValueError, match=r"Images of this batch whose loss is not finite: \d+\.png"
+    ):
+        finetune(run)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

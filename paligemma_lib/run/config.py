@@ -177,8 +177,8 @@ class RunConfig:
         """
         if not self.reward.name:
             return of_data or self.assumed_text_len
-        # A prompt has no more tokens than characters, besides BOS and the newline.
-        return len(self.prompt) + 2 + self.reward.samples * self.max_new_tokens
+        # A prompt has no more tokens than bytes, besides BOS and the newline.
+        return len(self.prompt.encode()) + 2 + self.reward.samples * self.max_new_tokens
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as nested dicts, lists and scalars that JSON can represent."""

@@ -82,7 +82,9 @@ class Validation:
 
     def losses(self, state: TrainState, batch: Batch) -> jax.Array:
         """Returns float32[B], the weighted sum of the losses of each example's tokens."""
-        return self._eval_step(state.all_params(), batch)[0]
+        # Sampled captions that are worth less than others have negative weights.
+        weights = {"loss_weight": np.abs(batch["loss_weight"])}
+        return self._eval_step(state.all_params(), {**batch, **weights})[0]
 
     def _pixels(self, number: int) -> np.ndarray:
         """Reads a test image as the model sees it: uint8[S, S, 3]."""
