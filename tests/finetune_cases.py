@@ -1,14 +1,16 @@
 """A tiny run of the main job: its config, the same as a file, and what it leaves."""
 
+import functools
 import itertools
 import json
 from pathlib import Path
 
 import captioning_cases as cases
 import numpy as np
+import pytest
 
 import paligemma_lib as pg
-from paligemma_lib.run import base_config, from_config_dict
+from paligemma_lib.run import assembly, base_config, from_config_dict, validate
 from paligemma_lib.train.compatibility import RECORD
 from paligemma_lib.train.digests import checksum
 from paligemma_lib.train.progress import FILE
@@ -59,9 +61,19 @@ def of(config, workdir, **changes):
     return changed
 
 
+# Runs of the same optimizer and model compile their step once.
+_make_optimizer, _make_train_step, _make_eval_step = map(
+    functools.cache, (pg.train.make_optimizer, pg.train.make_train_step, pg.train.make_eval_step)
+)
+
+
 def finetune(config) -> int:
     """Runs the main job in this process; returns its exit code."""
-    return pg.run.finetune(from_config_dict(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "make_optimizer", _make_optimizer)
+        patch.setattr(assembly, "make_train_step", _make_train_step)
+        patch.setattr(validate, "make_eval_step", _make_eval_step)
+        return pg.run.finetune(from_config_dict(config))
 
 
 def setup_of(config) -> pg.run.Setup:

@@ -130,6 +130,7 @@ if stored == dtype:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stored", "dtype"), [("bfloat16", "bfloat16"), ("float32", "bfloat16")])
 def test_the_host_holds_the_result_and_at_most_a_layer(path, stored, dtype):
     if not os.access("/proc/self/clear_refs", os.W_OK):

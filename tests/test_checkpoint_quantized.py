@@ -127,6 +127,7 @@ assert extra <= 160 << 20, extra / 2**20  # a layer, and the few values that are
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_host_holds_the_result_and_at_most_a_layer(tmp_path, kind):
     if not os.access("/proc/self/clear_refs", os.W_OK):

@@ -145,6 +145,7 @@ def test_programs_are_compiled_once():
     assert (slots.enter._cache_size(), slots.advance._cache_size()) == before
 
 
+@pytest.mark.slow
 def test_slots_on_a_mesh_write_the_same(run_on_devices):
     program = """
         import jax, numpy as np

@@ -1,6 +1,6 @@
 """Whatever a Parquet or Arrow file holds, its rows are read, or an error of ours says why not.
 
-pyarrow could crash, so that each run of the fuzzer is a process of its own.
+pyarrow could crash, so that the long runs of the fuzzer are processes of their own.
 """
 
 import contextlib
@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_cases import photo
-from fuzzing import EXAMPLES, read_all
+from fuzzing import EXAMPLES, damaged, fuzz, read_all
 
 from paligemma_lib.data.sources import despite_damage
 from paligemma_lib.data.sources.arrow_files import open_arrow
@@ -66,6 +67,10 @@ def check(folder: str, suffix: str, data: bytes) -> None:
 @EXAMPLES
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
 def test_damaged_bytes(examples, suffix):
+    if examples < 1_000:
+        with tempfile.TemporaryDirectory() as folder:
+            fuzz(examples, lambda data: check(folder, suffix, data), damaged(valid(suffix)))
+        return
     script = CHECK.format(
         tests=str(Path(__file__).parent), examples=min(examples, 4_000), suffix=suffix
     )

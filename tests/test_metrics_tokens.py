@@ -166,13 +166,34 @@ def test_plain_words_are_their_own_tokens(words):
     assert tokenize(" ".join(words)) == words
 
 
-@pytest.mark.parametrize(
-    "piece",
-    ["a,", "a.", "<a b ", "a@", "a'", "(", "www.", "1 ", "a-", "a_", "&", "http://", "!a", "<!a"],
+PIECES = (
+    "a,",
+    "a.",
+    "<a b ",
+    "a@",
+    "a'",
+    "(",
+    "www.",
+    "1 ",
+    "a-",
+    "a_",
+    "&",
+    "http://",
+    "!a",
+    "<!a",
 )
-def test_time_does_not_explode_on_hostile_captions(piece):
-    code = "import sys; from paligemma_lib.metrics import tokenize; tokenize(sys.argv[1] * 20000)"
-    subprocess.run([sys.executable, "-c", code, piece], check=True, timeout=30)
+
+
+def test_time_does_not_explode_on_hostile_captions():
+    """In another process, which can be ended; it says what it has come to."""
+    code = """
+import sys
+from paligemma_lib.metrics import tokenize
+for piece in sys.argv[1:]:
+    print(piece, flush=True)
+    tokenize(piece * 20000)
+"""
+    subprocess.run([sys.executable, "-c", code, *PIECES], check=True, timeout=60)
 
 
 def test_flickr8k_has_the_java_programs_tokens(shared, java_tokens):

@@ -57,8 +57,7 @@ def test_gradients_of_a_product_are_finite_differences(kind, part):
         assert abs(found[part][index] - (values[0] - values[1]) / (2 * step)) < 1e-4
 
 
-@pytest.mark.parametrize("version", cases.VERSIONS)
-@pytest.mark.parametrize("part", ["a", "b", "magnitude"])
+@pytest.mark.parametrize(("version", "part"), [(1, "b"), (2, "a"), (2, "magnitude")])
 def test_gradients_of_a_model_are_finite_differences(version, part):
     """Along the gradient itself, where the change is largest; four points, in float32."""
     config = cases.tiny_config(version)

@@ -29,6 +29,7 @@ print(json.dumps([time.process_time() - start, sorted(sys.modules)]))
     assert not {"tensorflow", "jax", "numpy"} & set(modules)
 
 
+@pytest.mark.slow
 def test_submodules_load_when_touched_each_before_all_others():
     """In one process, for TensorFlow and JAX take seconds; the library's own are forgotten."""
     code = """

@@ -123,6 +123,7 @@ TOGETHER = """
 """
 
 
+@pytest.mark.slow
 def test_two_processes_exchange_what_they_have_and_end_together(script, tmp_path):
     command = [
         sys.executable,
@@ -151,7 +152,6 @@ def test_two_processes_exchange_what_they_have_and_end_together(script, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT)
 def test_the_first_may_take_its_time(script):
     """JAX gives the first message between CPUs 30 seconds."""
@@ -167,6 +167,7 @@ def test_the_first_may_take_its_time(script):
     assert result.returncode == 0, result.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_who_waits_in_vain_is_told_where():
     address = f"127.0.0.1:{launch._free_port()}"
     program = f"""

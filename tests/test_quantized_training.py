@@ -164,6 +164,7 @@ pg.checkpoint.save_params("sharded.npz", state.all_params())
 """
 
 
+@pytest.mark.slow
 def test_components_are_split_over_devices(run_on_devices, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_on_devices(4, SHARDED)

@@ -61,14 +61,11 @@ def same(found, wanted):
         np.testing.assert_array_equal(exported(found)[name], value)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_goes_on_in_a_workdir_that_was_moved(
-    config, tmp_path, stop, monkeypatch, number, code
-):
+def test_a_stopped_run_goes_on_in_a_workdir_that_was_moved(config, tmp_path, stop, monkeypatch):
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     assert finetune(of(config, whole, **QUICK)) == 0
-    stop(7, number)
-    assert finetune(of(config, tmp_path / "run", **QUICK)) == code
+    stop(7, signal.SIGINT)
+    assert finetune(of(config, tmp_path / "run", **QUICK)) == 130
     assert 0 < len(losses(tmp_path / "run")) < 9
     monkeypatch.undo()
     (tmp_path / "run").rename(moved)

@@ -135,6 +135,7 @@ FAILING = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "in"])
 def test_sigterm_does_not_wait_for_storage_that_fails(when):
     start = time.monotonic()

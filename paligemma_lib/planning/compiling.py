@@ -107,7 +107,8 @@ def compile_job(job: Job) -> Compiled:
     environment = os.environ | _ENVIRONMENT
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     if slices.chip is None:
-        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={slices.size}"
+        given = os.environ.get("XLA_FLAGS", "")  # of flags that come twice, the last one counts
+        environment["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={slices.size}"
     else:
         check_libtpu()
     with tempfile.TemporaryDirectory() as folder:
