@@ -72,9 +72,9 @@ def load_siglip(folder: Path, fields: Mapping[str, Any]) -> SiglipEmbedder:
     """
     heads = [_heads(folder, fields.get(f"{name}_config")) for name in ("vision", "text")]
     words = SiglipWords(folder)
-    with _Tensors(folder) as tensors:
-        vision, image = _image_tower(tensors, heads[0])
-        config, text = _text_tower(tensors, heads[1])
+    tensors = _Tensors(folder)
+    vision, image = _image_tower(tensors, heads[0])
+    config, text = _text_tower(tensors, heads[1])
     if len(text["tokens"]) < words.vocab_size:
         raise ValueError(
             f"{folder}: spiece.model has {words.vocab_size:,} pieces, the weights "
@@ -90,9 +90,7 @@ class _Tensors:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._found: dict[str, tuple[Path, Entry]] = {}
-
-    def __enter__(self) -> _Tensors:
-        for path in weight_files(self._folder):
+        for path in weight_files(folder):
             for name, entry in read_header(path).items():
                 if name in self._found:
                     raise ValueError(
@@ -100,10 +98,6 @@ class _Tensors:
                         "one model in the folder"
                     )
                 self._found[name] = path, entry
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._found.clear()
 
     def __call__(self, name: str, *shape: int | None) -> np.ndarray:
         """Returns float32 of this shape, where None is any size."""
