@@ -54,6 +54,7 @@ def test_a_checkpoint_is_scored_and_shown(captioner, folder, tmp_path, capsys):
     page = Page((out / "report.html").read_text("utf-8"))
     assert len(page.all("img")) == 5
     assert set(captions.values()) | set(REFERENCES["0.png"]) <= set(page.texts)
+    assert f"5 images of {folder}" in page.texts
     assert {"Before", "Training"}.isdisjoint(page.texts)
     assert capsys.readouterr().out.startswith(f"CIDEr is {100 * expected.corpus['CIDEr']:.1f} (")
 
@@ -118,6 +119,7 @@ def test_two_files_of_predictions_are_compared_without_a_model(folder, tmp_path,
     page = Page((out / "report.html").read_text("utf-8"))
     assert page.texts.count("a cat sleeps") == 5
     assert {"a.json", "b.json", "python", str(folder), *latter.values()} <= set(page.texts)
+    assert f"5 images of {folder}" in page.texts
 
 
 def test_a_checkpoint_and_predictions_are_too_much(tmp_path, capsys):

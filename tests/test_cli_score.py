@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from paligemma_lib import embedding
 from paligemma_lib.cli import main
 from paligemma_lib.metrics import score
 
@@ -66,6 +67,35 @@ def test_names_are_matched_by_the_rule_of_data(files, capsys):
     assert loose.out == exact.out
     assert "3 names were matched loosely: 'Images/0.JPG' is '0.jpg'" in loose.err
     assert "matched loosely" not in exact.err
+
+
+def test_coco_s_images_go_by_number_and_by_file(files, capsys, monkeypatch):
+    images = [{"id": 40 + k, "file_name": f"COCO_{k}.jpg"} for k in range(4)]
+    rows = [
+        {"image_id": 40 + k, "caption": each} for k in range(4) for each in REFERENCES[f"{k}.jpg"]
+    ]
+    coco = {"images": images, "annotations": rows}
+    (files / "coco.json").write_text(json.dumps(coco))
+    said = [CAPTIONS[f"{k}.jpg"] for k in range(3)]
+    names = ["--references", str(files / "coco.json"), "--predictions", str(files / "p.json")]
+    (files / "Images").mkdir()
+    for k in range(3):
+        (files / "Images" / f"COCO_{k}.jpg").write_bytes(b"%d" % k)
+    seen = []
+
+    def score_images(model, images, captions, references):
+        seen.append({image: read() for image, read in images.items()})
+        return score(references, captions)
+
+    monkeypatch.setattr(embedding, "load", lambda name: name)
+    monkeypatch.setattr(embedding, "score_images", score_images)
+    for image in ("{id}", "{file_name}"):
+        ids = [image.format(**each) for each in images[:3]]
+        (files / "p.json").write_text(json.dumps(dict(zip(ids, said, strict=True))))
+        clip = ["--clip", "a/b", "--images", str(files / "Images")]
+        assert main(["score", *names, *clip]) == 0
+        assert capsys.readouterr().out.startswith("3 images")
+    assert seen == 2 * [{40 + k: b"%d" % k for k in range(3)}]
 
 
 def test_two_captions_for_one_image_are_no_match(files, capsys):

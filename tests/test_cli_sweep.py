@@ -1,19 +1,21 @@
 """`paligemma sweep`: which run is best, that none is made twice, and what is wrong told before."""
 
-import json
+import math
 import sys
 
 import pytest
 
 from paligemma_lib.cli import main, sweep
+from paligemma_lib.runtime.strict_json import dumps
 
 
-def finished(workdir, losses, cider):
+def finished(workdir, losses, cider, names=("CIDEr", "BLEU-4")):
     workdir.mkdir(parents=True)
-    records = [{"step": 1, "loss": 5.0}, *({"step": 2, "validation_loss": x} for x in losses)]
-    (workdir / sweep.METRICS).write_text("".join(json.dumps(each) + "\n" for each in records))
-    scores = {"CIDEr": {"value": 100 * cider}, "BLEU-4": {"value": 50 * cider}}
-    (workdir / sweep.SCORES).write_text(json.dumps({"scores": scores}))
+    records = [{"step": 1, "loss": 5.0}]
+    records += [{"step": k, "validation_loss": x} for k, x in enumerate(losses, 2)]
+    (workdir / sweep.METRICS).write_text("".join(dumps(each) + "\n" for each in records))
+    scores = {name: {"value": 100 * cider / k} for k, name in enumerate(names, 1)}
+    (workdir / sweep.SCORES).write_text(dumps({"scores": scores}))
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_every_value_gets_a_run_with_what_else_was_given(runs, swept, tmp_path, 
     ]  # fmt: skip
     rows = capsys.readouterr().out.splitlines()
     assert rows[1].split() == ["0.5", "1.5000", "50.0", "25.0"]
-    assert rows[2].split() == ["0.01", "1.0100", "1.0", "0.5", "<-", "lowest", "loss"]
+    assert rows[2].split() == ["0.01", "1.0100", "1.0", "0.5", "<-", "lowest", "validation", "loss"]
     page = (tmp_path / "sweep.html").read_text()
     assert "optimizer.learning_rate=0.01 has the lowest validation loss, 1.0100." in page
     assert "log10 of optimizer.learning_rate" in page
@@ -76,6 +78,54 @@ def test_finished_runs_are_not_repeated_and_a_failure_ends_it(runs, swept, tmp_p
 def test_a_run_that_was_stopped_stops_the_sweep_with_the_same_code(runs, swept):
     assert swept("seed", "15", "2") == 143
     assert len(runs) == 1
+
+
+@pytest.mark.parametrize("names", [("VQA accuracy", "Exact match"), ("Mean IoU", "F1"), ("Mine",)])
+def test_runs_of_any_task_are_compared_by_the_scores_that_they_have(names, swept, tmp_path, capsys):
+    for value in ("1", "2"):
+        finished(tmp_path / f"seed={value}", [float(value)], float(value) / 10, names)
+    assert swept("seed", "1", "2") == 0
+    header, first, second = capsys.readouterr().out.splitlines()[:3]
+    assert header.split("  ")[-1].strip() == names[-1]
+    assert "1.0000" in first and "10.0" in first and first.endswith("<- lowest validation loss")
+    assert "20.0" in second and "<-" not in second
+    page = (tmp_path / "sweep.html").read_text()
+    assert all(name in page for name in names) and f"{names[0]} 20.0" in page
+
+
+def test_without_a_validation_loss_the_first_score_says_which_is_best(swept, tmp_path, capsys):
+    finished(tmp_path / "seed=1", [], 0.1)
+    finished(tmp_path / "seed=2", [math.nan], 0.2)
+    assert swept("seed", "1", "2") == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[1].split() == ["1", "none", "10.0", "5.0"]
+    assert rows[2].split() == ["2", "none", "20.0", "10.0", "<-", "highest", "CIDEr"]
+    page = (tmp_path / "sweep.html").read_text()
+    assert "seed=2 has the highest CIDEr, 20.0000." in page and "loss inf" not in page
+    assert "No run measured a validation loss." in page
+
+
+def test_no_run_is_best_of_those_that_diverged(swept, tmp_path, capsys):
+    for value in ("1", "2"):
+        finished(tmp_path / f"seed={value}", [math.inf], math.nan)
+    assert swept("seed", "1", "2") == 0
+    assert "<-" not in capsys.readouterr().out
+
+
+def test_damage_of_the_metrics_is_told(swept, tmp_path, capsys):
+    finished(tmp_path / "seed=1", [2.0], 0.1)
+    with (tmp_path / "seed=1" / sweep.METRICS).open("a") as file:
+        file.write("[]\n")
+    assert swept("seed", "1") == 0
+    told = f"{tmp_path}/seed=1/metrics.jsonl: 1 of 3 lines are damaged, line 3"
+    assert f"warning: {told}" in capsys.readouterr().err
+    assert told in (tmp_path / "sweep.html").read_text()
+
+
+def test_a_run_without_scores_is_not_finished(swept, tmp_path, capsys):
+    finished(tmp_path / "seed=1", [2.0], 0.1, names=())
+    assert swept("seed", "1") == 1
+    assert "is not that of a finished run" in capsys.readouterr().err
 
 
 def test_what_is_no_number_is_plotted_in_the_order_given():

@@ -61,6 +61,32 @@ def test_what_does_not_meet_or_is_no_image_is_told():
         )
 
 
+@pytest.mark.parametrize(
+    ("kind", "number", "told"),
+    [
+        ("texts", 1, "1 of 2 vectors .* of the caption of 'blue.png'"),
+        ("texts", 2, "1 of 3 vectors .* of the reference of 'blue.png'"),
+        ("images", 0, "1 of 2 vectors .* of the image of 'red.png'"),
+    ],
+)
+def test_vectors_that_are_not_finite_are_no_scores(kind, number, told):
+    class Broken(ByColour):
+        def texts(self, texts):
+            return self.spoiled("texts", super().texts(texts))
+
+        def images(self, images):
+            return self.spoiled("images", super().images(images))
+
+        def spoiled(self, what, vectors):
+            if what == kind and number < len(vectors) and (number != 1 or len(vectors) == 2):
+                vectors[number, 0] = np.nan
+            return vectors
+
+    captions = {"red.png": "a red wall", "blue.png": "something blue"}
+    with pytest.raises(ValueError, match=told):
+        embedding.score_images(Broken(), IMAGES, captions, REFERENCES)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return cases.siglip_folder(tmp_path_factory.mktemp("siglip") / "tiny")
@@ -135,6 +161,29 @@ def test_weights_that_lack_something_are_told(copy, change, told):
     tensors = cases.weights()
     change(tensors)
     save_file(tensors, copy / "model.safetensors")
+    with pytest.raises(ValueError, match=told):
+        embedding.load(copy)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(copy, value):
+    tensors = cases.weights()
+    tensors["text_model.head.weight"][2, 3] = value
+    save_file(tensors, copy / "model.safetensors")
+    told = r"model.safetensors: values are NaN or infinite in text_model.head.weight \(1 of 576\)"
+    with pytest.raises(ValueError, match=told):
+        embedding.load(copy)
+
+
+def test_a_tensor_in_two_files_is_refused(copy):
+    tensors = cases.weights()
+    (copy / "model.safetensors").unlink()
+    names = [f"model-0000{k}-of-00002.safetensors" for k in (1, 2)]
+    save_file(tensors, copy / names[0])
+    save_file({"logit_bias": tensors["logit_bias"]}, copy / names[1])
+    index = {"weight_map": {"logit_scale": names[0], "logit_bias": names[1]}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    told = f"{names[1]}: logit_bias is in {names[0]}, too"
     with pytest.raises(ValueError, match=told):
         embedding.load(copy)
 

@@ -67,11 +67,29 @@ def test_the_order_of_boxes_does_not_matter(order):
     assert score_boxes(told, shuffled).corpus == pytest.approx(plain.corpus)
 
 
-def test_texts_without_boxes_are_told_and_references_need_one():
+def test_texts_without_boxes_are_told_and_some_reference_needs_one():
     (warning,) = score_boxes(REFERENCES, {"a": "a dog", "b": text(("dog", WHOLE))}).warnings
     assert "1 of 2 texts have no box" in warning and "'a'" in warning
-    with pytest.raises(ValueError, match="the references of 'a' have no boxes: 'a dog'"):
-        score_boxes({"a": ["a dog"]}, {"a": "a dog"})
+    for scorer in (score_boxes, average_precision):
+        with pytest.raises(ValueError, match="none of 2 references has a box, .*'a dog' of 'a'"):
+            scorer({"a": ["a dog"], "b": [""]}, {"a": text(("dog", LEFT)), "b": ""})
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_may_have_no_true_box():
+    references = {**REFERENCES, "none": [""], "two": ["no dog", ""]}
+    truth = {image: told[0] for image, told in references.items()}
+    right = score_boxes(references, truth)
+    assert right.corpus == pytest.approx({"Mean IoU": 1, "F1": 1}) and right.warnings == ()
+    too_much = score_boxes(references, {**truth, "none": text(("dog", LEFT), ("dog", RIGHT))})
+    assert too_much.corpus == pytest.approx({"Mean IoU": 1, "F1": 2 * 3 / (3 + 5)})
+    for name in ("Mean IoU", "F1"):
+        assert too_much.per_image[name].tolist() == [1, 1, 0, 1]
+    # A resample may be of images without boxes alone.
+    assert all(0 <= x <= 1 for pair in too_much.intervals().values() for x in pair)
+    assert compare(right, too_much)["F1"].value == pytest.approx(0.25)
+    need_pycocotools()
+    assert average_precision(references, truth)[:2] == pytest.approx((1, 1))
 
 
 def test_scores_of_two_tasks_are_not_compared():

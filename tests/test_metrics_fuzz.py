@@ -1,9 +1,12 @@
 """Whatever a file of captions holds, it is read, or refused with one clear error."""
 
+import io
 import json
 import tempfile
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from fuzzing import EXAMPLES, changed_json, damaged, fuzz
 
@@ -18,6 +21,7 @@ FILES = {
     ".txt": "image,caption\r\na.jpg,A dog runs .\r\nb.jpg,Ein Hündchen .\r\n",
     ".jsonl": "".join(json.dumps({"image": i, "caption": c}) + "\n" for i, c in ROWS),
     ".json": json.dumps(REFERENCES),
+    ".token.txt": "a.jpg#0\tA dog runs .\nb.jpg#1\tEin Hündchen .\n",
 }
 
 
@@ -60,6 +64,19 @@ def test_other_values_in_json(valid, examples):
         assert single is None or is_well_formed({i: [c] for i, c in single.items()})
 
     fuzz(examples, check, changed_json(valid))
+
+
+@EXAMPLES
+def test_damaged_parquet(examples):
+    file = io.BytesIO()
+    columns = {"image": ["a.jpg", "b.jpg"], "caption": ["A dog runs .", "Ein Hündchen ."]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+
+    def check(content):
+        found = read(read_captions, "captions.parquet", content)
+        assert found is None or is_well_formed(found)
+
+    fuzz(examples, check, damaged(file.getvalue()))
 
 
 @EXAMPLES

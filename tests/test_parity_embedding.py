@@ -92,6 +92,16 @@ def test_clip_masks_padding_and_cuts_what_is_too_long(clip_folder, images):
     )
 
 
+def test_weights_of_clip_that_are_not_finite_are_named(clip_folder, tmp_path):
+    model = transformers.CLIPModel.from_pretrained(clip_folder)
+    with torch.no_grad():
+        model.text_projection.weight[1, 2] = float("nan")
+    model.save_pretrained(tmp_path)
+    transformers.AutoProcessor.from_pretrained(clip_folder).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"NaN or infinite in text_projection.weight \(1 of 384\)"):
+        embedding.load(tmp_path)
+
+
 def test_the_command_adds_both_scores(clip_folder, images, tmp_path, capsys):
     (tmp_path / "Images").mkdir()
     for number, image in enumerate(images):

@@ -161,3 +161,22 @@ def test_one_intact_image_is_enough_where_damaged_ones_are_replaced(tmp_path):
     (tmp_path / "1.png").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="train: image 2.png .*line 3.* is not a complete JPEG"):
         check_sample("train", source, replace=True)
+
+
+def test_boxes_are_scored_where_some_test_image_has_one(setup, tiny, tmp_path):
+    (tmp_path / "1.png").write_bytes(photo(1))
+    sources = sources_of(tiny)
+    box = "<loc0000><loc0000><loc0500><loc0500> dog"
+
+    def detect(*texts: tuple[int, str], **changes):
+        rows = [{"image": "1.png", "prefix": f"detect {k}", "suffix": t} for k, t in texts]
+        (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        given = {**sources, "test": from_jsonl(tmp_path / "test.jsonl")}
+        return checks.data(setup(given=given, task="detect", **changes))
+
+    texts = [*enumerate(["none"] * 20), (20, box)]
+    assert "test 21 images" in detect(*texts)
+    with pytest.raises(ValueError, match="none of 20 images has a text with a box, .*line 1"):
+        detect(*texts, test_images=20)
+    with pytest.raises(ValueError, match="none of 2 images has a text with a box"):
+        detect(*texts[:2])

@@ -184,15 +184,21 @@ def test_captions_before_training_are_made_anew_where_they_would_differ(
 
     monkeypatch.setattr(captioning, "caption_test_images", counted)
     run = of(config, tmp_path, **QUICK | {"evaluate_before": True, "epochs": 0.3})
+    caplog.set_level("INFO")
     for changes, times in (
         ({}, 1),
         ({}, 0),
         ({"max_new_tokens": 3}, 1),
         ({"max_new_tokens": 3, "test_images": 2}, 1),
+        ({"max_new_tokens": 3, "test_images": 1}, 0),
+        ({"max_new_tokens": 3, "test_images": 2}, 0),
     ):
         made.clear()
         assert finetune(of(run, tmp_path, **changes)) == 0
         assert len(made) == times
+    assert re.search(r"captions 2 test images, the first of \d+; test_images=0", caplog.text)
+    page = (tmp_path / "report.html").read_text()
+    assert re.search(r"2 held-out test images, the first of \d+<", page)
     path = tmp_path / captioning.BEFORE
     path.write_text("[{]")
     assert finetune(of(run, tmp_path, **changes)) == 0

@@ -82,13 +82,29 @@ def test_a_restart_does_later_steps_again(tmp_path, clock):
 
 
 def test_lines_that_are_damaged_are_left_out_and_the_file_is_kept(tmp_path, clock, caplog):
-    text = '{"step": 0, "seconds": 1.0}\n\xff\n[]\n{"step": 1, "seconds": 1.0, "loss": null}\n'
+    rest = '"learning_rate": 0.1, "captions_per_second": 8.0, "waiting": 0.0, "seconds": 1.0}\n'
+    first, second = (f'{{"step": {k}, "loss": null, {rest}' for k in range(2))
+    text = f"{first}\xff\n[]\n{second}"
     (tmp_path / progress.FILE).write_text(text, "latin-1")
     with Progress(tmp_path, total_steps=9, steps_per_epoch=1, first_step=2) as run:
         assert [record["step"] for record in run.history] == [0, 1]
     assert (tmp_path / "metrics.jsonl.damaged").read_text("latin-1") == text
     assert [record["step"] for record in lines(tmp_path)] == [0, 1]
     assert "metrics.jsonl.damaged: 2 of 4 lines are damaged, line 2: not an object" in caplog.text
+
+
+def test_records_that_lack_numbers_or_come_again_do_not_stop_a_run(tmp_path, clock, caplog):
+    with Progress(tmp_path, total_steps=9, steps_per_epoch=1) as run:
+        clock.now += 1
+        run.record(0, METRICS, captions=8)
+        run.note(1, {"validation_loss": 2.0})
+    path = tmp_path / progress.FILE
+    path.write_text(2 * path.read_text() + '{"step": 1, "seconds": 0.1}\n')
+    with Progress(tmp_path, total_steps=9, steps_per_epoch=1, first_step=2) as run:
+        clock.now += 1
+        run.record(2, METRICS, captions=8)
+    assert [record["step"] for record in lines(tmp_path)] == [0, 1, 2]
+    assert "3 of 5 lines are damaged, line 3: step 0 comes after step 0" in caplog.text
 
 
 def test_what_is_not_finite_is_null(tmp_path, clock):

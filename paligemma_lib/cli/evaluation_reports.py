@@ -139,7 +139,7 @@ def _config_of(asked: Mapping[str, Any]) -> dict[str, object]:
 
 def _images_of(asked: Mapping[str, Any]) -> str:
     """Returns a phrase for the images, such as "images of flickr8k_tfds"."""
-    name = asked.get("folder") or asked.get("jsonl") or asked.get("tfds")
+    name = asked.get("data")
     if not name and "config" in asked:
         name = asked["config"].data.test
     return f"images of {name}" if name else "drawn images"

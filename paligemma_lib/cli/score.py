@@ -5,11 +5,12 @@
   paligemma score --references a.json --predictions p.json --task answer
   paligemma score --references a.json --predictions p.json --clip a/b --images I
 
-Each file is a table with the header image,caption, JSON lines with `image` and `caption`, or JSON:
-an object that maps images to captions, COCO annotations, or COCO results. References of images
-without predictions are ignored. Names of images may differ in case, folders and suffixes. CIDEr of
-few images needs a file of references of many in --corpus, which says what words are rare. CIDEr is
-CIDEr-D, as in COCO's evaluation.
+Each file is what `paligemma caption` writes (CSV, JSON lines, Parquet), a table with columns image
+and caption, Flickr8k.token.txt, JSON lines with `image`, `prefix` and `suffix`, or JSON: an object
+that maps images to captions, Karpathy's, or annotations and results of COCO and VQA. References of
+images without predictions are ignored. Names of images may differ in case, folders and suffixes.
+CIDEr of few images needs a file of references of many in --corpus, which says what words are rare.
+CIDEr is CIDEr-D, as in COCO's evaluation.
 
 --clip adds CLIPScore and RefCLIPScore, which compare captions with the images in --images, by
 SigLIP or CLIP: a folder of safetensors, or a model of the Hugging Face Hub.
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         SCORERS,
         average_precision,
         document_frequencies,
+        image_files,
         meteor,
         read_captions,
         renamed,
@@ -72,8 +74,9 @@ def run(args: argparse.Namespace) -> int:
     from paligemma_lib.metrics.corpus_scores import SCALE
 
     references = read_captions(args.references)
-    captions = single(read_captions(args.predictions), args.predictions)
-    captions = renamed(captions, references, args.predictions)
+    files = image_files(args.references)
+    captions = single(read_captions(args.predictions, by_prompt=False), args.predictions)
+    captions = renamed(captions, references, args.predictions, files)
     corpus = document_frequencies(read_captions(args.corpus)) if args.corpus else None
     theirs = {image: references[image] for image in captions}
     if args.task == "caption":
@@ -82,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         scores = SCORERS[args.task](theirs, captions)
     found, intervals = dict(scores.corpus), scores.intervals()
     if args.clip:
-        clip = _clip_scores(args.clip, args.images, captions, theirs)
+        clip = _clip_scores(args.clip, args.images, captions, theirs, files)
         found, intervals = {**found, **clip.corpus}, intervals | clip.intervals()
     rows: dict[str, dict[str, float]] = {
         name: {
@@ -123,16 +126,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _clip_scores(
-    model: str, folder: str, captions: Mapping[ImageId, str], references: References
+    model: str,
+    folder: str,
+    captions: Mapping[ImageId, str],
+    references: References,
+    named: Mapping[ImageId, str],
 ) -> Scores:
-    """Compares the captions with images in a folder, which may be named in another way."""
+    """Compares the captions with images in a folder, which may be named in another way.
+
+    Args:
+      model, folder: options of the command.
+      captions, references: of the same images.
+      named: names of the files of images, where they are known.
+    """
     from paligemma_lib import embedding
     from paligemma_lib.data.image_files import from_image_files
     from paligemma_lib.runtime.name_matching import SHOWN, NameIndex
 
     files = from_image_files([folder])
     index = NameIndex(list(files.names))
-    names = {image: index.find(str(image)) for image in captions}
+    names = {image: index.find(named.get(image, str(image))) for image in captions}
     if lost := [image for image, name in names.items() if name is None]:
         raise ValueError(
             f"{len(lost):,} of {len(names):,} captions have no image of their name in {folder}: "

@@ -27,7 +27,7 @@ from paligemma_lib.train.metrics_file import FILE, read_metrics
 
 SCORES, METRICS = "scores.json", FILE  # files in the workdir of a finished run
 _MAX_BYTES = 256 << 20
-_SHOWN = ("CIDEr", "BLEU-4")  # scores with a plot
+_PLOTTED = 2  # scores with a plot: the first ones, which count most
 WIDE = 20  # ratio of largest to smallest value above which the x axis is logarithmic
 
 
@@ -37,13 +37,15 @@ class Outcome:
 
     Attributes:
       value: the value of the field, as text.
-      loss: lowest validation loss, in nats per token.
-      scores: rows of `scores.json` by name of the score.
+      loss: lowest validation loss, in nats per token; infinite if none was measured.
+      scores: by name, times 100, the one that counts first; NaN for one that is not finite.
+      problem: what is wrong with `metrics.jsonl`, which has the losses; "" if nothing is.
     """
 
     value: str
     loss: float
-    scores: dict[str, dict[str, float]]
+    scores: dict[str, float]
+    problem: str = ""
 
 
 USAGE = "FIELD VALUE VALUE ... --folder FOLDER [options]"
@@ -80,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
                 print(visible(f"{args.field}={value} ended with exit code {code}"), file=sys.stderr)
                 return 1 if code < 128 else code
         outcomes.append(outcome_of(value, workdir))
+        if outcomes[-1].problem:
+            print(visible(f"warning: {outcomes[-1].problem}"), file=sys.stderr)
     print(visible_lines(table(args.field, outcomes)))
     print(visible(str(write_report(args.folder / "sweep.html", page(args.field, outcomes)))))
     return 0
@@ -89,60 +93,101 @@ def outcome_of(value: str, workdir: Path) -> Outcome:
     """Reads the outcome of a finished run from its workdir.
 
     Raises:
-      ValueError: its files are damaged.
+      ValueError: its scores are damaged.
     """
-    records, _ = read_metrics(workdir / METRICS)
+    records, problem = read_metrics(workdir / METRICS)
     losses = [record.get("validation_loss", math.inf) for record in records]
+    lowest = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
     rows = read_bounded(workdir / SCORES, _MAX_BYTES)
     try:
-        scores = json.loads(rows)["scores"]
-        scores = {name: {"value": float(row["value"])} for name, row in scores.items()}
-        lowest = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
-        return Outcome(value, lowest, {name: scores[name] for name in _SHOWN} | scores)
+        scores = {
+            name: math.nan if row["value"] is None else float(row["value"])
+            for name, row in json.loads(rows)["scores"].items()
+        }
+        if not scores:
+            raise ValueError("it has no scores")
     except Exception as error:
         raise ValueError(
             f"{workdir / SCORES} is not that of a finished run ({error!r}): remove the folder, and "
             "the run is made again"
         ) from error
+    return Outcome(value, lowest, scores, problem and f"{workdir / METRICS}: {problem}")
+
+
+def names_of(outcomes: Sequence[Outcome]) -> list[str]:
+    """Returns the names of the scores that all runs have, the one that counts first."""
+    return [name for name in outcomes[0].scores if all(name in each.scores for each in outcomes)]
+
+
+def best_of(outcomes: Sequence[Outcome]) -> tuple[Outcome | None, str, float]:
+    """Returns the best run, by what it is the best, and the value; None if nothing is finite.
+
+    That is the lowest validation loss. Where no run measured one, it is the first score.
+    """
+    if measured := [each for each in outcomes if math.isfinite(each.loss)]:
+        best = min(measured, key=lambda each: each.loss)
+        return best, "lowest validation loss", best.loss
+    for name in names_of(outcomes)[:1]:
+        if finite := [each for each in outcomes if math.isfinite(each.scores[name])]:
+            best = max(finite, key=lambda each: each.scores[name])
+            return best, f"highest {name}", best.scores[name]
+    return None, "", math.nan
 
 
 def table(field: str, outcomes: Sequence[Outcome]) -> str:
-    """Returns the outcomes as a text table in which the lowest loss is marked."""
+    """Returns the outcomes as a text table in which the best run is marked."""
     width = max(len(field), *(len(each.value) for each in outcomes))
-    best = min(outcomes, key=lambda each: each.loss)
-    names = list(outcomes[0].scores)
-    lines = [f"{field:<{width}}  validation loss  " + "  ".join(f"{name:>8}" for name in names)]
+    best, why, _ = best_of(outcomes)
+    names = names_of(outcomes)
+    widths = [max(8, len(name)) for name in names]
+    heads = "  ".join(f"{name:>{size}}" for name, size in zip(names, widths, strict=True))
+    lines = [f"{field:<{width}}  validation loss  {heads}"]
     for each in outcomes:
-        values = "  ".join(f"{each.scores[name]['value']:8.1f}" for name in names)
-        mark = "  <- lowest loss" if each is best else ""
-        lines.append(f"{each.value:<{width}}  {each.loss:15.4f}  {values}{mark}")
+        values = "  ".join(
+            f"{each.scores[name]:{size}.1f}" for name, size in zip(names, widths, strict=True)
+        )
+        mark = f"  <- {why}" if each is best else ""
+        lines.append(f"{each.value:<{width}}  {_loss(each):>15}  {values}{mark}")
     return "\n".join(lines)
 
 
 def page(field: str, outcomes: Sequence[Outcome]) -> Report:
     """Returns the outcomes as a page with plots."""
-    best = min(outcomes, key=lambda each: each.loss)
+    best, why, reached = best_of(outcomes)
     x, x_name = places(field, [each.value for each in outcomes])
     order = sorted(range(len(x)), key=x.__getitem__)
 
     def line(name: str, y: Sequence[float]) -> Line:
         return Line(name, [x[k] for k in order], [y[k] for k in order])
 
-    losses = line("lowest of the run", [each.loss for each in outcomes])
-    charts = [Chart("Validation loss", [losses], "nats per token", x_name)]
-    for name in _SHOWN:
-        scores = line("at the end", [each.scores[name]["value"] for each in outcomes])
+    charts = []
+    if has_losses := any(math.isfinite(each.loss) for each in outcomes):
+        losses = line("lowest of the run", [each.loss for each in outcomes])
+        charts.append(Chart("Validation loss", [losses], "nats per token", x_name))
+    names = names_of(outcomes)[:_PLOTTED]
+    for name in names:
+        scores = line("at the end", [each.scores[name] for each in outcomes])
         charts.append(Chart(name, [scores], x_name=x_name))
     told = [
-        f"{field}={each.value}: validation loss {each.loss:.4f}, "
-        f"CIDEr {each.scores['CIDEr']['value']:.1f}"
+        f"{field}={each.value}: "
+        + ", ".join(
+            [f"validation loss {_loss(each)}", *(f"{n} {each.scores[n]:.1f}" for n in names[:1])]
+        )
         for each in outcomes
     ]
+    first = [f"{field}={best.value} has the {why}, {reached:.4f}."] if best else []
+    if not has_losses:
+        first.append("No run measured a validation loss.")
     return Report(
         f"Sweep of {field}",
-        summary=[f"{field}={best.value} has the lowest validation loss, {best.loss:.4f}.", *told],
+        summary=[*first, *told],
+        warnings=[each.problem for each in outcomes if each.problem],
         charts=charts,
     )
+
+
+def _loss(outcome: Outcome) -> str:
+    return f"{outcome.loss:.4f}" if math.isfinite(outcome.loss) else "none"
 
 
 def places(field: str, values: Sequence[str]) -> tuple[list[float], str]:

@@ -39,24 +39,38 @@ def score_images(
       references: for each of the same images, its human-written captions.
 
     Raises:
-      ValueError: the image ids differ, a caption is not text, or an image cannot be decoded.
+      ValueError: the image ids differ, a caption is not text, an image cannot be decoded, or the
+        embedder returns what is not finite.
       OSError: an image cannot be read.
     """
     check_captions(references, captions)
     check_same_images(images, captions, "the images", "the captions")
     image_ids = tuple(captions)
-    said = embedder.texts([PREFIX + captions[image] for image in image_ids])
+    owners = [image for image in image_ids for _ in references[image]]
+    said = _finite(embedder.texts([PREFIX + captions[i] for i in image_ids]), "caption", image_ids)
     texts = [PREFIX + each for image in image_ids for each in references[image]]
     ends = np.cumsum([len(references[image]) for image in image_ids])
-    told = np.split(embedder.texts(texts), ends[:-1])
-    seen = [
-        embedder.images([_decoded(image, images[image]) for image in image_ids[at : at + _BATCH]])
-        for at in range(0, len(image_ids), _BATCH)
-    ]
+    told = np.split(_finite(embedder.texts(texts), "reference", owners), ends[:-1])
+    seen = []
+    for at in range(0, len(image_ids), _BATCH):
+        part = image_ids[at : at + _BATCH]
+        vectors = embedder.images([_decoded(image, images[image]) for image in part])
+        seen.append(_finite(vectors, "image", part))
     clip = clip_scores(np.concatenate(seen), said)
     both = ref_clip_scores(clip, said, told)
     statistics = np.stack([clip, both, np.ones(len(image_ids))], axis=1)
     return Scores.of(NAMES, image_ids, statistics, _means)
+
+
+def _finite(vectors: np.ndarray, what: str, images: Sequence[ImageId]) -> np.ndarray:
+    """Returns the vectors. Raises ValueError if one is NaN or infinite, with the image it is of."""
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if wrong.size:
+        raise ValueError(
+            f"{wrong.size:,} of {len(vectors):,} vectors are NaN or infinite, the first is of the "
+            f"{what} of {images[int(wrong[0])]!r}: use another embedder, or its weights in float32"
+        )
+    return vectors
 
 
 def _decoded(image_id: ImageId, read: Callable[[], bytes]) -> PIL.Image.Image:

@@ -16,6 +16,7 @@ import numpy as np
 import PIL.Image
 
 from paligemma_lib.checkpoint.arrays import open_binary
+from paligemma_lib.checkpoint.finite import NotFinite, count_not_finite
 from paligemma_lib.checkpoint.huggingface.folder import weight_files
 from paligemma_lib.checkpoint.huggingface.format import Entry, read_header
 from paligemma_lib.embedding.siglip_towers import Params, image_vectors, text_vectors
@@ -66,13 +67,14 @@ def load_siglip(folder: Path, fields: Mapping[str, Any]) -> SiglipEmbedder:
 
     Raises:
       FileNotFoundError: the weights are missing.
-      ValueError: a tensor is missing or has another shape, or the model computes otherwise.
+      ValueError: a tensor is missing, has another shape, is there twice or is not finite, or the
+        model computes otherwise.
     """
     heads = [_heads(folder, fields.get(f"{name}_config")) for name in ("vision", "text")]
     words = SiglipWords(folder)
-    with _Tensors(folder) as tensors:
-        vision, image = _image_tower(tensors, heads[0])
-        config, text = _text_tower(tensors, heads[1])
+    tensors = _Tensors(folder)
+    vision, image = _image_tower(tensors, heads[0])
+    config, text = _text_tower(tensors, heads[1])
     if len(text["tokens"]) < words.vocab_size:
         raise ValueError(
             f"{folder}: spiece.model has {words.vocab_size:,} pieces, the weights "
@@ -88,14 +90,14 @@ class _Tensors:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._found: dict[str, tuple[Path, Entry]] = {}
-
-    def __enter__(self) -> _Tensors:
-        for path in weight_files(self._folder):
-            self._found |= {name: (path, entry) for name, entry in read_header(path).items()}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._found.clear()
+        for path in weight_files(folder):
+            for name, entry in read_header(path).items():
+                if name in self._found:
+                    raise ValueError(
+                        f"{path}: {name} is in {self._found[name][0].name}, too: keep the files of "
+                        "one model in the folder"
+                    )
+                self._found[name] = path, entry
 
     def __call__(self, name: str, *shape: int | None) -> np.ndarray:
         """Returns float32 of this shape, where None is any size."""
@@ -113,7 +115,10 @@ class _Tensors:
         with open_binary(str(path)) as file:
             file.seek(entry.start)
             data = file.read(entry.num_bytes)
-        return np.frombuffer(data, entry.dtype).reshape(entry.shape).astype(np.float32)
+        values = np.frombuffer(data, entry.dtype).reshape(entry.shape).astype(np.float32)
+        if wrong := count_not_finite(values):
+            raise NotFinite(str(path), {name: (wrong, values.size)})
+        return values
 
     def layers(self, prefix: str) -> Iterator[str]:
         """Yields the prefixes of the layers there are."""

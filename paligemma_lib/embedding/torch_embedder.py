@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from paligemma_lib.checkpoint.finite import NotFinite
+
 _BATCH = 32  # images or texts computed at a time
 
 
@@ -24,7 +26,8 @@ class TorchEmbedder:
 
         Raises:
           ImportError: transformers or torch are not installed.
-          ValueError: the folder cannot be loaded; the message says why.
+          ValueError: the folder cannot be loaded, or a parameter is not finite; the message says
+            which.
         """
         try:
             import torch
@@ -43,6 +46,13 @@ class TorchEmbedder:
             raise ValueError(
                 f"{folder} cannot be loaded: {type(error).__name__}: {told}"
             ) from error
+        wrong = {
+            name: (count, values.numel())
+            for name, values in model.named_parameters()
+            if (count := int((~torch.isfinite(values)).sum()))
+        }
+        if wrong:
+            raise NotFinite(str(folder), wrong)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = model.float().eval().to(self._device)
 

@@ -9,7 +9,7 @@ The package needs only NumPy. METEOR and SPICE come from Java programs, where th
 
 from paligemma_lib.metrics.boxes import average_precision, score_boxes
 from paligemma_lib.metrics.caption_checks import ImageId
-from paligemma_lib.metrics.caption_rows import read_captions, single
+from paligemma_lib.metrics.caption_rows import image_files, read_captions, single
 from paligemma_lib.metrics.cider import DocumentFrequencies
 from paligemma_lib.metrics.corpus_scores import Difference, Interval, Scores, compare
 from paligemma_lib.metrics.image_names import renamed
@@ -34,6 +34,7 @@ __all__ = [
     "average_precision",
     "compare",
     "document_frequencies",
+    "image_files",
     "merge",
     "meteor",
     "permuted",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from paligemma_lib.metrics.caption_checks import check_captions
+from paligemma_lib.metrics.caption_checks import ImageId, check_captions
 from paligemma_lib.metrics.corpus_scores import Captions, References, Scores
 from paligemma_lib.regions import Region, parse_regions
 
@@ -35,31 +35,31 @@ class AveragePrecision(NamedTuple):
 def score_boxes(references: References, captions: Captions) -> Scores:
     """Returns the mean IoU of all true boxes, 0 for those that are missed, and F1 at IoU 0.5.
 
-    Boxes are matched one to one, those of the highest IoU first, and only with the same label.
+    Boxes are matched one to one, those of the highest IoU first, and only with the same label. An
+    image may have no true box: those that the model writes there lower F1.
 
     Args:
       references: for each image, texts with <loc> tokens; all of their boxes are true.
       captions: for each of the same images, the text of the model.
 
     Raises:
-      ValueError: there are no images, the ids differ, a text is not str, or a reference has no box.
+      ValueError: there are no images, the ids differ, a text is not str, or no reference has a box.
     """
     check_captions(references, captions)
+    truth = _true_boxes(references)
     rows, without = [], []
-    for image_id, told in references.items():
-        true = [region for text in told for region in parse_regions(text)]
-        if not true:
-            raise ValueError(f"the references of {image_id!r} have no boxes: {told[0]!r:.80}")
+    for image_id, true in truth.items():
         said = parse_regions(captions[image_id])
         overlaps = matched(said, true)
         hits = sum(overlap >= _OVERLAP for overlap in overlaps)
         rows.append([sum(overlaps), len(true), hits, len(said) + len(true)])
-        without += [image_id] * (not said)
+        without += [image_id] * (bool(true) and not said)
     warnings = []
     if without:
         warnings = [
-            f"{len(without):,} of {len(rows):,} texts have no box: does the prompt ask for boxes, "
-            f"and are max_new_tokens enough for them? First: {without[0]!r}"
+            f"{len(without):,} of {sum(map(bool, truth.values())):,} texts have no box: does the "
+            "prompt ask for boxes, and are max_new_tokens enough for them? First: "
+            f"{without[0]!r}"
         ]
     return Scores.of(NAMES, [*references], np.array(rows, np.float64), _values, warnings)
 
@@ -93,6 +93,7 @@ def average_precision(references: References, captions: Captions) -> AveragePrec
       ValueError: in the same cases as `score_boxes`.
     """
     check_captions(references, captions)
+    _true_boxes(references)
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -140,6 +141,25 @@ def average_precision(references: References, captions: Captions) -> AveragePrec
     return AveragePrecision(float(evaluation.stats[0]), float(evaluation.stats[1]))
 
 
+def _true_boxes(references: References) -> dict[ImageId, list[Region]]:
+    """Returns the boxes of each image. Raises ValueError if there are none at all."""
+    found = {
+        image_id: [region for text in told for region in parse_regions(text)]
+        for image_id, told in references.items()
+    }
+    if not any(found.values()):
+        first, told = next(iter(references.items()))
+        raise ValueError(
+            f"none of {len(found):,} references has a box, the first is {told[0]!r:.80} of "
+            f"{first!r}: expected texts with <loc> tokens"
+        )
+    return found
+
+
 def _values(sums: np.ndarray) -> np.ndarray:
     """Converts float64[..., 4] sums of IoU, true boxes, hits and all boxes to float64[..., 2]."""
-    return np.stack([sums[..., 0] / sums[..., 1], 2 * sums[..., 2] / sums[..., 3]], axis=-1)
+    overlap, true, hits, boxes = np.moveaxis(sums, -1, 0)
+    # Where nothing is true, an image is right if nothing is said. Its sums are 0, so it changes no
+    # mean over boxes; these values are those of the image alone, or of a resample of such images.
+    iou = np.where(true > 0, overlap / np.maximum(true, 1), boxes == 0)
+    return np.stack([iou, np.where(boxes > 0, 2 * hits / np.maximum(boxes, 1), 1)], axis=-1)

@@ -17,7 +17,10 @@ _log = logging.getLogger(__name__)
 
 
 def renamed(
-    captions: Mapping[ImageId, str], names: Iterable[ImageId], path: object
+    captions: Mapping[ImageId, str],
+    names: Iterable[ImageId],
+    path: object,
+    files: Mapping[ImageId, str] = {},
 ) -> dict[ImageId, str]:
     """Returns the captions under the names of the same images in the references.
 
@@ -27,16 +30,18 @@ def renamed(
       captions: captions by the names of their images.
       names: names of the images in the references.
       path: file of the captions, for messages.
+      files: names of the files of images that the references name in another way, such as COCO.
 
     Raises:
       ValueError: a name has no match, or none that it has alone.
     """
     known = {str(name): name for name in names}  # keys of JSON objects are always str
+    known = {file: name for name, file in files.items() if str(name) in known} | known
     index = NameIndex(list(known))
     found = {image: index.find(str(image)) for image in captions}
-    often = Counter(found.values())
+    often = Counter(known[name] for name in found.values() if name is not None)
     # Of several captions for one image, one under the exact name would not make the others right.
-    lost = [image for image, name in found.items() if name is None or often[name] > 1]
+    lost = [image for image, name in found.items() if name is None or often[known[name]] > 1]
     if lost:
         shown = ", ".join(map(repr, lost[:SHOWN]))
         raise ValueError(

@@ -49,6 +49,9 @@ def caption_test_images(
         "raise"; or more than `max_corrupt` of the test images cannot.
     """
     config, source = prepared.config, prepared.data["test"]
+    bound = first_of(prepared)
+    if bound and not count and jax.process_index() == 0:
+        _log.info("captions %d test images%s; test_images=0 takes all", config.test_images, bound)
     # In the layout of training, FSDP, every decoded token would all-gather all weights.
     params = sharding.resharded(params, "tensor")
     results = Captioner(prepared.model, params, prepared.tokenizer).stream(
@@ -62,7 +65,7 @@ def caption_test_images(
     )
     captioned: list[Captioned] = []
     skipped: list[Skipped] = []
-    told: dict[int, str] = {}
+    damage: dict[int, str] = {}
     seen: set[str] = set()
     for result in results:
         if isinstance(result, Captioned):
@@ -76,14 +79,20 @@ def caption_test_images(
         elif config.data.on_corrupt_image == "raise":
             raise ValueError(f"{result.where}: {result.problem}")
         else:
-            told[len(skipped)] = f"{result.where}: {result.problem}"
+            damage[len(skipped)] = f"{result.where}: {result.problem}"
             skipped.append(result)
-            check_share(told, len(source), config.data.max_corrupt)
+            check_share(damage, len(source), config.data.max_corrupt)
             if jax.process_index() == 0 and len(skipped) <= _SHOWN:
                 _log.warning("skipped %s: %s", result.where, result.problem)
     if not captioned and not count:
         raise ValueError(f"none of the test images can be read, the first: {skipped[0].problem}")
     return captioned, skipped
+
+
+def first_of(prepared: Prepared) -> str:
+    """Returns ", the first of 5,000" if not all test images are captioned; else ""."""
+    total = len(prepared.data["test"])
+    return f", the first of {total:,}" if 0 < prepared.config.test_images < total else ""
 
 
 def captions_before(prepared: Prepared) -> Mapping[ImageId, str] | None:
@@ -133,13 +142,21 @@ def _settings(prepared: Prepared) -> dict[str, Any]:
 def _known_captions(
     prepared: Prepared, settings: Mapping[str, Any]
 ) -> Mapping[ImageId, str] | None:
-    """Returns the captions of an earlier start; None if there are none that were made like this."""
+    """Returns the captions of an earlier start; None if there are none that were made like this.
+
+    They may be of more images than are asked for now.
+    """
     path, made_with = prepared.workdir / BEFORE, prepared.workdir / MADE_WITH
     try:
-        if not path.is_file() or json.loads(read_bounded(made_with, _MAX_BYTES)) != settings:
-            return None
+        made = json.loads(read_bounded(made_with, _MAX_BYTES)) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
         return None  # missing, or damaged: it is written again
+    if not isinstance(made, dict):
+        return None
+    had, wanted = made.get("test_images"), settings["test_images"]
+    enough = type(had) is int and (not had or 0 < wanted <= had)  # 0 is all of them
+    if not enough or {**made, "test_images": wanted} != settings:
+        return None
     try:
         return read_predictions(path)
     except (OSError, ValueError) as error:

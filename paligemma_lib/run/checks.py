@@ -30,7 +30,13 @@ from paligemma_lib.run import download_checks, end_checks
 from paligemma_lib.run.adapter_checks import adapter
 from paligemma_lib.run.assembly import low_rank_of, optimizer_of, trainable_of
 from paligemma_lib.run.config import SPLITS
-from paligemma_lib.run.data_checks import check_drawn, check_sample, shared_images, verified
+from paligemma_lib.run.data_checks import (
+    check_boxes,
+    check_drawn,
+    check_sample,
+    shared_images,
+    verified,
+)
 from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
@@ -144,6 +150,8 @@ def data(setup: Setup) -> str:
             of = f" of {setup.data_set}" if setup.data_set else ""
             raise ValueError(f"{split}: there are no images in {named}{of}")
         check_sample(split, source, replace=setup.config.data.on_corrupt_image == "replace")
+    if setup.config.task == "detect":
+        check_boxes(setup.data["test"], setup.config.test_images)
     steps = setup.config.epochs * epoch_len(setup.data["train"]) / setup.config.batch_size
     if steps < 0.5:
         raise ValueError(

@@ -108,8 +108,8 @@ class RunConfig:
 
     evaluate_before: bool = True
     """caption and score the test images before training, too"""
-    test_images: int = Field(default=0, ge=0, lt=2**31)
-    """number of test images; 0: all"""
+    test_images: int = Field(default=1000, ge=0, lt=2**31)
+    """most test images to caption and score, the first ones; 0: all"""
     decode_batch_size: int = Field(default=16, ge=1, le=1 << 20)
     """images captioned at a time, over all devices"""
     sampler: Annotated[str, NameOrDotted("greedy", "beam")] = "greedy"

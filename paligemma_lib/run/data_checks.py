@@ -13,10 +13,12 @@ from paligemma_lib.data.files import join, read_whole, stat
 from paligemma_lib.data.replacing import Replacing, check_decodes
 from paligemma_lib.data.sources import Source, is_path
 from paligemma_lib.data.sources.data_path import split_path
+from paligemma_lib.data.sources.protocol import read_texts
 from paligemma_lib.data.sources.split_names import ALIASES, usual_split
 from paligemma_lib.data.sources.tfds_metadata import tfds_errors
 from paligemma_lib.data.sources.tfds_source import prepared_builder
 from paligemma_lib.data.storage_errors import storage_errors
+from paligemma_lib.regions import parse_regions
 from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.runtime.atomic import path_of
 from paligemma_lib.runtime.put_aside import put_aside
@@ -106,6 +108,30 @@ def check_sample(split: str, source: Source, *, replace: bool = False) -> None:
             f"{split}: none of {len(numbers)} records has a caption; the first is "
             f"{source.where(0)}. Training and scoring need captions"
         )
+
+
+def check_boxes(source: Source, count: int) -> None:
+    """Looks for a box in the texts of test images, up to the first one that has any.
+
+    Args:
+      source: the test images.
+      count: number of images that are scored; 0: all.
+
+    Raises:
+      ValueError: none has a box, so that there would be nothing to score after training.
+    """
+    count = min(count or len(source), len(source))
+    for number in range(count):
+        try:
+            (record,) = read_texts(source, [number])
+        except (ValueError, OSError):
+            continue  # damaged, or not to be read now: told by the checks that decode images
+        if any(map(parse_regions, record.captions)):
+            return
+    raise ValueError(
+        f"test: none of {count:,} images has a text with a box, the first is {source.where(0)}. "
+        "task=detect scores boxes, four <loc> tokens each; leave the task out, or use other data"
+    )
 
 
 def shared_images(config: DataConfig, data: Mapping[str, Source]) -> str:

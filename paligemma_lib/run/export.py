@@ -29,7 +29,7 @@ from paligemma_lib.evaluation import (
 from paligemma_lib.metrics import ImageId, compare, write_predictions
 from paligemma_lib.report import Chart, Example, Line, Report
 from paligemma_lib.run.adapter_export import export_adapter
-from paligemma_lib.run.captioning import caption_test_images
+from paligemma_lib.run.captioning import caption_test_images, first_of
 from paligemma_lib.run.damage import DAMAGED, Damage, count_damage
 from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.run.drawn_scorer import scorer_of, tell_truth
@@ -130,7 +130,7 @@ def report_of(
     workdir = prepared.workdir
     return Report(
         f"Fine-tuning on {_images(prepared.config.data)}",
-        subtitle=f"{len(captions):,} held-out test images",
+        subtitle=f"{len(captions):,} held-out test images{first_of(prepared)}",
         summary=[
             sentence(rows[0], differences[rank_by] if differences else None),
             *tell_truth(scores),

@@ -30,6 +30,7 @@ from paligemma_lib.data.sources.json_forms import (
     rows_of,
 )
 from paligemma_lib.data.sources.parquet_file import unpacked_size
+from paligemma_lib.data.sources.token_table import token_rows
 from paligemma_lib.data.text import decoded, lines_of
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "image_name", "image_path", "path", "image_id")
@@ -165,21 +166,6 @@ def parquet_rows(data: bytes, columns: Columns) -> Iterator[Row]:
     except UnreadableBlock as error:
         raise ValueError(f"it is not a complete Parquet file: {error}") from error
     yield from rows_of(((f"row {number}", found) for number, found in enumerate(rows)), columns)
-
-
-def token_rows(data: bytes, columns: Columns) -> Iterator[Row]:
-    """Reads rows from Flickr8k.token.txt or Flickr30k's: image#number, a tab, a caption."""
-    del columns
-    for number, line in enumerate(lines_of(data), start=1):
-        if not line.strip():
-            continue
-        found = re.fullmatch(r"(.+)#\d+\t(.*\S.*)", line)
-        place = f"line {number}"
-        if found:
-            yield Row(found[1], found[2].strip(), None, "", place)
-        else:
-            problem = f"{place}: {line[:80]!r} is not image#number, a tab, a caption"
-            yield damaged(problem, place)
 
 
 def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str = "") -> str:
