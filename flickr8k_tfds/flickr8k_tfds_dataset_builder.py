@@ -72,6 +72,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         """
         self._report = None
         self._config = config = download_config or tfds.download.DownloadConfig()
+        if config.manual_dir == "":  # perhaps a variable that was not set: nothing to download for
+            raise DatasetError(f"manual_dir is empty, expected a folder or a zip.\n{WAYS_OUT}")
         self._manual_dir = Path(config.manual_dir).expanduser() if config.manual_dir else None
         reuse = config.download_mode == tfds.download.GenerateMode.REUSE_DATASET_IF_EXISTS
         # What exists is not built: to load it needs no lock, and perhaps no right to write.

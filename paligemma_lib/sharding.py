@@ -11,6 +11,7 @@ computes (arXiv 2004.13336, arXiv 1910.02054). Along the first axis parameters a
 layout "tensor", for decoding, splits every matrix product over the second axis (arXiv 1909.08053).
 """
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from paligemma_lib.deprecation import former_names
 from paligemma_lib.parameter_roles import role_of
 from paligemma_lib.quantized import is_quantized
+from paligemma_lib.value_ranges import check_ids, check_pixels
 
 AXES = ("data", "fsdp")
 
@@ -37,16 +39,17 @@ def make_mesh(fsdp: int | None = None, devices: Sequence[jax.Device] | None = No
       devices: devices of the mesh; None stands for the devices of all processes.
 
     Raises:
-      ValueError: `fsdp` does not divide the number of devices of a slice.
+      ValueError: `fsdp` is no whole number that divides the number of devices of a slice.
     """
     devices = list(jax.devices() if devices is None else devices)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     fsdp = len(devices) // slices if fsdp is None else fsdp
-    if fsdp < 1 or len(devices) % (fsdp * slices):
+    is_whole = isinstance(fsdp, numbers.Integral) and not isinstance(fsdp, bool)
+    if not is_whole or fsdp < 1 or len(devices) % (fsdp * slices):
         raise ValueError(
-            f"make_mesh: fsdp={fsdp} does not divide the {len(devices)} devices"
+            f"make_mesh: fsdp={fsdp!r} does not divide the {len(devices)} devices"
             + (f" of {slices} slices" if slices > 1 else "")
-            + "; use a divisor of that number, or 1 to keep all parameters on every device"
+            + "; use a whole number that divides it, or 1 to keep all parameters on every device"
         )
     data = len(devices) // fsdp
     # Slices are connected by the data center's network only. So parameters are split within a slice
@@ -146,7 +149,8 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Arra
       Arrays of the global batch, whose examples are split over all devices.
 
     Raises:
-      ValueError: the examples cannot be divided evenly among the devices of this process.
+      ValueError: the examples cannot be divided evenly among the devices of this process; or
+        `image`, float[B, S, S, 3], is not in [-1, 1], or `text` has an id below 0.
     """
     sharding = batch_sharding(mesh)
     local = len(mesh.local_devices)
@@ -158,6 +162,12 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Arra
                 f"put_batch: {key} has {len(array)} examples, which {local} devices cannot share "
                 f"evenly; use a batch size that is a multiple of {mesh.size}"
             )
+    # Steps do not look at arrays that are on devices, so this is the last to see a loop's own.
+    image, text = arrays.get("image"), arrays.get("text")
+    if image is not None and image.ndim == 4 and jax.numpy.issubdtype(image.dtype, np.floating):
+        check_pixels("put_batch", image)
+    if text is not None and text.ndim == 2 and text.dtype.kind == "i":
+        check_ids("put_batch", text)
     return {
         key: jax.make_array_from_process_local_data(sharding, array)
         for key, array in arrays.items()

@@ -10,6 +10,7 @@ JSON with some of these keys:
   full: the name of a mark, a file, and a number: when that phase begins, the file takes all of its
     disk but for so many bytes.
   software: the version of JAX that the run is told.
+  tokenizer: text that is added to the bytes of the run's tokenizer.
   silence: seconds after which a process counts as missing.
 """
 
@@ -34,6 +35,7 @@ from paligemma_lib.checkpoint import final_export
 from paligemma_lib.data import batches, files, pipeline
 from paligemma_lib.run import record
 from paligemma_lib.runtime import heartbeats, retries
+from paligemma_lib.tokenizer import Tokenizer
 from paligemma_lib.train import Checkpoints
 
 FINETUNE = Path(__file__).resolve().parents[1] / "examples" / "finetune.py"
@@ -136,6 +138,9 @@ if __name__ == "__main__":
     if "software" in faults:
         versions = {**record._versions(), "jax": faults["software"]}
         record._versions = lambda: versions
+    if "tokenizer" in faults:
+        own, added = Tokenizer.serialized, faults["tokenizer"].encode()
+        Tokenizer.serialized = lambda self: own(self) + added
     if "silence" in faults:
         heartbeats.Heartbeats.__init__.__defaults__ = (faults["silence"],)
     sys.path.insert(0, str(FINETUNE.parent))

@@ -137,20 +137,24 @@ def damage_data(driver: Driver, run: Run) -> str:
 
 
 def change_inputs(driver: Driver, run: Run) -> str:
-    """Other data or other software, while the run is stopped."""
+    """Other data, another tokenizer or other software, while the run is stopped."""
     if not run.checkpoints() or "damaged" in run.kind:
         return ""
-    what = driver.random.choice(["data", "software"])
+    what = driver.random.choice(["data", "tokenizer", "software"])
     if what == "software":
         with driver.start(run, software="9.9") as started:
             started.expect(1, r"software.jax: was '[\d.]+', is '9.9'")
+        return what
+    if what == "tokenizer":
+        with driver.start(run, tokenizer="other") as started:
+            started.expect(1, r"tokenizer: was '\w+', is '\w+'")
         return what
     other, kept = driver.other_data(), run.workdir / "kept"
     own = run.workdir / other.name
     os.rename(own, kept)
     shutil.copytree(other, own)
     with driver.start(run) as started:
-        started.expect(1, r"data.train: was '\w+', is '\w+'")
+        started.expect(1, r"data.train: was '[\w+]+', is '[\w+]+'")
     shutil.rmtree(own)
     os.rename(kept, own)
     return what

@@ -72,6 +72,8 @@ def test_it_does_not_hold_for_the_base_alone(made, combination):
     found = certified(made, combination, made / "base.npz")
     assert not found.holds
     assert found.found == found.adapters
+    hostile = dataclasses.replace(found, captions=[("a\x1b[2J.png", "a dog", "a cat")])
+    assert r"a\x1b[2J.png: 'a dog' with" in str(hostile)
     assert found.weights.equal < found.weights.values
 
 

@@ -12,7 +12,7 @@ from report_cases import Page
 
 import paligemma_lib as pg
 from paligemma_lib.cli import main
-from paligemma_lib.cli.console import keep_others_quiet, told
+from paligemma_lib.cli.console import keep_others_quiet
 from paligemma_lib.decode import Beam
 
 NAMES = ["1.jpg", "2.png", "deeper/3.JPG", "4.bmp", "5.webp"]
@@ -193,11 +193,6 @@ def test_a_image_is_named_once_by_the_place_it_was_first_found(images):
     found = pg.data.from_image_files([f"{images}/*.png", str(images), f"{images}/1.jpg"])
     assert found.names == (f"{images}/2.png", "1.jpg", "4.bmp", "5.webp", "deeper/3.JPG")
     assert found.paths[1] == str(images / "1.jpg")
-
-
-def test_what_is_printed_cannot_command_a_terminal():
-    assert told("a\x1b[31m dog\r\u202e") == r"a\x1b[31m dog\r\u202e"
-    assert told("x.jpg\nERROR: lost\n  - a") == "x.jpg\n  ERROR: lost\n  - a"
 
 
 def test_a_record_of_a_log_cannot_command_a_terminal_or_forge_a_line(capsys):

@@ -83,6 +83,14 @@ def test_options_make_the_sampler(words, sampler):
         ("--beams 2", "--beams has no effect"),
         ("--length-penalty 1", "--length-penalty has no effect"),
         ("--sampler=sample --temperature 0 --seed 1", "--seed=1 has no effect"),
+        (
+            "--sampler=sample --temperature 0 --top-k 5",
+            "--top-k has no effect with --temperature=0",
+        ),
+        (
+            "--sampler=sample --temperature 0 --top-p 1",
+            "--top-p has no effect with --temperature=0",
+        ),
         ("--sampler=sample --temperature 0 --samples 2", "draws at random"),
         ("--sampler=beam --repetition-penalty 1.2", "--repetition-penalty has no effect"),
         ("--sampler=paligemma_lib.decode:Greedy --top-k 3", "--top-k has no effect"),

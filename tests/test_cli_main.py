@@ -4,6 +4,8 @@ import importlib
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from process_cases import ENVIRONMENT
@@ -13,6 +15,7 @@ from paligemma_lib.cli import main, show
 from paligemma_lib.cli.main import COMMANDS
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.run.config import RunConfig
+from paligemma_lib.run.export import tell
 from paligemma_lib.run.options import options_of
 
 
@@ -110,6 +113,28 @@ def test_an_error_is_a_line_and_an_exit_code(error, code, line, monkeypatch, cap
     err = capsys.readouterr().err
     assert err.startswith(f"paligemma show: {line}") if line else not err
     assert "Traceback" not in err
+
+
+def test_what_is_printed_cannot_command_a_terminal(monkeypatch, capsys):
+    name = "a\x1b[31m.npz"
+    assert main([name]) == 2
+    monkeypatch.setattr(show, "described", lambda path, model: f"{path}: nano\n3 parameters")
+    assert main(["show", name]) == 0
+    place = "paligemma_lib.checkpoint.conversion"
+    monkeypatch.setattr(f"{place}.convert", lambda *args: None)
+    result = SimpleNamespace(is_finite=False)
+    monkeypatch.setattr(f"{place}.compare_checkpoints", lambda *args: result)
+    assert main(["convert", name, name]) == 1
+    report: Any = SimpleNamespace(
+        summary=[name],
+        scores=[SimpleNamespace(name="CIDEr", before=None, value=0.0, low=0.0, high=0.0)],
+        examples=[],
+        warnings=[name],
+    )
+    tell(report)
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err and (out + err).count(r"a\x1b[31m.npz") == 7
+    assert r"a\x1b[31m.npz: nano" in out and "\n3 parameters" in out
 
 
 def test_a_fault_of_the_program_keeps_its_traceback_and_v_shows_all(monkeypatch):

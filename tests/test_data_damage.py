@@ -217,4 +217,5 @@ def test_a_whole_table_has_the_fingerprint_that_it_always_had(tmp_path):
     entry = "_Entry(name='0.png', image='0.png', file='0.png', captions=('a dog on 0.png',), "
     written = f"[{entry}prefix=None, place='line 2'), "
     assert repr(source._entries).replace(", problem='')", ")").startswith(written)
-    assert source.fingerprint() == despite_damage(source).fingerprint() == "edfedf034fe60122"
+    assert source.fingerprint() == despite_damage(source).fingerprint()
+    assert source.fingerprint().partition("+")[0] == "edfedf034fe60122"

@@ -5,7 +5,15 @@ import os
 
 import pytest
 from data_cases import photo
-from form_cases import NAMES, as_captions_txt, as_imagefolder, as_parquet, as_sidecars
+from form_cases import (
+    NAMES,
+    as_captions_txt,
+    as_coco,
+    as_imagefolder,
+    as_parquet,
+    as_sidecars,
+    as_webdataset,
+)
 
 from paligemma_lib.data import from_image_files, open_source
 from paligemma_lib.data.sources import splits_of
@@ -80,6 +88,52 @@ def test_links_to_packed_files_and_to_folders_of_splits_are_refused(images, tmp_
         with pytest.raises(ValueError, match="is a link that leads out of"):
             splits_of(str(tmp_path / folder))
         assert len(open_source(str(tmp_path / folder), split="train", allow_outside=True))
+
+
+@pytest.mark.parametrize("form", [as_parquet, as_webdataset])
+def test_packed_files_in_a_linked_folder_are_refused(images, tmp_path, form):
+    form(images)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    link(tmp_path / "a" / "b" / "shards", images)
+    with pytest.raises(ValueError, match="shards is a link that leads out of .*allow_outside"):
+        splits_of(str(tmp_path / "a"))
+    assert len(open_source(str(tmp_path / "a"), allow_outside=True)) == 6
+    assert len(open_source(str(tmp_path / "a" / "b" / "shards"))) == 6  # named by the user
+    images.rename(tmp_path / "a" / "here")
+    link(tmp_path / "a" / "b" / "shards", tmp_path / "a" / "here")
+    assert splits_of(str(tmp_path / "a"))  # a link within
+
+
+@pytest.mark.parametrize("what", ["annotations", "images"])
+def test_folders_of_coco_elsewhere_are_refused(images, tmp_path, what):
+    (images / "Images").rename(images / "train2017")
+    for name in ("annotations", "images"):
+        (images / name).mkdir()
+    as_coco(images).rename(images / "annotations" / "captions_train2017.json")
+    (images / "train2017").rename(images / "images" / "train2017")
+    assert len(splits_of(str(images))["train"].read(range(6))) == 6
+    (images / what).rename(tmp_path / what)
+    link(images / what, tmp_path / what)
+    with pytest.raises(ValueError, match=f"{what} is a link that leads out of"):
+        splits_of(str(images))
+    assert len(splits_of(str(images), allow_outside=True)["train"].read(range(6))) == 6
+
+
+def test_images_beside_a_table_are_refused_as_those_of_its_folder_are(images, tmp_path):
+    path = str(as_captions_txt(images) / "captions.txt")
+    (images / "Images").rename(tmp_path / "elsewhere")
+    link(images / "Images", tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="Images is a link that leads out of"):
+        open_source(path)
+    for how in ({"allow_outside": True}, {"images": str(images / "Images")}):
+        assert len(open_source(path, **how).read(range(6))) == 6
+
+
+def test_record_files_of_tfds_elsewhere_are_refused(images, tmp_path):
+    (images / "dataset_info.json").write_text('{"splits": []}')
+    link(images / "x-train.tfrecord-00000-of-00001", tmp_path / "private.jpg")
+    with pytest.raises(ValueError, match="x-train.* is a link that leads out of"):
+        splits_of(str(images))
 
 
 def test_what_the_user_names_is_followed(images, tmp_path):

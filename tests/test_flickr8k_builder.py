@@ -177,3 +177,9 @@ def test_real_photographs(shared, tmp_path):
     report = report_of(builder)
     assert not report["left_out"]
     assert (report["flickr8k"]["images"], report["flickr8k"]["captions"]) == (529, 2645)
+
+
+def test_an_empty_path_is_no_wish_to_download(tmp_path, monkeypatch):
+    monkeypatch.setattr("flickr8k_tfds.flickr8k_tfds_dataset_builder.fetch_from_kaggle", None)
+    with pytest.raises(DatasetError, match="manual_dir is empty, expected a folder or a zip"):
+        build("", tmp_path)

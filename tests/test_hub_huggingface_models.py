@@ -60,6 +60,15 @@ def test_a_revision_is_another_model(hub, captioner):
         library.fetch(f"{NAME}@v9")
 
 
+def test_a_name_that_may_be_a_misspelt_path_is_told_as_both(hub):
+    with pytest.raises(FileNotFoundError, match="^no such local path, and out/model@main is not"):
+        library.fetch("out/model")
+    hub.status = 503
+    for look in (library.fetch, huggingface_models.access, huggingface_models.fetch_adapter):
+        with pytest.raises(ConnectionError, match="^no such local path, and the Hugging Face Hub"):
+            look("out/model")
+
+
 def test_one_npz_file_is_a_model_too(hub):
     repo = hub.add("somebody/arrays")
     files = {"nano.npz": NANO.read_bytes(), "README.md": b"# Hi"}

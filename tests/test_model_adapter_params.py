@@ -73,3 +73,9 @@ def test_adapters_go_in_and_out_of_parameters():
 def test_a_rank_above_a_matrix_names_the_matrices():
     with pytest.raises(ValueError, match=r"rank 32 .* 2 matrices: llm/k_proj is 64 x 16; llm/v_p"):
         abstract_adapters(PARAMS, LowRank(32))
+
+
+@pytest.mark.parametrize("options", [(0,), (True,), (4.0,), (4, 0), (4, -1.0), (4, float("nan"))])
+def test_rank_and_alpha_are_in_bounds(options):
+    with pytest.raises(ValueError, match="LowRank: (rank|alpha)=.*, expected a"):
+        LowRank(*options)

@@ -107,3 +107,9 @@ def test_scales():
     params = cases.random_params(cases.tiny_config(1))
     made = init_adapters(params, LowRank(4, 8.0, rslora=True), jax.random.key(0))
     np.testing.assert_array_equal(made["llm/layers/lora/q_proj/scale"], [4, 4, 4])
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1, float("nan"), True])
+def test_a_share_of_zeros_is_below_1(rate):
+    with pytest.raises(ValueError, match="Dropout: rate=.*, expected a finite number"):
+        Dropout(jax.random.key(0), rate)

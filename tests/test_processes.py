@@ -15,6 +15,17 @@ from process_cases import ENVIRONMENT, TIMEOUT, launched
 
 from paligemma_lib.checkpoint import gathering
 from paligemma_lib.runtime import launch, processes
+from paligemma_lib.runtime.heartbeats import Heartbeats
+
+
+def test_what_processes_say_of_errors_cannot_command_a_terminal(capsys):
+    words = "ValueError: a\x1b[2J.jpg\nERROR: lost"
+    processes._tell(f"process 0 of 2: {words}")
+    beats = Heartbeats.__new__(Heartbeats)
+    beats._count = 2
+    beats._say(words)  # of another process
+    line = "process 0 of 2: ValueError: a\\x1b[2J.jpg\n  ERROR: lost\n"
+    assert capsys.readouterr().err == 2 * line
 
 
 def test_alone_there_is_nothing_to_wait_for():

@@ -63,6 +63,13 @@ def test_a_job_with_other_settings_does_not_go_on(journal, tmp_path):
     Journal(tmp_path / "out.parts", {"prompt": "caption en"}, 2 * PART + 3).open()
 
 
+def test_a_job_goes_on_though_the_fingerprint_of_its_images_had_no_second_part(tmp_path):
+    Journal(tmp_path, {"images": "a"}, 3).open()
+    Journal(tmp_path, {"images": "a+b"}, 3).open()
+    with pytest.raises(ValueError, match="images 'a' there, 'c"):
+        Journal(tmp_path, {"images": "c+b"}, 3).open()
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]\n", b'{"where": "a"}\n', b"\xff\n"])
 def test_a_damaged_part_is_told(journal, tmp_path, content):
     fill(journal)

@@ -135,3 +135,23 @@ def test_what_lies_on_no_mesh_stays():
     table = np.zeros((8, 4), np.float32)
     (found,) = jax.tree.leaves(sharding.resharded({"img": {"pos_embedding": table}}, "tensor"))
     assert found is table
+
+
+def test_values_of_another_range_do_not_reach_a_device():
+    mesh = sharding.make_mesh(1, jax.devices()[:1])
+    image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    for wrong in (image, image.astype(jax.numpy.bfloat16)):
+        with pytest.raises(ValueError, match="put_batch: images have values .* expected -1 to 1"):
+            sharding.put_batch(mesh, {"image": wrong})
+    text = np.array([[5, 6], [7, -100]], np.int32)
+    with pytest.raises(ValueError, match="put_batch: text has the id -100 in example 1, position "):
+        sharding.put_batch(mesh, {"text": text})
+    fine = {"image": image / 127.5 - 1, "text": abs(text), "segment": text, "weight": 9 * image}
+    assert sharding.put_batch(mesh, fine).keys() == fine.keys()
+    assert sharding.put_batch(mesh, {"image": image.astype(np.uint8)})
+
+
+@pytest.mark.parametrize("fsdp", [0, -1, True, 1.0, "1"])
+def test_a_mesh_is_split_by_a_whole_number(fsdp):
+    with pytest.raises(ValueError, match=rf"make_mesh: fsdp={fsdp!r} does not divide the 1 "):
+        sharding.make_mesh(fsdp, jax.devices()[:1])

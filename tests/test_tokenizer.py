@@ -167,6 +167,12 @@ def test_a_tokenizer_that_cannot_be_trained_is_refused(vocab_size):
         tokenizer.train(["a red ball"] * 9, vocab_size)
 
 
+@pytest.mark.parametrize("vocab_size", [0, True, 300.0, 2**31])
+def test_a_size_of_a_vocabulary_is_a_whole_number(vocab_size):
+    with pytest.raises(ValueError, match="vocab_size=.*, expected a whole number from 1"):
+        tokenizer.train(["a red ball"] * 9, vocab_size)
+
+
 def test_a_newline_at_the_end_of_a_prefix_is_not_doubled():
     tokenizer = tiny_tokenizer()
     for end in ("\n", "\r\n", "\n\n"):

@@ -1,6 +1,7 @@
 """Checkpoints of training: what comes back, what is kept, what is refused."""
 
 import errno
+import json
 import math
 import textwrap
 import time
@@ -51,6 +52,19 @@ def test_nan_is_never_the_best(tmp_path):
         for step, loss in losses.items():
             checkpoints.save(at_step(state_of(), step), RUN, loss)
     assert steps_in(tmp_path) == [3, 5]
+
+
+def test_a_loss_that_is_not_finite_is_null_in_the_record(tmp_path):
+    def refuse(name):
+        raise AssertionError(name)
+
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(at_step(state_of(), 1), RUN, math.nan)
+    (file,) = [path for path in (tmp_path / "1" / "run").iterdir() if path.is_file()]
+    assert json.loads(file.read_text(), parse_constant=refuse)["validation_loss"] is None
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.check(RUN)
+        assert checkpoints.losses == {}
 
 
 @pytest.mark.parametrize("keep", [0, -1, True, 1.5])

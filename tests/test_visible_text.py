@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paligemma_lib.runtime.visible_text import visible, visible_lines
+from paligemma_lib.runtime.visible_text import told, visible, visible_lines
 
 
 def test_escapes_line_breaks_and_direction_marks_are_shown() -> None:
@@ -18,6 +18,10 @@ def test_text_of_any_language_stays() -> None:
 
 def test_lines_stay_lines() -> None:
     assert visible_lines("first\n  second\x07") == "first\n  second\\x07"
+
+
+def test_a_line_break_in_a_name_does_not_forge_a_message() -> None:
+    assert told("x\x1b.jpg\nERROR: lost\n  - a") == "x\\x1b.jpg\n  ERROR: lost\n  - a"
 
 
 @given(st.text())

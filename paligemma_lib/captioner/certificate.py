@@ -32,6 +32,7 @@ from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import generate
 from paligemma_lib.model.adapter_params import with_adapters
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.runtime.visible_text import visible
 
 # Largest difference of logits, relative to the largest logit, by the dtype of the file. It is that
 # of a single token, so it varies much; the divergence below is the stricter bound for 16 bits.
@@ -117,7 +118,7 @@ class Certificate:
             for row in rows
         ]
         lines += [
-            f"  {name}: {one!r} with the adapters, {other!r} from the file"
+            f"  {visible(name)}: {one!r} with the adapters, {other!r} from the file"
             for name, one, other in self.captions
             if one != other
         ]

@@ -23,7 +23,7 @@ from paligemma_lib.captioner import Captioner, Skipped
 from paligemma_lib.runtime import processes
 from paligemma_lib.serving.bulk import caption_numbers
 from paligemma_lib.serving.engine import Engine
-from paligemma_lib.serving.journal import Journal, decoded, encoded
+from paligemma_lib.serving.journal import IMAGES, Journal, decoded, encoded
 
 if TYPE_CHECKING:
     from paligemma_lib.captioner import Captioned
@@ -184,7 +184,7 @@ def _settings(args: argparse.Namespace, model: Captioner, source: Source) -> dic
     from paligemma_lib.train.digests import fingerprint
 
     return {
-        "images": _fingerprint(source),
+        IMAGES: _fingerprint(source),
         "params": fingerprint(model.params),
         "tokenizer": tokenizer_fingerprint(model.tokenizer),
         "dtype": model.config.dtype,

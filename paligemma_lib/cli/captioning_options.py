@@ -187,6 +187,9 @@ def _sampler_of(args: argparse.Namespace) -> Strategy:
     if is_dotted(name):
         return _processed(args, sampler_of(name))
     temperature = 1.0 if args.temperature is None else args.temperature
+    given = [_flag(each) for each in ("top_k", "top_p") if getattr(args, each) is not None]
+    if given and temperature == 0:
+        raise WrongUse(f"{given[0]} has no effect with --temperature=0: leave it out")
     sample = _processed(args, Sample(temperature, args.top_k, args.top_p))
     return sample if args.samples in (None, 1) else BestOf(args.samples, sample)
 

@@ -3,11 +3,10 @@
 import importlib
 import logging
 import os
-import re
 import sys
 import tempfile
 
-from paligemma_lib.runtime.visible_text import visible_lines
+from paligemma_lib.runtime.visible_text import told
 
 _THEIRS = (
     "jax", "jax._src.xla_bridge", "orbax", "tensorflow", "absl", "etils", "kagglehub",
@@ -88,15 +87,6 @@ def asked_wrongly(error: Exception) -> bool:
     from paligemma_lib.run.options import ConfigError  # imports pydantic, which takes time
 
     return isinstance(error, WrongUse | ConfigError)
-
-
-def told(text: str) -> str:
-    """Returns a message of several lines, safe to print.
-
-    What would act on a terminal is shown as an escape. Lines after the first are indented, so that
-    no name with a line break in it looks like a message of ours.
-    """
-    return re.sub(r"\n(?=\S)", "\n  ", visible_lines(text))
 
 
 class _Visible(logging.Formatter):

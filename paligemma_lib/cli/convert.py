@@ -11,6 +11,7 @@ import argparse
 import sys
 
 from paligemma_lib.cli.parser import Parser
+from paligemma_lib.runtime.visible_text import visible
 
 USAGE = "SOURCE TARGET [options]"
 
@@ -31,11 +32,12 @@ def run(args: argparse.Namespace) -> int:
 
     convert(args.source, args.target, args.dtype, args.tokenizer)
     result = compare_checkpoints(args.source, args.target)
-    print(f"{args.source} -> {args.target}\n{result}")
+    source, target = visible(args.source), visible(args.target)
+    print(f"{source} -> {target}\n{result}")
     if not result.is_finite:
-        print(f"The logits are not finite: do not use {args.target}", file=sys.stderr)
+        print(f"The logits are not finite: do not use {target}", file=sys.stderr)
         return 1
     if args.dtype is None and result.equal < result.parameters:
-        print(f"Nothing was cast, but values differ: do not use {args.target}", file=sys.stderr)
+        print(f"Nothing was cast, but values differ: do not use {target}", file=sys.stderr)
         return 1
     return 0

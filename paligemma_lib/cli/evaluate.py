@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         if jax.process_index() == 0:
             _announce(args.out_dir, evaluation(source, done, skipped, asked))
             for warning in unfamiliar_told(args):
-                print(f"warning: {warning}", file=sys.stderr)
+                print(f"warning: {visible(warning)}", file=sys.stderr)
         return 1 if skipped else 0
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import paligemma_lib
 from paligemma_lib.cli.console import asked_wrongly, error_line, keep_others_quiet
 from paligemma_lib.runtime.signals import exit_on_signals
+from paligemma_lib.runtime.visible_text import visible
 
 COMMANDS = {
     "finetune": "fine-tune a model to caption images; alone, a three-minute demo",
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         meant = f"; did you mean {near[0]}?" if near else f"; commands are {', '.join(COMMANDS)}"
-        print(f"paligemma: unknown command {name}{meant}", file=sys.stderr)
+        print(f"paligemma: unknown command {visible(name)}{meant}", file=sys.stderr)
         return 2
     verbose = bool({"-v", "--verbose"} & set(rest))
     keep_others_quiet(verbose)  # before these libraries are imported

@@ -13,10 +13,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from paligemma_lib.cli.console import told
 from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.config_files import DEFAULT, RECIPES, load, split_changes
 from paligemma_lib.run.options import ConfigError, Option, options_of
+from paligemma_lib.runtime.visible_text import told
 
 _WIDTH = 80
 _FORM = functools.partial(argparse.RawDescriptionHelpFormatter, width=_WIDTH, max_help_position=24)

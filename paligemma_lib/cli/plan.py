@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from paligemma_lib.cli.console import WrongUse, load_tensorflow
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.sizes import gib
-from paligemma_lib.runtime.visible_text import visible_lines
+from paligemma_lib.runtime.visible_text import visible, visible_lines
 
 if TYPE_CHECKING:
     from paligemma_lib.model.variants import PaliGemmaConfig
@@ -79,7 +79,7 @@ def plan(
         chip = planning.Slices.named(topology, slices).chip
         found = False
         for name, work in works_of(config, topology, slices, decode).items():
-            print(f"compiling {name} ...", file=sys.stderr)
+            print(f"compiling {visible(name)} ...", file=sys.stderr)
             job = planning.Job(model, work, topology, slices)
             compiled = planning.compile_job(job)
             limits = planning.predict(compiled, chip) if chip and compiled.fits else None
@@ -165,7 +165,7 @@ def searched(config: RunConfig, model: PaliGemmaConfig, topology: str, slices: i
     def compile_job(job: Job) -> Compiled:
         what = " ".join(planning.overrides(job))
         compiled = planning.compile_job(job)
-        print(f"{topology} {what}: {compiled.problem or 'fits'}", file=sys.stderr)
+        print(visible(f"{topology} {what}: {compiled.problem or 'fits'}"), file=sys.stderr)
         return compiled
 
     work = planning.Training(config, len(config.stages) - 1)

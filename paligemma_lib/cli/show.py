@@ -11,7 +11,7 @@ import argparse
 import math
 
 from paligemma_lib.cli.parser import Parser
-from paligemma_lib.runtime.visible_text import visible
+from paligemma_lib.runtime.visible_text import visible, visible_lines
 
 USAGE = "CHECKPOINT [--model NAME]"
 
@@ -28,7 +28,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the description; returns the exit code."""
-    print(described(args.checkpoint, args.model))
+    print(visible_lines(described(args.checkpoint, args.model)))
     return 0
 
 
@@ -60,8 +60,8 @@ def described(path: str, name: str | None = None) -> str:
         side = math.isqrt(file.shapes["img/pos_embedding"][1]) * config.vision.patch_size
     record = merged_adapters(metadata_of(path))
     merged = [f"{each.fingerprint[:16]} x {each.weight:g}" for each in record]
-    held = f"\nmerged into it: adapters {', '.join(map(visible, merged))}" if merged else ""
+    held = f"\nmerged into it: adapters {', '.join(merged)}" if merged else ""
     return (
-        f"{path}: {name or published_name(config) or 'a custom model'} at {side} pixels, "
+        f"{visible(path)}: {name or published_name(config) or 'a custom model'} at {side} pixels, "
         f"{types}\n{sum(counts.values()):,} parameters in {size:,} bytes; {verified}{held}"
     )

@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from paligemma_lib.data.content_samples import sampled_images
 from paligemma_lib.data.encoded import SUFFIXES
 from paligemma_lib.data.files import in_parallel, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
-from paligemma_lib.data.outside import check_link
+from paligemma_lib.data.outside import ANYWHERE, check_link
 from paligemma_lib.data.sources import Record, Source
 from paligemma_lib.data.sources.data_path import check_path
 from paligemma_lib.data.sources.image_folder import files_below
@@ -49,7 +50,8 @@ class ImageFiles(Source):
         return self.paths[number]
 
     def fingerprint(self) -> str:
-        return fingerprint(*self.names, *(os.path.getsize(path) for path in self.paths))
+        sizes = fingerprint(*self.names, *(os.path.getsize(path) for path in self.paths))
+        return sampled_images(sizes, self.paths, within=ANYWHERE)
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         check_numbers(numbers, len(self))

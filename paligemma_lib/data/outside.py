@@ -2,6 +2,7 @@
 
     check_link("photos/1.jpg", ("photos",))     # ValueError if it is a link to /home/other/1.jpg
     check_link("photos/1.jpg", ANYWHERE)        # allowed
+    check_way("photos", "photos/a/b/1.jpg", ("photos",))        # ValueError if a, b or 1.jpg is one
 
 What a user names is followed, links included. What stands in data may come from a stranger: a link
 in an unpacked archive, or a name such as ../../private.jpg in a table.
@@ -34,6 +35,22 @@ def check_link(path: str, folders: Sequence[str]) -> None:
             f"{path} is a link that leads out of {folders[0]}, to {target}: it is not followed. If "
             f"you trust the data, {CURE}"
         )
+
+
+def check_way(start: str, path: str, folders: Sequence[str]) -> None:
+    """Raises ValueError if a link on the way from one local path to a path below leads out.
+
+    Args:
+      start: where the way starts, such as a folder that the user named.
+      path: where it ends.
+      folders: the folders that links may lead into.
+    """
+    if is_remote(path):
+        return
+    place = start
+    for name in os.path.relpath(path, start).split(os.sep):
+        place = os.path.join(place, name)
+        check_link(place, folders)
 
 
 def leads_out(name: str) -> bool:

@@ -39,9 +39,10 @@ from paligemma_lib.decode.programs import (
 )
 from paligemma_lib.decode.samplers import Greedy, image_keys
 from paligemma_lib.decode.samples import Hypotheses, check_finite
-from paligemma_lib.model.inputs import check_images, check_text
+from paligemma_lib.model.inputs import check_images
 from paligemma_lib.model.variants import DTYPES, PaliGemmaConfig
 from paligemma_lib.runtime.bounds import whole
+from paligemma_lib.value_ranges import check_ids
 
 MAX_TOKENS = 1 << 16  # of a caption; the largest context of a Gemma is 8,192 tokens
 
@@ -202,7 +203,7 @@ def _check_prompts(prompt: Any, length: Any, vocab_size: int) -> None:
         raise ValueError(
             f"prefill: prompt is {prompt.dtype} and length {length.dtype}, expected int32"
         )
-    check_text("prefill", prompt, vocab_size)
+    check_ids("prefill", prompt, vocab_size)
     if length.size and not 1 <= length.min() <= length.max() <= prompt.shape[1]:
         raise ValueError(
             f"prefill: lengths of prompts from {length.min()} to {length.max()}, expected 1 to "

@@ -61,7 +61,7 @@ def fetch(name: str) -> Path:
       ValueError: the Hub's answer is malformed.
     """
     repo = _parsed(name)
-    commit = repo.commit()
+    commit = _commit(repo)
     sizes = repo.sizes(commit)
     files = _wanted(repo, sizes)
     if missing := [file for file in files if file not in repo.cached(commit, files)]:
@@ -81,7 +81,7 @@ def fetch_adapter(name: str) -> Path | None:
       OSError, ImportError, ValueError: as `fetch`.
     """
     repo = _parsed(name)
-    sizes = repo.sizes(repo.commit())
+    sizes = repo.sizes(_commit(repo))
     is_adapter = "adapter_config.json" in sizes and "config.json" not in sizes
     return fetch(name) if is_adapter else None
 
@@ -107,7 +107,7 @@ def fetch_config(name: str) -> Path | None:
       OSError, ImportError, ValueError: as `fetch`.
     """
     repo = _parsed(name)
-    commit = repo.commit()
+    commit = _commit(repo)
     if "config.json" not in repo.sizes(commit):
         return None
     with huggingface_refusals(repo.name, repo.page):
@@ -121,7 +121,7 @@ def access(name: str) -> str:
       OSError, ImportError, ValueError: as `fetch`.
     """
     repo = _parsed(name)
-    commit = repo.commit()
+    commit = _commit(repo)
     sizes = repo.sizes(commit)
     files = _wanted(repo, sizes)
     from huggingface_hub import constants, hf_hub_url
@@ -139,6 +139,16 @@ def _parsed(name: str) -> HubRepo:
     if (found := _NAME.fullmatch(name)) is None:
         raise ValueError(f"{name} is no model of the Hugging Face Hub: expected OWNER/NAME")
     return HubRepo("model", found["repo"], found["revision"] or "main")
+
+
+def _commit(repo: HubRepo) -> str:
+    try:
+        return repo.commit()
+    except (FileNotFoundError, ConnectionError) as error:
+        # It may be a misspelt local path, about which a network that is down says nothing.
+        if error.errno is None:
+            raise type(error)(f"no such local path, and {error}") from error
+        raise
 
 
 def _wanted(repo: HubRepo, sizes: Mapping[str, int]) -> list[str]:

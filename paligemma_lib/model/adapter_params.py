@@ -23,6 +23,7 @@ from paligemma_lib.model.projections import (
     selected,
 )
 from paligemma_lib.model.stack import scan_layers
+from paligemma_lib.runtime.bounds import real, whole
 from paligemma_lib.trainable import full_shape
 
 MARK = "/lora/"  # in the name of every array of an adapter, and of no other
@@ -34,10 +35,13 @@ class LowRank:
 
     Attributes:
       rank: r, at least 1, and at most the smaller side of each matrix.
-      alpha: strength: the product is multiplied by alpha / r.
+      alpha: strength, above 0: the product is multiplied by alpha / r.
       targets: which products: presets or regular expressions, see `projections.selected`.
       rslora: whether to divide by the square root of r instead (arXiv 2312.03732).
       dora: whether norms of weights train, too (arXiv 2402.09353).
+
+    Raises:
+      ValueError: rank or alpha is out of bounds.
     """
 
     rank: int
@@ -45,6 +49,10 @@ class LowRank:
     targets: tuple[str, ...] = ("attention",)
     rslora: bool = False
     dora: bool = False
+
+    def __post_init__(self) -> None:
+        whole("LowRank: rank", self.rank, 1)
+        real("LowRank: alpha", self.alpha, above=0)
 
 
 def abstract_adapters(params: Mapping[str, Any], options: LowRank) -> dict[str, Any]:

@@ -3,10 +3,10 @@
     check_images("generate", images, size=224)
     check_batch("train step", batch, size=224, vocab_size=257_152)
 
-An array in another range is no error for a matrix product: it gives nonsense, or NaN much later. So
-decoding and training look at NumPy arrays before they go to a device. Steps check arrays that are
-on a device already for dtype and shape alone, since looking at values would wait for the device.
-`batch.check` checks everything else that the contract says of a batch.
+Decoding and training look at NumPy arrays before they go to a device, and so does
+`sharding.put_batch`. Steps check arrays that are on a device already for dtype and shape alone,
+since looking at values would wait for the device. `batch.check` checks everything else that the
+contract says of a batch.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-# Antialiased resizing overshoots [-1, 1] by up to a fifth at sharp edges. ImageNet's normalization
-# reaches 2.6, and unscaled pixels 255.
-_LARGEST = 1.5
-_LOOKED_AT = 16  # rows and columns of an image
-_CURE = (
-    "scale floats from 0 to 255 by x / 127.5 - 1, floats from 0 to 1 by 2 * x - 1, and give whole "
-    "numbers from 0 to 255 as uint8"
-)
+from paligemma_lib.value_ranges import CURE, check_ids, check_pixels, looked_at
 
 
 def check_images(
@@ -49,22 +42,12 @@ def check_images(
     if not jax.numpy.issubdtype(images.dtype, np.floating):
         raise ValueError(
             f"{what}: images are {images.dtype}{_range_told(images)}, expected float32 in "
-            f"[-1, 1], or uint8: {_CURE}"
+            f"[-1, 1], or uint8: {CURE}"
         )
     # Arrays of several processes are not looked at: each process sees a part of them alone.
     if isinstance(images, jax.Array) and not (wait and images.is_fully_addressable):
         return
-    if images.size == 0:
-        return
-    # 16 x 16 pixels of each image say in what range it is: all of them are black only where all of
-    # the image is, nearly. That takes 0.02 ms for 16 images, where all pixels would take 10 ms.
-    # NaN is left to what follows: a train step with it has no effect and is counted, and a caption
-    # of it is an error.
-    low, high = _looked_at(images)
-    if low < -_LARGEST or high > _LARGEST:
-        raise ValueError(
-            f"{what}: images have values from {low:g} to {high:g}, expected -1 to 1: {_CURE}"
-        )
+    check_pixels(what, images)
 
 
 def check_batch(
@@ -103,7 +86,7 @@ def check_batch(
             )
     # These are some ten thousand numbers, so all of them are looked at.
     if isinstance(text, np.ndarray):
-        check_text(what, text, vocab_size)
+        check_ids(what, text, vocab_size)
     weight = batch["loss_weight"]
     if not isinstance(weight, np.ndarray):
         return
@@ -116,25 +99,7 @@ def check_batch(
         )
 
 
-def check_text(what: str, text: np.ndarray, vocab_size: int) -> None:
-    """Raises ValueError unless all token ids, int[B, T], are in the vocabulary."""
-    if text.size and not (text.min() >= 0 and text.max() < vocab_size):
-        row, column = np.argwhere((text < 0) | (text >= vocab_size))[0]
-        raise ValueError(
-            f"{what}: text has the id {text[row, column]} in example {row}, position {column}, "
-            f"expected 0 to {vocab_size - 1}: what is not to be learned (-100, elsewhere) keeps "
-            "its id and gets the loss_weight 0"
-        )
-
-
-def _looked_at(images: np.ndarray | jax.Array) -> tuple[float, float]:
-    """Returns the lowest and the highest of the values that are looked at."""
-    step = max(1, images.shape[1] // _LOOKED_AT)
-    seen = np.asarray(images[:, ::step, ::step], np.float32)
-    return float(np.fmin.reduce(seen, axis=None)), float(np.fmax.reduce(seen, axis=None))
-
-
 def _range_told(images: np.ndarray | jax.Array) -> str:
     if not isinstance(images, np.ndarray) or images.size == 0 or images.dtype.kind not in "iu":
         return ""
-    return " from {:g} to {:g}".format(*_looked_at(images))
+    return " from {:g} to {:g}".format(*looked_at(images))

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from paligemma_lib.model.partitioning import split_examples
+from paligemma_lib.runtime.bounds import real
 
 
 @jax.tree_util.register_dataclass
@@ -37,11 +38,17 @@ class Dropout:
 
     Attributes:
       key: a key of `jax.random`; each product and each layer draws from one of its own.
-      rate: the share of zeros. What remains is divided by `1 - rate`.
+      rate: the share of zeros, below 1. What remains is divided by `1 - rate`.
+
+    Raises:
+      ValueError: the rate is out of bounds.
     """
 
     key: jax.Array
     rate: float = dataclasses.field(metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        real("Dropout: rate", self.rate, least=0, below=1)
 
     def of_layers(self, depth: int) -> "Dropout":
         """Returns this with a key for each of `depth` layers, for `stack.scan_layers`."""

@@ -85,7 +85,7 @@ def export(
     tell(report)
     if trackers is not None:
         trackers.scalars({f"test/{row.name}": row.value for row in report.scores}, outcome.steps)
-    print(f"\nThe report: {path}\nThe model:  {model}")
+    print(f"\nThe report: {visible(str(path))}\nThe model:  {visible(str(model))}")
 
 
 def report_of(
@@ -170,7 +170,7 @@ def report_of(
 
 def tell(report: Report) -> None:
     """Prints the summary, the scores, the first few captions and the warnings of a report."""
-    print("\n".join(report.summary))
+    print("\n".join(map(visible, report.summary)))
     width = max(len(row.name) for row in report.scores)
     for row in report.scores:
         before = "" if row.before is None else f"{row.before:.1f} -> "

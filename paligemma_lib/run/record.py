@@ -114,7 +114,8 @@ def completed(record: Mapping[str, Any], present: Mapping[str, Any] = {}) -> Map
         config = _filled(before, RunConfig().to_dict())
     # What was read from a commit is compared: the fingerprints of the data.
     rest = {name: value for name, value in record.items() if name not in (COMMITS, TEXT_LEN)}
-    # Until 2026-11-29, fingerprints of record files were of their names and sizes alone.
+    # Until 2026-11-29, fingerprints of record files were of their names and sizes alone, and until
+    # 2026-11-30, those of images in files of their names and of the rows of tables.
     if isinstance(was := rest.get("data"), Mapping):
         data = present.get("data", {})
         rest["data"] = {

@@ -31,6 +31,8 @@ import jax
 import psutil
 from jax._src.distributed import global_state  # Orbax reaches the coordinator the same way
 
+from paligemma_lib.runtime.visible_text import told
+
 SILENCE = 60.0  # seconds after which a process counts as missing
 
 _BEAT = 2.0  # seconds between heartbeats
@@ -178,7 +180,7 @@ class Heartbeats:
         flushing = threading.Thread(target=sys.stdout.flush, daemon=True)  # a full pipe blocks
         flushing.start()
         flushing.join(1)
-        sys.stderr.write(f"process {jax.process_index()} of {self._count}: {words}\n")
+        sys.stderr.write(f"process {jax.process_index()} of {self._count}: {told(words)}\n")
         sys.stderr.flush()
 
 

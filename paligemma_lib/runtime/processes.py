@@ -27,6 +27,7 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather, sync_global_devices
 
 from paligemma_lib.runtime.heartbeats import Heartbeats, connected
+from paligemma_lib.runtime.visible_text import told
 
 OPTIONS: Mapping[str, tuple[type, str]] = {  # script options: the arguments of `joined`
     "coordinator": (str, "HOST:PORT of process 0, where several processes meet"),
@@ -224,11 +225,10 @@ def _end(error: BaseException, heartbeats: Heartbeats) -> None:
         code = 128 + signal.SIGINT
     elif isinstance(error, (ValueError, OSError)):  # user or connection error: no traceback
         code = f"{type(error).__name__}: {error}"
-    missing: list[str] = []
-    if code is None or _BROKEN.search(str(error)):
+    broken = _BROKEN.search(str(error))
+    if code is None or broken:
         heartbeats.follow()  # ends here if another process caused the error
-    if _BROKEN.search(str(error)):
-        missing = heartbeats.missing()  # a reason that arrives meanwhile is followed
+    missing = heartbeats.missing() if broken else []  # follows a reason that arrives meanwhile
     heartbeats.ending()
     if code is None:
         traceback.print_exception(error)
@@ -247,4 +247,4 @@ def _end(error: BaseException, heartbeats: Heartbeats) -> None:
 
 def _tell(line: str) -> None:
     """Prints a line in one write, as other processes may write to the same terminal."""
-    print(f"{line}\n", end="", file=sys.stderr, flush=True)
+    print(f"{told(line)}\n", end="", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """Writes JSON that every program can read: NaN and infinity, which JSON does not have, as null.
 
 file.write(dumps({"loss": math.nan}))          # {"loss": null}
+finite({"loss": math.nan})                       # {"loss": None}
 """
 
 import json
@@ -16,14 +17,15 @@ def dumps(value: Any, **options: Any) -> str:
       value: anything that JSON can hold.
       options: as for `json.dumps`.
     """
-    return json.dumps(_finite(value), allow_nan=False, **options)
+    return json.dumps(finite(value), allow_nan=False, **options)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Returns a value of JSON with None for floats that are not finite, and lists for tuples."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return value

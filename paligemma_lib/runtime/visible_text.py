@@ -7,6 +7,7 @@ File names, image ids, captions and errors of others may hold escape sequences, 
 forge a line of a log, or marks that turn the direction of text. They are shown, never sent.
 """
 
+import re
 import unicodedata
 
 # Joiners of letters and of emoji: they shape what is written, and act on nothing else.
@@ -23,6 +24,15 @@ def visible(text: str) -> str:
 def visible_lines(text: str) -> str:
     """Returns the text likewise, but keeps its line breaks."""
     return "\n".join(map(visible, text.split("\n")))
+
+
+def told(text: str) -> str:
+    """Returns a message of several lines, safe to print.
+
+    What would act on a terminal is shown as an escape. Lines after the first are indented, so that
+    no name with a line break in it looks like a message of ours.
+    """
+    return re.sub(r"\n(?=\S)", "\n  ", visible_lines(text))
 
 
 def _shown(character: str) -> str:

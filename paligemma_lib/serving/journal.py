@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from paligemma_lib.captioner import Captioned, Skipped
+from paligemma_lib.data.fingerprints import same
 from paligemma_lib.decode import Caption
 from paligemma_lib.runtime.atomic import atomic_write, is_remote, remove_partial
 from paligemma_lib.runtime.regular_files import read_bounded
 from paligemma_lib.runtime.strict_json import dumps
 
 PART = 32  # records; a kill loses fewer of each process
+IMAGES = "images"  # of the settings: the fingerprint of the images
 _SETTINGS = "settings.json"
 _MOST_BYTES = 64 << 20  # of a part
 
@@ -60,6 +62,10 @@ class Journal:
             there = None
         if not isinstance(there, dict):
             there = {}
+        # Until 2026-11-30, the fingerprint of images had no sample of their contents.
+        now = self._settings.get(IMAGES)
+        if now and same(str(there.get(IMAGES)), now):
+            there = {**there, IMAGES: now}
         differing = [
             f"{name} {there.get(name)!r:.60} there, {self._settings.get(name)!r:.60} now"
             for name in sorted(there.keys() | self._settings.keys())

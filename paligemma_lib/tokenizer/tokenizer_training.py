@@ -9,7 +9,10 @@ from collections.abc import Iterable
 import sentencepiece
 
 from paligemma_lib.batch import BOS, EOS, PAD
+from paligemma_lib.runtime.bounds import whole
 from paligemma_lib.tokenizer.encoding import UNKNOWN
+
+_MOST = 2**31 - 1  # SentencePiece counts pieces in 32 bits
 
 
 def train(texts: Iterable[str], vocab_size: int) -> bytes:
@@ -27,6 +30,7 @@ def train(texts: Iterable[str], vocab_size: int) -> bytes:
     Raises:
       ValueError: the texts are too small for `vocab_size` pieces, or `vocab_size` is too small.
     """
+    vocab_size = whole("tokenizer.train: vocab_size", vocab_size, 1, _MOST)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

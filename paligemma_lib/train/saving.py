@@ -27,6 +27,7 @@ from etils import epath
 
 from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.retries import retry, watched
+from paligemma_lib.runtime.strict_json import finite
 from paligemma_lib.train.checkpoint_problems import brief, check_damage, check_kinds
 from paligemma_lib.train.compatibility import RECORD, check_run, record_of
 from paligemma_lib.train.digests import checksum, digests, not_finite
@@ -120,7 +121,8 @@ class Checkpoints:
         step, changing = int(state.step), _changing(state)
         # The record has a digest of every array: Orbax checks that files exist, not that they still
         # contain the bits that were written.
-        record = {"run": dict(run), "validation_loss": validation_loss, "state": digests(changing)}
+        digest = digests(changing)
+        record = finite({"run": run, "validation_loss": validation_loss, "state": digest})
         self._policy.losses[step] = validation_loss
         with self._told():
             self._manager.save(

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from paligemma_lib.data.outside import check_link
 from paligemma_lib.data.sources.file_names import images_beside, is_packed, is_tfrecord
 from paligemma_lib.data.sources.json_forms import USUAL, Columns
 from paligemma_lib.data.sources.parquet_source import ArrowSource
@@ -50,8 +51,14 @@ def of_file(path: str, how: How) -> Iterator[tuple[str, Source]]:
 
 
 def table(form: str, path: str, how: How) -> TableSource:
-    """Returns a table, with its images in the folder that is given, or beside it."""
+    """Returns a table, with its images in the folder that is given, or beside it.
+
+    Raises:
+      ValueError: that folder beside it is a link that leads out, see `outside`.
+    """
     images = how.images or images_beside(folder_of(path))
+    if not how.images and how.within:
+        check_link(images, how.within)
     return TableSource(form, path, images, columns=how.columns, within=how.within)
 
 

@@ -15,13 +15,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 
 from paligemma_lib.data.files import check_scheme, is_folder, join
-from paligemma_lib.data.outside import ANYWHERE, check_link
+from paligemma_lib.data.outside import ANYWHERE, check_link, check_way
 from paligemma_lib.data.sources.coco_folder import coco_tables
 from paligemma_lib.data.sources.data_path import check_path, split_path
 from paligemma_lib.data.sources.file_names import (
     PACKED,
     TABLES,
-    images_beside,
     is_table,
     is_tfrecord,
 )
@@ -140,14 +139,15 @@ def _of_folder(folder: str, how: How) -> Iterator[tuple[str, Source]]:
     info = json_in(folder, "dataset_info.json", how.within)
     # TFDS lists its splits; Hugging Face writes a file of the same name, with a mapping.
     if isinstance(info.get("splits"), list):
+        for name in names:
+            check_link(join(folder, name), how.within)
         yield from splits_of_tfds(folder, columns=how.columns).items()
         return
     for name, form in TABLES:
         if name in names:
             form = "delimited" if form == "captions.txt" and any(how.columns) else form
             path = join(folder, name)
-            for each in (path, how.images or images_beside(folder)):
-                check_link(each, how.within)
+            check_link(path, how.within)
             yield from _with_lists(
                 splits_of_column(table(form, path, how)), lists_in(folder, names), how
             )
@@ -169,13 +169,14 @@ def _of_folder(folder: str, how: How) -> Iterator[tuple[str, Source]]:
         paths = [path for path in paths if not os.path.basename(path).startswith(("cache-", "tmp"))]
         if paths:
             for path in paths:
-                check_link(path, how.within)
+                check_way(folder, path, how.within)
             yield from splits_of_files(folder, paths, how)
             return
     if coco := coco_tables(folder, how.images):
         for name, (path, images) in coco.items():
-            check_link(path, how.within)
-            check_link(images, how.within)
+            check_way(folder, path, how.within)
+            if not how.images:
+                check_way(folder, images, how.within)
             yield name, table("coco", path, how._replace(images=images))
         return
     yield from _with_lists(_of_texts(folder, how), lists_in(folder, names), how)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Sequence
 
+from paligemma_lib.data.content_samples import MAX_SMALL, if_whole, sampled_images, spread
 from paligemma_lib.data.encoded import SUFFIXES
 from paligemma_lib.data.files import in_parallel, join, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
@@ -70,7 +72,13 @@ class SidecarSource:
 
     def fingerprint(self) -> str:
         pairs = (f"{image} {text}" for image, text in self._pairs)
-        return fingerprint(*(pair.encode(errors="surrogateescape") for pair in pairs))
+        names = fingerprint(*(pair.encode(errors="surrogateescape") for pair in pairs))
+        numbers = spread(range(len(self)), MAX_SMALL)
+        records = in_parallel(if_whole(self._text), numbers, remote=is_remote(self.folder))
+        texts = [record and record.captions for record in records]
+        paths = [join(self.folder, image) for image, _ in self._pairs]
+        within = (self.folder, *self.within)
+        return sampled_images(names, paths, within=within, texts=json.dumps(texts).encode())
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         check_numbers(numbers, len(self))

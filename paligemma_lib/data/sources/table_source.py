@@ -14,6 +14,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from paligemma_lib.data.content_samples import sampled_images
 from paligemma_lib.data.files import in_parallel, join, read_whole
 from paligemma_lib.data.fingerprints import fingerprint
 from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES
@@ -178,7 +179,10 @@ class TableSource:
     def fingerprint(self) -> str:
         # A whole table has the fingerprint that it had before entries had problems, so that runs of
         # that time can be resumed.
-        return fingerprint(repr(self._entries).replace(", problem='')", ")").encode())
+        rows = fingerprint(repr(self._entries).replace(", problem='')", ")").encode())
+        files = dict.fromkeys([entry.file for entry in self._entries if entry.file is not None])
+        paths = [join(self.images, file) for file in files]
+        return sampled_images(rows, paths, within=(self.images, *self.within))
 
     def read(self, numbers: Sequence[int]) -> list[Record]:
         check_numbers(numbers, len(self))
