@@ -17,10 +17,12 @@ from pathlib import Path
 from paligemma_lib import captioner, hub
 from paligemma_lib.checkpoint.adapters.adapter_folder import (
     ADAPTER_MODEL,
+    IN_WORKDIR,
     base_of,
     find_adapter,
 )
 from paligemma_lib.checkpoint.adapters.adapter_reading import read_adapter
+from paligemma_lib.checkpoint.adapters.base_revision import without_revision
 from paligemma_lib.checkpoint.adapters.peft_settings import ADAPTER_CONFIG
 from paligemma_lib.checkpoint.conversion import convert
 from paligemma_lib.checkpoint.huggingface.config_json import CONFIG
@@ -32,19 +34,23 @@ from paligemma_lib.hub.huggingface_repos import HubRepo, api
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.run.model_card import model_card
 from paligemma_lib.run.run_facts import Facts, facts_of, hub_name
-from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.runtime.atomic import is_remote, path_of
 from paligemma_lib.runtime.regular_files import read_bounded
 from paligemma_lib.tokenizer import load
 from paligemma_lib.tokenizer.fast_tokenizer import tokenizer_json
 
 CARD = "README.md"
+_WEIGHTS = r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
 _MODEL = re.compile(
     r"(config|generation_config|preprocessor_config|processor_config|tokenizer_config"
-    r"|special_tokens_map|added_tokens)\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+    rf"|special_tokens_map|added_tokens)\.json|{_WEIGHTS}"
+)
+# What makes a repository a model or an adapter. Left from an earlier push, it would be loaded.
+_LOADED = re.compile(
+    rf"{_WEIGHTS}|config\.json|{re.escape(ADAPTER_CONFIG)}|{re.escape(ADAPTER_MODEL)}"
 )
 _MAX_BYTES = 1 << 20
 _BASE = "base_model_name_or_path"
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".npz", ".bin")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -57,17 +63,18 @@ def push(
 ) -> str:
     """Pushes a model to the Hub, and returns the URL of its page.
 
-    Weights of an earlier push that are not part of this one are removed in the same commit.
+    Weights of an earlier push that are not part of this one are removed in the same commit, and so
+    is the adapter that a model replaces, or the model that an adapter replaces. Other files stay.
 
     Args:
       checkpoint: as for `checkpoint.load_params`. The workdir of a run also gives its card.
       name: OWNER/NAME; the repository is made if it does not exist.
-      private: whether a repository that is made is private.
+      private: whether the repository has to be private; one that is made is.
       picture: an image to show on the card.
 
     Raises:
       FileNotFoundError, ValueError: the checkpoint, its tokenizer or the picture is missing or
-        damaged, or `name` is no name.
+        damaged, `name` is no name, or `private` is set and the repository is public.
       PermissionError: there is no token, or it must not write there.
       ConnectionError: the Hub cannot be reached, or the upload broke off.
     """
@@ -75,12 +82,16 @@ def push(
         raise ValueError(f"{name} is no name on the Hugging Face Hub: expected OWNER/NAME")
     if picture is not None and not (picture.is_file() and picture.suffix.lower() in _PICTURES):
         raise FileNotFoundError(f"{picture}: expected an image, {', '.join(_PICTURES)}")
-    workdir = Path(os.path.expanduser(checkpoint))
+    hub.check_no_address(os.fspath(checkpoint))
+    workdir = path_of(os.path.expanduser(checkpoint))
     facts = facts_of(workdir) if workdir.is_dir() else Facts()
-    adapter = find_adapter(checkpoint)
-    base = base_of(adapter) if adapter else ""
-    config = read_config(base or checkpoint)
     with tempfile.TemporaryDirectory(prefix="paligemma-push-") as temporary:
+        if is_remote(checkpoint):
+            adapter = _remote_adapter(workdir, Path(temporary))
+        else:
+            adapter = find_adapter(checkpoint)
+        base = base_of(adapter) if adapter else ""
+        config = read_config(base or checkpoint)
         if adapter:
             files = _adapter_files(adapter, base, config, Path(temporary))
         else:
@@ -92,6 +103,20 @@ def push(
         card.write_text(model_card(name, config, facts, shown, hub_name(base)), "utf-8")
         files[CARD] = card
         return _uploaded(name, files, private)
+
+
+def _remote_adapter(folder: Path, temporary: Path) -> Path | None:
+    """Returns a local copy of an adapter on gs://, as `find_adapter` finds local ones."""
+    if not folder.is_dir() or hub.exported(folder) != folder:
+        return None
+    places = [
+        place for place in (folder, folder / IN_WORKDIR) if (place / ADAPTER_CONFIG).is_file()
+    ]
+    for place in places[:1]:
+        (temporary / IN_WORKDIR).mkdir()
+        for name in (ADAPTER_CONFIG, ADAPTER_MODEL):
+            (temporary / IN_WORKDIR / name).write_bytes((place / name).read_bytes())
+    return temporary / IN_WORKDIR if places else None
 
 
 def _adapter_files(
@@ -106,7 +131,9 @@ def _adapter_files(
         )
     fields = json_object(read_bounded(adapter / ADAPTER_CONFIG, _MAX_BYTES))
     settings = temporary / ADAPTER_CONFIG
-    settings.write_text(json.dumps({**fields, _BASE: hub_name(base)}, indent=2), "utf-8")
+    name, revision = without_revision(hub_name(base))
+    named = {_BASE: name, "revision": revision}
+    settings.write_text(json.dumps(fields | named, indent=2), "utf-8")
     return {ADAPTER_CONFIG: settings, ADAPTER_MODEL: adapter / ADAPTER_MODEL}
 
 
@@ -132,10 +159,18 @@ def _uploaded(name: str, files: dict[str, Path], private: bool) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repo = HubRepo("model", name, "main")
-    with huggingface_refusals(name, repo.page):
+    with huggingface_refusals(name, repo.page, writes=True):
         api().create_repo(name, private=private or None, exist_ok=True)
+        # The Hub ignores `private` where the repository exists.
+        is_public = private and not api().model_info(name).private
+    if is_public:
+        raise ValueError(
+            f"{name} is public on the Hugging Face Hub, expected private: nothing was pushed. Make "
+            f"it private at {repo.page}/settings, push to another name, or leave out private"
+        )
+    with huggingface_refusals(name, repo.page, writes=True):
         there = api().list_repo_files(name)
-        stale = [each for each in there if each.endswith(_WEIGHTS) and each not in files]
+        stale = [each for each in there if _LOADED.fullmatch(each) and each not in files]
         api().create_commit(
             name,
             [
