@@ -104,6 +104,7 @@ setup(
     name="paligemma_lib",
     version=VERSION,
     description="Fine-tune PaliGemma to caption images: tf.data streaming and sharded JAX training",
+    author="The authors of paligemma_lib",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
