@@ -16,10 +16,11 @@ INSTALL = [
     "apache-beam>=2.70",
     "mlcroissant>=1.0",
     "importlib_resources>=6.0",
-    "jax>=0.10",
+    # A minor release of JAX removes names; 0.10 to 0.12 are tested.
+    "jax>=0.10,<0.13",
     "flax>=0.12",
     "optax>=0.2.5",
-    "orbax-checkpoint>=0.11",
+    "orbax-checkpoint>=0.11.19",  # 0.11.10 does not import with JAX 0.10
     "lazy_loader>=0.4",
     "tqdm>=4.66",
     "psutil>=6.0",
@@ -103,6 +104,7 @@ setup(
     name="paligemma_lib",
     version=VERSION,
     description="Fine-tune PaliGemma to caption images: tf.data streaming and sharded JAX training",
+    author="The authors of paligemma_lib",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

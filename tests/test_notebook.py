@@ -58,11 +58,9 @@ def fresh(tmp_path_factory):
     kernel.parent.mkdir(parents=True)
     argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     kernel.write_text(json.dumps({"argv": argv, "display_name": "fresh", "language": "python"}))
-    # Whatever an index has of this version, it is this wheel.
-    (wheel,) = wheels.iterdir()
-    (folder / "constraints.txt").write_text(f"paligemma_lib @ {wheel.as_uri()}\n")
-    constraints = {"PIP_CONSTRAINT": str(folder / "constraints.txt")}
-    environment = os.environ | constraints | {"JUPYTER_PATH": str(folder)}
+    # pip finds there what the first cell asks for.
+    links = f"{os.environ.get('PIP_FIND_LINKS', '')} {wheels}".strip()
+    environment = os.environ | {"PIP_FIND_LINKS": links, "JUPYTER_PATH": str(folder)}
     environment.pop("PYTHONPATH", None)
     return environment
 
@@ -109,7 +107,13 @@ def test_it_is_committed_without_outputs(committed):
 
 
 def test_it_installs_this_version(committed):
-    assert f'VERSION = "{pg.__version__}"' in code_of(committed)["install"]
+    assert f'LIBRARY = "paligemma_lib{{extra}}=={pg.__version__}"' in code_of(committed)["install"]
+
+
+def test_hours_of_training_are_saved(committed):
+    assert "pg.run.finetune(" in code_of(committed)["switch"]
+    last = committed[-1]
+    assert last["id"] == "switch", "what comes before does not train for hours"
 
 
 def test_it_is_a_valid_notebook(client_library):

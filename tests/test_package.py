@@ -60,3 +60,8 @@ def test_the_names_in_the_readme_exist():
     assert ".data.train_batches" in names
     for name in names:
         functools.reduce(getattr, name[1:].split("."), pg)
+
+
+def test_the_citation_has_the_version():
+    text = (Path(__file__).parents[1] / "CITATION.cff").read_text()
+    assert f"\nversion: {pg.__version__}\n" in text
