@@ -31,6 +31,7 @@ try:
     import app_images
     import app_settings
     import asking
+    from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
     from streamlit.testing.v1 import AppTest
 except ModuleNotFoundError:
     pytest.skip("needs streamlit", allow_module_level=True)
@@ -84,7 +85,7 @@ def image(seed: int = 0, kind: str = "PNG") -> bytes:
 
 def upload(page: AppTest, *files: tuple[str, bytes]) -> AppTest:
     named = [(name, data, "image/jpeg") for name, data in files]
-    page.file_uploader(key="uploads").set_value(named)
+    page.file_uploader[0].set_value(named)
     return page.run()
 
 
@@ -227,7 +228,7 @@ def test_a_file_is_decoded_once_however_often_the_page_runs(visit, monkeypatch):
     page.run()
     page.run()
     assert len(calls) == count == 2
-    page.file_uploader(key="uploads").set_value(None)
+    page.file_uploader[0].set_value(None)
     page.run()
     assert page.session_state["checked"] == {}
 
@@ -239,10 +240,25 @@ def test_only_so_many_images_are_taken_at_a_time(visit):
     assert page.button(key="ask").label == "Caption 12 images"
 
 
-def test_only_so_many_bytes_are_taken_of_a_visit(visit, monkeypatch):
+def test_more_bytes_than_a_visit_may_hold_are_dropped(visit, monkeypatch):
     monkeypatch.setattr(app_images, "MAX_BYTES", len(image(1)) + 10)
+    removed, remove = [], MemoryUploadedFileManager.remove_file
+
+    def watched(manager, session_id, file_id):
+        remove(manager, session_id, file_id)
+        removed.append(manager.get_files(session_id, [file_id]))
+
+    monkeypatch.setattr(MemoryUploadedFileManager, "remove_file", watched)
     page = upload(visit(), ("a.png", image(1)), ("b.png", image(2)))
-    assert "<strong>b.png</strong>: Only 0 MB are accepted at a time" in shown(page)
+    told = "<strong>2 images with 0 MB were dropped</strong>: At most 0 MB are accepted at a time"
+    assert told in shown(page)
+    assert page.button(key="ask").disabled
+    assert page.session_state["checked"] == {}
+    assert removed == [[], []]
+    page.run()
+    assert told in shown(page)
+    upload(page, ("a.png", image(1)))
+    assert "were dropped" not in shown(page)
     assert page.button(key="ask").label == "Caption the image"
 
 
