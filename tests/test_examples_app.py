@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import adapter_cases
 import captioning_cases as cases
 import jax
 import numpy as np
@@ -187,7 +188,7 @@ def test_reruns_and_other_visitors_share_one_model_and_trace_nothing(visit, serv
 def test_the_server_does_without_keras():
     program = """
 import sys, time, app
-engine = app.start("no/such.npz", None, None)
+engine = app.start("no/such.npz", None, None, {})
 while not engine.problem:
     time.sleep(0.1)
 print("tensorflow" in sys.modules, "keras" in sys.modules)
@@ -321,6 +322,55 @@ def test_two_models_are_shown_side_by_side(visit, files, monkeypatch):
     assert [each.model for each in group] == [Path(path).name, "b"]
     assert group[0].caption == group[1].caption
     assert shown(page).count('class="beside"') == 1
+
+
+@pytest.mark.slow
+def test_adapters_are_models_beside_their_base(visit, files, services, tmp_path, monkeypatch):
+    path = files["--checkpoint"]
+    adapter_cases.write_birds_and_dogs(tmp_path, path, size=0.5)
+    given = ["--checkpoint", path, "--adapter", str(tmp_path / "birds")]
+    given += ["--adapter", f"hounds={tmp_path / 'dogs'}"]
+    monkeypatch.setattr(sys, "argv", ["app.py", *given])
+    monkeypatch.setattr(app_settings, "all_samplers", lambda: [Greedy()])
+    count = len(services)
+    page = upload(visit(), ("a.png", image()))
+    assert len(services) == count + 1  # they share the weights of one
+    names = [Path(path).name, "birds", "hounds"]
+    assert page.selectbox(key="model").options == names
+    page.select_slider(key="length").set_value(8)
+    found = {}
+    for first, second in itertools.pairwise([*names, names[0]]):
+        page.selectbox(key="second model").set_value(None).run()
+        page.selectbox(key="model").set_value(first).run()
+        page.selectbox(key="second model").set_value(second).run()
+        group = caption(page).session_state["results"][0]
+        assert [each.model for each in group] == [first, second]
+        for each in group:
+            assert found.setdefault(each.model, each.caption.tokens) == each.caption.tokens
+    folders = {"birds": tmp_path / "birds", "hounds": tmp_path / "dogs"}
+    model = pg.load(path, files["--tokenizer"], adapters=folders)
+    for name in names:
+        wanted = model.with_adapter(name if name in folders else None)
+        assert found[name] == wanted.caption(image(), max_new_tokens=8).caption.tokens
+    assert len(set(found.values())) == 3
+    assert "an adapter: " in shown(page)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--checkpoint", "a/x", "--checkpoint", "b/x"], "two are named x"),
+        (["--adapter", "a/x", "--adapter", "b/x"], "two are named x"),
+        (["--checkpoint", "a", "--checkpoint", "b", "--adapter", "c"], "needs one --checkpoint"),
+    ],
+)
+def test_models_of_one_name_are_told(visit, services, monkeypatch, given, told):
+    count = len(services)
+    monkeypatch.setattr(sys, "argv", ["app.py", *given])
+    page = visit()
+    assert told in shown(page)
+    assert len(page.button) == 0
+    assert len(services) == count
 
 
 def test_too_many_visitors_are_asked_to_come_back(visit, monkeypatch):
