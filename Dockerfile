@@ -3,22 +3,27 @@
 #   docker build -t paligemma .                                             # for a CPU
 #   docker build -t paligemma:cuda --build-arg ACCELERATOR=cuda .           # for NVIDIA's cards
 #   docker run -p 127.0.0.1:8000:8000 -v ./model:/model:ro paligemma --checkpoint /model
+#   docker run --gpus all -p 127.0.0.1:8000:8000 -v ./model:/model:ro paligemma:cuda \
+#     --checkpoint /model
 
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim AS build
 # "cpu", or "cuda": its wheels bring CUDA, so the base image is the same; the host has the driver.
 ARG ACCELERATOR=cpu
 WORKDIR /source
-COPY setup.py pyproject.toml README.md LICENSE ./
+COPY setup.py pyproject.toml README.md LICENSE constraints.txt ./
 COPY paligemma_lib paligemma_lib
 COPY flickr8k_tfds flickr8k_tfds
 RUN python -m venv /opt/paligemma \
     && if [ "$ACCELERATOR" = cuda ]; then extras=serve,cuda; else extras=serve; fi \
-    && /opt/paligemma/bin/pip install --no-cache-dir ".[$extras]"
+    && /opt/paligemma/bin/pip install --no-cache-dir -c constraints.txt ".[$extras]"
 
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/paligemma /opt/paligemma
-RUN useradd --uid 10001 --create-home paligemma && mkdir /model
+# A new volume takes the owner of the folder that it is mounted on.
+RUN useradd --no-log-init --uid 10001 --create-home paligemma \
+    && install -d -o 10001 -g 10001 /home/paligemma/xla \
+    && mkdir /model
 USER 10001
 ENV PATH=/opt/paligemma/bin:$PATH \
     PYTHONUNBUFFERED=1 \

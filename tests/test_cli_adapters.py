@@ -81,8 +81,8 @@ def test_an_image_that_is_damaged_is_skipped_once(made, captioner, capsys, tmp_p
     ("words", "told"),
     [
         (["caption", "--adapter", "a/x", "--adapter", "b/x"], "two are named x"),
-        (["caption", "--adapter", "=x"], "expected FOLDER or NAME=FOLDER"),
-        (["caption", "--adapter", "x="], "expected FOLDER or NAME=FOLDER"),
+        (["caption", "--adapter", "=x"], "expected PATH or NAME=PATH"),
+        (["caption", "--adapter", "x="], "expected PATH or NAME=PATH"),
         (["evaluate", "--out-dir", "o", "--adapter", "a", "--adapter", "b"], "give one"),
         (["evaluate", "--out-dir=o", "--compare", "a", "b", "--adapter=c"], "takes no --adapter"),
     ],

@@ -5,14 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+import types
+import weakref
 from pathlib import Path
 
 import captioning_cases as cases
+import jax
 import pyarrow.parquet
 import pytest
 from process_cases import ENVIRONMENT, PALIGEMMA, launched
 
 from paligemma_lib.cli import caption_jobs, main
+from paligemma_lib.runtime.locks import locked
 from paligemma_lib.serving import journal
 
 NUMBER = 11
@@ -45,30 +49,89 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(journal, "PART", 2)
 
 
-def test_a_job_that_was_stopped_goes_on(captioner, images, whole, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "a.jsonl"
-    begun, captioned = caption_jobs.caption_numbers, []
+@pytest.fixture
+def captioned(monkeypatch) -> list[int]:
+    """Numbers of the images that are captioned; the first job is stopped after seven of them."""
+    begun, found = caption_jobs.caption_numbers, []
 
     def stopped(*arguments, **options):
+        monkeypatch.setattr(caption_jobs, "caption_numbers", watched)
         for count, result in enumerate(begun(*arguments, **options)):
             if count == 7:
                 raise KeyboardInterrupt
             yield result
 
     def watched(engine, source, numbers, **options):
-        captioned.extend(numbers)
+        found.extend(numbers)
         return begun(engine, source, numbers, **options)
 
     monkeypatch.setattr(caption_jobs, "caption_numbers", stopped)
+    return found
+
+
+def test_a_job_that_was_stopped_goes_on(captioner, images, whole, tmp_path, captioned, capsys):
+    out = tmp_path / "a.jsonl"
     assert main(["caption", *captioner, str(images), "--out", str(out)]) == 130
     assert not out.exists()
-    monkeypatch.setattr(caption_jobs, "caption_numbers", watched)
     assert main(["caption", *captioner, str(images), "--out", str(out)]) == 1
     assert captioned == list(range(6, NUMBER))  # three parts of two were there
     assert out.read_bytes() == whole
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
     # What was skipped before the stop counts, too.
     assert "1 of 11 images were skipped" in capsys.readouterr().err
+
+
+def test_images_of_a_damaged_part_are_captioned_again(
+    captioner, images, whole, tmp_path, captioned, capsys
+):
+    out = tmp_path / "a.jsonl"
+    assert main(["caption", *captioner, str(images), "--out", str(out)]) == 130
+    (part,) = (tmp_path / "a.jsonl.parts").glob("part-000001-*")
+    part.write_bytes(part.read_bytes()[:-20])
+    assert main(["caption", *captioner, str(images), "--out", str(out)]) == 1
+    assert captioned == [2, 3, *range(6, NUMBER)]
+    assert out.read_bytes() == whole
+    assert f"{part.name}: put aside" in capsys.readouterr().err
+
+
+def test_two_jobs_do_not_write_the_same_file_at_once(captioner, images, tmp_path, capsys):
+    out = tmp_path / "a.jsonl"
+    parts = tmp_path / "a.jsonl.parts"
+    with locked(parts):  # as a job does that is not done
+        (parts / ".part.1.partial").touch()
+        assert main(["caption", *captioner, str(images), "--out", str(out)]) == 1
+        assert (parts / ".part.1.partial").exists()
+    assert "a.jsonl.parts is in use by process" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_the_memory_of_an_engine_is_free_for_the_next(captioner, images, monkeypatch):
+    made, start, results = [], caption_jobs.Engine, caption_jobs.CaptionJob.results
+
+    def watched(*arguments, **options):
+        engine = start(*arguments, **options)
+        made.append(weakref.ref(engine))
+        return engine
+
+    def engine_is_gone(job):
+        assert [engine() for engine in made] == [None]
+        return results(job)
+
+    monkeypatch.setattr(caption_jobs, "Engine", watched)
+    monkeypatch.setattr(caption_jobs.CaptionJob, "results", engine_is_gone)
+    assert main(["caption", *captioner, str(images / "00.png")]) == 0
+
+
+def test_the_progress_of_several_processes_names_the_process(captioner, images, monkeypatch):
+    told = []
+    bar = caption_jobs.tqdm
+    monkeypatch.setattr(caption_jobs, "tqdm", lambda **shown: told.append(shown) or bar(**shown))
+    two = types.SimpleNamespace(
+        process_index=lambda: 0, process_count=lambda: 2, local_devices=jax.local_devices
+    )
+    monkeypatch.setattr(caption_jobs, "jax", two)
+    assert main(["caption", *captioner, str(images)]) == 1
+    assert [(each["desc"], each["total"]) for each in told] == [("process 0 of 2", 6)]
 
 
 def test_other_settings_do_not_go_on(captioner, images, tmp_path, monkeypatch, capsys):

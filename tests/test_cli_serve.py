@@ -1,6 +1,7 @@
 """`paligemma serve`: what it is told, what it serves, and how it ends."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import captioning_cases as cases
 import pytest
+import yaml
 from process_cases import ENVIRONMENT, PALIGEMMA
 
 from paligemma_lib.cli import main, serve
@@ -24,17 +26,10 @@ try:
 except ModuleNotFoundError:
     pytest.skip("needs starlette, uvicorn, prometheus_client", allow_module_level=True)
 
+from paligemma_lib.serving.endpoint import Limits
+from paligemma_lib.serving.endpoint.http_server import config_of
 
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [
-        (["nano"], {"nano": "nano"}),
-        (["runs/mine", "base=a/b.npz"], {"mine": "runs/mine", "base": "a/b.npz"}),
-        (["gs://bucket/run"], {"run": "gs://bucket/run"}),
-    ],
-)
-def test_checkpoints_have_the_names_that_clients_use(given, named):
-    assert serve._named(given, "--checkpoint") == named
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
@@ -128,9 +123,72 @@ def upload(port: int, image: bytes) -> tuple[int, bytes]:
     return fetch(port, "/caption", head + image + b"\r\n--B--\r\n", **kind)
 
 
-def test_the_files_of_containers_start_this_command():
-    root = Path(__file__).resolve().parents[1]
-    text = (root / "Dockerfile").read_text("utf-8")
-    assert 'ENTRYPOINT ["paligemma", "serve", "--host", "0.0.0.0", "--port", "8000"]' in text
-    for name in ("compose.yaml", "examples/kubernetes.yaml"):
-        assert '["--checkpoint", "captions=/model"]' in (root / name).read_text("utf-8")
+@pytest.fixture(scope="module")
+def dockerfile() -> str:
+    return (ROOT / "Dockerfile").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict:
+    return yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def kubernetes() -> dict[str, dict]:
+    """Specifications by kind."""
+    text = (ROOT / "examples" / "kubernetes.yaml").read_text("utf-8")
+    return {each["kind"]: each["spec"] for each in yaml.safe_load_all(text)}
+
+
+def test_the_files_of_containers_start_this_command(dockerfile, compose, kubernetes):
+    assert 'ENTRYPOINT ["paligemma", "serve", "--host", "0.0.0.0", "--port", "8000"]' in dockerfile
+    (container,) = kubernetes["Deployment"]["template"]["spec"]["containers"]
+    wanted = ["--checkpoint", "captions=/model"]
+    assert compose["services"]["captions"]["command"] == container["args"] == wanted
+
+
+def test_containers_are_stopped_only_after_the_server_has_ended(compose, kubernetes):
+    config = config_of(lambda *_: None, host="", port=0, limits=Limits())
+    seconds = config.timeout_graceful_shutdown + 10  # for threads, see `Engine.close`
+    given = compose["services"]["captions"]["stop_grace_period"]
+    assert int(given.removesuffix("s")) > seconds
+    pod = kubernetes["Deployment"]["template"]["spec"]
+    command, before = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert pod["terminationGracePeriodSeconds"] > seconds + int(before)
+
+
+def test_containers_may_write_what_they_compile(dockerfile, compose, kubernetes):
+    (cache,) = re.findall(r"JAX_COMPILATION_CACHE_DIR=(\S+)", dockerfile)
+    (user,) = re.findall(r"^USER (\d+)$", dockerfile, re.MULTILINE)
+    assert f"install -d -o {user} -g {user} {cache}" in dockerfile
+    assert f"compiled:{cache}" in compose["services"]["captions"]["volumes"]
+    pod = kubernetes["Deployment"]["template"]["spec"]
+    mounts = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+    assert mounts["compiled"] == cache
+    assert mounts.keys() == {each["name"] for each in pod["volumes"]}
+    assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == int(user)
+
+
+def test_the_parts_of_the_deployment_fit_each_other(kubernetes):
+    deployment = kubernetes["Deployment"]
+    labels = deployment["template"]["metadata"]["labels"]
+    assert deployment["selector"]["matchLabels"] == labels
+    assert kubernetes["Service"]["selector"] == labels
+    assert kubernetes["PodDisruptionBudget"]["selector"]["matchLabels"] == labels
+    (container,) = deployment["template"]["spec"]["containers"]
+    (port,) = container["ports"]
+    assert kubernetes["Service"]["ports"][0]["targetPort"] == port["containerPort"] == 8000
+    assert container["imagePullPolicy"] == "IfNotPresent"  # an image that was built, and not pushed
+
+
+def test_the_image_is_built_from_files_that_docker_is_given(dockerfile):
+    sent = {
+        line.removeprefix("!")
+        for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+        if line.startswith("!")
+    }
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.MULTILINE)
+    assert {name for names in copied for name in names.split()} == sent
+    assert all((ROOT / name).exists() for name in sent)
+    assert "install --no-cache-dir -c constraints.txt" in dockerfile

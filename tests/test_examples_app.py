@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import adapter_cases
 import captioning_cases as cases
 import jax
 import numpy as np
@@ -31,6 +32,7 @@ try:
     import app_images
     import app_settings
     import asking
+    from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
     from streamlit.testing.v1 import AppTest
 except ModuleNotFoundError:
     pytest.skip("needs streamlit", allow_module_level=True)
@@ -84,7 +86,7 @@ def image(seed: int = 0, kind: str = "PNG") -> bytes:
 
 def upload(page: AppTest, *files: tuple[str, bytes]) -> AppTest:
     named = [(name, data, "image/jpeg") for name, data in files]
-    page.file_uploader(key="uploads").set_value(named)
+    page.file_uploader[0].set_value(named)
     return page.run()
 
 
@@ -186,7 +188,7 @@ def test_reruns_and_other_visitors_share_one_model_and_trace_nothing(visit, serv
 def test_the_server_does_without_keras():
     program = """
 import sys, time, app
-engine = app.start("no/such.npz", None, None)
+engine = app.start("no/such.npz", None, None, {})
 while not engine.problem:
     time.sleep(0.1)
 print("tensorflow" in sys.modules, "keras" in sys.modules)
@@ -227,7 +229,7 @@ def test_a_file_is_decoded_once_however_often_the_page_runs(visit, monkeypatch):
     page.run()
     page.run()
     assert len(calls) == count == 2
-    page.file_uploader(key="uploads").set_value(None)
+    page.file_uploader[0].set_value(None)
     page.run()
     assert page.session_state["checked"] == {}
 
@@ -239,10 +241,25 @@ def test_only_so_many_images_are_taken_at_a_time(visit):
     assert page.button(key="ask").label == "Caption 12 images"
 
 
-def test_only_so_many_bytes_are_taken_of_a_visit(visit, monkeypatch):
+def test_more_bytes_than_a_visit_may_hold_are_dropped(visit, monkeypatch):
     monkeypatch.setattr(app_images, "MAX_BYTES", len(image(1)) + 10)
+    removed, remove = [], MemoryUploadedFileManager.remove_file
+
+    def watched(manager, session_id, file_id):
+        remove(manager, session_id, file_id)
+        removed.append(manager.get_files(session_id, [file_id]))
+
+    monkeypatch.setattr(MemoryUploadedFileManager, "remove_file", watched)
     page = upload(visit(), ("a.png", image(1)), ("b.png", image(2)))
-    assert "<strong>b.png</strong>: Only 0 MB are accepted at a time" in shown(page)
+    told = "<strong>2 images with 0 MB were dropped</strong>: At most 0 MB are accepted at a time"
+    assert told in shown(page)
+    assert page.button(key="ask").disabled
+    assert page.session_state["checked"] == {}
+    assert removed == [[], []]
+    page.run()
+    assert told in shown(page)
+    upload(page, ("a.png", image(1)))
+    assert "were dropped" not in shown(page)
     assert page.button(key="ask").label == "Caption the image"
 
 
@@ -305,6 +322,55 @@ def test_two_models_are_shown_side_by_side(visit, files, monkeypatch):
     assert [each.model for each in group] == [Path(path).name, "b"]
     assert group[0].caption == group[1].caption
     assert shown(page).count('class="beside"') == 1
+
+
+@pytest.mark.slow
+def test_adapters_are_models_beside_their_base(visit, files, services, tmp_path, monkeypatch):
+    path = files["--checkpoint"]
+    adapter_cases.write_birds_and_dogs(tmp_path, path, size=0.5)
+    given = ["--checkpoint", path, "--adapter", str(tmp_path / "birds")]
+    given += ["--adapter", f"hounds={tmp_path / 'dogs'}"]
+    monkeypatch.setattr(sys, "argv", ["app.py", *given])
+    monkeypatch.setattr(app_settings, "all_samplers", lambda: [Greedy()])
+    count = len(services)
+    page = upload(visit(), ("a.png", image()))
+    assert len(services) == count + 1  # they share the weights of one
+    names = [Path(path).name, "birds", "hounds"]
+    assert page.selectbox(key="model").options == names
+    page.select_slider(key="length").set_value(8)
+    found = {}
+    for first, second in itertools.pairwise([*names, names[0]]):
+        page.selectbox(key="second model").set_value(None).run()
+        page.selectbox(key="model").set_value(first).run()
+        page.selectbox(key="second model").set_value(second).run()
+        group = caption(page).session_state["results"][0]
+        assert [each.model for each in group] == [first, second]
+        for each in group:
+            assert found.setdefault(each.model, each.caption.tokens) == each.caption.tokens
+    folders = {"birds": tmp_path / "birds", "hounds": tmp_path / "dogs"}
+    model = pg.load(path, files["--tokenizer"], adapters=folders)
+    for name in names:
+        wanted = model.with_adapter(name if name in folders else None)
+        assert found[name] == wanted.caption(image(), max_new_tokens=8).caption.tokens
+    assert len(set(found.values())) == 3
+    assert "an adapter: " in shown(page)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--checkpoint", "a/x", "--checkpoint", "b/x"], "two are named x"),
+        (["--adapter", "a/x", "--adapter", "b/x"], "two are named x"),
+        (["--checkpoint", "a", "--checkpoint", "b", "--adapter", "c"], "needs one --checkpoint"),
+    ],
+)
+def test_models_of_one_name_are_told(visit, services, monkeypatch, given, told):
+    count = len(services)
+    monkeypatch.setattr(sys, "argv", ["app.py", *given])
+    page = visit()
+    assert told in shown(page)
+    assert len(page.button) == 0
+    assert len(services) == count
 
 
 def test_too_many_visitors_are_asked_to_come_back(visit, monkeypatch):

@@ -63,25 +63,45 @@ def test_a_job_with_other_settings_does_not_go_on(journal, tmp_path):
     Journal(tmp_path / "out.parts", {"prompt": "caption en"}, 2 * PART + 3).open()
 
 
-def test_a_job_goes_on_though_the_fingerprint_of_its_images_had_no_second_part(tmp_path):
-    Journal(tmp_path, {"images": "a"}, 3).open()
-    Journal(tmp_path, {"images": "a+b"}, 3).open()
-    with pytest.raises(ValueError, match="images 'a' there, 'c"):
-        Journal(tmp_path, {"images": "c+b"}, 3).open()
+DAMAGED = [b"", b"{", b"[1]\n", b'"a"\n' * PART, b"1\n", b'{"where": "a"}\n', b"\xff\n"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]\n", b'{"where": "a"}\n', b"\xff\n"])
-def test_a_damaged_part_is_told(journal, tmp_path, content):
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_part_is_put_aside_and_missing(journal, tmp_path, caplog, content):
     fill(journal)
-    (tmp_path / "out.parts" / "part-000001.jsonl").write_bytes(content)
-    with pytest.raises(ValueError, match=r"part-000001.jsonl is (damaged|cut off): remove it"):
+    (part,) = (tmp_path / "out.parts").glob("part-000001-*.jsonl")
+    part.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{part.name}: it .*; start again"):
         list(journal.results())
+    assert journal.missing() == [1]
+    assert "put aside" in caplog.text
+    assert "its images are captioned again" in caplog.text
+    assert part.with_name(f"{part.name}.damaged").read_bytes() == content
+    fill(journal)
+    assert [each.number for each in journal.results()] == list(range(2 * PART + 3))
 
 
-def test_settings_that_are_damaged_are_those_of_another_job(journal, tmp_path):
-    (tmp_path / "out.parts" / "settings.json").write_text("[")
-    with pytest.raises(ValueError, match="other settings"):
-        Journal(tmp_path / "out.parts", {"prompt": "caption en"}, 2 * PART + 3).open()
+@pytest.mark.parametrize("content", ["[", "[]", ""])
+def test_settings_that_are_damaged_are_put_aside_and_the_parts_stay(
+    journal, tmp_path, caplog, content
+):
+    fill(journal)
+    path = tmp_path / "out.parts" / "settings.json"
+    whole = path.read_bytes()
+    path.write_text(content)
+    same = Journal(tmp_path / "out.parts", {"prompt": "caption en"}, 2 * PART + 3)
+    same.open()
+    assert same.missing() == []
+    assert path.read_bytes() == whole
+    assert "settings.json: put aside as settings.json.damaged" in caplog.text
+
+
+def test_parts_without_settings_are_not_taken_for_those_of_another_job(journal, tmp_path):
+    fill(journal)
+    (tmp_path / "out.parts" / "settings.json").unlink()  # as when `remove` was killed
+    other = Journal(tmp_path / "out.parts", {"prompt": "describe en"}, 2 * PART + 3)
+    other.open()
+    assert other.missing() == [0, 1, 2]
 
 
 def test_nothing_is_left_at_the_end(journal, tmp_path):

@@ -3,6 +3,7 @@
     streamlit run examples/app/app.py
     streamlit run examples/app/app.py -- --checkpoint paligemma-3b-pt-224.f16.npz --dtype bfloat16
     streamlit run examples/app/app.py -- --checkpoint base=nano --checkpoint mine=runs/mine
+    streamlit run examples/app/app.py -- --checkpoint nano --adapter birds --adapter dogs=runs/dogs
     PALIGEMMA_CHECKPOINT=google/paligemma/jax/paligemma-3b-mix-224 streamlit run examples/app/app.py
 
 Streamlit reruns this script for every click of every visitor. State is kept elsewhere: the models,
@@ -28,6 +29,9 @@ import app_images
 import app_settings
 import cards
 import streamlit as st
+from asking import Model
+
+from paligemma_lib.cli.named_paths import models_and_adapters
 
 if TYPE_CHECKING:  # takes seconds to import, and the page should appear at once
     from paligemma_lib.serving import Engine
@@ -41,23 +45,25 @@ def main() -> None:
     st.html(Path(__file__).with_name("app.css"))
     args = arguments()
     app_captions.begin()
+    paths, adapters = named(args)
     engines = {
-        name: start(path, args.tokenizer, args.dtype)
-        for name, path in named(args.checkpoint).items()
+        name: start(path, args.tokenizer, args.dtype, adapters) for name, path in paths.items()
     }
-    waiting = not all(can_write(each) or each.problem for each in engines.values())
+    models = {name: Model(engine) for name, engine in engines.items()}
+    models |= {name: Model(engine, name) for name in adapters for engine in engines.values()}
+    waiting = not all(can_write(each) or each.engine.problem for each in models.values())
     shown = st.fragment(masthead, run_every=2 if waiting else None)
-    shown(engines, EMBEDDED in named(args.checkpoint).values(), waiting)
+    shown(models, EMBEDDED in paths.values(), waiting)
 
     controls, captions = st.columns([5, 7], gap="large")
     with controls, st.container(key="controls"):
         go = st.container(key="go")  # the button is drawn above what it depends on, to be in sight
         images = app_images.choose()
         with st.expander("Settings", expanded=True, key="settings"):
-            chosen = app_settings.models(list(engines))
+            chosen = app_settings.models(list(models))
             sampler, way = app_settings.choose()
         with go:
-            asked = {name: engines[name] for name in chosen}
+            asked = {name: models[name] for name in chosen}
             app_captions.ask_or_stop(asked, images, sampler, way)
     with captions, st.container(key="captions"):
         app_captions.heading()
@@ -74,6 +80,7 @@ def arguments() -> argparse.Namespace:
     )
     environment = os.environ.get
     parser.add_argument("--checkpoint", action="append", metavar="[NAME=]C")
+    parser.add_argument("--adapter", action="append", metavar="[NAME=]A", default=[])
     parser.add_argument("--tokenizer", default=environment("PALIGEMMA_TOKENIZER"))
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
     try:
@@ -87,14 +94,20 @@ def arguments() -> argparse.Namespace:
         raise
 
 
-def named(checkpoints: list[str]) -> dict[str, str]:
-    """Returns checkpoints by their names: given before =, else the last folder."""
-    pairs = [each.rpartition("=") for each in checkpoints]
-    return {name or Path(path).name: path for name, _, path in pairs}
+def named(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the paths of checkpoints and of adapters by names; tells what is wrong with them."""
+    try:
+        return models_and_adapters(args.checkpoint, args.adapter)
+    except ValueError as error:
+        st.html(cards.message(str(error), problem=True))
+        st.stop()
+        raise
 
 
 @st.cache_resource(show_spinner="Starting …")
-def start(checkpoint: str, tokenizer: str | None, dtype: str | None) -> Engine:
+def start(
+    checkpoint: str, tokenizer: str | None, dtype: str | None, adapters: Mapping[str, str]
+) -> Engine:
     """Starts a model of this process, which all visitors and all runs of the script share."""
     # Keeps TensorFlow from importing Keras, which nothing here needs. Where Keras is imported,
     # Streamlit clears its session after each run of this script: that collects garbage in all of
@@ -103,26 +116,30 @@ def start(checkpoint: str, tokenizer: str | None, dtype: str | None) -> Engine:
     import paligemma_lib as pg
     from paligemma_lib.serving import Engine
 
-    load = functools.partial(pg.captioner.load, checkpoint, tokenizer, dtype)
+    load = functools.partial(pg.captioner.load, checkpoint, tokenizer, dtype, adapters)
     return Engine(
-        load, prepare=app_settings.all_samplers(), max_new_tokens=max(app_settings.LENGTHS)
+        load,
+        prepare=app_settings.all_samplers(),
+        max_new_tokens=max(app_settings.LENGTHS),
+        adapters=list(adapters),
     )
 
 
-def can_write(engine: Engine) -> bool:
+def can_write(model: Model) -> bool:
     """Whether a caption with the default settings can be written without compiling first."""
-    return engine.ready or engine.is_compiled(app_settings.sampler_of(app_settings.GREEDY))
+    sampler = app_settings.sampler_of(app_settings.GREEDY)
+    return model.engine.ready or model.engine.is_compiled(sampler, model.adapter)
 
 
-def masthead(engines: Mapping[str, Engine], embedded: bool, waiting: bool) -> None:
+def masthead(models: Mapping[str, Model], embedded: bool, waiting: bool) -> None:
     """Shows the names and the status of the models."""
-    if waiting and all(can_write(each) or each.problem for each in engines.values()):
+    if waiting and all(can_write(each) or each.engine.problem for each in models.values()):
         st.rerun()  # reruns the whole page, which then stops polling
-    told = [(name, *status(engine)) for name, engine in engines.items()]
+    told = [(name, *status(model)) for name, model in models.items()]
     st.html(cards.masthead(told))
-    for engine in engines.values():
-        if engine.problem:
-            st.html(cards.message(engine.problem, problem=True))
+    for model in models.values():
+        if model.engine.problem and model.adapter is None:
+            st.html(cards.message(model.engine.problem, problem=True))
     if embedded:
         st.html(
             cards.message(
@@ -134,17 +151,18 @@ def masthead(engines: Mapping[str, Engine], embedded: bool, waiting: bool) -> No
         )
 
 
-def status(engine: Engine) -> tuple[str, str]:
+def status(model: Model) -> tuple[str, str]:
     """Returns a light and a line on the status of a model."""
-    if engine.problem:
+    if model.engine.problem:
         return "failed", "is not available"
-    if engine.captioner is None:
+    captioner = model.engine.captioner
+    if captioner is None:
         return "busy", "is being loaded …"
-    count = number_of_parameters(engine.captioner.params) / 1e6
-    size = engine.captioner.config.vision.image_size
-    ready = can_write(engine)
-    told = f"{count:,.1f} million parameters, {size} px: "
-    return ("", f"{told}ready") if ready else ("busy", f"{told}being compiled …")
+    told = "an adapter: "
+    if model.adapter is None:
+        count = number_of_parameters(captioner.params) / 1e6
+        told = f"{count:,.1f} million parameters, {captioner.config.vision.image_size} px: "
+    return ("", f"{told}ready") if can_write(model) else ("busy", f"{told}being compiled …")
 
 
 def number_of_parameters(params: Any) -> int:

@@ -1,6 +1,6 @@
 """Draws the button, captions while they are written, and the history of this visitor.
 
-    ask_or_stop(engines, images, sampler, way)
+    ask_or_stop(models, images, sampler, way)
     heading()
     newest()                        # in a fragment that runs every POLL seconds while `asked`
     earlier()
@@ -22,9 +22,8 @@ import cards
 import streamlit as st
 from uploads import Upload
 
-if TYPE_CHECKING:  # these take seconds to import, and the page should appear at once
+if TYPE_CHECKING:  # it takes seconds to import, and the page should appear at once
     from paligemma_lib.decode.programs import Strategy
-    from paligemma_lib.serving import Engine
 
 MAX_HISTORY = 50  # images of a visit whose captions stay
 POLL = 0.5  # seconds between updates of a caption that is being written
@@ -41,7 +40,7 @@ def begin() -> None:
 
 
 def ask_or_stop(
-    engines: Mapping[str, Engine], images: Sequence[Upload], sampler: Strategy, way: cards.Way
+    models: Mapping[str, asking.Model], images: Sequence[Upload], sampler: Strategy, way: cards.Way
 ) -> None:
     """Draws the button, which starts a request, or stops the pending one."""
     if asked := st.session_state.asked:
@@ -54,11 +53,11 @@ def ask_or_stop(
     if st.button(
         label if number else "Choose an image first",
         type="primary",
-        disabled=not number or any(each.problem for each in engines.values()),
+        disabled=not number or any(each.engine.problem for each in models.values()),
         width="stretch",
         key="ask",
     ):
-        _ask(engines, images, sampler, way)
+        _ask(models, images, sampler, way)
         st.rerun()
     if st.session_state.problem:
         st.html(cards.message(st.session_state.problem, problem=True))
@@ -157,7 +156,7 @@ def stage_of(progress: asking.Progress) -> str:
 
 
 def _ask(
-    engines: Mapping[str, Engine], images: Sequence[Upload], sampler: Strategy, way: cards.Way
+    models: Mapping[str, asking.Model], images: Sequence[Upload], sampler: Strategy, way: cards.Way
 ) -> None:
     """Sends images to the models."""
     from paligemma_lib.serving import Busy, Unavailable
@@ -165,7 +164,7 @@ def _ask(
     state = st.session_state
     state.problem = ""
     try:
-        state.asked = asking.ask(engines, images, sampler, way, state.visitor)
+        state.asked = asking.ask(models, images, sampler, way, state.visitor)
     except Busy:
         state.problem = "Too many people are waiting just now. Try again in a minute."
     except Unavailable:  # the model has failed; the head of the page shows the reason

@@ -5,10 +5,14 @@ images = choose()             # widgets, and messages about what is refused
 
 import io
 import random
+from collections.abc import Sequence
 
 import cards
 import streamlit as st
 import uploads
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 from uploads import Refused, Upload
 
 MAX_IMAGES = 12  # at a time
@@ -59,27 +63,34 @@ def drawn_samples() -> dict[str, Upload]:
 
 def _uploaded() -> tuple[list[Upload], list[str]]:
     """Returns the accepted uploads, and messages about refused, misnamed and surplus files."""
+    state = st.session_state
+    state.setdefault("dropped", 0)  # how often all uploads were dropped
     files = st.file_uploader(
         f"Your images, up to {MAX_IMAGES} at a time; they are not kept",
         type=[suffix for kind in uploads.SUFFIXES.values() for suffix in kind],
         accept_multiple_files=True,
-        key="uploads",
+        key=f"uploads {state.dropped}",  # another key is another widget, without files
     )
-    before = st.session_state.get("checked", {})
+    size = sum(file.size for file in files)
+    if size > MAX_BYTES:
+        _drop(files)
+        state.dropped += 1
+        state.too_many = f"{len(files)} images with {size / 2**20:,.0f} MB"
+        st.rerun()
+    before = state.get("checked", {})
     checked: dict[str, Upload | Refused] = {}
     messages = []
-    taken = 0
-    for file in files[:MAX_IMAGES]:
-        taken += file.size
-        if taken > MAX_BYTES:
-            messages.append(
-                cards.message(
-                    f"Only {MAX_BYTES >> 20} MB are accepted at a time: remove other images first.",
-                    uploads.one_line(file.name),
-                    problem=True,
-                )
+    if files:
+        state.too_many = ""
+    elif told := state.get("too_many"):
+        messages.append(
+            cards.message(
+                f"At most {MAX_BYTES >> 20} MB are accepted at a time: choose fewer.",
+                f"{told} were dropped",
+                problem=True,
             )
-            break
+        )
+    for file in files[:MAX_IMAGES]:
         found = before.get(file.file_id) or _check(file.name, file.getvalue())
         checked[file.file_id] = found
         if isinstance(found, Refused):
@@ -92,8 +103,16 @@ def _uploaded() -> tuple[list[Upload], list[str]]:
                 f"The first {MAX_IMAGES} of {len(files)} images are used; add the others later."
             )
         )
-    st.session_state.checked = checked  # a cache: reruns do not decode a file again
+    state.checked = checked  # a cache: reruns do not decode a file again
     return [each for each in checked.values() if isinstance(each, Upload)], messages
+
+
+def _drop(files: Sequence[UploadedFile]) -> None:
+    """Frees the memory of uploads, which Streamlit itself does only when the visit ends."""
+    context = get_script_run_ctx()
+    if context and isinstance(manager := context.uploaded_file_mgr, MemoryUploadedFileManager):
+        for file in files:
+            manager.remove_file(context.session_id, file.file_id)
 
 
 def _check(name: str, data: bytes) -> Upload | Refused:

@@ -1,6 +1,6 @@
-"""Asks engines for captions of several images, and tells how far they are.
+"""Asks models for captions of several images, and tells how far they are.
 
-asked = ask({"nano": engine}, images, sampler, way, visitor="a1")
+asked = ask({"nano": Model(engine)}, images, sampler, way, visitor="a1")
 progress = asked.look()                 # regularly: who does not look any more is not waited for
 asked.cancel()
 """
@@ -19,6 +19,14 @@ if TYPE_CHECKING:  # these take seconds to import, and the page should appear at
     from paligemma_lib.serving import Answer, Engine, Job, Stage
 
 PATIENCE = 60.0  # seconds without a look after which a request ends
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model that visitors choose: what an engine has loaded, alone or with an adapter."""
+
+    engine: Engine
+    adapter: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,24 +87,24 @@ class Asked:
 
 
 def ask(
-    engines: Mapping[str, Engine],
+    models: Mapping[str, Model],
     images: Sequence[Upload],
     sampler: Strategy,
     way: cards.Way,
     visitor: str,
 ) -> Asked:
-    """Sends images to each engine.
+    """Sends images to each model.
 
     Raises:
       Busy, Unavailable: an engine refuses them; then no other works on them.
     """
     jobs: list[tuple[Job, ...]] = []
-    asked = Asked(tuple(engines), tuple(images), way, ())
+    asked = Asked(tuple(models), tuple(images), way, ())
     try:
         for number, image in enumerate(images):
             of_image: tuple[Job, ...] = ()
-            for engine in engines.values():
-                job = engine.submit(
+            for model in models.values():
+                job = model.engine.submit(
                     image.encoded,
                     prompt=way.prompt,
                     sampler=sampler,
@@ -106,6 +114,7 @@ def ask(
                     client=visitor,
                     seconds=PATIENCE,
                     streamed=True,
+                    adapter=model.adapter,
                 )
                 of_image += (job,)
                 jobs[number:] = [of_image]

@@ -10,6 +10,7 @@ for job in jobs_of(args, source, Path("captions.jsonl")):    # one for each adap
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +22,10 @@ from tqdm import tqdm
 
 from paligemma_lib.captioner import Captioner, Skipped
 from paligemma_lib.runtime import processes
+from paligemma_lib.runtime.locks import locked
 from paligemma_lib.serving.bulk import caption_numbers
 from paligemma_lib.serving.engine import Engine
-from paligemma_lib.serving.journal import IMAGES, Journal, decoded, encoded
+from paligemma_lib.serving.journal import Journal, decoded, encoded
 
 if TYPE_CHECKING:
     from paligemma_lib.captioner import Captioned
@@ -42,7 +44,7 @@ def jobs_of(args: argparse.Namespace, source: Source, output: Path | None) -> It
         begins again.
 
     Raises:
-      FileNotFoundError, ValueError: see `captioner.load` and `Journal.open`.
+      FileNotFoundError, ValueError: see `captioner.load`.
     """
     from paligemma_lib.cli.captioning_options import model_of
 
@@ -55,7 +57,10 @@ def jobs_of(args: argparse.Namespace, source: Source, output: Path | None) -> It
 
 
 class CaptionJob:
-    """Captions of a whole source, by this process and the others."""
+    """Captions of a whole source, by this process and the others.
+
+    Within `with`, the main process holds the lock of the folder for parts.
+    """
 
     def __init__(
         self,
@@ -65,7 +70,7 @@ class CaptionJob:
         model: Captioner,
         adapter: str | None = None,
     ):
-        """Starts an engine.
+        """Takes what is to be captioned.
 
         Args:
           args: options of `add_captioning_options`, after `check_options`.
@@ -75,39 +80,40 @@ class CaptionJob:
           adapter: name of the adapter that it has in place, if results are to name it.
 
         Raises:
-          ValueError: see `Journal.open`.
+          WrongUse: the prompt cannot be encoded.
         """
         from paligemma_lib.cli.captioning_options import prompt_told
 
         self._args, self._source, self._adapter = args, source, adapter
-        tokens = prompt_told(model, args.prompt)
+        self._model, self._folder = model, folder
+        self._prompt_tokens = max(_PROMPT_TOKENS, len(prompt_told(model, args.prompt)))
         self._journal = None
         if folder is not None:
             self._journal = Journal(folder, _settings(args, model, source), len(source))
-            with processes.main_process_first():
-                self._journal.open()
-        self._engine = Engine(
-            lambda: model,
-            prepare=[args.how],
-            rows=max(args.batch_size, args.how.rows),
-            prompt_tokens=max(_PROMPT_TOKENS, len(tokens)),
-            max_new_tokens=args.max_new_tokens,
-            max_waiting=1 << 20,  # `caption_numbers` bounds what waits
-            max_per_client=1 << 20,
-            max_bytes=1 << 40,
-            apply_exif=not args.ignore_exif,
-        )
+        self._lock = contextlib.ExitStack()
         self._own: list[Captioned | Skipped] = []
 
     def __enter__(self) -> Self:
+        """Makes the folder for parts, or goes on with the parts that are there.
+
+        Raises:
+          OSError: another job uses the folder.
+          ValueError: see `Journal.open`.
+        """
+        if self._journal is not None and self._folder is not None:
+            with contextlib.ExitStack() as lock, processes.main_process_first():
+                if jax.process_index() == 0:
+                    lock.enter_context(locked(self._folder))
+                self._journal.open()
+                self._lock = lock.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
     ) -> None:
-        self._engine.close()
-        if kind is None and self._journal is not None and jax.process_index() == 0:
-            self._journal.remove()  # what it holds is written
+        with self._lock:
+            if kind is None and self._journal is not None and jax.process_index() == 0:
+                self._journal.remove()  # what it holds is written
 
     def run(self) -> Iterator[Captioned | Skipped]:
         """Yields the results of this process, as they come."""
@@ -118,24 +124,32 @@ class CaptionJob:
             parts = list(range(len(range(0, total, len(journal.numbers(0)) or 1))))
         else:
             journal = self._journal
-            (told, *_) = processes.gather(" ".join(map(str, journal.missing())).encode())
-            parts = list(map(int, told.split()))  # as the main process sees it
+            missing = journal.missing() if jax.process_index() == 0 else []
+            (told, *_) = processes.gather(" ".join(map(str, missing)).encode())
+            parts = list(map(int, told.split()))
         mine = parts[jax.process_index() :: jax.process_count()]
         numbers = [number for part in mine for number in journal.numbers(part)]
         there = total - sum(len(journal.numbers(part)) for part in parts)
         share = there if jax.process_index() == 0 else 0
-        results = caption_numbers(
-            self._engine,
-            self._source,
-            numbers,
-            prompt=self._args.prompt,
-            sampler=self._args.how,
-            max_new_tokens=self._args.max_new_tokens,
-            seed=self._args.seed or 0,
+        count = jax.process_count()
+        bar = tqdm(  # in a terminal only: rate and time left
+            desc=f"process {jax.process_index()} of {count}" if count > 1 else None,
+            total=share + len(numbers),
+            initial=share,
+            unit="image",
+            disable=None,
         )
-        with tqdm(
-            total=share + len(numbers), initial=share, unit="image", disable=None
-        ) as bar:  # in a terminal only: rate and time left
+        # The engine ends with this block, since the job of another adapter may need its memory.
+        with contextlib.closing(self._engine()) as engine, bar:
+            results = caption_numbers(
+                engine,
+                self._source,
+                numbers,
+                prompt=self._args.prompt,
+                sampler=self._args.how,
+                max_new_tokens=self._args.max_new_tokens,
+                seed=self._args.seed or 0,
+            )
             for part in mine:
                 found = []
                 for _ in journal.numbers(part):
@@ -146,7 +160,20 @@ class CaptionJob:
                     self._journal.write(part, found)
                 else:
                     self._own += found
-        self._engine.close()  # another job may need its memory
+
+    def _engine(self) -> Engine:
+        args = self._args
+        return Engine(
+            lambda: self._model,
+            prepare=[args.how],
+            rows=max(args.batch_size, args.how.rows),
+            prompt_tokens=self._prompt_tokens,
+            max_new_tokens=args.max_new_tokens,
+            max_waiting=1 << 20,  # `caption_numbers` bounds what waits
+            max_per_client=1 << 20,
+            max_bytes=1 << 40,
+            apply_exif=not args.ignore_exif,
+        )
 
     def _named(self, result: Captioned | Skipped) -> Captioned | Skipped:
         if self._adapter is None or isinstance(result, Skipped):
@@ -184,7 +211,7 @@ def _settings(args: argparse.Namespace, model: Captioner, source: Source) -> dic
     from paligemma_lib.train.digests import fingerprint
 
     return {
-        IMAGES: _fingerprint(source),
+        "images": _fingerprint(source),
         "params": fingerprint(model.params),
         "tokenizer": tokenizer_fingerprint(model.tokenizer),
         "dtype": model.config.dtype,

@@ -6,10 +6,10 @@ import argparse
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from paligemma_lib.cli.console import WrongUse
+from paligemma_lib.cli.named_paths import paths_by_name
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.bounds import whole
 
@@ -133,7 +133,7 @@ def check_options(args: argparse.Namespace) -> None:
     if args.seed is not None:
         _told(whole, "--seed", args.seed, 0, 2**63 - 1)
     args.how = _told(_sampler_of, args)
-    args.adapter = _adapters_of(args) or None
+    args.adapter = _told(paths_by_name, args.adapter or [], "--adapter") or None
     if args.seed is not None and not args.how.random:
         raise WrongUse(
             f"--seed={args.seed} has no effect: nothing is drawn at random; choose "
@@ -192,21 +192,6 @@ def _sampler_of(args: argparse.Namespace) -> Strategy:
         raise WrongUse(f"{given[0]} has no effect with --temperature=0: leave it out")
     sample = _processed(args, Sample(temperature, args.top_k, args.top_p))
     return sample if args.samples in (None, 1) else BestOf(args.samples, sample)
-
-
-def _adapters_of(args: argparse.Namespace) -> dict[str, str]:
-    """Returns name -> folder of each --adapter; the name is that of the folder if none is given."""
-    found: dict[str, str] = {}
-    for text in args.adapter or []:
-        name, sign, folder = text.partition("=")
-        if not sign or Path(text).expanduser().exists():
-            name, folder = Path(text).expanduser().resolve().name, text
-        if not name or not folder:
-            raise WrongUse(f"--adapter {text}: expected FOLDER or NAME=FOLDER")
-        if name in found:
-            raise WrongUse(f"--adapter: two are named {name}; give names, as NAME=FOLDER")
-        found[name] = folder
-    return found
 
 
 def _processed(args: argparse.Namespace, sampler: Strategy) -> Any:

@@ -16,10 +16,10 @@ import ipaddress
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paligemma_lib.cli.console import WrongUse, load_tensorflow
+from paligemma_lib.cli.named_paths import models_and_adapters
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.bounds import whole
 from paligemma_lib.runtime.visible_text import visible
@@ -78,15 +78,7 @@ def run(args: argparse.Namespace) -> int:
         whole("--max-waiting", args.max_waiting, 1)
         whole("--max-image-mb", args.max_image_mb, 1, 64)
         limits = Limits(max_image_bytes=args.max_image_mb << 20, keys=keys_of(os.environ))
-        named = _named(args.checkpoint or ["nano"], "--checkpoint")
-        adapters = _named(args.adapter or [], "--adapter")
-        if adapters and len(named) > 1:
-            raise ValueError("--adapter needs one --checkpoint, its base model; several are given")
-        if both := named.keys() & adapters.keys():
-            raise ValueError(
-                f"--adapter: {min(both)} is the base model: give the adapter another name, as "
-                f"--adapter mine={adapters[min(both)]}"
-            )
+        named, adapters = models_and_adapters(args.checkpoint or ["nano"], args.adapter or [])
     except ValueError as error:
         raise WrongUse(str(error)) from error
     load_tensorflow()
@@ -103,18 +95,6 @@ def run(args: argparse.Namespace) -> int:
     )
     serve(make_app(models, limits), models, host=args.host, port=args.port, limits=limits)
     return 0
-
-
-def _named(given: list[str], option: str) -> dict[str, str]:
-    """Returns paths by the names that clients use: given before =, else the last folder."""
-    found: dict[str, str] = {}
-    for each in given:
-        name, _, path = each.rpartition("=")
-        path, name = path or each, name or Path(path or each).resolve().name
-        if name in found:
-            raise ValueError(f"{option}: two are named {name}: give names, as {option} a={path}")
-        found[name] = path
-    return found
 
 
 def _models(
