@@ -80,7 +80,8 @@ def test_captions_are_those_of_the_merged_file(lora, tmp_path, capsys):
 @pytest.mark.parametrize("recipe", ["qlora", "qlora_10b"])
 def test_a_recipe_in_four_bits_runs_on_nano(recipe, tmp_path):
     workdir = run(tmp_path / "run", recipe)
-    assert adapters.adapter_metadata(workdir / "adapter")["base_storage"] == "nf4"
+    metadata = adapters.adapter_metadata(workdir / "adapter")
+    assert metadata == {"base_storage": "nf4", "image_size": "96"}
     assert sorted(path.name for path in workdir.glob("*.npz")) == []
     assert json.loads((workdir / "scores.json").read_text())
 

@@ -67,8 +67,8 @@ def test_a_folder_keeps_to_itself_what_is_no_part_of_the_model(signed_in, tmp_pa
 
 @pytest.fixture
 def adapter(tmp_path):
-    """An adapter of nano, from the base "nano"."""
-    config = pg.load("nano").config
+    """An adapter of nano, from the base "nano", for images of 192 pixels."""
+    config = pg.model.variants.nano(192)
     arrays = random_adapters(config, ("llm/q_proj",), rank=2)
     return write_adapter(tmp_path / "adapter", arrays, base="nano", config=config)
 
@@ -86,10 +86,11 @@ def test_an_adapter_is_pushed_under_the_name_of_its_base(signed_in, adapter):
     found = find_adapter(NAME)  # from the Hub
     assert {path.name for path in found.iterdir()} == {*ADAPTER_FILES}
     assert find_adapter("somebody/base") is None
-    assert pg.load(NAME).config == pg.load("nano").config
+    assert pg.load(NAME).config.vision == pg.model.variants.nano(192).vision
     card = ModelCard(files["README.md"].decode())
     assert (card.data.base_model, card.data.library_name) == ("somebody/base", "peft")
     assert f'PeftModel.from_pretrained(model, "{NAME}")' in card.text
+    assert "for images of 192 x 192 pixels" in card.text
 
 
 def test_an_adapter_of_what_nobody_else_has_is_not_pushed(signed_in, adapter):

@@ -20,6 +20,7 @@ from paligemma_lib.checkpoint.adapters.adapter_folder import (
     base_of,
     find_adapter,
 )
+from paligemma_lib.checkpoint.adapters.adapter_image_size import at_image_size
 from paligemma_lib.checkpoint.adapters.adapter_reading import read_adapter
 from paligemma_lib.checkpoint.adapters.peft_settings import ADAPTER_CONFIG
 from paligemma_lib.checkpoint.conversion import convert
@@ -79,7 +80,7 @@ def push(
     facts = facts_of(workdir) if workdir.is_dir() else Facts()
     adapter = find_adapter(checkpoint)
     base = base_of(adapter) if adapter else ""
-    config = read_config(base or checkpoint)
+    config = at_image_size(read_config(base or checkpoint), [adapter] if adapter else [])
     with tempfile.TemporaryDirectory(prefix="paligemma-push-") as temporary:
         if adapter:
             files = _adapter_files(adapter, base, config, Path(temporary))
