@@ -176,8 +176,8 @@ def load(
     Args:
       checkpoint: as for `checkpoint.load_params`; "nano" is the small model of the library. Of the
         folder of an adapter, the base model that it names is loaded, and the adapter put in place.
-      tokenizer_path: a SentencePiece file; None: `tokenizer.model` in the checkpoint's folder, or
-        else PaliGemma's tokenizer.
+      tokenizer_path: a SentencePiece file, or a tokenizer.json; None: `tokenizer.model`, or else
+        `tokenizer.json`, in the checkpoint's folder, or else PaliGemma's tokenizer.
       dtype: dtype of parameters and activations, "float32", "bfloat16" or "float16"; None:
         parameters keep the dtype of the file, activations are float32.
       adapters: name -> folder, of adapters for `Captioner.with_adapter`. Their arrays are float32,

@@ -116,7 +116,9 @@ def _files(checkpoint: str, config: PaliGemmaConfig, temporary: Path) -> dict[st
     with open_reader(checkpoint, config) as file:
         file.verify()  # what is damaged should not be pushed
     place = Path(checkpoint) if is_remote(checkpoint) else hub.fetch(checkpoint)
-    tokenizer = captioner.tokenizer_of(checkpoint)
+    model = load(captioner.tokenizer_of(checkpoint)).serialized()
+    tokenizer = temporary / "tokenizer.model"
+    tokenizer.write_bytes(model)
     if not (place.is_dir() and (place / CONFIG).is_file()):
         convert(checkpoint, temporary / "model", tokenizer=tokenizer)
         place = temporary / "model"
@@ -125,7 +127,7 @@ def _files(checkpoint: str, config: PaliGemmaConfig, temporary: Path) -> dict[st
     files = {name: place / name for name in names}
     files["tokenizer.model"] = tokenizer
     fast = temporary / "tokenizer.json"
-    fast.write_text(json.dumps(tokenizer_json(load(tokenizer).serialized())), "utf-8")
+    fast.write_text(json.dumps(tokenizer_json(model)), "utf-8")
     return {**files, "tokenizer.json": fast}
 
 
