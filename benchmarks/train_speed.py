@@ -16,7 +16,8 @@ parameters alike: for SGD that says that gradients are equal. big_vision average
 of a caption and then over captions, as our weights do; transformers averages over all tokens, and
 next to it ours weighs tokens alike. Memory is arguments and temporaries, as XLA counts them.
 Targets: 5 times the captions/s of big_vision and 3.5 times those of Hugging Face; 0.8 of
-big_vision's memory at as many captions a step, 0.6 with microbatches.
+big_vision's memory at as many captions a step, 0.6 with microbatches; 0.85 of the rate of a matrix
+product that is measured between the rounds, by the FLOPs that the mathematics needs.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from transformers_step import CHECK_RATE, RATE
@@ -118,22 +120,35 @@ def separated(packed: Batch, captions: int) -> Batch:
 
 
 def report_rates(
-    runs: Mapping[str, Callable[[], float]], rounds: int, *, packed_captions: int
+    runs: Mapping[str, Callable[[], float]],
+    rounds: int,
+    *,
+    packed_captions: int,
+    needed: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Lets all take turns, and prints captions/s and the ratios of ours to the peers.
 
     A run makes a step and returns its seconds; that named "ours" has `packed_captions` in it.
+    `needed` has the FLOPs of some.
     """
+    from accelerator import needed_flops
+    from accelerator.measuring import product_rate
+
     for run in runs.values():
         run()  # compiles
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    product = 0.0
     for _ in range(rounds):
         for name, run in runs.items():
             seconds[name].append(run())
+        if needed:
+            product = max(product, product_rate(False, "float32", 2048))
     captions = dict.fromkeys(runs, BATCH) | {"ours": packed_captions}
     for name, each in seconds.items():
         rate = captions[name] / statistics.median(each)
         print(f"{name}: {statistics.median(each):.2f} s a step, {rate:.2f} captions/s")
+    for name, flops in needed.items():
+        print(needed_flops.told(name, flops, statistics.median(seconds[name]), product))
     ours_alone = [name for name in runs if name.startswith("ours")]
     for name in runs.keys() - ours_alone:
         for mine in ours_alone:
@@ -170,6 +185,7 @@ def main() -> None:
     args = parser.parse_args()
 
     import jax
+    from accelerator import needed_flops
     from flax.traverse_util import flatten_dict
     from model_forward import CONFIG, big_vision_model
 
@@ -201,14 +217,16 @@ def main() -> None:
         state, _ = check_step(our_state(), two | {"loss_weight": weight.astype(np.float32)})
         return {name: np.asarray(piece) for name, (piece,) in state.trained.items()}
 
+    def arrays_of(batch: Batch) -> dict[str, jax.Array]:
+        keys = ("image", "text", "segment", "position", "loss_weight")
+        return sharding.put_batch(mesh, {key: batch[key] for key in keys})
+
     def our_memory(batch: Batch, microbatches: int) -> float:
         state = vars(our_state())
         changing = {name: value for name, value in state.items() if name != "frozen"}
-        keys = ("image", "text", "segment", "position", "loss_weight")
-        arrays = sharding.put_batch(mesh, {key: batch[key] for key in keys})
         with jax.set_mesh(mesh):
             step = our_step(microbatches=microbatches)
-            return memory(step.jitted, state["frozen"], changing, arrays)
+            return memory(step.jitted, state["frozen"], changing, arrays_of(batch))
 
     def timed(step: Callable, state, *arguments) -> Callable[[], float]:
         def run() -> float:
@@ -219,9 +237,13 @@ def main() -> None:
 
         return run
 
-    runs = {}
+    runs, needed = {}, {}
     for name, batch in (("ours", packed), ("ours, one caption an image", single)):
         runs[name] = timed(our_step(), our_state(), batch)
+        supervised = np.count_nonzero(batch["loss_weight"])
+        needed[name] = needed_flops.of_step(
+            config, optimizer(RATE), mesh, our_state(), arrays_of(batch), supervised
+        )
     if (reference := big_vision_model()) is not None:
         step = notebook_step(reference)
         changed, _ = step(jax.device_put(start), check, CHECK_RATE)
@@ -243,7 +265,8 @@ def main() -> None:
             alike = after_check(two["segment"] > 0)
             report_difference("transformers", flat, alike, flatten_dict(changed, sep="/"))
             runs["transformers"] = lambda: ask("single")
-        report_rates(runs, args.rounds, packed_captions=len(check["text"]) // 2 * BATCH)
+        captions = len(check["text"]) // 2 * BATCH
+        report_rates(runs, args.rounds, packed_captions=captions, needed=needed)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def test_arrays_on_devices_are_written(tmp_path, dtype):
 def test_texts_are_kept_beside_the_arrays(tmp_path):
     arrays = cases.random_adapters(targets=["attention"])
     folder = written(tmp_path / "birds", arrays, metadata={"base_storage": "nf4"})
-    assert adapters.adapter_metadata(folder) == {"base_storage": "nf4"}
+    assert adapters.adapter_metadata(folder) == {"base_storage": "nf4", "image_size": "32"}
 
 
 def test_an_earlier_adapter_is_replaced_and_other_files_are_not(tmp_path):

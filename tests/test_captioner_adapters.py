@@ -1,10 +1,14 @@
 """Captioners with adapters: an adapter as a checkpoint, several by name, and shared arrays."""
 
+import dataclasses
+import shutil
+
 import adapter_cases
 import captioning_cases as cases
 import model_cases
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors_numpy
 
 import paligemma_lib as pg
 from paligemma_lib.checkpoint import adapters
@@ -106,3 +110,62 @@ def test_adapters_are_whole_on_each_device(made, run_on_devices):
         print(len(array.sharding.device_set), array.is_fully_replicated)
     """
     assert run_on_devices(2, program).split() == ["2", "True"]
+
+
+@pytest.fixture(scope="module")
+def large(made):
+    """An adapter of the same base, for images of 48 pixels."""
+    vision = dataclasses.replace(cases.CONFIG.vision, image_size=48)
+    config = dataclasses.replace(cases.CONFIG, vision=vision)
+    arrays = adapter_cases.random_adapters(targets=["attention"], size=0.5)
+    return adapters.write_adapter(
+        made / "large", arrays, base=str(made / "base.npz"), config=config
+    )
+
+
+def side(captioner):
+    """The image size, and the patches along a side that the parameters are for."""
+    patches = captioner.params["img"]["pos_embedding"].shape[1]
+    return captioner.config.vision.image_size, patches**0.5
+
+
+def test_an_adapter_sees_images_of_the_size_that_it_was_trained_at(made, large, tmp_path):
+    captioner = pg.load(large)
+    assert side(captioner) == (48, 6)
+    assert side(pg.load(made / "base.npz", adapters={"large": large})) == (48, 6)
+    image = cases.write_images(tmp_path, ["a.png"]) / "a.png"
+    assert captioner.caption(image, max_new_tokens=6).text
+    assert side(pg.load(large, image_size=32)) == (32, 4)
+    assert side(pg.load(made / "base.npz", image_size=40)) == (40, 5)
+
+
+def test_adapters_of_different_sizes_go_together_only_at_a_given_one(made, large):
+    both = {"birds": made / "birds", "large": large}
+    with pytest.raises(ValueError, match=r"birds at 32 pixels, .*large at 48 pixels.* image_size="):
+        pg.load(made / "base.npz", adapters=both)
+    with pytest.raises(ValueError, match="do not go together"):
+        pg.load(large, adapters={"birds": made / "birds"})
+    assert side(pg.load(made / "base.npz", adapters=both, image_size=48)) == (48, 6)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [("wide", "x: image_size in the metadata='wide', expected a whole number from 1 to 8192"),
+     ("99999", "image_size in the metadata=99999"), ("36", "must be a multiple of patch_size=8")],
+)  # fmt: skip
+def test_a_size_that_no_model_has_is_refused(made, tmp_path, told, message):
+    arrays = adapter_cases.random_adapters(targets=["attention"])
+    options = {"base": str(made / "base.npz"), "metadata": {"image_size": told}}
+    folder = adapters.write_adapter(tmp_path / "x", arrays, config=cases.CONFIG, **options)
+    with pytest.raises(ValueError, match=message):
+        pg.load(folder)
+    assert side(pg.load(folder, image_size=32)) == (32, 4)
+
+
+def test_an_adapter_that_tells_no_size_has_that_of_the_base(made, tmp_path):
+    """Such as peft writes it."""
+    folder = shutil.copytree(made / "birds", tmp_path / "birds")
+    tensors = safetensors_numpy.load_file(folder / "adapter_model.safetensors")
+    safetensors_numpy.save_file(tensors, folder / "adapter_model.safetensors")
+    assert adapters.adapter_metadata(folder) == {}
+    assert side(pg.load(folder)) == (32, 4)

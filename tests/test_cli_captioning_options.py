@@ -17,16 +17,17 @@ from paligemma_lib.decode import (
 )
 
 
-def test_weights_are_loaded_as_asked(monkeypatch):
+def test_the_model_is_loaded_as_asked(monkeypatch, tmp_path):
     asked = []
 
     def load(*args, **options):
-        asked.append(args)
+        asked.append((*args, options["image_size"]))
         raise ValueError("enough")
 
     monkeypatch.setattr("paligemma_lib.captioner.load", load)
     assert main(["caption", "--checkpoint", "c.npz", "--weights", "nf4"]) == 1
-    assert asked == [("c.npz", None, None, {}, "nf4")]
+    assert main(["evaluate", "--out-dir", str(tmp_path), "--image-size", "192"]) == 1
+    assert asked == [("c.npz", None, None, {}, "nf4", None), ("nano", None, None, {}, None, 192)]
     assert main(["caption", "--weights", "int4"]) == 2
 
 
@@ -105,6 +106,7 @@ def test_options_make_the_sampler(words, sampler):
         ("--repetition-penalty 0", "penalty=0"),
         ("--batch-size 0", "--batch-size=0, expected a whole number of at least 1"),
         ("--max-new-tokens 0", "--max-new-tokens=0"),
+        ("--image-size 0", "--image-size=0"),
     ],
 )
 def test_what_has_no_effect_is_wrong_use(words, message):

@@ -8,11 +8,13 @@ import model_cases as cases
 import numpy as np
 import pytest
 
-from paligemma_lib import model
+from paligemma_lib import model, tokenizer
 from paligemma_lib.checkpoint import huggingface, save_params
 from paligemma_lib.checkpoint.huggingface import writer
 from paligemma_lib.checkpoint.huggingface.folder import INDEX, WEIGHTS
 from paligemma_lib.cli import main
+from paligemma_lib.testing import tiny_tokenizer
+from paligemma_lib.tokenizer.fast_tokenizer import tokenizer_json
 
 CONFIG = cases.tiny_config(2)
 PARAMS = cases.random_params(CONFIG)
@@ -86,7 +88,12 @@ def test_it_says_what_is_wrong(nano, folder, tmp_path, capsys):
 
 
 def test_it_converts_and_certifies(npz, tmp_path, capsys):
-    assert main(["convert", str(npz), str(tmp_path / "model")]) == 0
+    fast = tmp_path / "tokenizer.json"
+    fast.write_text(json.dumps(tokenizer_json(tiny_tokenizer().serialized())))
+    words = [str(npz), str(tmp_path / "model"), "--tokenizer", str(fast)]
+    assert main(["convert", *words]) == 0
+    found = tokenizer.load(tmp_path / "model" / "tokenizer.model")
+    assert found.encode_suffix("a dog") == tiny_tokenizer().encode_suffix("a dog")
     count = sum(value.size for value in cases.flatten(PARAMS).values())
     out = capsys.readouterr().out
     assert f"{count:,} of {count:,} parameters are bit-equal\nlogits differ by at most 0" in out

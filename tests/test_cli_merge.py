@@ -54,6 +54,26 @@ def test_the_merged_model_captions_as_base_and_adapter(made, tmp_path, capsys, n
     ]
 
 
+@pytest.mark.parametrize("name", ["out.npz", "out"])
+def test_the_merged_model_has_the_image_size_of_the_adapter(made, tmp_path, capsys, name):
+    config = dataclasses.replace(
+        cases.CONFIG, vision=dataclasses.replace(cases.CONFIG.vision, image_size=48)
+    )
+    adapter_cases.write_birds_and_dogs(tmp_path, str(made / "base.npz"), size=0.3, config=config)
+    words = [str(made / "base.npz"), str(tmp_path / "dogs"), "--out", str(tmp_path / name)]
+    assert main(["merge", *words, "--images", str(made / "images")]) == 0
+    merged, adapted = pg.load(tmp_path / name), pg.load(tmp_path / "dogs")
+    assert merged.config.vision.image_size == 48
+    positions = [each.params["img"]["pos_embedding"] for each in (merged, adapted)]
+    np.testing.assert_array_equal(*positions)
+    # Another one has another size: then the size has to be chosen.
+    assert merge(made, tmp_path / "other.npz", str(tmp_path / "dogs")) == 1
+    assert "adapters of different image sizes" in capsys.readouterr().err
+    chosen = [str(tmp_path / "dogs"), "--image-size", "32"]
+    assert merge(made, tmp_path / "other.npz", *chosen) == 0
+    assert pg.checkpoint.read_config(tmp_path / "other.npz") == cases.CONFIG
+
+
 def test_weights_are_given_after_the_folder(made, tmp_path, capsys):
     assert merge(made, tmp_path / "out.npz", f"{made / 'dogs'}=0.5") == 0
     err = capsys.readouterr().err

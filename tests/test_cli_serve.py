@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
     [
         (["--port", "0"], "--port=0, expected a whole number from 1 to 65535"),
         (["--rows", "-1"], "--rows=-1"),
+        (["--image-size", "0"], "--image-size=0"),
         (["--checkpoint", "a/x", "--checkpoint", "b/x"], "two are named x"),
         (["--max-image-mb", "65"], "--max-image-mb=65"),
         (["--adapter", "a/x", "--adapter", "b/x"], "--adapter: two are named x"),

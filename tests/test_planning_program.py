@@ -146,6 +146,11 @@ def test_a_batch_that_cannot_be_divided_is_refused():
         trace_training(CONFIG, Training(dataclasses.replace(RUN, batch_size=9)), two)
 
 
+def test_microbatches_of_less_than_an_image_are_of_one():
+    run = dataclasses.replace(RUN, batch_size=8, microbatches=4, text_len=1024)
+    assert loss_iterations(Training(run), 4) == 2  # half of 1,024 positions, 256 at a time
+
+
 @pytest.mark.parametrize("layout", ["replicated", "tensor", "fsdp"])
 def test_decoding_reads_all_weights_for_every_token(layout):
     work = Decoding(RunConfig(decode_batch_size=2, max_new_tokens=5), layout)

@@ -84,7 +84,9 @@ def test_captions_are_those_of_the_merged_file(lora, tmp_path, capsys):
 
 def test_a_recipe_in_four_bits_runs(tmp_path):
     workdir = run(tmp_path / "run", "qlora")
-    assert adapters.adapter_metadata(workdir / "adapter")["base_storage"] == "nf4"
+    metadata = adapters.adapter_metadata(workdir / "adapter")
+    size = captioning_cases.CONFIG.vision.image_size
+    assert metadata == {"base_storage": "nf4", "image_size": f"{size}"}
     assert sorted(path.name for path in workdir.glob("*.npz")) == []
     assert json.loads((workdir / "scores.json").read_text())
 

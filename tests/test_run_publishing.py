@@ -80,8 +80,8 @@ def test_a_folder_keeps_to_itself_what_is_no_part_of_the_model(signed_in, tmp_pa
 
 @pytest.fixture
 def adapter(tmp_path):
-    """An adapter of nano, from the base "nano"."""
-    config = pg.load("nano").config
+    """An adapter of nano, from the base "nano", for images of 192 pixels."""
+    config = pg.model.variants.nano(192)
     arrays = random_adapters(config, ("llm/q_proj",), rank=2)
     return write_adapter(tmp_path / "adapter", arrays, base="nano", config=config)
 
@@ -124,10 +124,12 @@ def test_an_adapter_is_pushed_under_the_name_of_its_base(signed_in, published):
         pg.load(NAME)
     fields = {**settings, "revision": first}
     signed_in.repos[NAME].commit({"adapter_config.json": json.dumps(fields).encode()})
-    assert pg.load(NAME).config == pg.load("nano").config  # of the base that it was made for
+    # Of the base that it was made for.
+    assert pg.load(NAME).config.vision == pg.model.variants.nano(192).vision
     card = ModelCard(files["README.md"].decode())
     assert (card.data.base_model, card.data.library_name) == ("somebody/base", "peft")
     assert f'PeftModel.from_pretrained(model, "{NAME}")' in card.text
+    assert "for images of 192 x 192 pixels" in card.text
 
 
 @pytest.mark.parametrize("place", ["gs://bucket/run", "gs://bucket/run/adapter"])

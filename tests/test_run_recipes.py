@@ -11,6 +11,7 @@ from paligemma_lib.checkpoint.configuration import MODELS
 from paligemma_lib.parameter_spec import abstract
 from paligemma_lib.run import RECIPES, ConfigError, RunConfig, load
 from paligemma_lib.run.assembly import optimizer_of, parameters_of, trainable_of
+from paligemma_lib.train.microbatching import number_of_parts
 
 CONFIGS = ROOT / "examples" / "configs"
 OLD = '''"""A run of somebody's, written when the configs lay in examples."""
@@ -56,6 +57,17 @@ def test_a_recipe_names_values_that_work(name):
     assert config.model.dtype in pg.model.variants.DTYPES
     assert config.model.remat in pg.model.variants.REMAT
     assert config.batch_size % config.microbatches == 0
+
+
+@pytest.mark.parametrize("name", ["flickr8k_448", "textcaps_896", "lora", "qlora", "qlora_10b"])
+def test_a_recipe_for_one_card_runs_on_several(name):
+    config = load(name)
+
+    def at_a_time(devices):
+        parts = number_of_parts(config.batch_size, devices, config.microbatches)
+        return config.batch_size // devices // parts
+
+    assert [at_a_time(devices) <= at_a_time(1) for devices in (2, 4, 8)] == [True] * 3
 
 
 @pytest.mark.parametrize("name", RECIPES)

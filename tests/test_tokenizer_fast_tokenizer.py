@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import paligemma_lib as pg
-from paligemma_lib.tokenizer.fast_tokenizer import pieces_of, tokenizer_json
+from paligemma_lib.tokenizer.fast_tokenizer import tokenizer_json
+from paligemma_lib.tokenizer.sentencepiece_model import pieces_of
 
 NANO = pg.tokenizer.load(pg.captioner.tokenizer_of("nano"))
 TEXT = st.text(st.sampled_from("abcdehlnortu  .,\n\t?0é日\N{DOG}<>"), max_size=40)

@@ -1,5 +1,7 @@
 """Tokenizer files that are not trusted: damaged ones, and what lies in their place."""
 
+import json
+
 import pytest
 from fuzzing import EXAMPLES, damaged, fuzz
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from paligemma_lib.captioner import tokenizer_of
 from paligemma_lib.testing import tiny_tokenizer
 from paligemma_lib.tokenizer import Tokenizer, load
+from paligemma_lib.tokenizer.fast_tokenizer import tokenizer_json
 
 MODEL = tiny_tokenizer().serialized()
 
@@ -70,11 +73,13 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path):
         load(path)
 
 
-def test_a_tokenizer_json_alone_is_no_reason_to_download_another(tmp_path, monkeypatch):
+def test_a_tokenizer_json_alone_is_read_and_no_other_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr("paligemma_lib.hub.fetch_tokenizer", lambda: pytest.fail("downloads"))
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="copy tokenizer.model, of the model from which"):
-        tokenizer_of(str(tmp_path))
+    with pytest.raises(ValueError, match="tokenizer.json is not a tokenizer of PaliGemma's kind"):
+        load(tokenizer_of(str(tmp_path)))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_json(MODEL)))
+    assert load(tokenizer_of(str(tmp_path))).vocab_size == Tokenizer(MODEL).vocab_size
     (tmp_path / "tokenizer.model").write_bytes(MODEL)
     assert tokenizer_of(str(tmp_path)) == tmp_path / "tokenizer.model"

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from accelerator import needed_flops
 from accelerator.measuring import Part, copy_rate, is_out_of_memory, product_rate, timed
 from accelerator.real_models import PROMPT, model_of, random_params
 from paligemma_lib import decode
-from paligemma_lib.decode import programs
 from paligemma_lib.model.variants import PaliGemmaConfig
-from paligemma_lib.planning.flops import matmul_flops
 
 NEW = 20
 BATCHES = (1, 8, 32)
@@ -34,10 +33,7 @@ def measure(part: Part, config: PaliGemmaConfig, params: Any, rows: int, copying
             sampler=sampler, max_new_tokens=NEW, min_new_tokens=NEW - 1,
         )  # fmt: skip
 
-    traced = programs.read_inputs.trace(
-        config, config.dtype, None, params, images, jnp.asarray(prompt), jnp.asarray(length)
-    )
-    flops = matmul_flops(traced.jaxpr.jaxpr)
+    flops = needed_flops.of_prompt(config, params, images, prompt, length)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params["llm"]))
     for name, sampler in (("greedy", decode.Greedy()), ("beams of 4", decode.Beam(4, nbest=1))):
         what = f"{name}, batch {rows}"

@@ -94,14 +94,13 @@ def timed(run: Callable[[], Any], rounds: int, warm_up: int = 2) -> float:
     return statistics.median(seconds)
 
 
-def product_rate(dry_run: bool) -> float:
-    """bfloat16 FLOP/s of a square product of random values, measured now."""
+def product_rate(dry_run: bool, dtype: str = "bfloat16", side: int = 8192) -> float:
+    """FLOP/s of a square product of random values, measured now."""
     import jax
-    import jax.numpy as jnp
 
-    side = 256 if dry_run else 8192
+    side = 256 if dry_run else side
     keys = jax.random.split(jax.random.key(0))
-    a, b = (jax.random.normal(key, (side, side), jnp.bfloat16) for key in keys)
+    a, b = (jax.random.normal(key, (side, side), dtype) for key in keys)
     product = jax.jit(lambda a, b: a @ b)
     return 2 * side**3 / timed(lambda: product(a, b), rounds=10)
 

@@ -6,12 +6,12 @@ before the clock starts. FLOPs for MFU are those of the mathematics' matrix prod
 is done again to save memory counts.
 """
 
-import dataclasses
 import time
 from typing import Any
 
 import jax
 
+from accelerator import needed_flops
 from accelerator.measuring import (
     GIB,
     Part,
@@ -26,7 +26,6 @@ from accelerator.measuring import (
 from accelerator.real_models import batch_of, model_of, random_params
 from paligemma_lib import sharding, train
 from paligemma_lib.model.variants import PaliGemmaConfig
-from paligemma_lib.planning.flops import matmul_flops
 from paligemma_lib.train.memory import bytes_needed
 
 TEXT = {5: 128, 1: 24}  # captions of an image -> text positions
@@ -60,12 +59,10 @@ class Training:
 
     def flops(self) -> float:
         """Of the matrix products that the mathematics needs for a step."""
-        plain = dataclasses.replace(self.config, remat="none")
-        step = train.make_train_step(plain, self.optimizer, mesh=self.mesh)
-        positions = self.images * TEXT[self.captions]
         supervised = self.images * self.captions * 14
-        turns = -(-supervised // min(256, positions))
-        return matmul_flops(self._traced(step).jaxpr.jaxpr, turns)
+        return needed_flops.of_step(
+            self.config, self.optimizer, self.mesh, self.state, self.batch, supervised
+        )
 
     def _changing(self) -> dict[str, Any]:
         return {name: each for name, each in vars(self.state).items() if name != "frozen"}

@@ -161,7 +161,7 @@ def certify(
     images = np.stack([decode_image(record.image, size) for record in records])
     # GPUs multiply float32 in fewer bits unless they are told not to.
     with jax.default_matmul_precision("highest"):
-        before = load(base, path)
+        before = load(base, path, image_size=size)
         adapted = dataclasses.replace(
             before, params=with_adapters(before.params, combination.arrays)
         )

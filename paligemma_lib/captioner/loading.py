@@ -26,6 +26,7 @@ from paligemma_lib.captioner.model_files import model_of, tokenizer_of
 from paligemma_lib.captioner.streaming import Captioned, Skipped, stream
 from paligemma_lib.checkpoint import load_params
 from paligemma_lib.checkpoint.adapters import find_adapter, read_adapter
+from paligemma_lib.checkpoint.adapters.adapter_image_size import at_image_size
 from paligemma_lib.data.given_images import Image, from_images
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode.programs import Strategy
@@ -161,6 +162,7 @@ def load(
     adapters: Mapping[str, str | os.PathLike[str]] = MappingProxyType({}),
     weights: Kind | None = None,
     *,
+    image_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Captioner:
     """Loads a model and its tokenizer, and adapters for it.
@@ -174,25 +176,29 @@ def load(
     Args:
       checkpoint: as for `checkpoint.load_params`; "nano" is the small model of the library. Of the
         folder of an adapter, the base model that it names is loaded, and the adapter put in place.
-      tokenizer_path: a SentencePiece file; None: `tokenizer.model` in the checkpoint's folder, or
-        else PaliGemma's tokenizer.
+      tokenizer_path: a SentencePiece file, or a tokenizer.json; None: `tokenizer.model`, or else
+        `tokenizer.json`, in the checkpoint's folder, or else PaliGemma's tokenizer.
       dtype: dtype of parameters and activations, "float32", "bfloat16" or "float16"; None:
         parameters keep the dtype of the file, activations are float32.
       adapters: name -> folder, of adapters for `Captioner.with_adapter`. Their arrays are float32,
         and whole on each device.
       weights: "int8" or "nf4" to quantise matrices while they are loaded, for a half or a quarter
         of the memory of 16 bits; on several devices each then holds all parameters. None: not.
+      image_size: pixels a side of the images that the model sees, a multiple of its patches; None:
+        those of the adapters, or else of the checkpoint. Position embeddings are interpolated.
       devices: those that hold the model; None: all devices of all processes. A process that
         captions by itself, such as one with an `Engine`, passes its own.
 
     Raises:
       FileNotFoundError, ValueError: a file is missing or damaged, the checkpoint and the tokenizer
-        do not belong together, or an adapter is of another base model.
+        do not belong together, an adapter is of another base model, or adapters are for different
+        image sizes.
     """
     if weights is not None and weights not in KINDS:
         raise ValueError(f"weights={weights!r}, expected one of {', '.join(KINDS)}")
     own = find_adapter(checkpoint)
     checkpoint, config = model_of(checkpoint)
+    config = at_image_size(config, [*([own] if own else []), *adapters.values()], image_size)
     if dtype is not None:
         config = dataclasses.replace(config, dtype=dtype)
     path = tokenizer_path or tokenizer_of(checkpoint)

@@ -7,7 +7,7 @@ tokenizer.load(tokenizer_of(base))
 import os
 from pathlib import Path
 
-from paligemma_lib import hub, tokenizer
+from paligemma_lib import hub
 from paligemma_lib.checkpoint import read_config
 from paligemma_lib.checkpoint.adapters import base_of, find_adapter
 from paligemma_lib.model.variants import PaliGemmaConfig
@@ -37,13 +37,12 @@ def model_of(checkpoint: str | os.PathLike[str]) -> tuple[str, PaliGemmaConfig]:
 
 
 def tokenizer_of(checkpoint: str) -> Path:
-    """Returns `tokenizer.model` in or beside a checkpoint, or else PaliGemma's, downloaded.
+    """Returns the file of a tokenizer in or beside a checkpoint, or else PaliGemma's, downloaded.
 
-    Raises:
-      ValueError: there is a tokenizer.json instead, which may be of another tokenizer.
+    It is `tokenizer.model`, or `tokenizer.json` where that lies alone.
     """
     place = path_of(checkpoint if is_remote(checkpoint) else hub.fetch(checkpoint))
     folder = place if place.is_dir() else place.parent
-    tokenizer.check_has_model(folder)
-    beside = folder / "tokenizer.model"
-    return beside if beside.is_file() else hub.fetch_tokenizer()
+    names = ("tokenizer.model", "tokenizer.json")
+    beside = [folder / name for name in names if (folder / name).is_file()]
+    return beside[0] if beside else hub.fetch_tokenizer()

@@ -71,7 +71,7 @@ def convert(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     dtype: str | None = None,
-    tokenizer: str | os.PathLike[str] | None = None,
+    tokenizer: str | os.PathLike[str] | bytes | None = None,
 ) -> None:
     """Writes a checkpoint as `.npz` if `target` ends so, or as a folder if it has no suffix.
 
@@ -79,7 +79,7 @@ def convert(
       source: as in `load_params`. `read_config` determines its configuration.
       target: a local path that does not exist yet, or an empty folder.
       dtype: "float32", "bfloat16" or "float16"; None: the dtype of each parameter.
-      tokenizer: the `.model` file to copy into a folder.
+      tokenizer: the `.model` file to copy into a folder, or its content.
 
     Raises:
       FileExistsError: `target` exists.

@@ -49,6 +49,7 @@ def add_captioning_options(parser: Parser) -> None:
     parser.add_argument(
         "--weights", choices=("int8", "nf4"), help="matrices in 8 or 4 bits, to need less memory"
     )
+    parser.add_argument("--image-size", type=int, metavar="S", help="pixels (default: its own)")
     parser.add_argument("--prompt", help="(default: caption en)")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="(default: 64)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="(default: 8)")
@@ -104,6 +105,7 @@ def model_of(args: argparse.Namespace, devices: Sequence[jax.Device] | None = No
         args.dtype,
         args.adapter or {},
         args.weights,
+        image_size=args.image_size,
         devices=devices,
     )
 
@@ -127,7 +129,7 @@ def check_options(args: argparse.Namespace) -> None:
     Raises:
       WrongUse: an option is invalid, or has no effect.
     """
-    for name, most in (("batch_size", None), ("max_new_tokens", MAX_TOKENS)):
+    for name, most in (("batch_size", None), ("image_size", None), ("max_new_tokens", MAX_TOKENS)):
         if (value := getattr(args, name)) is not None:
             _told(whole, _flag(name), value, 1, most)
     if args.seed is not None:
@@ -144,7 +146,7 @@ def check_options(args: argparse.Namespace) -> None:
 def captioning_options_of(args: argparse.Namespace) -> list[str]:
     """Returns the options of `add_captioning_options` that the command line gives."""
     names = ["checkpoint", "adapter", "tokenizer", "dtype", "weights", "prompt", "max_new_tokens"]
-    names += ["batch_size", "ignore_exif", "sampler", *_OF_BEAM, *_OF_SAMPLE]
+    names += ["image_size", "batch_size", "ignore_exif", "sampler", *_OF_BEAM, *_OF_SAMPLE]
     names += ["repetition_penalty", "no_repeat_ngram", "seed"]
     return [_flag(name) for name in names if getattr(args, name) not in (None, False)]
 

@@ -23,14 +23,16 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="cast to it (default: no cast)"
     )
-    parser.add_argument("--tokenizer", metavar="FILE", help="the .model file to copy into a folder")
+    parser.add_argument("--tokenizer", metavar="FILE", help="a tokenizer to put into a folder")
 
 
 def run(args: argparse.Namespace) -> int:
     """Converts a checkpoint and compares it with its source; returns the exit code."""
+    from paligemma_lib import tokenizer
     from paligemma_lib.checkpoint.conversion import compare_checkpoints, convert
 
-    convert(args.source, args.target, args.dtype, args.tokenizer)
+    given = tokenizer.load(args.tokenizer).serialized() if args.tokenizer else None
+    convert(args.source, args.target, args.dtype, given)
     result = compare_checkpoints(args.source, args.target)
     source, target = visible(args.source), visible(args.target)
     print(f"{source} -> {target}\n{result}")

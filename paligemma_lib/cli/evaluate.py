@@ -1,4 +1,4 @@
-"""Captions images and scores the captions: intervals, the best and worst images, a report page.
+"""Captions images and scores the captions: intervals, best and worst, a report.
 
   paligemma evaluate --out-dir results            # a hundred drawn scenes, nano
   paligemma evaluate --config=flickr8k --sampler=beam --out-dir results

@@ -43,6 +43,9 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument("--tokenizer", metavar="FILE", help="(default: the base's own)")
     parser.add_argument(
+        "--image-size", type=int, metavar="S", help="pixels (default: those of the adapters)"
+    )
+    parser.add_argument(
         "--images", nargs="+", default=[], metavar="IMAGE",
         help=f"files or folders to compare on (default: {_DRAWN} drawn scenes)",
     )  # fmt: skip
@@ -60,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     given = [_adapter(each) for each in args.adapters]
     target = _new(args.out)
     is_npz = target_kind(args.out) == "npz"
-    combination = combine(args.base, given)
+    combination = combine(args.base, given, image_size=args.image_size)
     parts = tokenizer.load(
         args.tokenizer or tokenizer_of(args.base), combination.config.language.vocab_size
     )

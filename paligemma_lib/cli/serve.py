@@ -45,6 +45,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--tokenizer", metavar="FILE", help="(default: the checkpoint's own)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--weights", choices=("int8", "nf4"), help="matrices in 8 or 4 bits")
+    parser.add_argument("--image-size", type=int, metavar="S", help="pixels (default: their own)")
     parser.add_argument("--host", default="127.0.0.1", help="(default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="(default: 8000)")
     parser.add_argument(
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
         for name, most in (("port", 65535), ("rows", 1024), ("max_new_tokens", 1 << 16)):
             whole(f"--{name.replace('_', '-')}", getattr(args, name), 1, most)
         whole("--max-waiting", args.max_waiting, 1)
+        if args.image_size is not None:
+            whole("--image-size", args.image_size, 1)
         whole("--max-image-mb", args.max_image_mb, 1, 64)
         limits = Limits(max_image_bytes=args.max_image_mb << 20, keys=keys_of(os.environ))
         named, adapters = models_and_adapters(args.checkpoint or ["nano"], args.adapter or [])
@@ -104,10 +107,11 @@ def _models(
     from paligemma_lib.serving import Engine
     from paligemma_lib.serving.endpoint import ServedModels
 
+    given = args.tokenizer, args.dtype
     engines = {
         name: Engine(
             functools.partial(
-                captioner.load, path, args.tokenizer, args.dtype, adapters, weights=args.weights
+                captioner.load, path, *given, adapters, args.weights, image_size=args.image_size
             ),
             rows=args.rows,
             max_new_tokens=args.max_new_tokens,

@@ -26,6 +26,7 @@ from paligemma_lib.quantized import KINDS, stored_as
 from paligemma_lib.run.assembly import optimizer_of, parameters_of, train_step_of, trainable_of
 from paligemma_lib.sharding import Layout, batch_sharding, param_shardings
 from paligemma_lib.train.likelihood import POSITIONS
+from paligemma_lib.train.microbatching import number_of_parts
 from paligemma_lib.train.state import abstract_state
 
 SUPERVISED = (
@@ -40,12 +41,7 @@ def trace_training(config: PaliGemmaConfig, work: Training, mesh: Mesh) -> Any:
       ValueError: devices and microbatches do not divide the batch.
     """
     run = work.config
-    parts = mesh.size * run.microbatches
-    if run.batch_size % parts:
-        raise ValueError(
-            f"batch_size={run.batch_size} cannot be divided among {mesh.size} devices and "
-            f"{run.microbatches} microbatches: use a multiple of {parts}"
-        )
+    number_of_parts(run.batch_size, mesh.size, run.microbatches)  # before anything is traced
     optimizer = optimizer_of(run)
     step = train_step_of(run, config, optimizer, mesh)
     state = state_of(config, work, optimizer, mesh)
@@ -103,7 +99,8 @@ def abstract_batch(
 def loss_iterations(work: Training, devices: int) -> int:
     """Returns the iterations of the loss's inner loop if `SUPERVISED` of the positions count."""
     run = work.config
-    positions = run.batch_size // (devices * run.microbatches) * run.trained_text_len()
+    parts = devices * number_of_parts(run.batch_size, devices, run.microbatches)
+    positions = run.batch_size // parts * run.trained_text_len()
     return math.ceil(SUPERVISED * positions / min(POSITIONS, positions))
 
 
@@ -111,9 +108,6 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
     """Returns the traced programs of decoding: `read_inputs`, `begin` and `extend_state`.
 
     They read images and prompts, choose the first token, and add the other tokens in a loop.
-
-    Raises:
-      ValueError: the devices over which rows are split do not divide the batch.
     """
     params = _decoding_params(config, work, mesh)
     side, rows = config.vision.image_size, work.config.decode_batch_size
@@ -121,8 +115,7 @@ def trace_decoding(config: PaliGemmaConfig, work: Decoding, mesh: Mesh) -> tuple
     if work.layout == "fsdp":  # a training run decodes with the sharding of its batches
         place = batch_sharding(mesh)
     assert place is not None
-    if rows % num_shards(place):
-        raise ValueError(f"batch_size={rows} cannot be divided among {num_shards(place)} devices")
+    rows += -rows % num_shards(place)  # as decoding rounds its batch up
     image = ShapeDtypeStruct((rows, side, side, 3), jnp.float32, sharding=place)
     text = ShapeDtypeStruct((rows, work.prompt_len), jnp.int32)
     length = ShapeDtypeStruct((rows,), jnp.int32)

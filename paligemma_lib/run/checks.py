@@ -45,6 +45,7 @@ from paligemma_lib.runtime.regular_files import read_bounded
 from paligemma_lib.runtime.sizes import gib
 from paligemma_lib.tokenizer import MAX_FILE_BYTES
 from paligemma_lib.train.memory import bytes_needed, bytes_of, check_memory
+from paligemma_lib.train.microbatching import number_of_parts
 from paligemma_lib.train.state import TrainState, abstract_state
 from paligemma_lib.trainable import trained_rows
 
@@ -86,13 +87,8 @@ def tensorflow(setup: Setup) -> str:
 def batch(setup: Setup) -> str:
     """Checks that a batch can be divided among devices and microbatches."""
     size, devices = setup.config.batch_size, setup.mesh.size
-    parts = devices * setup.config.microbatches
-    if size % parts:
-        raise ValueError(
-            f"batch_size={size} cannot be divided among {devices} devices and "
-            f"{setup.config.microbatches} microbatches: use a multiple of {parts}"
-        )
-    return f"{size} images a step, {size // parts} at a time on each device"
+    parts = number_of_parts(size, devices, setup.config.microbatches)
+    return f"{size} images a step, {size // devices // parts} at a time on each device"
 
 
 def checkpoint(setup: Setup) -> str:

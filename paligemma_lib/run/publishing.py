@@ -21,6 +21,7 @@ from paligemma_lib.checkpoint.adapters.adapter_folder import (
     base_of,
     find_adapter,
 )
+from paligemma_lib.checkpoint.adapters.adapter_image_size import at_image_size
 from paligemma_lib.checkpoint.adapters.adapter_reading import read_adapter
 from paligemma_lib.checkpoint.adapters.base_revision import without_revision
 from paligemma_lib.checkpoint.adapters.peft_settings import ADAPTER_CONFIG
@@ -91,7 +92,7 @@ def push(
         else:
             adapter = find_adapter(checkpoint)
         base = base_of(adapter) if adapter else ""
-        config = read_config(base or checkpoint)
+        config = at_image_size(read_config(base or checkpoint), [adapter] if adapter else [])
         if adapter:
             files = _adapter_files(adapter, base, config, Path(temporary))
         else:
@@ -142,7 +143,9 @@ def _files(checkpoint: str, config: PaliGemmaConfig, temporary: Path) -> dict[st
     with open_reader(checkpoint, config) as file:
         file.verify()  # what is damaged should not be pushed
     place = Path(checkpoint) if is_remote(checkpoint) else hub.fetch(checkpoint)
-    tokenizer = captioner.tokenizer_of(checkpoint)
+    model = load(captioner.tokenizer_of(checkpoint)).serialized()
+    tokenizer = temporary / "tokenizer.model"
+    tokenizer.write_bytes(model)
     if not (place.is_dir() and (place / CONFIG).is_file()):
         convert(checkpoint, temporary / "model", tokenizer=tokenizer)
         place = temporary / "model"
@@ -151,7 +154,7 @@ def _files(checkpoint: str, config: PaliGemmaConfig, temporary: Path) -> dict[st
     files = {name: place / name for name in names}
     files["tokenizer.model"] = tokenizer
     fast = temporary / "tokenizer.json"
-    fast.write_text(json.dumps(tokenizer_json(load(tokenizer).serialized())), "utf-8")
+    fast.write_text(json.dumps(tokenizer_json(model)), "utf-8")
     return {**files, "tokenizer.json": fast}
 
 

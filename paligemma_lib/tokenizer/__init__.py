@@ -10,7 +10,7 @@ ends a prefix is tokenized on its own, so it never merges with the text before i
 """
 
 from paligemma_lib.tokenizer.encoding import UNKNOWN, Tokenizer
-from paligemma_lib.tokenizer.tokenizer_files import MAX_FILE_BYTES, check_has_model, load
+from paligemma_lib.tokenizer.tokenizer_files import MAX_FILE_BYTES, load
 from paligemma_lib.tokenizer.tokenizer_training import train
 
-__all__ = ["MAX_FILE_BYTES", "UNKNOWN", "Tokenizer", "check_has_model", "load", "train"]
+__all__ = ["MAX_FILE_BYTES", "UNKNOWN", "Tokenizer", "load", "train"]

@@ -28,6 +28,7 @@ from paligemma_lib.sharding import batch_sharding, put_batch
 from paligemma_lib.train.loss import in_place, token_losses
 from paligemma_lib.train.loss_options import checked_loss
 from paligemma_lib.train.loss_scale import next_scale
+from paligemma_lib.train.microbatching import number_of_parts
 from paligemma_lib.train.optimizer import Optimizer
 from paligemma_lib.train.state import TrainState
 from paligemma_lib.trainable import Parts, merge
@@ -65,7 +66,7 @@ def make_train_step(
       optimizer: as `make_optimizer` returns it.
       mesh: as `sharding.make_mesh` returns it.
       microbatches: number of parts of a batch that are computed one after the other, to need less
-        memory.
+        memory; on many devices fewer, see `microbatching`.
       label_smoothing, z_loss: see `loss.token_losses`.
       adapter_dropout: share of the inputs of adapters that are zeroed, see `low_rank.Dropout`.
       seed: seed of the dropout, which depends on it, the step and the microbatch alone.
@@ -102,11 +103,12 @@ def make_train_step(
             ), None
 
         # A scan of one iteration would need memory for a second copy of the gradients.
-        if microbatches == 1:
+        parts = number_of_parts(len(batch["text"]), mesh.size, microbatches)
+        if parts == 1:
             loss, gradients = jax.value_and_grad(loss_of_part)(trained, batch, 0)
         else:
             zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained)
-            numbered = _parts(batch, microbatches), jnp.arange(microbatches)
+            numbered = _parts(batch, parts), jnp.arange(parts)
             (loss, gradients), _ = lax.scan(add_part, zeros, numbered)
         # The smallest positive float16 is 6e-8, so smaller gradients of activations would vanish.
         # Gradients of a scaled loss do not; the scale is divided out before they are used.
@@ -151,12 +153,6 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         arrays = _on_devices("train step", config, mesh, batch, signed=True)
-        rows = len(arrays["text"])
-        if rows % (mesh.size * microbatches):
-            raise ValueError(
-                f"a batch of {rows} examples cannot be divided among {mesh.size} devices and "
-                f"{microbatches} microbatches; use a multiple of {mesh.size * microbatches}"
-            )
         changing = {name: value for name, value in vars(state).items() if name != "frozen"}
         with jax.set_mesh(mesh):
             changed, metrics = jitted(state.frozen, changing, arrays)
@@ -201,17 +197,17 @@ def _on_devices(
     return arrays
 
 
-def _parts(batch: Metrics, microbatches: int) -> Metrics:
-    """Reshapes [B, ...] to [microbatches, B / microbatches, ...]; rows stay on their devices."""
+def _parts(batch: Metrics, parts: int) -> Metrics:
+    """Reshapes [B, ...] to [parts, B / parts, ...]; rows stay on their devices."""
 
     def divide(x: jax.Array) -> jax.Array:
         # Devices hold consecutive rows. A microbatch of consecutive rows would lie on few devices,
         # and rows would have to move. So each microbatch takes some rows of every device. With 8
         # rows, 2 devices and 2 microbatches:
         #     device 0: 0 1 2 3, device 1: 4 5 6 7    microbatches: [0 1 4 5], [2 3 6 7]
-        x = x.reshape(num_shards(), microbatches, -1, *x.shape[1:])
+        x = x.reshape(num_shards(), parts, -1, *x.shape[1:])
         x = x.swapaxes(0, 1)
-        return x.reshape(microbatches, -1, *x.shape[3:])
+        return x.reshape(parts, -1, *x.shape[3:])
 
     return jax.tree.map(divide, batch)
 

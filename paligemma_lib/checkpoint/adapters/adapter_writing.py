@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from paligemma_lib.checkpoint.adapters.adapter_folder import ADAPTER_MODEL
+from paligemma_lib.checkpoint.adapters.adapter_folder import ADAPTER_MODEL, IMAGE_SIZE
 from paligemma_lib.checkpoint.adapters.adapter_products import (
     Arrays,
     adapted_layers,
@@ -65,7 +65,7 @@ def write_adapter(
         arrays, or JAX arrays that this process holds wholly. A layer in which all arrays of a
         product are zeros, the scale too, is left out: it is not adapted.
       base: name of the base model, for `base_model_name_or_path` and `revision`.
-      config: the base model.
+      config: the base model, at the image size that the adapter is for, which the file tells.
       dtype: "float32", "bfloat16" or "float16".
       metadata: texts to keep in the file, by name; see `adapter_folder.adapter_metadata`.
       rslora: whether alpha is written as of rsLoRA, scale * sqrt(r), and not as scale * r. Both
@@ -93,7 +93,8 @@ def write_adapter(
         (partial / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
         with (partial / ADAPTER_MODEL).open("wb") as file:
             header = {name: (values.shape, values.dtype) for name, values in tensors.items()}
-            file.write(header_bytes(header, metadata))
+            size = {IMAGE_SIZE: str(config.vision.image_size)}
+            file.write(header_bytes(header, {**size, **metadata}))
             for values in tensors.values():
                 file.write(as_bytes(values))
     return Path(folder)

@@ -18,6 +18,7 @@ import numpy as np
 
 from paligemma_lib import hub
 from paligemma_lib.checkpoint.adapters.adapter_folder import is_adapter
+from paligemma_lib.checkpoint.adapters.adapter_image_size import at_image_size
 from paligemma_lib.checkpoint.adapters.adapter_products import Arrays, products_of
 from paligemma_lib.checkpoint.adapters.adapter_reading import fingerprint, read_adapter
 from paligemma_lib.checkpoint.adapters.combining import combined
@@ -43,7 +44,7 @@ class Combination:
     """Adapters of a base model, ready to be merged.
 
     Attributes:
-      config: the base model.
+      config: the base model, at the image size of the merged one.
       arrays: the adapters as one, by name; see `combining`.
       metadata: what the merged file is to hold: the base's own, and which adapters these are.
     """
@@ -54,21 +55,27 @@ class Combination:
 
 
 def combine(
-    base: str | os.PathLike[str], adapters: Sequence[tuple[str | os.PathLike[str], float]]
+    base: str | os.PathLike[str],
+    adapters: Sequence[tuple[str | os.PathLike[str], float]],
+    *,
+    image_size: int | None = None,
 ) -> Combination:
     """Reads adapters, checks that they may be merged into a base model, and combines them.
 
     Args:
       base: a checkpoint, as in `load_params`, with plain weights.
       adapters: the folder of each adapter, and the weight of its change.
+      image_size: that of the merged model; None: the adapters', or else the base model's.
 
     Raises:
       FileNotFoundError: the base, or an adapter, does not exist.
       ValueError: the base is quantised, or an adapter itself; an adapter is not of this base, has
-        been merged into it already, or is given twice; or there is none.
+        been merged into it already, is given twice, or is for another image size than the others;
+        or there is none.
     """
     _check_plain(base)
-    config, metadata = read_config(base), metadata_of(base)
+    config = at_image_size(read_config(base), [folder for folder, _ in adapters], image_size)
+    metadata = metadata_of(base)
     earlier = {each.fingerprint for each in merged_adapters(metadata)}
     merged: dict[str, Merged] = {}
     read = []
