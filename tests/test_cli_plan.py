@@ -73,6 +73,17 @@ def test_split_and_whole_weights_are_compared_on_each_topology(compiled, capsys)
     assert "paligemma-3b-pt-224, 224 pixels: a step of 512 examples" in out
 
 
+def test_what_a_million_images_take_is_told_with_its_price(compiled, capsys):
+    assert run("--topology=v6e:2x4,v4:2x2x1,cpu:2", "--batch_size=500") == 0
+    out = capsys.readouterr().out
+    # 2,000 steps of 197/918 s: 0.119 hours on 8 chips at 2.70 USD an hour.
+    assert "v6e:2x4 fsdp: 0.119 hours, 2.58 USD (8 chips, 2.70 USD an hour)\n" in out
+    assert "v4:2x2x1 fsdp: 0.398 hours on 4 chips, whose price is not known\n" in out
+    assert "cpu:2 fsdp: " not in out
+    assert run("--decode", "--topology=v6e:2x4", "--batch_size=1000") == 0
+    assert "v6e:2x4 tensor: 0.0596 hours, 1.29 USD" in capsys.readouterr().out
+
+
 def test_weights_that_are_split_otherwise_are_compared_too(compiled):
     assert run("--config.fsdp=4", "--slices=2") == 0
     assert [job.work.config.fsdp for job in compiled] == [4, 1]

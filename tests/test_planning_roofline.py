@@ -2,7 +2,15 @@
 
 import pytest
 
-from paligemma_lib.planning import CHIPS, Collective, Compiled, Slices, plan_table, predict
+from paligemma_lib.planning import (
+    CHIPS,
+    Collective,
+    Compiled,
+    Slices,
+    per_million,
+    plan_table,
+    predict,
+)
 from paligemma_lib.planning import slices as slices_module
 
 
@@ -40,6 +48,17 @@ def test_what_crosses_slices_takes_the_slower_links():
 def test_two_devices_on_a_chip_share_it():
     found = predict(compiled(flops=2307e12 / 2), CHIPS["tpu7x"])
     assert found.compute == pytest.approx(1.0)
+
+
+def test_a_million_images_are_paid_by_the_chip():
+    limits = predict(compiled(), CHIPS["v5e"])
+    cost = per_million(limits, 250, Slices.named("v5e:2x4", count=2))
+    assert cost.hours == pytest.approx(4000 / 3600)
+    assert cost.usd == pytest.approx(4000 / 3600 * 16 * 1.20)
+    assert per_million(limits, 250, Slices.named("tpu7x:2x2x1")).chips == 4
+    assert per_million(limits, 250, Slices.named("v4:2x2x1")).usd is None
+    with pytest.raises(ValueError, match="expected slices of TPUs, got cpu:8"):
+        per_million(limits, 250, Slices.named("cpu:8"))
 
 
 def test_names_of_topologies():

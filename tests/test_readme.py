@@ -95,6 +95,8 @@ def check(words, parse_only) -> None:
             markers = configuration["tool"]["pytest"]["ini_options"]["markers"]
             named = set(" ".join(rest).split()) - {"-m", "and", "not"}
             assert all(any(m.startswith(word) for m in markers) for word in named)
+        case ("srun", *rest):
+            check(tuple(rest), parse_only)
         case ("gcloud" | "pre-commit" | "mkdocs" | "cd" | "hf" | "openssl", *_):
             pass  # not ours
         case ("curl", *_, address):

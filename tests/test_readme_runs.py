@@ -21,7 +21,10 @@ from readme_desk import Desk, left
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-ELSEWHERE = ("pip", "pytest", "pre-commit", "streamlit", "gcloud", "mkdocs", "cd", "docker", "hf")
+ELSEWHERE = (
+    *("pip", "pytest", "pre-commit", "streamlit", "gcloud", "mkdocs", "cd", "docker", "hf"),
+    "srun",
+)
 NOT_HERE = (
     "python examples/finetune.py",  # one of the two commands
     "paligemma finetune",  # the same; both names stand in running text, as do the next two
@@ -47,6 +50,7 @@ def runs_here(command) -> bool:
         or text.startswith(SERVER)
         or any(part in text for part in NEEDS_THE_HUB)
         or "--config=pod" in command.words  # large models
+        or "gs://" in text
     )
 
 

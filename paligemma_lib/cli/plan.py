@@ -74,16 +74,21 @@ def plan(
     """Compiles and prints plans; returns whether something fits on each of the topologies."""
     from paligemma_lib import planning
 
-    plans, problems, details, fits = [], [], [], True
+    plans, problems, costs, details, fits = [], [], [], [], True
+    images = config.decode_batch_size if decode else config.batch_size
     for topology in topologies:
-        chip = planning.Slices.named(topology, slices).chip
+        place = planning.Slices.named(topology, slices)
         found = False
         for name, work in works_of(config, topology, slices, decode).items():
             print(f"compiling {visible(name)} ...", file=sys.stderr)
             job = planning.Job(model, work, topology, slices)
             compiled = planning.compile_job(job)
-            limits = planning.predict(compiled, chip) if chip and compiled.fits else None
+            limits = (
+                planning.predict(compiled, place.chip) if place.chip and compiled.fits else None
+            )
             plans.append((name, compiled, limits))
+            if limits:
+                costs.append(f"{name}: {planning.per_million(limits, images, place)}")
             found |= compiled.fits
             if compiled.fits:
                 details.append(f"{name}:\n{planning.messages(compiled)}")
@@ -91,6 +96,8 @@ def plan(
                 problems.append(f"{name} {compiled.problem}. {suggestion(job, compiled)}")
         fits &= found
     parts = [title(config, model, decode), planning.plan_table(plans), planning.NOTE]
+    if costs:
+        parts.append("\n".join(["A million images take at least:", *costs]))
     shown = (*parts, *problems, "The largest messages of a step:", *details)
     print(*map(visible_lines, shown), sep="\n\n")
     return fits

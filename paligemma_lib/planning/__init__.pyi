@@ -3,6 +3,8 @@ from .chips import Chip as Chip
 from .collectives import Collective as Collective
 from .compiling import Compiled as Compiled
 from .compiling import compile_job as compile_job
+from .cost import Cost as Cost
+from .cost import per_million as per_million
 from .roofline import Roofline as Roofline
 from .roofline import predict as predict
 from .search import overrides as overrides

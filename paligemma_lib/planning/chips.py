@@ -1,4 +1,4 @@
-"""Lists published figures of TPU chips and of GPUs: FLOP/s, memory, links.
+"""Lists published figures of TPU chips and of GPUs: FLOP/s, memory, links, prices.
 
     chip = CHIPS["v5e"]
     print(chip.flops, chip.hbm_bandwidth)          # per device, FLOP/s and bytes/s
@@ -7,6 +7,10 @@ The figures come from Google Cloud's pages (docs.cloud.google.com/tpu/docs/v4, v
 read in 2026) and, where these have none, from "How to Scale Your Model"
 (jax-ml.github.io/scaling-book/tpus). The pages give the bandwidth of all links of a chip together,
 in both directions. One link in one direction has that figure divided by twice the number of links.
+
+Prices are Google's (cloud.google.com/tpu/pricing) for a chip-hour on demand in the United States,
+as others quote them: v5e and v5p in "How to Scale Your Model" (of February 2025), v6e in us-east5
+(of August 2026). They differ among regions and change; spot and reserved capacity costs less.
 """
 
 import dataclasses
@@ -31,6 +35,7 @@ class Chip:
       dcn_bandwidth: bytes/s of a chip's share of the network between slices, in one direction.
       source: address of the page with the figures.
       devices: number of JAX devices on a chip. They share all of these figures but `usable`.
+      usd_per_hour: price of a chip-hour in US dollars; None where it is not known.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Chip:
     dcn_bandwidth: float
     source: str
     devices: int = 1
+    usd_per_hour: float | None = None
 
 
 CHIPS = {
@@ -69,6 +75,7 @@ CHIPS = {
             ring=16,
             dcn_bandwidth=6.4e12 / 8 / 256,  # published in bits/s, for a pod of 256 chips
             source="https://docs.cloud.google.com/tpu/docs/v5e",
+            usd_per_hour=1.20,
         ),
         Chip(
             name="v5p",
@@ -80,6 +87,7 @@ CHIPS = {
             ring=4,
             dcn_bandwidth=50e9 / 8,
             source="https://docs.cloud.google.com/tpu/docs/v5p",
+            usd_per_hour=4.20,
         ),
         Chip(
             name="v6e",
@@ -91,6 +99,7 @@ CHIPS = {
             ring=16,
             dcn_bandwidth=100e9 / 8,
             source="https://docs.cloud.google.com/tpu/docs/v6e",
+            usd_per_hour=2.70,
         ),
         Chip(
             name="tpu7x",
