@@ -61,7 +61,7 @@ class Hub(Server):
 
     Attributes:
       repos: "datasets/OWNER/NAME", or "OWNER/NAME" for a model -> repository.
-      status: of all answers, where it is not 200.
+      status, said: of all answers, where the status is not 200.
       requests: what was asked for, as "METHOD PATH".
       authorized: paths that were asked for with a token.
       environment: variables by which programs find it.
@@ -71,7 +71,7 @@ class Hub(Server):
         super().__init__(("127.0.0.1", 0), _HubHandler)
         self.repos: dict[str, Repo] = {}
         self.blobs: dict[str, bytes] = {}
-        self.status = 200
+        self.status, self.said = 200, "not now"
         self.requests: list[str] = []
         self.authorized: list[str] = []
         self.environment = {
@@ -103,7 +103,7 @@ class _HubHandler(Handler):
         if self.headers.get("Authorization"):
             hub.authorized.append(path)
         if hub.status != 200:
-            return self.say(hub.status, b"not now")
+            return self.say(hub.status, hub.said.encode())
         if path.startswith("/cdn/"):
             return self.content(hub.blobs[path.removeprefix("/cdn/")], {})
         found = re.fullmatch(
@@ -151,7 +151,7 @@ class _HubHandler(Handler):
         hub.requests.append(f"POST {path}")
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if hub.status != 200:
-            return self.say(hub.status, b"not now")
+            return self.say(hub.status, hub.said.encode())
         if path == "/api/validate-yaml":
             return self.json({"errors": [], "warnings": []})
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":

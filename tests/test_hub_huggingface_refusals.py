@@ -24,8 +24,16 @@ def hub(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("status", "kind", "why"),
     [
-        (401, PermissionError, "refuses somebody/dogs@main (HTTP 401): the token is not valid"),
-        (403, PermissionError, "refuses somebody/dogs@main (HTTP 403): the token is not valid"),
+        (
+            401,
+            PermissionError,
+            "refuses somebody/dogs@main (HTTP 401: Invalid user token.",
+        ),
+        (
+            403,
+            PermissionError,
+            "refuses somebody/dogs@main (HTTP 403: not now): the token is not valid",
+        ),
         (500, ConnectionError, "did not send somebody/dogs@main (HTTP 500: "),
     ],
 )
@@ -37,6 +45,30 @@ def test_each_status_has_its_cure(hub, monkeypatch, status, kind, why):
     told = str(caught.value)
     assert why in told and TOKEN not in told and "\n" not in told
     assert ("Try again later" if status == 500 else "run `hf auth login`, or set HF_TOKEN") in told
+
+
+def test_a_push_that_is_refused_says_what_it_lacks_in_the_words_of_the_hub(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.status, hub.said = 403, f"You need the permission repo.write, which {TOKEN} lacks"
+    told = (
+        r"refuses somebody/dogs@main \(HTTP 403: You need the permission repo.write, which ... "
+        r"lacks\): the token is not valid, or lacks write permission for somebody\."
+    )
+    with pytest.raises(PermissionError, match=told), huggingface_refusals(NAME, PAGE, writes=True):
+        HfApi().create_repo("somebody/dogs", repo_type="dataset")
+
+
+def test_a_push_that_breaks_off_says_nothing_of_downloads(monkeypatch):
+    wrong = pytest.raises(ConnectionError, match="was not pushed to the Hugging Face Hub")
+    with wrong as caught, huggingface_refusals(NAME, PAGE, writes=True):
+        raise RuntimeError("reset")
+    assert "download" not in str(caught.value)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with (
+        pytest.raises(ConnectionError, match="was not pushed, as HF_HUB_OFFLINE is set"),
+        huggingface_refusals(NAME, PAGE, writes=True),
+    ):
+        raise RuntimeError("offline")
 
 
 def test_a_limit_of_requests_is_told(hub):

@@ -44,14 +44,26 @@ def test_what_is_pushed_is_loaded_again(signed_in):
 
 def test_weights_of_an_earlier_push_are_removed_in_the_same_commit(signed_in):
     push("nano", NAME)
-    stale = {"model-00001-of-00002.safetensors": b"1", "notes.txt": b"mine"}
-    signed_in.repos[NAME].commit(stale)
+    stale = {"model-00001-of-00002.safetensors", "model.safetensors.index.json"}
+    mine = {"notes.txt", "onnx/x.bin", "step-500/model.safetensors", "table.npz", "vae.safetensors"}
+    signed_in.repos[NAME].commit(dict.fromkeys({*stale, *mine}, b"1"))
     before = len(signed_in.repos[NAME].commits)
     push("nano", NAME)
     files = files_of(signed_in)
-    assert "model-00001-of-00002.safetensors" not in files
-    assert files["notes.txt"] == b"mine"
+    assert not stale & {*files} and mine <= {*files}
     assert len(signed_in.repos[NAME].commits) == before + 1
+
+
+def test_a_public_repository_is_not_pushed_to_as_private(signed_in):
+    push("nano", NAME)
+    with pytest.raises(
+        ValueError, match=f"{NAME} is public .* nothing was pushed. Make it private"
+    ):
+        push("nano", NAME, private=True)
+    assert len(signed_in.repos[NAME].commits) == 2  # as before
+    signed_in.repos[NAME].private = True
+    push("nano", NAME, private=True)
+    assert len(signed_in.repos[NAME].commits) == 3
 
 
 def test_a_folder_keeps_to_itself_what_is_no_part_of_the_model(signed_in, tmp_path):
@@ -73,12 +85,30 @@ def adapter(tmp_path):
     return write_adapter(tmp_path / "adapter", arrays, base="nano", config=config)
 
 
-def test_an_adapter_is_pushed_under_the_name_of_its_base(signed_in, adapter):
+@pytest.fixture
+def published(signed_in, adapter):
+    """The adapter, whose base is on the Hub."""
     push("nano", "somebody/base")
     fields = json.loads((adapter / "adapter_config.json").read_text())
     fields["base_model_name_or_path"] = "somebody/base@main"
     (adapter / "adapter_config.json").write_text(json.dumps(fields))
-    push(adapter, NAME)
+    return adapter
+
+
+def test_a_repository_changes_from_a_model_to_an_adapter_and_back(signed_in, published):
+    push("nano", NAME)
+    push(published, NAME)
+    assert {*ADAPTER_FILES} <= {*files_of(signed_in)}
+    assert not {"config.json", "model.safetensors"} & {*files_of(signed_in)}
+    assert find_adapter(NAME) is not None
+    push("nano", NAME)
+    assert not {*ADAPTER_FILES} & {*files_of(signed_in)}
+    assert find_adapter(NAME) is None
+    assert len(signed_in.repos[NAME].commits) == 4  # that of its creation, and one for each push
+
+
+def test_an_adapter_is_pushed_under_the_name_of_its_base(signed_in, published):
+    push(published, NAME)
     files = files_of(signed_in)
     assert {*files} == {".gitattributes", "README.md", *ADAPTER_FILES}
     settings = json.loads(files["adapter_config.json"])

@@ -22,7 +22,7 @@ def configure(parser: Parser) -> None:
     """Adds the options."""
     parser.add_argument("checkpoint", help="the model, or the workdir of a run")
     parser.add_argument("name", metavar="OWNER/NAME", help="where it goes on the Hub")
-    parser.add_argument("--private", action="store_true", help="if the repository is new")
+    parser.add_argument("--private", action="store_true", help="push to no public repository")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="image to show on the card")
 
 

@@ -38,13 +38,17 @@ from paligemma_lib.tokenizer import load
 from paligemma_lib.tokenizer.fast_tokenizer import tokenizer_json
 
 CARD = "README.md"
+_WEIGHTS = r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
 _MODEL = re.compile(
     r"(config|generation_config|preprocessor_config|processor_config|tokenizer_config"
-    r"|special_tokens_map|added_tokens)\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+    rf"|special_tokens_map|added_tokens)\.json|{_WEIGHTS}"
+)
+# What makes a repository a model or an adapter. Left from an earlier push, it would be loaded.
+_LOADED = re.compile(
+    rf"{_WEIGHTS}|config\.json|{re.escape(ADAPTER_CONFIG)}|{re.escape(ADAPTER_MODEL)}"
 )
 _MAX_BYTES = 1 << 20
 _BASE = "base_model_name_or_path"
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".npz", ".bin")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -57,17 +61,18 @@ def push(
 ) -> str:
     """Pushes a model to the Hub, and returns the URL of its page.
 
-    Weights of an earlier push that are not part of this one are removed in the same commit.
+    Weights of an earlier push that are not part of this one are removed in the same commit, and so
+    is the adapter that a model replaces, or the model that an adapter replaces. Other files stay.
 
     Args:
       checkpoint: as for `checkpoint.load_params`. The workdir of a run also gives its card.
       name: OWNER/NAME; the repository is made if it does not exist.
-      private: whether a repository that is made is private.
+      private: whether the repository has to be private; one that is made is.
       picture: an image to show on the card.
 
     Raises:
       FileNotFoundError, ValueError: the checkpoint, its tokenizer or the picture is missing or
-        damaged, or `name` is no name.
+        damaged, `name` is no name, or `private` is set and the repository is public.
       PermissionError: there is no token, or it must not write there.
       ConnectionError: the Hub cannot be reached, or the upload broke off.
     """
@@ -132,10 +137,18 @@ def _uploaded(name: str, files: dict[str, Path], private: bool) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repo = HubRepo("model", name, "main")
-    with huggingface_refusals(name, repo.page):
+    with huggingface_refusals(name, repo.page, writes=True):
         api().create_repo(name, private=private or None, exist_ok=True)
+        # The Hub ignores `private` where the repository exists.
+        is_public = private and not api().model_info(name).private
+    if is_public:
+        raise ValueError(
+            f"{name} is public on the Hugging Face Hub, expected private: nothing was pushed. Make "
+            f"it private at {repo.page}/settings, push to another name, or leave out private"
+        )
+    with huggingface_refusals(name, repo.page, writes=True):
         there = api().list_repo_files(name)
-        stale = [each for each in there if each.endswith(_WEIGHTS) and each not in files]
+        stale = [each for each in there if _LOADED.fullmatch(each) and each not in files]
         api().create_commit(
             name,
             [
