@@ -2,7 +2,7 @@
 
 import pytest
 from hub_server import TOKEN, from_folder
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 
 import paligemma_lib as pg
 from paligemma_lib import hub as library
@@ -92,6 +92,21 @@ def test_offline_the_cache_is_enough(hub, captioner, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.requests.clear()
     assert library.fetch(NAME) == folder
+    assert hub.requests == []
+
+
+def test_offline_a_model_is_found_that_another_program_has_downloaded(hub, captioner, monkeypatch):
+    paths = [hf_hub_download(NAME, "config.json")]  # as transformers does
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set, and the cache .* not hold"):
+        library.fetch(NAME)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    paths += [hf_hub_download(NAME, file) for file in ("model.safetensors", "tokenizer.model")]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.requests.clear()
+    assert {str(each) for each in library.fetch(NAME).iterdir()} == {*paths}
+    assert library.fetch_adapter(NAME) is None
+    assert naming(NAME).local_checkpoint == str(library.fetch(NAME))
     assert hub.requests == []
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from paligemma_lib.hub.huggingface_refusals import huggingface_refusals
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _MAX_FILES = 2_000_000
+_WEIGHTS = (".safetensors", ".npz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +72,10 @@ class HubRepo:
     def sizes(self, commit: str) -> dict[str, int]:
         """Returns path -> bytes of all files, from the cache if they were listed before.
 
+        Offline, of a model that another program has put into the cache unlisted, they are those of
+        its files that are there. Whether these are all, its reader finds; of a data set, nothing
+        would.
+
         Raises:
           OSError, ImportError: as `huggingface_refusals`.
           ValueError: there are too many files, a size is none, or a name leads out of the folder.
@@ -102,12 +108,16 @@ def api() -> HfApi:
 
 
 def _sizes(repo: HubRepo, commit: str) -> dict[str, int]:
-    from huggingface_hub import RepoFile, get_cached_repo_tree
+    from huggingface_hub import RepoFile, get_cached_repo_tree, is_offline_mode
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
         entries: Iterable = get_cached_repo_tree(repo.repo, repo_type=repo.kind, revision=commit)
     except CachedRepoTreeNotFoundError:
+        if is_offline_mode() and repo.kind == "model":
+            found = _cached_sizes(repo, commit)
+            if any(file.endswith(_WEIGHTS) for file in found):
+                return found
         entries = api().list_repo_tree(
             repo.repo, recursive=True, revision=commit, repo_type=repo.kind
         )
@@ -115,3 +125,15 @@ def _sizes(repo: HubRepo, commit: str) -> dict[str, int]:
     if len(entries) > _MAX_FILES:
         raise ValueError(f"it has more than {_MAX_FILES:,} files: give one of its folders")
     return {each.path: each.size for each in entries if isinstance(each, RepoFile)}
+
+
+def _cached_sizes(repo: HubRepo, commit: str) -> dict[str, int]:
+    """Returns path -> bytes of the files in the cache, which need not be all."""
+    from huggingface_hub import snapshot_download
+
+    # Without a listing, it returns the folder whatever it holds; if there is none, it raises.
+    folder = Path(
+        snapshot_download(repo.repo, repo_type=repo.kind, revision=commit, local_files_only=True)
+    )
+    files = itertools.islice((each for each in folder.rglob("*") if each.is_file()), _MAX_FILES)
+    return {each.relative_to(folder).as_posix(): each.stat().st_size for each in files}
