@@ -21,7 +21,7 @@ CONFIG = cases.CONFIG
 
 
 def written(folder, arrays, config=CONFIG, **options):
-    return adapters.write_adapter(folder, arrays, base="nano", config=config, **options)
+    return adapters.write_adapter(folder, arrays, **{"base": "nano", "config": config, **options})
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -71,6 +71,24 @@ def test_what_peft_needs_is_in_the_settings(tmp_path):
     assert list(found["rank_pattern"].values()) == [8, 8, 8]
     assert found["alpha_pattern"] == {}
     assert found["base_model_name_or_path"] == adapters.base_of(folder) == "nano"
+
+
+def test_the_revision_of_a_base_is_where_peft_looks_for_it(tmp_path):
+    arrays = cases.random_adapters(targets=["attention"])
+    for base, named in (
+        ("owner/base@v1", ("owner/base", "v1")),
+        ("owner/base", ("owner/base", None)),
+        (str(tmp_path / "a@b"), (str(tmp_path / "a@b"), None)),
+    ):
+        folder = written(tmp_path / "birds", arrays, base=base)
+        found = json.loads((folder / ADAPTER_CONFIG).read_text())
+        assert (found["base_model_name_or_path"], found["revision"]) == named
+        assert adapters.base_of(folder) == base
+    # Folders of earlier versions have it in the name; a local base has none.
+    for base, revision, name in (("a/b@v1", "v2", "a/b@v1"), (str(tmp_path), "v2", str(tmp_path))):
+        found |= {"base_model_name_or_path": base, "revision": revision}
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(found))
+        assert adapters.base_of(folder) == name
 
 
 def test_names_are_those_of_the_layout(tmp_path):

@@ -108,15 +108,22 @@ def test_a_repository_changes_from_a_model_to_an_adapter_and_back(signed_in, pub
 
 
 def test_an_adapter_is_pushed_under_the_name_of_its_base(signed_in, published):
+    first = signed_in.repos["somebody/base"].refs["main"]
     push(published, NAME)
     files = files_of(signed_in)
     assert {*files} == {".gitattributes", "README.md", *ADAPTER_FILES}
     settings = json.loads(files["adapter_config.json"])
     assert settings["base_model_name_or_path"] == "somebody/base"
+    assert settings["revision"] == "main"
     found = find_adapter(NAME)  # from the Hub
     assert {path.name for path in found.iterdir()} == {*ADAPTER_FILES}
     assert find_adapter("somebody/base") is None
-    assert pg.load(NAME).config == pg.load("nano").config
+    signed_in.repos["somebody/base"].commit({"config.json": b"{}"})  # a newer base
+    with pytest.raises(ValueError, match="somebody/base@main"):
+        pg.load(NAME)
+    fields = {**settings, "revision": first}
+    signed_in.repos[NAME].commit({"adapter_config.json": json.dumps(fields).encode()})
+    assert pg.load(NAME).config == pg.load("nano").config  # of the base that it was made for
     card = ModelCard(files["README.md"].decode())
     assert (card.data.base_model, card.data.library_name) == ("somebody/base", "peft")
     assert f'PeftModel.from_pretrained(model, "{NAME}")' in card.text

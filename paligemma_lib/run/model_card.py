@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from paligemma_lib.checkpoint.configuration import published_name
-from paligemma_lib.data.sources.hub_reference import is_hub
 from paligemma_lib.model.variants import PaliGemmaConfig
+from paligemma_lib.quantized import KINDS
 from paligemma_lib.run.run_facts import Facts, is_number
 from paligemma_lib.runtime.visible_text import visible
 
-_LICENCES = {"paligemma": "gemma", "nano": "apache-2.0", "scratch": "apache-2.0"}
+_LICENCES = {"paligemma": "gemma", "nano": "apache-2.0"}  # of published weights
 _METRICS = {  # score -> metric of the Hub
     **{f"BLEU-{n}": "bleu" for n in range(1, 5)},
     "ROUGE-L": "rouge",
@@ -37,17 +38,20 @@ def model_card(
       model: its configuration, or that of the base of an adapter.
       facts: of its run.
       picture: file in the repository to show; "" for none.
-      adapter_of: the base model, of an adapter; "" for a whole model.
+      adapter_of: the base model of an adapter, perhaps with @REVISION; "" for a whole model.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
     title, kind = name.partition("/")[2], published_name(model) or "PaliGemma of another size"
     licence = next((v for k, v in _LICENCES.items() if kind.startswith(k)), "other")
+    if facts.config and not _checkpoint(facts):
+        licence = "other"  # of a new model, for its owner to say
+    base = adapter_of or facts.base
     data = facts.data or "data that are not told"
     results = [
         EvalResult(
             task_type="image-text-to-text",
-            dataset_type=_slug(facts.data or "unknown"),
+            dataset_type=_slug([*facts.datasets, facts.data][0]),
             dataset_name=f"{data}, test images",
             metric_type=_METRICS.get(score, "other"),
             metric_name=score,
@@ -55,7 +59,6 @@ def model_card(
         )
         for score, each in facts.scores.items()
     ]
-    train = str(facts.config.get("data", {}).get("train", ""))
     metadata = ModelCardData(
         language="en",
         license=licence,
@@ -63,16 +66,16 @@ def model_card(
         library_name="peft" if adapter_of else "transformers",
         pipeline_tag="image-text-to-text",
         tags=["paligemma", "image-captioning", "paligemma_lib"],
-        base_model=adapter_of or facts.base or None,
+        base_model=base.partition("@")[0] or None,
         base_model_relation="adapter" if adapter_of else None,
-        datasets=[facts.data.partition("@")[0]] if is_hub(train) else None,
+        datasets=facts.datasets or None,
         model_name=title if results else None,
         eval_results=results or None,
     )
     parts = [
         f"---\n{metadata.to_yaml()}\n---",
         f"# {title}",
-        _about(f"An adapter of {kind}" if adapter_of else kind, model, facts, data),
+        _about(f"An adapter of {kind}" if adapter_of else kind, base, model, facts, data),
         *([f"![Images with captions of this model]({picture})"] if picture else []),
         *_scores(facts),
         _use(name, facts.prompt, adapter_of),
@@ -80,7 +83,7 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _about(kind: str, model: PaliGemmaConfig, facts: Facts, data: str) -> str:
+def _about(kind: str, base: str, model: PaliGemmaConfig, facts: Facts, data: str) -> str:
     size = model.vision.image_size
     if not facts.config:
         return f"{kind} for images of {size} x {size} pixels. How it was trained is not recorded."
@@ -92,7 +95,7 @@ def _about(kind: str, model: PaliGemmaConfig, facts: Facts, data: str) -> str:
         for stage in stages
         if isinstance(stage, Mapping)
     ]
-    base = facts.base or ("nano" if facts.config["model"]["checkpoint"] == "nano" else "")
+    base = base or ("nano" if _checkpoint(facts) == "nano" else "")
     optimizer = facts.config.get("optimizer", {})
     lines = [
         f"{kind} for images of {size} x {size} pixels, fine-tuned with paligemma_lib.",
@@ -100,11 +103,32 @@ def _about(kind: str, model: PaliGemmaConfig, facts: Facts, data: str) -> str:
         f"- began with: {base or 'a checkpoint or a new model of its own'}",
         f"- data: {_plain(data)}",
         f"- trained: {_plain('; '.join(trained) or 'not told')}",
+        *_special(facts.config),
         f"- {facts.steps:,} steps of {facts.config.get('batch_size')} images, "
         f"{optimizer.get('name')}, learning rate {optimizer.get('learning_rate')}",
         f"- prompts such as: `{_plain(facts.prompt)}`",
     ]
     return "\n".join(lines)
+
+
+def _checkpoint(facts: Facts) -> str:
+    return str(facts.config.get("model", {}).get("checkpoint", ""))
+
+
+def _special(config: Mapping[str, Any]) -> list[str]:
+    """Returns lines on adapter, storage and reward, of a run that has them."""
+    lora, reward = config.get("lora", {}), config.get("reward", {})
+    storage = config.get("model", {}).get("frozen_dtype")
+    lines = []
+    if lora.get("rank"):
+        kind = "DoRA" if lora.get("dora") else "LoRA"
+        targets = ", ".join(map(str, lora.get("targets", ())))
+        lines.append(f"- adapter: {kind} of rank {lora['rank']} beside {_plain(targets)}")
+    if storage in KINDS:
+        lines.append(f"- weights that did not train were stored as {storage}")
+    if reward.get("name"):
+        lines.append(f"- rewarded by: {_plain(str(reward['name']))}, on captions of its own")
+    return lines
 
 
 def _scores(facts: Facts) -> list[str]:
@@ -125,7 +149,9 @@ def _scores(facts: Facts) -> list[str]:
 
 def _use(name: str, prompt: str, adapter_of: str) -> str:
     """Returns the section that shows how to load the model, here and in transformers."""
-    shown, whole = repr(_plain(prompt)), adapter_of or name
+    shown = repr(_plain(prompt))
+    whole, _, revision = (adapter_of or name).partition("@")
+    from_whole = f'from_pretrained("{whole}"' + (f', revision="{revision}")' if revision else ")")
     here = [
         "import paligemma_lib as pg",
         "",
@@ -136,8 +162,8 @@ def _use(name: str, prompt: str, adapter_of: str) -> str:
         *(["from peft import PeftModel"] if adapter_of else []),
         "from transformers import AutoProcessor, PaliGemmaForConditionalGeneration",
         "",
-        f'processor = AutoProcessor.from_pretrained("{whole}")',
-        f'model = PaliGemmaForConditionalGeneration.from_pretrained("{whole}")',
+        f"processor = AutoProcessor.{from_whole}",
+        f"model = PaliGemmaForConditionalGeneration.{from_whole}",
         *([f'model = PeftModel.from_pretrained(model, "{name}")'] if adapter_of else []),
         'image = Image.open("dog.jpg").convert("RGB")',
         f'inputs = processor(images=image, text="<image>" + {shown}, return_tensors="pt")',
@@ -145,8 +171,8 @@ def _use(name: str, prompt: str, adapter_of: str) -> str:
         'new = written[0, inputs["input_ids"].shape[1] :]',
         "print(processor.decode(new, skip_special_tokens=True))",
     ]
-    blocks = [there] if adapter_of else [here, there]
-    return "\n\n".join(["## Use", *("\n".join(["```python", *each, "```"]) for each in blocks)])
+    blocks = ("\n".join(["```python", *each, "```"]) for each in (here, there))
+    return "\n\n".join(["## Use", *blocks])
 
 
 def _plain(text: str) -> str:

@@ -30,12 +30,14 @@ from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.findings import require
 from paligemma_lib.run.record import (
     COMMITS,
+    ORIGIN,
     TEXT_LEN,
     allowed_changes,
     completed,
     record_of,
     recorded_text_len,
 )
+from paligemma_lib.run.run_facts import origin_of
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime import processes
 from paligemma_lib.runtime.atomic import atomic_write, is_remote, path_of, remove_partial
@@ -117,7 +119,8 @@ def prepare(setup: Setup) -> Prepared:
     config = dataclasses.replace(config, text_len=text_len)
     known = functools.partial(completed, present=record)
     check_run(workdir / CHECKPOINTS, record, allowed_changes(config), known)
-    record |= {COMMITS: setup.commits, TEXT_LEN: text_len}
+    origin = origin_of(config, data_given=setup.given is not None)
+    record |= {COMMITS: setup.commits, ORIGIN: origin, TEXT_LEN: text_len}
     return Prepared(
         config, record, workdir, setup.mesh, setup.data, setup.tokenizer, setup.model, params, setup
     )

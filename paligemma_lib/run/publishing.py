@@ -21,6 +21,7 @@ from paligemma_lib.checkpoint.adapters.adapter_folder import (
     find_adapter,
 )
 from paligemma_lib.checkpoint.adapters.adapter_reading import read_adapter
+from paligemma_lib.checkpoint.adapters.base_revision import without_revision
 from paligemma_lib.checkpoint.adapters.peft_settings import ADAPTER_CONFIG
 from paligemma_lib.checkpoint.conversion import convert
 from paligemma_lib.checkpoint.huggingface.config_json import CONFIG
@@ -111,7 +112,9 @@ def _adapter_files(
         )
     fields = json_object(read_bounded(adapter / ADAPTER_CONFIG, _MAX_BYTES))
     settings = temporary / ADAPTER_CONFIG
-    settings.write_text(json.dumps({**fields, _BASE: hub_name(base)}, indent=2), "utf-8")
+    name, revision = without_revision(hub_name(base))
+    named = {_BASE: name, "revision": revision}
+    settings.write_text(json.dumps(fields | named, indent=2), "utf-8")
     return {ADAPTER_CONFIG: settings, ADAPTER_MODEL: adapter / ADAPTER_MODEL}
 
 

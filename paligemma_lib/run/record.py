@@ -26,7 +26,9 @@ from paligemma_lib.train.compatibility import CHECKPOINTS, check_run, newest_run
 
 # Keys of what is recorded, but not compared: a run that goes on takes it over.
 COMMITS = "commits"  # of data sets of the Hub, see `hub_commits`
+ORIGIN = "origin"  # of parameters and data, see `run_facts.origin_of`
 TEXT_LEN = "text_len"  # text tokens of an example, where the config says 0
+_TOLD = (COMMITS, ORIGIN, TEXT_LEN)
 
 # Packages that decode images, encode text, order the data, or compute a step.
 SOFTWARE = (
@@ -113,7 +115,7 @@ def completed(record: Mapping[str, Any], present: Mapping[str, Any] = {}) -> Map
         # are, so that the comparison names them.
         config = _filled(before, RunConfig().to_dict())
     # What was read from a commit is compared: the fingerprints of the data.
-    rest = {name: value for name, value in record.items() if name not in (COMMITS, TEXT_LEN)}
+    rest = {name: value for name, value in record.items() if name not in _TOLD}
     # Until 2026-11-29, fingerprints of record files were of their names and sizes alone.
     if isinstance(was := rest.get("data"), Mapping):
         data = present.get("data", {})

@@ -77,6 +77,8 @@ def adapter_folder(path: str | os.PathLike[str]) -> Path:
 def base_of(path: str | os.PathLike[str]) -> str:
     """Returns the name of an adapter's base model, as it was given when the adapter was made.
 
+    Of a model of the Hub, the revision is part of it: OWNER/NAME@REVISION.
+
     Raises:
       FileNotFoundError, ValueError: as in `adapter_folder`; adapter_config.json is not understood,
         or names no base.

@@ -26,6 +26,7 @@ from paligemma_lib.checkpoint.adapters.adapter_products import (
     products_of,
 )
 from paligemma_lib.checkpoint.adapters.adapter_reading import MAGNITUDE, A, B
+from paligemma_lib.checkpoint.adapters.base_revision import without_revision
 from paligemma_lib.checkpoint.adapters.peft_modules import (
     PREFIX,
     module_names,
@@ -63,7 +64,7 @@ def write_adapter(
       adapters: the arrays by name, as `model.adapter_params.adapters_of` returns them: NumPy
         arrays, or JAX arrays that this process holds wholly. A layer in which all arrays of a
         product are zeros, the scale too, is left out: it is not adapted.
-      base: name of the base model, for `base_model_name_or_path`.
+      base: name of the base model, for `base_model_name_or_path` and `revision`.
       config: the base model.
       dtype: "float32", "bfloat16" or "float16".
       metadata: texts to keep in the file, by name; see `adapter_folder.adapter_metadata`.
@@ -143,13 +144,15 @@ def _settings(products: Mapping[str, Arrays], base: str, rslora: bool) -> dict[s
         alphas |= {module_pattern(product, same[alpha], depth): alpha for alpha in same}
     usual_rank = Counter(ranks.values()).most_common(1)[0][0]
     usual_alpha = Counter(alphas.values()).most_common(1)[0][0]
+    name, revision = without_revision(base)
     return {
         "peft_type": "LORA",
         "auto_mapping": {
             "base_model_class": "PaliGemmaForConditionalGeneration",
             "parent_library": "transformers.models.paligemma.modeling_paligemma",
         },
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": name,
+        "revision": revision,
         "task_type": None,
         "inference_mode": True,
         "r": usual_rank,

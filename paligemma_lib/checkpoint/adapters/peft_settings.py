@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from paligemma_lib.checkpoint.adapters.base_revision import with_revision
 from paligemma_lib.checkpoint.adapters.re2_patterns import matching
 from paligemma_lib.checkpoint.huggingface.json_text import json_object
 from paligemma_lib.checkpoint.matching import listed
@@ -32,12 +33,12 @@ _MAX_ITEMS = 4096  # modules, layers or patterns that a field lists
 _NEUTRAL = {
     "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config", "fan_in_fan_out",
     "inference_mode", "loftq_config", "lora_dropout", "lora_ga_config", "megatron_core",
-    "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type",
+    "peft_version", "qalora_group_size", "runtime_config", "task_type",
 }  # fmt: skip
 _USED = {
     "alpha_pattern", "base_model_name_or_path", "exclude_modules", "init_lora_weights",
     "layers_pattern", "layers_to_transform", "lora_alpha", "peft_type", "r", "rank_pattern",
-    "target_modules", "use_dora", "use_rslora",
+    "revision", "target_modules", "use_dora", "use_rslora",
 }  # fmt: skip
 _OFF: tuple[Any, ...] = (None, False, "", "none", [], {})
 
@@ -59,7 +60,7 @@ class PeftSettings:
     """What adapter_config.json says.
 
     Attributes:
-      base: the base model, as it was named there; "" if it was not.
+      base: the base model, as it was named there, with @REVISION if it has one; "" if it was not.
       rank, alpha: of all modules but those that a pattern gives other ones.
       rslora, dora: whether alpha is divided by the square root of the rank; whether it is DoRA.
       rank_pattern, alpha_pattern: end of a module's name, as a regular expression -> its own.
@@ -143,7 +144,7 @@ def _settings(fields: Mapping[str, Any], problems: list[str]) -> PeftSettings:
     _check_start(fields.get("init_lora_weights", True), problems)
     layers = fields.get("layers_to_transform")
     return PeftSettings(
-        base=_text(fields, "base_model_name_or_path"),
+        base=with_revision(_text(fields, "base_model_name_or_path"), _text(fields, "revision")),
         rank=whole("r", fields.get("r", 8), 1, _MAX_RANK),
         alpha=_alpha("lora_alpha", fields.get("lora_alpha", 8)),
         rslora=_flag(fields, "use_rslora"),
