@@ -16,6 +16,7 @@ from paligemma_lib.run.config import TRACKERS
 from paligemma_lib.run.options import ConfigError
 from paligemma_lib.run.tracked_runs import TrackedRun, flat
 from paligemma_lib.run.trackers import trackers_of
+from paligemma_lib.train.tracking import Trackers
 
 IMAGE = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
 
@@ -77,6 +78,29 @@ def test_mlflow_keeps_a_run_in_a_database(offline):
     assert names == [f"step_0000000{k}.{end}" for k in (1, 3) for end in ("png", "txt")]
     text = mlflow.artifacts.load_text(f"runs:/{run_id}/{folder.path}/step_00000001.txt")
     assert text == "a dog runs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("NaN"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_mlflow_tells_how_a_run_ended(offline, error, status):
+    mlflow = pytest.importorskip("mlflow", reason="needs mlflow")
+    trackers = trackers_of(RunConfig(workdir=str(offline), trackers=("mlflow",)))
+    with pytest.raises(type(error)), Trackers(trackers):
+        raise error
+    run_id = (offline / "mlflow_run.txt").read_text().strip()
+    assert mlflow.MlflowClient().get_run(run_id).info.status == status
+
+
+@pytest.mark.slow
+def test_wandb_tells_how_a_run_ended_and_does_not_wait_for_hours(offline):
+    pytest.importorskip("wandb", reason="needs wandb")
+    (tracker,) = trackers_of(RunConfig(workdir=str(offline), trackers=("wandb",)))
+    with pytest.raises(ValueError, match="NaN"), Trackers([tracker]):
+        raise ValueError("NaN")
+    assert tracker._run.settings.finish_timeout == 60
+    assert tracker._run._exit_code == 1
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Trackers: one that fails is told, and does not stop the run."""
 
 import numpy as np
+import pytest
 
 from paligemma_lib.train.tracking import Trackers
 
@@ -44,3 +45,18 @@ def test_one_that_fails_is_told_closed_and_left_out(caplog):
 def test_closing_never_fails():
     with Trackers([Failing()]):
         pass
+
+
+def test_the_error_that_ends_a_run_is_told_to_those_that_ask():
+    class Asking(Seeing):
+        def failed(self, error):
+            self.seen.append(repr(error))
+
+    asking, seeing = Asking(), Seeing()
+    with pytest.raises(KeyboardInterrupt), Trackers([asking, seeing]):
+        raise KeyboardInterrupt
+    assert asking.seen == ["KeyboardInterrupt()", "closed"] and seeing.seen == ["closed"]
+    finished = Asking()
+    with Trackers([finished]):
+        pass
+    assert finished.seen == ["closed"]

@@ -39,6 +39,7 @@ class MlflowTracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self._client = MlflowClient()
+        self._status = "FINISHED"
         run = TrackedRun(workdir, "mlflow")
         self._id = run.known() or ""
         if self._id:
@@ -65,9 +66,13 @@ class MlflowTracker:
         self._client.log_image(self._id, image, artifact_file=f"{place}.png")
         self._client.log_text(self._id, caption, f"{place}.txt")
 
+    def failed(self, error: BaseException) -> None:
+        """Notes that the run did not come to its end: FAILED, or KILLED by Ctrl-C."""
+        self._status = "FAILED" if isinstance(error, Exception) else "KILLED"
+
     def close(self) -> None:
         """Ends the run."""
-        self._client.set_terminated(self._id)
+        self._client.set_terminated(self._id, self._status)
 
 
 def _experiment(client: MlflowClient) -> str:

@@ -37,6 +37,10 @@ class WandbTracker:
         Raises:
           PermissionError: there is no API key, and WANDB_MODE is not offline or disabled.
         """
+        # If the network is gone, the end of the run would otherwise wait for it for hours. What is
+        # left after these seconds stays in the workdir, and `wandb sync` sends it.
+        os.environ.setdefault("WANDB_FINISH_TIMEOUT", "60")
+        self._exit_code = 0
         offline = os.environ.get("WANDB_MODE", "online") in ("offline", "disabled", "dryrun")
         if not offline and not wandb.login(prompt=False):
             raise PermissionError(
@@ -65,6 +69,10 @@ class WandbTracker:
         """Reports an image, uint8[H, W, 3], with its caption."""
         self._run.log({f"captions/{image_id}": wandb.Image(image, caption=caption), _STEP: step})
 
+    def failed(self, error: BaseException) -> None:
+        """Notes that the run did not come to its end."""
+        self._exit_code = 1
+
     def close(self) -> None:
         """Sends what is left, and ends the run."""
-        self._run.finish()
+        self._run.finish(self._exit_code)

@@ -16,7 +16,11 @@ _log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Receives the values of a run as they are computed."""
+    """Receives the values of a run as they are computed.
+
+    A tracker may also have a method `failed(error: BaseException)`. It is called before `close` if
+    an error, or Ctrl-C, ends the run.
+    """
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Receives scalars after a step, such as "loss", "learning_rate" or "validation_loss"."""
@@ -50,6 +54,8 @@ class Trackers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None:
+            self._each(lambda tracker: getattr(tracker, "failed", _ignore)(error))
         self.close()
 
     def __bool__(self) -> bool:
@@ -81,3 +87,7 @@ class Trackers:
                 )
                 with contextlib.suppress(Exception):
                     tracker.close()
+
+
+def _ignore(error: BaseException) -> None:
+    """Stands in for the method that a tracker need not have."""
