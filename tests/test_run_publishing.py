@@ -13,6 +13,7 @@ from paligemma_lib.checkpoint.adapters import write_adapter
 from paligemma_lib.checkpoint.adapters.adapter_folder import find_adapter
 from paligemma_lib.cli import main
 from paligemma_lib.hub.fetching import NANO
+from paligemma_lib.run import publishing
 from paligemma_lib.run.publishing import push
 
 NAME = "somebody/captioner"
@@ -127,6 +128,19 @@ def test_an_adapter_is_pushed_under_the_name_of_its_base(signed_in, published):
     card = ModelCard(files["README.md"].decode())
     assert (card.data.base_model, card.data.library_name) == ("somebody/base", "peft")
     assert f'PeftModel.from_pretrained(model, "{NAME}")' in card.text
+
+
+@pytest.mark.parametrize("place", ["gs://bucket/run", "gs://bucket/run/adapter"])
+def test_an_adapter_is_pushed_from_a_bucket(signed_in, published, monkeypatch, place):
+    outcome = {"scores": {"CIDEr": {"value": 87.4}}}
+    (published.parent / "scores.json").write_text(json.dumps(outcome))
+    there = {"gs://bucket/run": published.parent, "gs://bucket/run/adapter": published}
+    monkeypatch.setattr(publishing, "path_of", lambda name: there[name])
+    push(place, NAME)
+    files = files_of(signed_in)
+    written = (published / "adapter_model.safetensors").read_bytes()
+    assert files["adapter_model.safetensors"] == written
+    assert (b"87.4" in files["README.md"]) == (place == "gs://bucket/run")
 
 
 def test_an_adapter_of_what_nobody_else_has_is_not_pushed(signed_in, adapter):

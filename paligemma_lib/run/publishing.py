@@ -17,6 +17,7 @@ from pathlib import Path
 from paligemma_lib import captioner, hub
 from paligemma_lib.checkpoint.adapters.adapter_folder import (
     ADAPTER_MODEL,
+    IN_WORKDIR,
     base_of,
     find_adapter,
 )
@@ -33,7 +34,7 @@ from paligemma_lib.hub.huggingface_repos import HubRepo, api
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.run.model_card import model_card
 from paligemma_lib.run.run_facts import Facts, facts_of, hub_name
-from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.runtime.atomic import is_remote, path_of
 from paligemma_lib.runtime.regular_files import read_bounded
 from paligemma_lib.tokenizer import load
 from paligemma_lib.tokenizer.fast_tokenizer import tokenizer_json
@@ -81,12 +82,16 @@ def push(
         raise ValueError(f"{name} is no name on the Hugging Face Hub: expected OWNER/NAME")
     if picture is not None and not (picture.is_file() and picture.suffix.lower() in _PICTURES):
         raise FileNotFoundError(f"{picture}: expected an image, {', '.join(_PICTURES)}")
-    workdir = Path(os.path.expanduser(checkpoint))
+    hub.check_no_address(os.fspath(checkpoint))
+    workdir = path_of(os.path.expanduser(checkpoint))
     facts = facts_of(workdir) if workdir.is_dir() else Facts()
-    adapter = find_adapter(checkpoint)
-    base = base_of(adapter) if adapter else ""
-    config = read_config(base or checkpoint)
     with tempfile.TemporaryDirectory(prefix="paligemma-push-") as temporary:
+        if is_remote(checkpoint):
+            adapter = _remote_adapter(workdir, Path(temporary))
+        else:
+            adapter = find_adapter(checkpoint)
+        base = base_of(adapter) if adapter else ""
+        config = read_config(base or checkpoint)
         if adapter:
             files = _adapter_files(adapter, base, config, Path(temporary))
         else:
@@ -98,6 +103,20 @@ def push(
         card.write_text(model_card(name, config, facts, shown, hub_name(base)), "utf-8")
         files[CARD] = card
         return _uploaded(name, files, private)
+
+
+def _remote_adapter(folder: Path, temporary: Path) -> Path | None:
+    """Returns a local copy of an adapter on gs://, as `find_adapter` finds local ones."""
+    if not folder.is_dir() or hub.exported(folder) != folder:
+        return None
+    places = [
+        place for place in (folder, folder / IN_WORKDIR) if (place / ADAPTER_CONFIG).is_file()
+    ]
+    for place in places[:1]:
+        (temporary / IN_WORKDIR).mkdir()
+        for name in (ADAPTER_CONFIG, ADAPTER_MODEL):
+            (temporary / IN_WORKDIR / name).write_bytes((place / name).read_bytes())
+    return temporary / IN_WORKDIR if places else None
 
 
 def _adapter_files(
