@@ -27,7 +27,7 @@ def hub(monkeypatch, tmp_path):
         (
             401,
             PermissionError,
-            "refuses somebody/dogs@main (HTTP 401: not now): the token is not valid",
+            "refuses somebody/dogs@main (HTTP 401: Invalid user token.",
         ),
         (
             403,

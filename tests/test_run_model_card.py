@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from paligemma_lib.model import variants
-from paligemma_lib.run import DataConfig, ModelConfig, RunConfig
+from paligemma_lib.run import DataConfig, ModelConfig, PartConfig, RunConfig
 from paligemma_lib.run.model_card import model_card
 from paligemma_lib.run.run_facts import Facts, facts_of, origin_of
 
@@ -58,8 +58,8 @@ def test_names_mean_what_they_meant_where_the_run_started(tmp_path, monkeypatch)
 def test_data_are_named_as_the_hub_has_them():
     files = facts(train="hf://datasets/me/dogs@v1/data/*.parquet")
     assert card(files).data.datasets == ["me/dogs"]
-    parts = ({"train": "me/dogs:all"}, {"train": "/home/me/cats.csv"}, {"train": "me/birds"})
-    several = facts(commits=["me/dogs@main", "me/birds@main"], mixture=parts)
+    parts = [PartConfig(train=each) for each in ("me/dogs:all", "/home/me/cats.csv", "me/birds")]
+    several = facts(commits=["me/dogs@main", "me/birds@main"], mixture=tuple(parts))
     assert card(several).data.datasets == ["me/dogs", "me/birds"]
     assert "- data: me/dogs:all, cats.csv, me/birds\n" in card(several).text
     assert "- data: data that are not told\n" in card(facts(data_given=True)).text

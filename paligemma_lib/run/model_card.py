@@ -51,7 +51,7 @@ def model_card(
     results = [
         EvalResult(
             task_type="image-text-to-text",
-            dataset_type=_slug(", ".join(facts.datasets) or facts.data),
+            dataset_type=_slug([*facts.datasets, facts.data][0]),
             dataset_name=f"{data}, test images",
             metric_type=_METRICS.get(score, "other"),
             metric_name=score,
