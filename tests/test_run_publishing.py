@@ -145,19 +145,6 @@ def test_an_adapter_is_pushed_from_a_bucket(signed_in, published, monkeypatch, p
     assert (b"87.4" in files["README.md"]) == (place == "gs://bucket/run")
 
 
-@pytest.mark.parametrize("place", ["gs://bucket/run", "gs://bucket/run/adapter"])
-def test_an_adapter_is_pushed_from_a_bucket(signed_in, published, monkeypatch, place):
-    outcome = {"scores": {"CIDEr": {"value": 87.4}}}
-    (published.parent / "scores.json").write_text(json.dumps(outcome))
-    there = {"gs://bucket/run": published.parent, "gs://bucket/run/adapter": published}
-    monkeypatch.setattr(publishing, "path_of", lambda name: there[name])
-    push(place, NAME)
-    files = files_of(signed_in)
-    written = (published / "adapter_model.safetensors").read_bytes()
-    assert files["adapter_model.safetensors"] == written
-    assert (b"87.4" in files["README.md"]) == (place == "gs://bucket/run")
-
-
 def test_an_adapter_of_what_nobody_else_has_is_not_pushed(signed_in, adapter):
     with pytest.raises(ValueError, match="is of nano, which others do not have"):
         push(adapter, NAME)
