@@ -163,7 +163,7 @@ class Lane:
                 for row in rows
             ]
         except NotFinite as error:
-            return Answer(problem=str(error), fault="server", seconds=seconds)
+            return Answer(problem=str(error), fault="model", seconds=seconds)
         texts = tuple(each.text for each in alone)
         of_rows = tuple(alone) if self._strategy.rows == 1 else ()
         return Answer(
