@@ -188,9 +188,9 @@ def test_images_that_are_none_are_told(client, url, told, stream):
 def test_a_key_is_asked_for_but_not_of_a_cluster(port, client, image):
     with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
         client.with_options(api_key="another-key-of-length").models.list()
-    for path in ("/v1/models", "/docs", "/caption"):
+    for path in ("/v1/models", "/caption"):
         assert fetch(port, path)[0] == 401
-    for path in ("/healthz", "/readyz", "/metrics"):
+    for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
         assert fetch(port, path)[0] == 200
 
 
@@ -248,13 +248,12 @@ def test_metrics_count_requests_and_tokens(port, image):
 
 
 def test_the_description_names_all_fields(port):
-    headers = {"Authorization": f"Bearer {KEY}"}
-    document = json.loads(fetch(port, "/openapi.json", **headers)[2])
+    document = json.loads(fetch(port, "/openapi.json")[2])
     assert document["openapi"].startswith("3.1")
     schemas = document["components"]["schemas"]
     for name in re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document)):
         assert name in schemas
-    page = fetch(port, "/docs", **headers)[2].decode()
+    page = fetch(port, "/docs")[2].decode()
     assert all(f"<code>{field}</code>" in page for field in schemas["ChatRequest"]["properties"])
     assert "http://" not in page.replace("http://127.0.0.1", "")  # nothing is fetched
 
