@@ -10,12 +10,11 @@ from collections.abc import Iterator
 
 import captioning_cases as cases
 import jax
-import uvicorn
 
 from paligemma_lib.captioner import Captioner
 from paligemma_lib.serving import Engine
 from paligemma_lib.serving.endpoint import Limits, ServedModels, make_app
-from paligemma_lib.serving.endpoint.http_server import config_of
+from paligemma_lib.serving.endpoint.http_server import DrainingServer, config_of
 from paligemma_lib.testing import tiny_tokenizer
 
 LENGTH = 6
@@ -29,11 +28,20 @@ def tiny_captioner() -> Captioner:
 @contextlib.contextmanager
 def serving(models: dict[str, Engine], limits: Limits) -> Iterator[int]:
     """Runs a server in a thread; gives its port."""
+    with running(models, limits) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def running(models: dict[str, Engine], limits: Limits) -> Iterator[tuple[int, DrainingServer]]:
+    """Runs a server in a thread; gives its port, and the server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    app = make_app(ServedModels(models), limits)
-    server = uvicorn.Server(config_of(app, host="127.0.0.1", port=port, limits=limits))
+    served = ServedModels(models)
+    app = make_app(served, limits)
+    config = config_of(app, host="127.0.0.1", port=port, limits=limits)
+    server = DrainingServer(config, served, limits)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 60
@@ -41,7 +49,7 @@ def serving(models: dict[str, Engine], limits: Limits) -> Iterator[int]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     try:
-        yield port
+        yield port, server
     finally:
         server.should_exit = True
         thread.join(60)

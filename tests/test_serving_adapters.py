@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+import urllib.error
 import urllib.request
 
 import adapter_cases
@@ -17,6 +18,7 @@ pytest.importorskip("uvicorn", reason="needs uvicorn")
 from endpoint_cases import LENGTH, message, serving, tiny_captioner
 
 from paligemma_lib.serving.endpoint import Limits, ServedModels
+from paligemma_lib.serving.model_threads import ModelThreads
 
 ADAPTERS = ("birds", "dogs")
 
@@ -114,3 +116,27 @@ def test_batches_that_all_fail_make_an_engine_ill(images, monkeypatch):
         assert not engine.healthy
     finally:
         engine.close()
+
+
+def test_an_adapter_whose_program_is_missing_makes_it_unready(images, monkeypatch, caplog):
+    new_lane = ModelThreads._new_lane
+
+    def broken(self, captioner, program):
+        if program.adapter == "dogs":
+            raise RuntimeError("INTERNAL: a text of the compiler")
+        return new_lane(self, captioner, program)
+
+    monkeypatch.setattr(ModelThreads, "_new_lane", broken)
+    engine = Engine(captioner, rows=2, prompt_tokens=48, max_new_tokens=LENGTH, adapters=ADAPTERS)
+    with serving({"tiny": engine}, Limits()) as port:
+        for adapter in (None, "birds"):
+            assert engine.submit(images[0], adapter=adapter).wait(120).caption is not None
+        told = engine.submit(images[0], adapter="dogs").wait(120)
+        assert told.fault == "server"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz")
+        body = json.load(refused.value)
+        assert body["not_ready"] == ["tiny"]
+        assert body["problems"] == {"dogs": told.problem}
+        assert "INTERNAL" not in told.problem
+        assert "INTERNAL" in caplog.text

@@ -22,7 +22,8 @@ from endpoint_cases import LENGTH, message, serving, tiny_captioner
 import paligemma_lib as pg
 from paligemma_lib.batch import EOS
 from paligemma_lib.decode import Beam, BestOf, Greedy, Sample
-from paligemma_lib.serving import Engine
+from paligemma_lib.serving import Engine, lane
+from paligemma_lib.serving.answers import Answer
 from paligemma_lib.serving.endpoint import Limits
 
 KEY = "a-key-that-nobody-guesses"
@@ -136,6 +137,45 @@ def test_beams_and_a_limit_are_taken(client, image, wanted):
     assert answer.choices[0].message.content == wanted(Beam(2, nbest=1), length=4).text
 
 
+def test_a_stream_of_beams_tells_no_text_that_the_end_takes_back(
+    client, image, wanted, monkeypatch
+):
+    leading = Answer(("the best beam so far",), prompt_tokens=5)
+    monkeypatch.setattr(lane.Lane, "_partial", lambda *_: leading)
+    chunks = client.chat.completions.create(
+        model="tiny", messages=message(image), stream=True, extra_body={"beams": 2}
+    )
+    texts = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices]
+    assert "".join(texts) == wanted(Beam(2, nbest=1)).text
+
+
+def test_a_stream_is_not_held_up_on_its_way(port, image):
+    body = json.dumps({"messages": message(image), "stream": True}).encode()
+    _, headers, _ = fetch(port, "/v1/chat/completions", body, Authorization=f"Bearer {KEY}")
+    assert (headers["Cache-Control"], headers["X-Accel-Buffering"]) == ("no-cache", "no")
+
+
+def test_what_is_null_or_empty_is_as_if_left_out(port, image, wanted):
+    messages = message(image)
+    messages[0] |= {"name": None, "tool_calls": None}
+    messages[0]["content"][1]["image_url"] = None
+    asked = {
+        "messages": messages, "n": None, "stop": None, "tools": [], "tool_choice": None,
+        "logit_bias": {}, "response_format": None, "stream": None, "top_p": None,
+    }  # fmt: skip
+    status, _, body = fetch(
+        port, "/v1/chat/completions", json.dumps(asked).encode(), Authorization=f"Bearer {KEY}"
+    )
+    assert status == 200, body
+    assert json.loads(body)["choices"][0]["message"]["content"] == wanted(Greedy()).text
+
+
+@pytest.mark.parametrize("given", [{"temperature": 0, "top_p": 0.5}, {"top_p": 1, "seed": 3}])
+def test_what_changes_nothing_when_greedy_is_taken(client, image, wanted, given):
+    answer = client.chat.completions.create(model="tiny", messages=message(image), **given)
+    assert answer.choices[0].message.content == wanted(Greedy()).text
+
+
 def test_a_limit_beyond_the_servers_is_the_servers(client, image, wanted):
     answer = client.chat.completions.create(
         model="tiny", messages=message(image), max_completion_tokens=10_000
@@ -155,7 +195,9 @@ def test_models_are_listed(client):
         ({"temperature": 3}, 400, "temperature: "),
         ({"n": 2}, 400, "would be the same"),
         ({"n": 9, "temperature": 1}, 400, "at most 8"),
+        ({"top_p": 0.9}, 400, "top_p=0.9 without a temperature"),
         ({"stop": ["."]}, 400, "stop: "),
+        ({"extra_body": {"messages": []}}, 400, "messages: "),
         ({"logprobs": True, "top_logprobs": 2}, 400, "top_logprobs"),
         ({"extra_body": {"beams": 2}, "temperature": 1}, 400, "beams go without"),
         ({"seed": -1}, 400, "seed: "),
@@ -188,9 +230,9 @@ def test_images_that_are_none_are_told(client, url, told, stream):
 def test_a_key_is_asked_for_but_not_of_a_cluster(port, client, image):
     with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
         client.with_options(api_key="another-key-of-length").models.list()
-    for path in ("/v1/models", "/docs", "/caption"):
+    for path in ("/v1/models", "/caption"):
         assert fetch(port, path)[0] == 401
-    for path in ("/healthz", "/readyz", "/metrics"):
+    for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
         assert fetch(port, path)[0] == 200
 
 
@@ -212,6 +254,7 @@ def _upload(port: int, image: bytes, **fields: str):
     ("fields", "status", "told"),
     [
         ({"prompt": "<image>"}, 400, "leave it out"),
+        ({"top_p": "0.9"}, 400, "set temperature"),
         ({"beams": "9"}, 400, "beams: "),
         ({"colour": "red"}, 400, "colour: "),
         ({"model": "x"}, 404, "no model"),
@@ -248,13 +291,12 @@ def test_metrics_count_requests_and_tokens(port, image):
 
 
 def test_the_description_names_all_fields(port):
-    headers = {"Authorization": f"Bearer {KEY}"}
-    document = json.loads(fetch(port, "/openapi.json", **headers)[2])
+    document = json.loads(fetch(port, "/openapi.json")[2])
     assert document["openapi"].startswith("3.1")
     schemas = document["components"]["schemas"]
     for name in re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document)):
         assert name in schemas
-    page = fetch(port, "/docs", **headers)[2].decode()
+    page = fetch(port, "/docs")[2].decode()
     assert all(f"<code>{field}</code>" in page for field in schemas["ChatRequest"]["properties"])
     assert "http://" not in page.replace("http://127.0.0.1", "")  # nothing is fetched
 

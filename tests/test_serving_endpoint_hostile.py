@@ -148,6 +148,7 @@ def test_jobs_of_clients_that_leave_are_cancelled(port, engine, image, held, str
     until(lambda: unfinished(engine) == 3)
     for connection in connections:
         connection.close()
+    until(lambda: not engine._dispatch.unfinished())  # before a token is written
     held.set()
     until(lambda: unfinished(engine) == 0)
 

@@ -14,6 +14,7 @@ import paligemma_lib as pg
 from paligemma_lib.captioner import Captioner
 from paligemma_lib.decode import Beam, BestOf, Greedy, Sample, generate, slots
 from paligemma_lib.serving import Busy, Engine, Unavailable
+from paligemma_lib.serving.dispatch import Dispatch
 from paligemma_lib.serving.prompt_reading import PromptReader
 from paligemma_lib.testing import tiny_tokenizer
 
@@ -139,6 +140,7 @@ def test_a_program_that_is_missing_is_compiled_while_others_are_served(engine, i
     monkeypatch.setattr(slots, "empty", lambda *a, **k: gate.wait(60) and empty(*a, **k))
     waiting = engine.submit(images[0], sampler=Beam(3))
     assert waiting.stage() == ("compiling", 0)
+    assert engine.ready  # what a client asks for does not send the others elsewhere
     texts([engine.submit(images[0])])
     gate.set()
     texts([waiting])
@@ -152,6 +154,11 @@ def test_a_program_that_cannot_be_compiled_is_told(engine, images, monkeypatch, 
     answer = engine.submit(images[0], sampler=Beam(4)).wait(120)
     assert answer.problem.startswith("This way of choosing words does not work")
     assert answer.fault == "server"
+    assert "division" not in answer.problem
+    assert "division" in caplog.text
+    assert engine.submit(images[0], sampler=Beam(4)).answer == answer  # at once
+    assert list(engine.program_problems.values()) == [answer.problem]
+    assert engine.ready
     texts([engine.submit(images[0])])
 
 
@@ -253,6 +260,69 @@ def test_an_image_that_makes_batches_fail_is_given_up_alone(engine, images, monk
     assert bad.fault == "server"
     assert bad.problem.startswith("The model failed on this image")
     texts(good)
+
+
+def test_a_device_that_is_gone_ends_jobs_and_makes_it_ill(engine, images, monkeypatch, caplog):
+    texts([engine.submit(images[0])])
+
+    def gone(*_, **__):
+        raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone")
+
+    for name in ("advance", "empty"):  # no new slots can be made, either
+        monkeypatch.setattr(slots, name, gone)
+    jobs = [engine.submit(image) for image in images[:2]]
+    assert [job.wait(60).fault for job in jobs] == ["server"] * 2
+    assert not engine.healthy
+    monkeypatch.undo()
+    texts([engine.submit(images[0]), engine.submit(images[1])])
+    deadline = time.monotonic() + 30
+    while not engine.healthy:  # a moment after the caption
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert engine.counts()["restarts"] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "healthy"), [(jax.errors.JaxRuntimeError, False), (RuntimeError, True)]
+)
+def test_a_device_that_reads_no_image_makes_it_ill(
+    engine, images, monkeypatch, caplog, error, healthy
+):
+    """But not an image that is made to cause an error."""
+    texts([engine.submit(images[0])])
+
+    def gone(*_):
+        raise error("INTERNAL")
+
+    monkeypatch.setattr(PromptReader, "_read", gone)
+    jobs = [engine.submit(image) for image in images[:3]]
+    assert [job.wait(60).fault for job in jobs] == ["server"] * 3
+    assert engine.healthy == healthy
+
+
+def test_an_image_that_fails_once_is_not_written_before_it_is_read(
+    engine, images, monkeypatch, caplog
+):
+    """Another thread may begin to read it again before the first one goes on."""
+    texts([engine.submit(images[0])])
+    read, retry, calls, taken = PromptReader.read, Dispatch.retry, [], threading.Event()
+
+    def fail_once(self, job):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("once")
+        taken.set()
+        time.sleep(0.3)  # the first thread goes on meanwhile
+        return read(self, job)
+
+    def slow(*arguments):
+        retry(*arguments)
+        assert taken.wait(60)
+
+    monkeypatch.setattr(PromptReader, "read", fail_once)
+    monkeypatch.setattr(Dispatch, "retry", slow)
+    texts([engine.submit(images[1])])
+    assert engine.counts()["failed_batches"] == 0
 
 
 def kill(name: str) -> None:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 Stage = Literal["loading", "compiling", "waiting", "writing", "over"]
 
-# Who is to blame for a problem: the request itself; its time limit or its client; or the server.
-Fault = Literal["request", "deadline", "cancelled", "server"]
+# What is to blame for a problem: the request itself; its time limit or its client; the server; or
+# the model, whose numbers for this image are not finite.
+Fault = Literal["request", "deadline", "cancelled", "server", "model"]
 
 
 class Busy(RuntimeError):
@@ -44,7 +45,7 @@ class Answer:
       rows: the complete captions in the order of rows; empty for beams, and before the end.
       prompt_tokens: tokens of image and prompt, once they are read.
       problem: why there is no caption; None: no problem.
-      fault: who is to blame for it.
+      fault: what is to blame for it.
       seconds: from the queue to this answer, while the image was read and the caption written.
     """
 

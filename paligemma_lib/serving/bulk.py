@@ -42,7 +42,8 @@ def caption_numbers(
       prompt, sampler, max_new_tokens, seed: see `Engine.submit`.
 
     Yields:
-      `Captioned`, or `Skipped` for an image that cannot be read or decoded.
+      `Captioned`, or `Skipped` for an image that cannot be read or decoded, or for which the
+      model's numbers are not finite.
 
     Raises:
       ValueError: the model fails.
@@ -70,7 +71,7 @@ def caption_numbers(
             return result
         number, record, job = result
         answer = job.wait()
-        if answer.fault == "request":
+        if answer.fault in ("request", "model"):  # of this image alone
             return Skipped(source.where(number), answer.problem or "")
         if answer.caption is None:
             raise ValueError(f"{source.where(number)}: {answer.problem}")

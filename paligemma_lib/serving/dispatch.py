@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from paligemma_lib.serving.admission import Bounds
 from paligemma_lib.serving.answers import Answer, Fault, Stage, Unavailable
+from paligemma_lib.serving.compilation import Compilation
 from paligemma_lib.serving.jobs import Job
 from paligemma_lib.serving.places import Places
 
@@ -41,14 +41,14 @@ class Dispatch:
         self._bounds = bounds
         self._places = Places(ahead)
         self._changed = threading.Condition()
-        self._to_compile: deque[Program] = deque()
+        self._compilation = Compilation()
         self._loaded = self._closed = False
         self._refusal: str | None = None
 
     # For clients.
 
     def put(self, job: Job) -> None:
-        """Adds a job.
+        """Adds a job, or ends it at once if its program cannot be compiled.
 
         Raises:
           Busy: there are too many jobs, or too many bytes of images.
@@ -57,15 +57,15 @@ class Dispatch:
         with self._changed:
             if self._refusal is not None:
                 raise Unavailable(self._refusal)
+            if (problem := self._compilation.problems.get(job.program)) is not None:
+                self.end(job, problem, "server")
+                return
             self._bounds.check(job, self._places.waiting(), self._places.unfinished())
             if job.program in self._places.capacity:
                 self._places.queue.append(job)
             else:
                 self._places.aside.append(job)
-                if job.program in self._to_compile:
-                    self._to_compile.remove(job.program)
-                # A program that somebody waits for is compiled before those of `prepare`.
-                self._to_compile.appendleft(job.program)
+                self._compilation.hurry(job.program)
             self._changed.notify_all()
 
     def stage(self, job: Job) -> tuple[Stage, int]:
@@ -102,31 +102,31 @@ class Dispatch:
     # For the thread that loads and compiles.
 
     def prepare(self, programs: Iterable[Program]) -> None:
-        """Adds programs to compile, in this order."""
+        """Adds programs to compile, in this order; once."""
         with self._changed:
-            self._to_compile.extend(dict.fromkeys(programs))
+            self._compilation.prepare(programs)
             self._changed.notify_all()
 
     def next_to_compile(self) -> Program | None:
         """Waits for a program to compile; the model is loaded then. None: closed."""
         with self._changed:
             self._loaded = True
-            self._changed.wait_for(lambda: self._to_compile or self._closed)
-            return None if self._closed else self._to_compile[0]
+            self._changed.wait_for(lambda: self._compilation.next() or self._closed)
+            return None if self._closed else self._compilation.next()
 
     def compiled(self, program: Program, slots: int) -> None:
         """Notes that a program is compiled, and how many slots it has."""
         with self._changed:
             self._places.add_program(program, slots)
-            self._to_compile.remove(program)
+            self._compilation.finish(program)
             for job in self._places.leave_aside(program):
                 self._places.queue.append(job)
             self._changed.notify_all()
 
     def cannot_compile(self, program: Program, problem: str) -> None:
-        """Ends all jobs that wait for a program, with this message."""
+        """Ends all jobs that wait for a program, and all that come, with this message."""
         with self._changed:
-            self._to_compile.remove(program)
+            self._compilation.finish(program, problem)
             for job in self._places.leave_aside(program):
                 self.end(job, problem, "server")
 
@@ -140,10 +140,15 @@ class Dispatch:
         with self._changed:
             return program in self._places.capacity
 
-    def all_compiled(self) -> bool:
-        """Returns whether the model is loaded and nothing is left to compile."""
+    def is_prepared(self) -> bool:
+        """Returns whether the model is loaded and all programs of `prepare` are compiled."""
         with self._changed:
-            return self._loaded and not self._to_compile
+            return self._loaded and self._compilation.is_prepared
+
+    def program_problems(self) -> dict[Program, str]:
+        """Returns programs that cannot be compiled, and what clients are told."""
+        with self._changed:
+            return dict(self._compilation.problems)
 
     # For threads that read images.
 
@@ -176,26 +181,36 @@ class Dispatch:
 
     # For the thread that writes captions.
 
-    def next_round(self, patience: float) -> Entering | None:
+    def next_round(self, patience: float, pause: float) -> Entering | None:
         """Waits for jobs to write, and returns those that are to enter slots now; None: closed.
 
         A token of all slots takes hardly longer than one of a few. So while images are being read
-        for slots that are free, it waits for them, but not longer than `patience`, in seconds. A
-        job with which a batch has failed is written alone, to see whether it is to blame.
+        for slots that are free, it waits for them, but not longer than `patience`, in seconds. If
+        captions are being written, it waits only as long as one more image is read every `pause`
+        seconds: one that takes long does not hold up the others. A job with which a batch has
+        failed is written alone, to see whether it is to blame.
         """
         with self._changed:
             entering: Entering = {}
+            is_writing = any(self._places.written.values())
 
             def find() -> bool:
-                for program in self._places.capacity:
-                    entering.setdefault(program, []).extend(self._places.entering(program))
-                return any(self._places.written.values()) or self._closed
+                """Returns whether there are more jobs than before."""
+                found = {each: self._places.entering(each) for each in self._places.capacity}
+                for program, jobs in found.items():
+                    entering.setdefault(program, []).extend(jobs)
+                return any(found.values()) or self._closed
 
-            self._changed.wait_for(find)
+            self._changed.wait_for(lambda: find() or is_writing)
             self._changed.notify_all()  # readers may read further ahead
-            self._changed.wait_for(
-                lambda: find() and (self._closed or not self._places.can_fill()), patience
-            )
+            end = time.monotonic() + patience
+            while not self._closed and self._places.can_fill():
+                left = end - time.monotonic()
+                if not self._changed.wait_for(
+                    lambda: find() or not self._places.can_fill(),
+                    min(left, pause) if is_writing else left,
+                ):
+                    break
             return None if self._closed else entering
 
     def left(self, job: Job) -> None:

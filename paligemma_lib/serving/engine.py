@@ -24,7 +24,7 @@ from paligemma_lib.decode.samplers import MAX_ROWS, Greedy
 from paligemma_lib.runtime.bounds import real, whole
 from paligemma_lib.serving.admission import Bounds
 from paligemma_lib.serving.dispatch import Dispatch
-from paligemma_lib.serving.jobs import Job, program_of
+from paligemma_lib.serving.jobs import Job, Program, program_of
 from paligemma_lib.serving.model_threads import ModelThreads, Sizes
 from paligemma_lib.serving.workers import Workers
 
@@ -110,8 +110,13 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether the model is loaded and nothing that was asked for is left to compile."""
-        return self._dispatch.all_compiled()
+        """Whether the model is loaded and all programs of `prepare` are compiled."""
+        return self._dispatch.is_prepared()
+
+    @property
+    def program_problems(self) -> dict[Program, str]:
+        """Programs that cannot be compiled, and what clients are told; their jobs end at once."""
+        return self._dispatch.program_problems()
 
     @property
     def is_full(self) -> bool:

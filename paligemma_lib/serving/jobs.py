@@ -74,6 +74,7 @@ class Job:
         self.program = program_of(self.sampler, self.adapter)
         self.begun: float | None = None  # when its image was taken from the queue
         self._over = threading.Event()
+        self._showing = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
         self._answer = Answer()
 
@@ -114,9 +115,11 @@ class Job:
 
     def show(self, answer: Answer) -> None:
         """Stores an answer, unless the job is over already. `Dispatch` and its engine call it."""
-        if self._answer.over:
-            return
-        self._answer = answer
+        # One thread may end a job while another shows what is written of it.
+        with self._showing:
+            if self._answer.over:
+                return
+            self._answer = answer
         if answer.over:
             self.image = b""
             self._over.set()

@@ -56,16 +56,8 @@ class Lane:
         return bool(self._rows)
 
     def reset(self) -> None:
-        """Makes new slots without images."""
-        self._slots: slots.Slots | None = None  # frees memory before it is needed again
-        self._slots = slots.empty(
-            self._captioner.config,
-            self._captioner.params,
-            self._strategy,
-            count=self.count,
-            prompt_tokens=self._prompt_length,
-            max_new_tokens=self._max_new_tokens,
-        )
+        """Forgets all jobs and frees the slots, so that it never fails; the next job makes new."""
+        self._slots: slots.Slots | None = None
         self._held: list[tuple[Job, int] | None] = [None] * self.count  # job and row
         self._prompt_tokens: dict[Job, int] = {}
         self._rows: dict[Job, dict[int, Hypotheses]] = {}  # complete rows of each job
@@ -122,7 +114,15 @@ class Lane:
         return left + over
 
     def _enter(self, number: int, begun: Begun, limit: int, settings: Settings) -> None:
-        assert self._slots is not None
+        if self._slots is None:
+            self._slots = slots.empty(
+                self._captioner.config,
+                self._captioner.params,
+                self._strategy,
+                count=self.count,
+                prompt_tokens=self._prompt_length,
+                max_new_tokens=self._max_new_tokens,
+            )
         self._slots = slots.enter(
             self._captioner.config, self._captioner.params, self._slots, np.int32(number),
             begun.prompt, begun.hidden, begun.key, np.int32(limit), settings,
@@ -163,7 +163,7 @@ class Lane:
                 for row in rows
             ]
         except NotFinite as error:
-            return Answer(problem=str(error), fault="server", seconds=seconds)
+            return Answer(problem=str(error), fault="model", seconds=seconds)
         texts = tuple(each.text for each in alone)
         of_rows = tuple(alone) if self._strategy.rows == 1 else ()
         return Answer(

@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax
+
 from paligemma_lib.captioner import Captioner
-from paligemma_lib.serving.dispatch import Dispatch
+from paligemma_lib.serving.dispatch import Dispatch, Entering
 from paligemma_lib.serving.jobs import Job, Program
 from paligemma_lib.serving.lane import Lane
 from paligemma_lib.serving.prompt_reading import Begun, PromptReader, Turns
@@ -24,7 +28,11 @@ from paligemma_lib.serving.prompt_reading import Begun, PromptReader, Turns
 _log = logging.getLogger(__name__)
 
 _FAILED = "The model failed on this image; the log of the server says why."
+_UNCOMPILED = (
+    "This way of choosing words does not work with this model; the log of the server says why."
+)
 _PATIENCE = 0.2  # seconds for which captions wait until others are read, to be written together
+_PAUSES = 2  # times that an image takes to read, for which captions that are written wait for more
 
 Function = Callable[[], None]
 
@@ -45,7 +53,9 @@ class ModelThreads:
     Attributes:
       captioner: the model; None until it is loaded.
       problem: why the model could not be loaded; None: no problem.
-      failed_batches, failures: batches that have failed, in all and since one did not.
+      failed_batches: batches that have failed.
+      failures: batches, and images that the device could not read, that have failed since a batch
+        did not.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class ModelThreads:
         self._readers: dict[str | None, PromptReader] = {}  # by the adapter in place
         self._lanes: dict[Program, Lane] = {}
         self._being_read: list[Job | None] = [None] * readers
+        self._quickest = math.inf  # seconds in which an image was read
 
     @property
     def tokens(self) -> int:
@@ -100,10 +111,9 @@ class ModelThreads:
         while (program := self._dispatch.next_to_compile()) is not None:
             try:
                 lane = self._new_lane(self.captioner, program)
-            except Exception as error:
+            except Exception:
                 _log.exception("Compiling for %s failed", program)
-                told = f"This way of choosing words does not work with this model: {error}"
-                self._dispatch.cannot_compile(program, told)
+                self._dispatch.cannot_compile(program, _UNCOMPILED)
             else:
                 self._lanes[program] = lane
                 self._dispatch.compiled(program, lane.count)
@@ -137,13 +147,20 @@ class ModelThreads:
         while (job := self._dispatch.next_to_read()) is not None:
             self._being_read[number] = job
             begun: Begun | None = None
+            begin = time.monotonic()
             try:
                 begun = self._readers[job.adapter].read(job)
+                self._quickest = min(self._quickest, time.monotonic() - begin)
             except ValueError as error:  # a fault of the image or the prompt, told to the client
                 self._dispatch.end(job, str(error), "request")
-            except Exception:
+            except Exception as error:
                 _log.exception("An image could not be read")
+                # Another error may be of an image that is made to cause it, and says nothing of the
+                # device: whoever sends such images must not have the server restarted.
+                self.failures += isinstance(error, jax.errors.JaxRuntimeError)
                 self._dispatch.retry([job], _FAILED)
+                self._being_read[number] = None
+                continue  # another thread may be reading it by now
             self._dispatch.has_read(job, begun)
             self._being_read[number] = None
 
@@ -155,7 +172,7 @@ class ModelThreads:
 
     def _write(self) -> None:
         """Lets jobs enter and leave, and writes some tokens for each program in turn."""
-        while (entering := self._dispatch.next_round(_PATIENCE)) is not None:
+        while (entering := self._next_round()) is not None:
             for program, lane in list(self._lanes.items()):
                 try:
                     for job, begun in entering.get(program, []):
@@ -169,11 +186,18 @@ class ModelThreads:
                     _log.exception("A batch has failed")
                     self.failures += 1
                     self.failed_batches += 1
-                    lane.reset()
-                    self._dispatch.retry_written(program, _FAILED)
+                    self._retry(program, lane)
+
+    def _next_round(self) -> Entering | None:
+        # How long reading takes depends on the device. The quickest one says it best: others have
+        # waited for each other, or for a large image to be decoded.
+        return self._dispatch.next_round(_PATIENCE, _PAUSES * self._quickest)
 
     def _begin_again(self) -> None:
         """Puts all jobs back that were being written when the thread died."""
         for program, lane in list(self._lanes.items()):
-            lane.reset()
-            self._dispatch.retry_written(program, _FAILED)
+            self._retry(program, lane)
+
+    def _retry(self, program: Program, lane: Lane) -> None:
+        lane.reset()
+        self._dispatch.retry_written(program, _FAILED)

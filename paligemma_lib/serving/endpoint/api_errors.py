@@ -84,7 +84,7 @@ def failure(answer: Answer) -> ApiError:
     problem = answer.problem or ""
     if answer.fault == "request":
         return ApiError(400, problem, code="invalid_image_or_prompt")
-    if answer.fault == "server":
+    if answer.fault in ("server", "model"):
         return ApiError(500, problem, code="failed")
     return ApiError(503, problem, code=answer.fault, retry_after=5)
 

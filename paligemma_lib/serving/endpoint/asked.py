@@ -31,7 +31,7 @@ class Asked:
       n: number of captions that are drawn.
       beams: beams of a beam search; None: none is made.
       max_tokens: largest number of tokens; None, or more than the engine's: that.
-      seed: of what is drawn at random; None: any.
+      seed: of what is drawn at random; None: any. What is not drawn is the same for every seed.
       streamed: whether the text so far is wanted.
     """
 
@@ -64,6 +64,14 @@ class Asked:
                     400,
                     f"n={self.n} captions without a temperature would be the same: set temperature",
                     param="n",
+                )
+            # At a temperature of 0, any top_p leaves the likeliest token, and so does 1 always.
+            if self.temperature is None and self.top_p not in (None, 1):
+                raise ApiError(
+                    400,
+                    f"top_p={self.top_p} without a temperature would do nothing, since decoding "
+                    "is greedy then: set temperature, or leave top_p out",
+                    param="top_p",
                 )
             return Greedy()
         sampler = Sample(self.temperature or 0.0, top_p=self.top_p)

@@ -29,7 +29,7 @@ class CaptionForm(BaseModel):
     model: str | None = Field(None, max_length=512)
     prompt: str = Field(PROMPT, max_length=4096)
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, gt=0, le=1, description="needs temperature")
     beams: int | None = Field(None, ge=1, le=MAX_BEAMS)
     max_tokens: int | None = Field(None, ge=1)
     seed: int | None = Field(None, ge=0, lt=2**63)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
@@ -18,10 +18,11 @@ from paligemma_lib.serving.answers import Answer
 from paligemma_lib.serving.endpoint.api_errors import failure
 from paligemma_lib.serving.endpoint.chat_request import ChatRequest, parse
 from paligemma_lib.serving.endpoint.server_state import ServerState
-from paligemma_lib.serving.endpoint.waiting import news, outcome
+from paligemma_lib.serving.endpoint.waiting import news, outcome, while_connected
 from paligemma_lib.tokenizer import Tokenizer
 
 _LARGE = 1 << 18  # bytes of a body that would keep the event loop from other clients
+_AT_ONCE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies pass events on
 
 
 async def chat_completions(request: Request) -> Response:
@@ -39,14 +40,16 @@ async def chat_completions(request: Request) -> Response:
     reply = _Reply(model.name, chat)
     if chat.stream:
         begun = news(job)
-        first = await anext(begun)
-        while not first.prompt_tokens and not first.over:  # an image that is damaged is a 400
-            first = await anext(begun)
-        if first.problem is not None:
+        try:
+            first = await while_connected(request, _first(begun))
+        except BaseException:
+            job.cancel()
+            raise
+        if first.problem is not None:  # an image that is damaged is a 400
             raise failure(first)
         state.metrics.first_text(job)
         events = _events(reply, first, begun, model.engine.captioner)
-        return StreamingResponse(events, media_type="text/event-stream")
+        return StreamingResponse(events, media_type="text/event-stream", headers=_AT_ONCE)
     answer = await outcome(job, request)
     state.metrics.captioned(job)
     assert model.engine.captioner is not None
@@ -139,8 +142,16 @@ def _choices(answer: Answer) -> tuple[Caption, ...]:
     return answer.rows or (answer.caption,)
 
 
+async def _first(begun: AsyncIterator[Answer]) -> Answer:
+    """Returns the first answer that shows text, or is over."""
+    while True:
+        answer = await anext(begun)
+        if answer.prompt_tokens or answer.over:
+            return answer
+
+
 async def _events(
-    reply: _Reply, first: Answer, begun: AsyncIterator[Answer], captioner: Any
+    reply: _Reply, first: Answer, begun: AsyncGenerator[Answer, None], captioner: Any
 ) -> AsyncIterator[str]:
     sent = [""] * max(1, len(first.texts))
     answer = first
@@ -163,7 +174,7 @@ async def _events(
             yield _event(each)
         yield "data: [DONE]\n\n"
     finally:
-        await begun.aclose()  # type: ignore[attr-defined]  # cancels a job that is not over
+        await begun.aclose()  # cancels a job that is not over
 
 
 def _event(value: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import binascii
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from paligemma_lib.serving.endpoint.api_errors import ApiError
 from paligemma_lib.serving.endpoint.asked import MAX_BEAMS, PROMPT, Asked
@@ -20,6 +20,18 @@ _DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.ASCII)
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_fields(cls, values: Any) -> Any:
+        """Drops fields that ask for nothing, which some clients send: null, and [] or {}."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None and (name in cls.model_fields or value not in ([], {}))
+        }
 
 
 class TextPart(_Part):
@@ -71,12 +83,12 @@ class ChatRequest(_Part):
     messages: list[Message] = Field(min_length=1, max_length=1)
     n: int = Field(1, ge=1, le=128)
     temperature: float | None = Field(None, ge=0, le=2, description="0, as by default: greedy")
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, gt=0, le=1, description="needs temperature")
     beams: int | None = Field(None, ge=1, le=MAX_BEAMS, description="a beam search; not of OpenAI")
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     seed: int | None = Field(None, ge=0, lt=2**63)
-    stream: bool | None = False
+    stream: bool | None = Field(False, description="with beams, all text comes at the end")
     stream_options: StreamOptions | None = None
     logprobs: bool | None = False
     top_logprobs: Literal[0] | None = None
@@ -108,7 +120,8 @@ class ChatRequest(_Part):
             self.beams,
             self.max_completion_tokens or self.max_tokens,
             self.seed,
-            bool(self.stream),
+            # The best beam changes to the last token: what is sent of it could not be taken back.
+            bool(self.stream) and self.beams is None,
         )
 
 

@@ -15,9 +15,11 @@ from paligemma_lib.serving.endpoint.api_errors import ApiError
 from paligemma_lib.serving.endpoint.server_state import ServerState
 from paligemma_lib.serving.endpoint.waiting import ClientLeft
 
-_OPEN = ("/healthz", "/readyz", "/metrics")  # for a cluster, without a key
+# Without a key: for a cluster, and for a browser, which has none. They tell nothing secret.
+_OPEN = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json")
 _CAPTIONS = ("/v1/chat/completions", "/caption")
-_PATHS = (*_OPEN, *_CAPTIONS, "/v1/models", "/docs", "/openapi.json")
+_PATHS = (*_OPEN, *_CAPTIONS, "/v1/models")
+_STRANGER_SECONDS = 1.0  # for the rest of a body that comes without a key
 
 
 class Guard:
@@ -38,26 +40,40 @@ class Guard:
             return
         passage = _Passage(self._state, receive, send)
         begin, path = time.monotonic(), scope["path"]
-        self._requests += 1
+        counted = False
         try:
             try:
                 scope.setdefault("state", {})["client"] = self._client(scope)
                 self._check(scope)
+                self._requests += 1
+                counted = True
                 await self._app(scope, self._counted(passage), passage.send)
             except ApiError as error:
                 if not passage.status:
-                    await passage.discard(self._state.limits.max_body_bytes)
-                    await error.response()(scope, receive, passage.send)
+                    await self._refuse(error, passage, scope, receive)
         except Exception:
             # `told` has answered and logged it. Of an answer that had begun, the rest is missing,
             # which the client sees by its length; one that has left sees nothing.
             if not passage.status:
                 raise
         finally:
-            self._requests -= 1
+            self._requests -= counted
             self._bytes -= passage.bytes
             path = path if path in _PATHS else "other"
             self._state.metrics.answered(path, passage.status, time.monotonic() - begin)
+
+    async def _refuse(
+        self, error: ApiError, passage: _Passage, scope: Scope, receive: Receive
+    ) -> None:
+        """Answers what does not reach the app, and so does not count among requests."""
+        limits = self._state.limits
+        if error.status == 401:
+            passage.hurry(_STRANGER_SECONDS)
+        await passage.discard(limits.max_body_bytes)
+        response = error.response()
+        if not passage.is_whole:
+            response.headers["Connection"] = "close"
+        await response(scope, receive, passage.send)
 
     def _client(self, scope: Scope) -> str:
         """Returns who is asking, by key or by address.
@@ -81,7 +97,7 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         limits = self._state.limits
-        if self._requests > limits.max_requests and scope["path"] not in _OPEN:
+        if self._requests >= limits.max_requests and scope["path"] not in _OPEN:
             raise ApiError(
                 429, f"{limits.max_requests} requests are being answered: try again later",
                 code="busy", retry_after=1,
@@ -124,11 +140,11 @@ class _Passage:
         self._limits = state.limits
         self._receive, self._send = receive, send
         self._end = time.monotonic() + state.limits.body_seconds
-        self._is_whole = False
+        self.is_whole = False
         self.bytes = self.status = 0
 
     async def receive(self) -> Message:
-        if self._is_whole:  # what comes now is that the client leaves
+        if self.is_whole:  # what comes now is that the client leaves
             return await self._receive()
         left = self._end - time.monotonic()
         try:
@@ -137,8 +153,12 @@ class _Passage:
             raise ApiError(
                 408, f"the body took more than {self._limits.body_seconds:g} s", code="timeout"
             ) from None
-        self._is_whole = not message.get("more_body", False)
+        self.is_whole = not message.get("more_body", False)
         return message
+
+    def hurry(self, seconds: float) -> None:
+        """Leaves at most so many seconds for the rest of the body."""
+        self._end = min(self._end, time.monotonic() + seconds)
 
     async def discard(self, most: int) -> None:
         """Reads the rest of a body of up to `most` bytes, to no purpose but that it is gone.
@@ -148,7 +168,7 @@ class _Passage:
         """
         size = self.bytes
         try:
-            while not self._is_whole and size <= most:
+            while not self.is_whole and size <= most:
                 message = await self.receive()
                 size += len(message.get("body", b""))
         except ApiError:

@@ -37,13 +37,24 @@ def run(app: ASGIApp, models: ServedModels, *, host: str, port: int, limits: Lim
       OSError: nobody can listen there.
     """
 
-    class Server(uvicorn.Server):
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            draining = asyncio.create_task(asyncio.to_thread(models.drain, limits.drain_seconds))
-            await super().shutdown(sockets)
-            await draining
+    DrainingServer(config_of(app, host=host, port=port, limits=limits), models, limits).run()
 
-    Server(config_of(app, host=host, port=port, limits=limits)).run()
+
+class DrainingServer(uvicorn.Server):
+    """Answers what is there before it ends; also requests whose body is still coming."""
+
+    def __init__(self, config: uvicorn.Config, models: ServedModels, limits: Limits):
+        """Takes uvicorn's configuration, and the models and limits of its app."""
+        super().__init__(config)
+        self._models, self._limits = models, limits
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes no more requests, answers those that have begun, and closes the engines."""
+        answering = asyncio.create_task(super().shutdown(sockets))
+        await asyncio.wait({answering}, timeout=self._limits.drain_seconds)
+        # uvicorn waits a little longer, for those that are told now that there is no time left.
+        await asyncio.to_thread(self._models.drain, 0.0)
+        await answering
 
 
 def config_of(app: ASGIApp, *, host: str, port: int, limits: Limits) -> uvicorn.Config:

@@ -14,7 +14,7 @@ async def healthz(request: Request) -> Response:
     """200 while captions can be expected, now or once models are loaded; else 503: restart it."""
     state: ServerState = request.app.state.server
     problems = {
-        name: engine.problem or "batches fail, one after the other"
+        name: engine.problem or "captions fail, one after the other"
         for name, engine in state.models.engines.items()
         if not engine.healthy
     }
@@ -24,12 +24,15 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """200 once all models are loaded and compiled; else 503: send clients elsewhere."""
     state: ServerState = request.app.state.server
-    waiting = [
-        name
-        for name, engine in state.models.engines.items()
-        if not (engine.ready and engine.healthy)
-    ]
-    return JSONResponse({"ready": not waiting, "not_ready": waiting}, 503 if waiting else 200)
+    engines = state.models.engines.items()
+    waiting = [name for name, engine in engines if not (engine.ready and engine.healthy)]
+    problems = {
+        program.adapter or name: problem
+        for name, engine in engines
+        for program, problem in engine.program_problems.items()
+    }
+    told = {"ready": not waiting, "not_ready": waiting, "problems": problems}
+    return JSONResponse(told, 503 if waiting else 200)
 
 
 async def metrics(request: Request) -> Response:

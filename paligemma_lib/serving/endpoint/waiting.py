@@ -3,13 +3,15 @@
 async for answer in news(job):
     ...
 answer = await outcome(job, request)        # or raises ApiError
+answer = await while_connected(request, anything())
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any
 
 from starlette.requests import Request
 
@@ -22,7 +24,7 @@ class ClientLeft(Exception):
     """Raised when nobody waits for the answer any more."""
 
 
-async def news(job: Job) -> AsyncIterator[Answer]:
+async def news(job: Job) -> AsyncGenerator[Answer, None]:
     """Yields answers as they change, the last one over; cancels the job if not read to its end."""
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
@@ -56,20 +58,31 @@ async def outcome(job: Job, request: Request) -> Answer:
             pass
         return job.answer
 
-    end = asyncio.ensure_future(last())
+    try:
+        answer = await while_connected(request, last())
+    finally:
+        job.cancel()
+    if answer.problem is not None:
+        raise failure(answer)
+    return answer
+
+
+async def while_connected(request: Request, coming: Coroutine[Any, Any, Answer]) -> Answer:
+    """Waits for an answer, as long as somebody waits for it.
+
+    Raises:
+      ClientLeft: the client has closed its connection; what was waited for is cancelled.
+    """
+    end = asyncio.ensure_future(coming)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({end, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not end.done():
             raise ClientLeft
-        answer = end.result()
+        return end.result()
     finally:
         for task in (end, gone):
             task.cancel()
-        job.cancel()
-    if answer.problem is not None:
-        raise failure(answer)
-    return answer
 
 
 async def _disconnected(request: Request) -> None:
