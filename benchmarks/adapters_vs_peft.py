@@ -18,14 +18,8 @@ import tempfile
 import time
 
 import numpy as np
-from train_speed import (
-    BATCH,
-    packed_batch,
-    report_difference,
-    report_rates,
-    separated,
-    start_peer,
-)
+from step_rates import BATCH, report_rates
+from train_speed import packed_batch, report_difference, separated, start_peer
 from transformers_step import ADAPTER_CHECK_RATE, RATE
 
 

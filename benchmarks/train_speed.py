@@ -22,18 +22,17 @@ product that is measured between the rounds, by the FLOPs that the mathematics n
 
 import argparse
 import dataclasses
-import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
+from step_rates import BATCH, report_rates
 from transformers_step import CHECK_RATE, RATE
 
-BATCH, TEXT = 8, 128
+TEXT = 128
 TOLERANCE = 1e-3
 
 Batch = dict[str, np.ndarray]
@@ -117,44 +116,6 @@ def separated(packed: Batch, captions: int) -> Batch:
             row = pack(text[segment == 0], [text[segment == k]], TEXT)
             examples.append({"image": image, **row})
     return {key: np.stack([each[key] for each in examples]) for key in examples[0]}
-
-
-def report_rates(
-    runs: Mapping[str, Callable[[], float]],
-    rounds: int,
-    *,
-    packed_captions: int,
-    needed: Mapping[str, float] = MappingProxyType({}),
-) -> None:
-    """Lets all take turns, and prints captions/s and the ratios of ours to the peers.
-
-    A run makes a step and returns its seconds; that named "ours" has `packed_captions` in it.
-    `needed` has the FLOPs of some.
-    """
-    from accelerator import needed_flops
-    from accelerator.measuring import product_rate
-
-    for run in runs.values():
-        run()  # compiles
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    product = 0.0
-    for _ in range(rounds):
-        for name, run in runs.items():
-            seconds[name].append(run())
-        if needed:
-            product = max(product, product_rate(False, "float32", 2048))
-    captions = dict.fromkeys(runs, BATCH) | {"ours": packed_captions}
-    for name, each in seconds.items():
-        rate = captions[name] / statistics.median(each)
-        print(f"{name}: {statistics.median(each):.2f} s a step, {rate:.2f} captions/s")
-    for name, flops in needed.items():
-        print(needed_flops.told(name, flops, statistics.median(seconds[name]), product))
-    ours_alone = [name for name in runs if name.startswith("ours")]
-    for name in runs.keys() - ours_alone:
-        for mine in ours_alone:
-            pairs = zip(seconds[mine], seconds[name], strict=True)
-            ratio = statistics.median(b / a for a, b in pairs) * captions[mine] / captions[name]
-            print(f"{mine} is {ratio:.2f} times as fast as {name}, in captions/s")
 
 
 def report_difference(name: str, start, ours, theirs) -> None:

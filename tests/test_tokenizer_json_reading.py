@@ -106,7 +106,10 @@ BESIDE = {"id": VOCAB["\n"], "content": "\n", "rstrip": True}
         ({"_vocab": {**VOCAB, "": len(VOCAB)}}, "a piece is empty"),
         ({"_vocab": {**VOCAB, "\ud800": len(VOCAB)}}, "half of a character"),
         ({"_vocab": {**VOCAB, "zq" * 200: len(VOCAB)}}, "longer than 256"),
-        ({"_vocab": {**VOCAB, "ĳĳ": len(VOCAB)}}, "its merges to ĳĳ are not those"),
+        (
+            {"_vocab": {**VOCAB, "ĳĳ": len(VOCAB)}, "added_tokens": []},
+            "its merges to ĳĳ are not those",
+        ),
         ({"added_tokens": None}, "added_tokens are no list"),
         ({"added_tokens": [TOKEN]}, "it adds the token '<new>', which the model does not have"),
         ({"added_tokens": [BESIDE]}, "is found by what stands beside it"),

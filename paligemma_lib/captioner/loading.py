@@ -198,11 +198,14 @@ def load(
         raise ValueError(f"weights={weights!r}, expected one of {', '.join(KINDS)}")
     own = find_adapter(checkpoint)
     checkpoint, config = model_of(checkpoint)
-    config = at_image_size(config, [*([own] if own else []), *adapters.values()], image_size)
     if dtype is not None:
         config = dataclasses.replace(config, dtype=dtype)
     path = tokenizer_path or tokenizer_of(checkpoint)
     parts = tokenizer.load(path, config.language.vocab_size)
+    # Adapters first: whether they are of this model shows at once, and they are small.
+    arrays = {name: read_adapter(folder, config) for name, folder in adapters.items()}
+    of_own = read_adapter(own, config) if own else {}
+    config = at_image_size(config, [*([own] if own else []), *adapters.values()], image_size)
     sharding = place = None
     devices = jax.devices() if devices is None else devices
     if len(devices) > 1:
@@ -213,12 +216,8 @@ def load(
         layout: Layout = "replicated" if weights else "tensor"
         sharding = param_shardings(mesh, abstract_params(config), layout)
         place = replicated(mesh)
-    # Adapters first: whether they are of this model shows at once, and they are small.
-    loaded = {
-        name: jax.device_put(read_adapter(folder, config), place)
-        for name, folder in adapters.items()
-    }
-    in_place = jax.device_put(read_adapter(own, config), place) if own else {}
+    loaded = {name: jax.device_put(each, place) for name, each in arrays.items()}
+    in_place = jax.device_put(of_own, place)
     params = load_params(
         checkpoint,
         config,

@@ -92,9 +92,10 @@ def push(
         else:
             adapter = find_adapter(checkpoint)
         base = base_of(adapter) if adapter else ""
-        config = at_image_size(read_config(base or checkpoint), [adapter] if adapter else [])
+        config = read_config(base or checkpoint)
         if adapter:
             files = _adapter_files(adapter, base, config, Path(temporary))
+            config = at_image_size(config, [adapter])  # for the card
         else:
             files = _files(os.fspath(checkpoint), config, Path(temporary))
         shown = f"samples{picture.suffix.lower()}" if picture else ""

@@ -74,8 +74,7 @@ def combine(
         or there is none.
     """
     _check_plain(base)
-    config = at_image_size(read_config(base), [folder for folder, _ in adapters], image_size)
-    metadata = metadata_of(base)
+    config, metadata = read_config(base), metadata_of(base)
     earlier = {each.fingerprint for each in merged_adapters(metadata)}
     merged: dict[str, Merged] = {}
     read = []
@@ -93,6 +92,7 @@ def combine(
         read.append((arrays, weight))
     if not read:
         raise ValueError("merge: no adapter is given")
+    config = at_image_size(config, [folder for folder, _ in adapters], image_size)
     with open_params(base, config) as stored:
 
         def matrix(product: str, layer: int) -> np.ndarray:
