@@ -28,7 +28,8 @@ from flickr8k_tfds.build_lock import build_lock
 from flickr8k_tfds.caption_tables import Defect
 from flickr8k_tfds.image_checks import sha256
 from flickr8k_tfds.image_tasks import Checked, KeyExample
-from flickr8k_tfds.layout import WAYS_OUT, File, Layout, fetch_from_kaggle, has_files, locate
+from flickr8k_tfds.layout import WAYS_OUT, File, Layout, fetch_from_kaggle, given_path, has_files
+from flickr8k_tfds.layout import locate as locate_layout
 from flickr8k_tfds.parallel import map_ahead
 from flickr8k_tfds.reproducible_writer import ReproducibleWriter
 from flickr8k_tfds.splitting import SPLITS, hashed_split, official_splits
@@ -72,9 +73,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         """
         self._report = None
         self._config = config = download_config or tfds.download.DownloadConfig()
-        if config.manual_dir == "":  # perhaps a variable that was not set: nothing to download for
-            raise DatasetError(f"manual_dir is empty, expected a folder or a zip.\n{WAYS_OUT}")
-        self._manual_dir = Path(config.manual_dir).expanduser() if config.manual_dir else None
+        self._manual_dir = given_path(config.manual_dir)
         reuse = config.download_mode == tfds.download.GenerateMode.REUSE_DATASET_IF_EXISTS
         # What exists is not built: to load it needs no lock, and perhaps no right to write.
         exists = reuse and self.data_path.exists()
@@ -225,18 +224,18 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _locate(self, dl_manager) -> Layout:
         if self._manual_dir:
             return self._locate_in(self._manual_dir)
-        if not self._config.manual_dir:
-            # TFDS asserts that its default manual folder exists. It may also hold other data sets.
-            try:
-                return self._locate_in(Path(dl_manager.manual_dir))
-            except AssertionError:
-                pass
-            except DatasetError as error:
-                logging.info("No data set in the default folder, trying Kaggle: %s", error)
-        return locate(fetch_from_kaggle(), allow_outside=True)  # a cache may consist of links
+        # TFDS asserts that its default manual folder exists. It may also hold other data sets.
+        try:
+            return self._locate_in(Path(dl_manager.manual_dir))
+        except AssertionError:
+            pass
+        except DatasetError as error:
+            logging.info("No data set in the default folder, trying Kaggle: %s", error)
+        # Its cache may consist of links.
+        return locate_layout(fetch_from_kaggle(), allow_outside=True)
 
     def _locate_in(self, path: Path) -> Layout:
-        return locate(path, allow_outside=self.builder_config.allow_outside)
+        return locate_layout(path, allow_outside=self.builder_config.allow_outside)
 
 
 def _report_unpaired(layout: Layout, report: Verification) -> None:

@@ -11,6 +11,7 @@ split lists and `Flicker8k_Dataset/`, in folders or in two zips).
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -164,6 +165,17 @@ def locate(path: Path, *, allow_outside: bool = False) -> Layout:
 
 def _outside(path: Path) -> str:
     return f"{path} is a link that leads out of the folder and is not followed: {OUTSIDE_CURE}."
+
+
+def given_path(manual_dir: str | os.PathLike[str] | None) -> Path | None:
+    """Returns the path of a folder or a zip that was given; None: nothing was.
+
+    Raises:
+      DatasetError: it is empty, perhaps of a variable that was not set.
+    """
+    if manual_dir == "":
+        raise DatasetError(f"manual_dir is empty, expected a folder or a zip.\n{WAYS_OUT}")
+    return Path(manual_dir).expanduser() if manual_dir else None
 
 
 def fetch_from_kaggle() -> Path:

@@ -1,4 +1,4 @@
-"""The model side needs no TensorFlow, and of the library the contract and kinds of arrays only."""
+"""The model side needs no TensorFlow, and of the library little else."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import sys
 sys.modules["tensorflow"] = None
 import paligemma_lib.model
 loaded = [name for name in sys.modules if name.startswith("paligemma_lib.")]
-known = ("model", "batch", "deprecation", "parameter_roles", "quantized")
+known = ("model", "batch", "deprecation", "parameter_roles", "quantized", "runtime", "value_ranges")
 known = tuple(f"paligemma_lib.{name}" for name in known)
 print([name for name in loaded if not name.startswith(known)])
 """

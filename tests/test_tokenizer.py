@@ -95,7 +95,7 @@ def test_a_tokenizer_of_another_size_than_the_model_is_refused(tmp_path):
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a file; expected a SentencePiece model"):
         load(tmp_path / "nothing.model")
-    path = tmp_path / "tokenizer.json"
+    path = tmp_path / "tokenizer.model"
     path.write_text('{"model": {}}')
     with pytest.raises(ValueError, match="is not a SentencePiece model"):
         load(path)
