@@ -231,8 +231,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             pass
         except DatasetError as error:
             logging.info("No data set in the default folder, trying Kaggle: %s", error)
-        # Its cache may consist of links.
-        return locate_layout(fetch_from_kaggle(), allow_outside=True)
+        return locate_layout(fetch_from_kaggle(), allow_outside=True)  # its cache may be links
 
     def _locate_in(self, path: Path) -> Layout:
         return locate_layout(path, allow_outside=self.builder_config.allow_outside)
