@@ -16,6 +16,7 @@ from saving_cases import RUN, at_step, state_of, steps_in
 
 from paligemma_lib.runtime import retries
 from paligemma_lib.train import Checkpoints
+from paligemma_lib.train.compatibility import RECORD
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "adafactor"])
@@ -60,8 +61,8 @@ def test_a_loss_that_is_not_finite_is_null_in_the_record(tmp_path):
 
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(at_step(state_of(), 1), RUN, math.nan)
-    (file,) = [path for path in (tmp_path / "1" / "run").iterdir() if path.is_file()]
-    assert json.loads(file.read_text(), parse_constant=refuse)["validation_loss"] is None
+    written = (tmp_path / "1" / RECORD).read_text()
+    assert json.loads(written, parse_constant=refuse)["validation_loss"] is None
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.check(RUN)
         assert checkpoints.losses == {}
