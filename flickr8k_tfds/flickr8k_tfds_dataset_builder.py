@@ -87,12 +87,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             print(self._report.text().encode(encoding, "backslashreplace").decode(encoding))
 
     def _info(self) -> tfds.core.DatasetInfo:
+        side = self.builder_config.side
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
-                    "image": tfds.features.Image(
-                        shape=(self.builder_config.side, self.builder_config.side, 3)
-                    ),
+                    "image": tfds.features.Image(shape=(side, side, 3)),
                     "image_id": tfds.features.Text(doc="The image's file name."),
                     "captions": tfds.features.Sequence(tfds.features.Text()),
                     "height": tfds.features.Scalar(np.int32, doc=_SIDE),
@@ -216,8 +215,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         super()._download_and_prepare(dl_manager, download_config)
         if self._report:  # TFDS generates nothing for --max_examples_per_split=0
-            # This is the temporary folder that TFDS renames at the end, so data and report appear
-            # together.
+            # TFDS renames this temporary folder at the end: data and report appear together.
             self._report.fingerprint["contents"] = contents(self._report.digests)
             (self.data_path / REPORT_FILE).write_text(self._report.json())
 

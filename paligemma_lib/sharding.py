@@ -49,7 +49,7 @@ def make_mesh(fsdp: int | None = None, devices: Sequence[jax.Device] | None = No
         raise ValueError(
             f"make_mesh: fsdp={fsdp!r} does not divide the {len(devices)} devices"
             + (f" of {slices} slices" if slices > 1 else "")
-            + "; use a whole number that divides it, or 1 to keep all parameters on every device"
+            + "; use a whole divisor of that number, or 1 to keep all parameters on every device"
         )
     data = len(devices) // fsdp
     # Slices are connected by the data center's network only. So parameters are split within a slice
