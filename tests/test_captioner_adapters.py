@@ -101,6 +101,7 @@ def test_an_adapter_of_another_model_is_refused_before_the_base_is_read(
         pg.load(made / "base.npz", adapters={"x": folder})
 
 
+@pytest.mark.slow
 def test_adapters_are_whole_on_each_device(made, run_on_devices):
     program = f"""
         import jax, paligemma_lib as pg

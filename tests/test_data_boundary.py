@@ -10,6 +10,7 @@ def run(code: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 def test_the_data_side_works_without_jax(tmp_path):
     """TensorFlow itself imports JAX when it finds it, so it must not be found."""
     (tmp_path / "Images").mkdir()

@@ -158,6 +158,7 @@ def test_beam_search_shows_its_alternatives(visit):
     assert shown(page).count("Beams by probability") == 2
 
 
+@pytest.mark.slow
 def test_reruns_and_other_visitors_share_one_model_and_trace_nothing(visit, services):
     def run(page, number):
         page.text_input(key="prompt").set_value("caption en" if number else "what is there")
@@ -263,6 +264,7 @@ def test_more_bytes_than_a_visit_may_hold_are_dropped(visit, monkeypatch):
     assert page.button(key="ask").label == "Caption the image"
 
 
+@pytest.mark.slow
 def test_the_history_is_bounded_holds_no_files_and_can_be_cleared(visit):
     page = caption(upload(visit(), ("a.png", image(1)), ("b.png", image(2))))
     page.session_state["results"] = page.session_state["results"] * 25
@@ -373,6 +375,7 @@ def test_models_of_one_name_are_told(visit, services, monkeypatch, given, told):
     assert len(services) == count
 
 
+@pytest.mark.slow
 def test_too_many_visitors_are_asked_to_come_back(visit, monkeypatch):
     page = upload(visit(), ("a.png", image()))
 

@@ -84,6 +84,7 @@ def test_our_export_computes_the_same_logits_there(tmp_path, version):
     assert largest_difference(config, params, their_model) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [448, 896])
 @pytest.mark.parametrize("version", cases.VERSIONS)
 def test_large_images_give_the_same_logits_there(tmp_path, version, size):

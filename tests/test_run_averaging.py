@@ -7,6 +7,7 @@ import pytest
 from finetune_cases import exported, finetune, losses, of, tiny_run
 
 
+@pytest.mark.slow
 def test_the_average_is_exported_and_a_run_goes_on_with_it(tmp_path):
     config = of(tiny_run(tmp_path), tmp_path / "plain", evaluate_before=False, keep=20)
     averaged = of(config, tmp_path / "averaged", **{"optimizer.ema": 0.8})

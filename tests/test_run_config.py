@@ -130,7 +130,7 @@ def runs(draw):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(runs())
 def test_plain_values_and_back_is_the_same_run(config):
     plain = config.to_dict()

@@ -82,6 +82,7 @@ def test_captions_are_those_of_the_merged_file(lora, tmp_path, capsys):
             np.testing.assert_allclose(exported[name], mine[name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_recipe_in_four_bits_runs(tmp_path):
     workdir = run(tmp_path / "run", "qlora")
     metadata = adapters.adapter_metadata(workdir / "adapter")
@@ -111,6 +112,7 @@ def test_layers_that_do_not_train_are_not_in_the_adapter(staged, tmp_path):
     assert (scale != 0).tolist() == [False, True, True]
 
 
+@pytest.mark.slow
 def test_stages_and_resuming(staged, tmp_path):
     """A run stopped after its first stage goes on as if it had not been."""
     once, twice = (

@@ -64,6 +64,7 @@ def test_the_reward_rises(whole):
     assert steps[-1]["divergence"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_one_that_never_stopped(whole, config, tmp_path, monkeypatch):
     import paligemma_lib.run.train as train
 

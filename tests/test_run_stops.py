@@ -172,6 +172,7 @@ def test_a_workdir_in_use_is_told(config, tmp_path):
         finetune(of(config, tmp_path))
 
 
+@pytest.mark.slow
 def test_captions_before_training_are_made_anew_where_they_would_differ(
     config, tmp_path, monkeypatch, caplog
 ):

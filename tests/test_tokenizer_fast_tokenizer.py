@@ -46,6 +46,7 @@ def test_hugging_face_encodes_as_we_do(fast, text):
     assert fast.decode(ours) == NANO.decode(ours)
 
 
+@pytest.mark.slow
 def test_paligemma_s_own_tokenizer(shared):
     tokenizers = pytest.importorskip("tokenizers", reason="needs transformers and torch")
     path = shared / "tokenizer" / "paligemma_tokenizer_rebuilt.model"

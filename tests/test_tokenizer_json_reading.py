@@ -67,6 +67,7 @@ def test_ids_and_texts_are_the_same(read, text):
     assert read.decode(ids) == NANO.decode(ids)
 
 
+@pytest.mark.slow
 def test_paligemma_s_own_tokenizer(shared):
     path = shared / "tokenizer" / "paligemma_tokenizer_rebuilt.model"
     ours = pg.tokenizer.load(path)

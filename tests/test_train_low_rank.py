@@ -65,6 +65,7 @@ def test_adapters_learn_and_nothing_else_changes(dora):
     assert len(moved) == 14 * len(parts)  # the adapters of all products
 
 
+@pytest.mark.slow
 def test_microbatches_equal_the_large_batch():
     batch = batch_of(batch_size=8)
     whole, _ = step_of()(state_of(), batch)
@@ -95,6 +96,7 @@ def test_stages_add_to_what_trains():
     assert "img/head/kernel" in moved
 
 
+@pytest.mark.slow
 def test_dropout_hangs_on_seed_and_step_alone():
     def loss_of(step_number=0, **options):
         state = dataclasses.replace(state_of(trained=True), step=jnp.int32(step_number))
@@ -113,6 +115,7 @@ def test_a_dropout_out_of_range_is_refused(rate):
         step_of(adapter_dropout=rate)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_one_that_never_stopped(tmp_path):
     step = step_of(adapter_dropout=0.3, seed=2)
     state = state_of()
