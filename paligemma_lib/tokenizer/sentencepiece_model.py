@@ -21,9 +21,11 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3  # fields of ModelProto
 _PIECE, _SCORE, _TYPE = 1, 2, 3  # fields of SentencePiece
 # Fields of TrainerSpec, with the values of a BPE model that knows bytes and PaliGemma's names.
-_BPE = {3: 2, 35: 1, 40: 3, 41: 2, 42: 1, 43: 0, 45: "<unk>", 46: "<bos>", 47: "<eos>", 48: "<pad>"}
+_BPE: Mapping[int, int | str | bytes] = {
+    3: 2, 35: 1, 40: 3, 41: 2, 42: 1, 43: 0, 45: "<unk>", 46: "<bos>", 47: "<eos>", 48: "<pad>"
+}  # fmt: skip
 # Fields of NormalizerSpec: no dummy prefix, no removal of extra whitespaces, spaces are escaped.
-_IDENTITY = {1: "identity", 3: 0, 4: 0, 5: 1}
+_IDENTITY: Mapping[int, int | str | bytes] = {1: "identity", 3: 0, 4: 0, 5: 1}
 
 
 class Piece(NamedTuple):
