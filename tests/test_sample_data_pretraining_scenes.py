@@ -9,12 +9,11 @@ from PIL import Image
 
 from paligemma_lib.data.sources import Source
 from paligemma_lib.data.sources.protocol import HasTexts
-from paligemma_lib.sample_data import compose, free_labels, scenes
+from paligemma_lib.sample_data import compose, fact_labels, scenes
 from paligemma_lib.sample_data.objects import PALETTE
 from paligemma_lib.sample_data.pretraining_scenes import (
     AT_MOST_THREE,
     COLOURS_APART,
-    LABELS,
     PretrainingScenes,
     held_out,
 )
@@ -28,7 +27,7 @@ def test_a_record_depends_on_its_number_alone():
     assert [two, one] == source.read([3, 7])
     assert PretrainingScenes("107:108").read([0]) == [one]
     assert one.image != two.image and one.image_id == "scene 107"
-    assert len(one.captions) == LABELS
+    assert len(one.captions) == 1
     assert np.asarray(Image.open(io.BytesIO(one.image))).size > 10_000
     texts = source.texts([7])[0]
     assert (texts.image, texts.captions) == (b"", one.captions)
@@ -86,14 +85,14 @@ def test_the_default_run_has_such_combinations():
 
 def test_labels_are_never_in_the_order_of_sentences():
     for index in range(300):
-        for label in free_labels.captions(compose(1, index), random.Random(index)):
+        for label in fact_labels.captions(compose(1, index), random.Random(index)):
             words = label.split()
             for number, colour, noun in zip(words, words[1:], words[2:], strict=False):
                 in_order = number in ("a", "an", "two", "three", "four") and colour in PALETTE
                 assert not (in_order and any(noun in pair for n in NOUNS.values() for pair in n))
 
 
-def test_free_labels_have_every_word_of_the_sentences():
+def test_labels_have_every_word_of_the_sentences():
     """Whose embeddings would else be as they were at random, and frozen so."""
     spoken, sentences = (
         {
@@ -102,13 +101,13 @@ def test_free_labels_have_every_word_of_the_sentences():
             for text in captions(compose(0, index), random.Random(index))
             for word in text.split()
         }
-        for captions in (free_labels.captions, scenes.captions)
+        for captions in (fact_labels.captions, scenes.captions)
     )
     assert sentences <= spoken
 
 
-def test_free_labels_are_five_different_ones_of_bounded_length():
+def test_labels_are_five_different_ones_of_bounded_length():
     for index in range(300):
-        told = free_labels.captions(compose(2, index), random.Random(index))
+        told = fact_labels.captions(compose(2, index), random.Random(index))
         assert len(set(told)) == 5
-        assert max(len(label.split()) for label in told) <= free_labels.MOST_WORDS
+        assert max(len(label.split()) for label in told) <= fact_labels.MOST_WORDS

@@ -1,7 +1,7 @@
 """Draws scenes to pretrain a small model on, each when it is read: no folder holds them.
 
     source = PretrainingScenes("0:300000")
-    source.read([17])[0].captions       # labels, see `free_labels`
+    source.read([17])[0].captions       # a label, see `fact_labels`
 
 Some things never come together in these scenes, so that a fine-tuned model can be asked about
 combinations that are new to it, see `held_out`.
@@ -15,13 +15,12 @@ import re
 from collections.abc import Sequence
 
 from paligemma_lib.data.sources.protocol import Record, check_numbers
-from paligemma_lib.sample_data import free_labels
+from paligemma_lib.sample_data import fact_labels
 from paligemma_lib.sample_data.composing import compose
 from paligemma_lib.sample_data.drawing import draw
 from paligemma_lib.sample_data.scenes import Scene
 
 SEED = 2024  # scenes of other seeds are other scenes
-LABELS = 2  # of an image; each tells of every group
 COLOURS_APART = {  # kind -> a colour that nothing of this kind has
     "ball": "green",
     "house": "purple",
@@ -90,8 +89,8 @@ def _record(number: int, drawn: bool) -> Record:
         drawing = draw(scene, random.Random(f"{SEED}/{number}/drawing"))
         drawing.save(file, "JPEG", quality=92, subsampling=0)
         image = file.getvalue()
-    told = free_labels.captions(scene, random.Random(f"{SEED}/{number}/wording"))
-    return Record(image, tuple(told[:LABELS]), f"scene {number}")
+    label, *_ = fact_labels.captions(scene, random.Random(f"{SEED}/{number}/wording"))
+    return Record(image, (label,), f"scene {number}")
 
 
 def _scene(number: int) -> Scene:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from paligemma_lib.run import base_config
 
-_SCENES = 240_000
+_SCENES = 200_000
 
 
 def get_config() -> ConfigDict:
@@ -25,7 +25,6 @@ def get_config() -> ConfigDict:
     config.data.test = f"{_SCENES + 512}:{_SCENES + 768}"
     config.model.vocab_size = 512
     config.stages = ({"from_step": 0, "trainable": ("all",), "top_layers": 0},)
-    config.text_len = 80
     config.batch_size = 16  # with 8, it learns faster at first, by the images that it has seen
     config.epochs = 1.0
     config.optimizer.learning_rate = 2e-3
