@@ -69,6 +69,16 @@ def pytest_sessionfinish(session, exitstatus):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Processes send reports as UTF-8, which has no lone surrogates; odd names of files do."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
+
+
 @pytest.fixture(autouse=True, scope="module")
 def freed_programs():
     """Frees what JAX has compiled: with thousands of programs in a process, XLA has crashed."""

@@ -27,6 +27,7 @@ from paligemma_lib.data.records import CorruptRecord
 from paligemma_lib.data.sources import Record, Source, despite_damage
 from paligemma_lib.data.sources.protocol import HasTexts, epoch_len, records_of
 from paligemma_lib.runtime.retries import is_transient
+from paligemma_lib.runtime.visible_text import visible
 
 _MAX_IN_A_ROW = 100
 _SHOWN = 3  # damaged records in messages
@@ -162,7 +163,7 @@ class Replacing(Source):
         if problem not in self._told and len(self._told) <= _SHOWN:
             self._told.add(problem)
             if len(self._told) <= _SHOWN:
-                _log.warning("%s; using other records instead", problem)
+                _log.warning("%s; using other records instead", visible(problem))
             else:
                 _log.warning("further damaged records are replaced, too, and counted")
         self.damaged[number] = problem

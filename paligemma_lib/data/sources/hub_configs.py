@@ -16,6 +16,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from paligemma_lib.runtime.visible_text import visible
+
 _DEFAULT = "default"
 _SHOWN = 3  # examples in a message
 _MAX_WILDCARDS = 4
@@ -75,7 +77,9 @@ def configs_of_export(files: Sequence[str]) -> list[HubConfig]:
     found: dict[str, dict[str, list[str]]] = {}
     for config, folder in dict.fromkeys(_EXPORTED.findall("\n".join(files))):
         if folder.startswith("partial-"):
-            _log.warning("the Parquet export has only the first 5 GB of %s/%s", config, folder)
+            _log.warning(
+                "the Parquet export has only the first 5 GB of %s", visible(f"{config}/{folder}")
+            )
         split = folder.removeprefix("partial-")
         found.setdefault(config, {})[split] = [f"{glob.escape(f'{config}/{folder}/')}*.parquet"]
     return [HubConfig(name, patterns) for name, patterns in found.items()]

@@ -23,6 +23,7 @@ from paligemma_lib.data.outside import leads_out
 from paligemma_lib.data.storage_errors import storage_errors
 from paligemma_lib.runtime.atomic import is_remote
 from paligemma_lib.runtime.name_matching import SHOWN, NameIndex, differing, normalized
+from paligemma_lib.runtime.visible_text import visible
 
 __all__ = ["SHOWN", "ImageFolder", "NameIndex", "differing", "normalized", "told_apart"]
 
@@ -116,7 +117,9 @@ def files_below(folder: str) -> Iterator[str]:
     """
 
     def tell(error: OSError) -> None:
-        _log.warning("%s cannot be listed, and is left out: %s", error.filename, error.strerror)
+        _log.warning(
+            "%s cannot be listed, and is left out: %s", visible(str(error.filename)), error.strerror
+        )
 
     for place, folders, names in os.walk(folder, onerror=tell):
         # Assigned in place, so that os.walk skips the removed folders.

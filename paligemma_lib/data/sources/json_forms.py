@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from paligemma_lib.data.sources.json_values import is_cut, list_of, parse_json, shown, text_of
 from paligemma_lib.data.text import lines_of
+from paligemma_lib.runtime.visible_text import visible
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +102,11 @@ def rows_of(objects: Iterable[tuple[str, Any]], columns: Columns) -> Iterator[Ro
             left, first = left + 1, first or place
         yield from rows
     if left:
-        _log.warning("%d conversations without an image are left out, the first is %s", left, first)
+        _log.warning(
+            "%d conversations without an image are left out, the first is %s",
+            left,
+            visible(str(first)),
+        )
 
 
 def object_rows(found: Any, place: str, columns: Columns) -> Iterator[Row]:

@@ -47,6 +47,7 @@ from paligemma_lib.data.sources.table_source import folder_of
 from paligemma_lib.data.sources.tfds_source import splits_of_tfds
 from paligemma_lib.runtime.atomic import is_remote
 from paligemma_lib.runtime.regular_files import check_regular
+from paligemma_lib.runtime.visible_text import visible
 
 _log = logging.getLogger(__name__)
 
@@ -207,7 +208,7 @@ def _of_texts(folder: str, how: How) -> Iterator[tuple[str, Source]]:
     tables = [file for file in source.files if is_table(file) or is_tfrecord(file)]
     if tables and not source.has_texts():
         if inner := unpacked(folder, source.files):
-            _log.info("%s: the data are in its folder %s", folder, inner)
+            _log.info("%s: the data are in its folder %s", visible(folder), visible(inner))
             yield from _of_folder(join(folder, inner), how)
             return
         raise ValueError(

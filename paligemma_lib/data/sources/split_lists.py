@@ -19,6 +19,7 @@ from paligemma_lib.data.fingerprints import derived, fingerprint
 from paligemma_lib.data.sources.image_folder import SHOWN, NameIndex, differing
 from paligemma_lib.data.sources.subset import Subset
 from paligemma_lib.data.text import lines_of
+from paligemma_lib.runtime.visible_text import visible
 
 MAX_LIST_BYTES = 1 << 30
 # Names of lists that a folder may have: train.txt, val.txt; Flickr_8k.devImages.txt of UIUC.
@@ -85,7 +86,9 @@ def lists_in(folder: str, names: Sequence[str]) -> dict[str, str]:
     found = [(match[1], join(folder, name)) for name, match in matches if match]
     if len(dict(found)) < len(found):
         names = ", ".join(path for _, path in found)
-        _log.warning("%s: several lists of one split are not used: %s", folder, names)
+        _log.warning(
+            "%s: several lists of one split are not used: %s", visible(folder), visible(names)
+        )
         return {}
     return dict(found) if len(found) > 1 else {}
 

@@ -29,6 +29,7 @@ from paligemma_lib.data.sources.protocol import Record, Source, check_numbers, u
 from paligemma_lib.data.sources.tar_members import tar_members
 from paligemma_lib.data.text import cleaned, lines_of
 from paligemma_lib.runtime.atomic import is_remote
+from paligemma_lib.runtime.visible_text import visible
 
 # Extensions of images and of captions. If a sample has several, the first of these is used.
 _IMAGES = (*(suffix.lstrip(".") for suffix in SUFFIXES), "img")
@@ -89,7 +90,7 @@ class WebDatasetSource:
         if left := [each.key for each in every if _is_text_alone(each)]:
             _log.warning(
                 "%s: %d samples have text but no image and are left out, the first is %s",
-                self.paths[0], len(left), left[0],
+                visible(self.paths[0]), len(left), visible(left[0]),
             )  # fmt: skip
         return found
 
