@@ -41,11 +41,13 @@ STANDS_FOR = {
     "PATH": "mine/train",
     "workdir/demo": "nano",  # of the first command, which is not run here
     "3000": "40",  # drawn scenes
+    "image_size=448": "image_size=120",
 }
 SHORT = ["--config.epochs=0.9", "--config.test_images=3", "--config.max_new_tokens=8"]
 SMALL = {  # config -> data that make it small
     "flickr8k": ["--config.data.train=train", "--config.data.validation=validation"],
     "": ["--config.data.name=40"],  # drawn images
+    "lora": ["--config.data.kind=sample", "--config.data.name=40"],
     "answer_scenes": [],  # brings its data
     "detect_scenes": [],
 }

@@ -182,7 +182,11 @@ def test_reruns_and_other_visitors_share_one_model_and_trace_nothing(visit, serv
         run(visit(), 2)
     assert not [event for event in events if "trace" in event or "compile" in event]
     assert len(services) == count
-    assert sum(array.nbytes for array in jax.live_arrays()) == size
+    # What was read is freed soon after its caption is shown.
+    until = time.monotonic() + 20
+    while (held := sum(array.nbytes for array in jax.live_arrays())) > size:
+        assert time.monotonic() < until, held - size
+        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -46,8 +46,19 @@ def test_a_run_says_what_was_damaged_and_goes_on_when_it_is_repaired(tmp_path, c
     assert captioned == ["0.png", "1.png", "3.png"]
 
     image.write_bytes(whole)
-    changes |= {"epochs": 2.0, "allow_changed": ("epochs",)}
+    changes |= {"epochs": 2.0, "allow_changed": ("epochs", "data")}
     assert finetune(of(config, workdir, **changes)) == 0
     assert "1 damaged records were replaced by others: 1 in train" in capsys.readouterr().out
+    # The image has changed, so the captions before training are made again, of all images.
+    assert [
+        [each["image_id"] for each in json.loads((workdir / name).read_text())]
+        for name in ("predictions_before.json", "predictions.json")
+    ] == [["0.png", "1.png", "2.png", "3.png"]] * 2
     warnings = json.loads((workdir / "scores.json").read_text())["warnings"]
-    assert any("captions before training lack 1 test images, such as 2.png" in w for w in warnings)
+    assert not [warning for warning in warnings if "lack" in warning]
+
+    before = json.loads((workdir / "predictions_before.json").read_text())
+    (workdir / "predictions_before.json").write_text(json.dumps(before[1:]))
+    assert finetune(of(config, workdir, **changes)) == 0
+    warnings = json.loads((workdir / "scores.json").read_text())["warnings"]
+    assert any("captions before training lack 1 test images, such as 0.png" in w for w in warnings)

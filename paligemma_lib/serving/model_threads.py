@@ -144,25 +144,32 @@ class ModelThreads:
 
     def _read(self, number: int) -> None:
         """Reads one image after another."""
-        while (job := self._dispatch.next_to_read()) is not None:
-            self._being_read[number] = job
-            begun: Begun | None = None
-            begin = time.monotonic()
-            try:
-                begun = self._readers[job.adapter].read(job)
-                self._quickest = min(self._quickest, time.monotonic() - begin)
-            except ValueError as error:  # a fault of the image or the prompt, told to the client
-                self._dispatch.end(job, str(error), "request")
-            except Exception as error:
-                _log.exception("An image could not be read")
-                # Another error may be of an image that is made to cause it, and says nothing of the
-                # device: whoever sends such images must not have the server restarted.
-                self.failures += isinstance(error, jax.errors.JaxRuntimeError)
-                self._dispatch.retry([job], _FAILED)
-                self._being_read[number] = None
-                continue  # another thread may be reading it by now
-            self._dispatch.has_read(job, begun)
+        while self._read_one(number):
+            pass  # while it waits for the next one, it holds nothing of the last
+
+    def _read_one(self, number: int) -> bool:
+        job = self._dispatch.next_to_read()
+        if job is None:
+            return False
+        self._being_read[number] = job
+        begun: Begun | None = None
+        begin = time.monotonic()
+        try:
+            begun = self._readers[job.adapter].read(job)
+            self._quickest = min(self._quickest, time.monotonic() - begin)
+        except ValueError as error:  # a fault of the image or the prompt, told to the client
+            self._dispatch.end(job, str(error), "request")
+        except Exception as error:
+            _log.exception("An image could not be read")
+            # Another error may be of an image that is made to cause it, and says nothing of the
+            # device: whoever sends such images must not have the server restarted.
+            self.failures += isinstance(error, jax.errors.JaxRuntimeError)
+            self._dispatch.retry([job], _FAILED)
             self._being_read[number] = None
+            return True  # another thread may be reading it by now
+        self._dispatch.has_read(job, begun)
+        self._being_read[number] = None
+        return True
 
     def _give_back(self, number: int) -> None:
         """Puts the job of a thread back that has died while reading."""
@@ -172,21 +179,28 @@ class ModelThreads:
 
     def _write(self) -> None:
         """Lets jobs enter and leave, and writes some tokens for each program in turn."""
-        while (entering := self._next_round()) is not None:
-            for program, lane in list(self._lanes.items()):
-                try:
-                    for job, begun in entering.get(program, []):
-                        lane.enter(job, begun)
-                    was_busy = lane.is_busy
-                    for job in lane.advance():
-                        self._dispatch.left(job)
-                    if was_busy:  # a lane without jobs says nothing of the model
-                        self.failures = 0
-                except Exception:
-                    _log.exception("A batch has failed")
-                    self.failures += 1
-                    self.failed_batches += 1
-                    self._retry(program, lane)
+        while self._write_some():
+            pass  # as in `_read`
+
+    def _write_some(self) -> bool:
+        entering = self._next_round()
+        if entering is None:
+            return False
+        for program, lane in list(self._lanes.items()):
+            try:
+                for job, begun in entering.get(program, []):
+                    lane.enter(job, begun)
+                was_busy = lane.is_busy
+                for job in lane.advance():
+                    self._dispatch.left(job)
+                if was_busy:  # a lane without jobs says nothing of the model
+                    self.failures = 0
+            except Exception:
+                _log.exception("A batch has failed")
+                self.failures += 1
+                self.failed_batches += 1
+                self._retry(program, lane)
+        return True
 
     def _next_round(self) -> Entering | None:
         # How long reading takes depends on the device. The quickest one says it best: others have
