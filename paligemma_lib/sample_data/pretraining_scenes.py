@@ -82,7 +82,7 @@ class PretrainingScenes:
 
 
 def _record(number: int, drawn: bool) -> Record:
-    scene = _scene(number)
+    scene = scene_of(number)
     image = b""
     if drawn:
         file = io.BytesIO()
@@ -93,8 +93,8 @@ def _record(number: int, drawn: bool) -> Record:
     return Record(image, (label,), f"scene {number}")
 
 
-def _scene(number: int) -> Scene:
-    """Returns the first scene of a sequence of its own that holds nothing that is held out."""
+def scene_of(number: int) -> Scene:
+    """Returns scene `number`: the first of a sequence of its own that holds nothing held out."""
     tries = 0
     while held_out(scene := compose(SEED, number + tries * 1_000_000_000)):
         tries += 1
