@@ -1,6 +1,7 @@
 """One engine for everybody: it outlives whatever goes wrong, and loses nobody's caption."""
 
 import ctypes
+import re
 import threading
 import time
 
@@ -162,7 +163,7 @@ def test_a_program_that_cannot_be_compiled_is_told(engine, images, monkeypatch, 
     texts([engine.submit(images[0])])
 
 
-def test_a_model_that_cannot_be_loaded_is_told(make, images, caplog):
+def test_clients_are_told_that_there_is_no_model_and_the_log_why(make, images, caplog):
     gate = threading.Event()
 
     def load():
@@ -173,10 +174,12 @@ def test_a_model_that_cannot_be_loaded_is_told(make, images, caplog):
     job = engine.submit(images[0])
     assert job.stage() == ("loading", 0)
     gate.set()
-    assert "no such checkpoint" in job.wait(120).problem
+    told = "The model could not be loaded; the log of the server says why."
+    assert job.wait(120).problem == told
+    assert "no such checkpoint" in engine.problem and "no such checkpoint" in caplog.text
     assert not engine.ready
     assert not engine.healthy
-    with pytest.raises(Unavailable, match="no such checkpoint"):
+    with pytest.raises(Unavailable, match=re.escape(told)):
         engine.submit(images[0])
 
 

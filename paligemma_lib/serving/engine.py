@@ -105,7 +105,7 @@ class Engine:
 
     @property
     def problem(self) -> str | None:
-        """Why the model could not be loaded; None: no problem."""
+        """Why the model could not be loaded, for who runs the engine; None: no problem."""
         return self._model.problem
 
     @property

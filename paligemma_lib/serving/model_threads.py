@@ -28,6 +28,7 @@ from paligemma_lib.serving.prompt_reading import Begun, PromptReader, Turns
 _log = logging.getLogger(__name__)
 
 _FAILED = "The model failed on this image; the log of the server says why."
+_UNLOADED = "The model could not be loaded; the log of the server says why."
 _UNCOMPILED = (
     "This way of choosing words does not work with this model; the log of the server says why."
 )
@@ -52,7 +53,7 @@ class ModelThreads:
 
     Attributes:
       captioner: the model; None until it is loaded.
-      problem: why the model could not be loaded; None: no problem.
+      problem: why the model could not be loaded, for who runs it; None: no problem.
       failed_batches: batches that have failed.
       failures: batches, and images that the device could not read, that have failed since a batch
         did not.
@@ -103,9 +104,10 @@ class ModelThreads:
             except Exception as error:
                 _log.exception("The model could not be loaded")
                 self.problem = f"The model could not be loaded: {error}"
-                self._dispatch.refuse(self.problem)
+                # Clients need not know the paths that the cause may name.
+                self._dispatch.refuse(_UNLOADED)
                 for job in self._dispatch.unfinished():
-                    self._dispatch.end(job, self.problem, "server")
+                    self._dispatch.end(job, _UNLOADED, "server")
                 return
             self.captioner = captioner
         while (program := self._dispatch.next_to_compile()) is not None:
