@@ -1,13 +1,15 @@
 """Captions of drawn scenes are scored for truth, beside the scores that all captions have."""
 
+import dataclasses
 import random
 
 import pytest
 
 from paligemma_lib.metrics import compare
-from paligemma_lib.run import DataConfig, RunConfig, Setup
-from paligemma_lib.run.drawn_scorer import TRUE, score_truth, scorer_of, tell_truth
+from paligemma_lib.run import DataConfig, ModelConfig, RunConfig, Setup
+from paligemma_lib.run.drawn_scorer import TRUE, scene_of, score_truth, scorer_of, tell_truth
 from paligemma_lib.sample_data import compose
+from paligemma_lib.sample_data.pretraining_scenes import held_out
 from paligemma_lib.sample_data.scenes import Group, Scene, captions
 from paligemma_lib.sample_data.truth import truth
 
@@ -28,6 +30,7 @@ def test_true_captions_are_all_true(references):
     first = {image: texts[0] for image, texts in references.items()}
     scores = scorer_of(Setup(CONFIG))(references, first)
     assert scores.corpus["CIDEr"] > 1
+    assert scores.warnings == ()  # though all captions equal a reference
     assert scores.corpus[TRUE] == scores.corpus["Right things"] == 1
     assert scores.per_image[TRUE].tolist() == [1] * COUNT
     assert scores.intervals()[TRUE] == (1, 1)
@@ -59,8 +62,16 @@ def test_shares_are_of_all_captions_and_of_all_things():
 def test_the_run_says_how_many_are_true(references):
     told = {image: texts[0] for image, texts in references.items()} | {"scene_00000.jpg": "a dot"}
     scores = scorer_of(Setup(CONFIG))(references, told)
-    assert tell_truth(scores) == [f"{COUNT - 1} of {COUNT} captions are true in every word."]
-    assert tell_truth(scorer_of(Setup(RunConfig()))(references, told)) == []
+    said = f"{COUNT - 1} of {COUNT} captions are true in every word"
+    assert tell_truth(scores, CONFIG) == [f"{said}."]
+    assert tell_truth(scorer_of(Setup(RunConfig()))(references, told), CONFIG) == []
+    new = [name for name in references if held_out(scene_of(SEED, name))]
+    assert "scene_00000.jpg" not in new and 0 < len(new) < COUNT
+    nano = dataclasses.replace(CONFIG, model=ModelConfig(checkpoint="nano"))
+    assert tell_truth(scores, nano) == [
+        f"{said}, {len(new)} of {len(new)} where colours, kinds and numbers come together as the "
+        "pretraining of nano never showed them."
+    ]
 
 
 def test_scenes_of_another_seed_are_told_and_not_scored(references):

@@ -133,7 +133,7 @@ def report_of(
         subtitle=f"{len(captions):,} held-out test images{first_of(prepared)}",
         summary=[
             sentence(rows[0], differences[rank_by] if differences else None),
-            *tell_truth(scores),
+            *tell_truth(scores, prepared.config),
             f"{outcome.steps:,} steps trained {trained:,} parameters in {seconds:,.0f} "
             f"seconds; {int(outcome.state.skipped)} steps were skipped, as their gradients were "
             "not finite.",
