@@ -94,6 +94,9 @@ def test_it_converts_and_certifies(npz, tmp_path, capsys):
     assert main(["convert", *words]) == 0
     found = tokenizer.load(tmp_path / "model" / "tokenizer.model")
     assert found.encode_suffix("a dog") == tiny_tokenizer().encode_suffix("a dog")
+    assert main(["convert", str(npz), str(tmp_path / "again")]) == 0  # it lies beside the source
+    again, model = (tmp_path / name / "tokenizer.model" for name in ("again", "model"))
+    assert again.read_bytes() == model.read_bytes()
     count = sum(value.size for value in cases.flatten(PARAMS).values())
     out = capsys.readouterr().out
     assert f"{count:,} of {count:,} parameters are bit-equal\nlogits differ by at most 0" in out

@@ -41,8 +41,13 @@ def tokenizer_of(checkpoint: str) -> Path:
 
     It is `tokenizer.model`, or `tokenizer.json` where that lies alone.
     """
+    return tokenizer_beside(checkpoint) or hub.fetch_tokenizer()
+
+
+def tokenizer_beside(checkpoint: str) -> Path | None:
+    """Returns the file of a tokenizer in or beside a checkpoint; None if there is none."""
     place = path_of(checkpoint if is_remote(checkpoint) else hub.fetch(checkpoint))
     folder = place if place.is_dir() else place.parent
     names = ("tokenizer.model", "tokenizer.json")
     beside = [folder / name for name in names if (folder / name).is_file()]
-    return beside[0] if beside else hub.fetch_tokenizer()
+    return beside[0] if beside else None

@@ -23,15 +23,21 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="cast to it (default: no cast)"
     )
-    parser.add_argument("--tokenizer", metavar="FILE", help="a tokenizer to put into a folder")
+    parser.add_argument(
+        "--tokenizer", metavar="FILE", help="to put into a folder (default: that of SOURCE, if any)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Converts a checkpoint and compares it with its source; returns the exit code."""
     from paligemma_lib import tokenizer
+    from paligemma_lib.captioner.model_files import tokenizer_beside
     from paligemma_lib.checkpoint.conversion import compare_checkpoints, convert
 
-    given = tokenizer.load(args.tokenizer).serialized() if args.tokenizer else None
+    file = args.tokenizer
+    if file is None and not args.target.endswith(".npz"):
+        file = tokenizer_beside(args.source)
+    given = tokenizer.load(file).serialized() if file else None
     convert(args.source, args.target, args.dtype, given)
     result = compare_checkpoints(args.source, args.target)
     source, target = visible(args.source), visible(args.target)
