@@ -54,6 +54,13 @@ def test_the_page_says_how_many_images_it_shows():
     assert all(max(int(a["width"]), int(a["height"])) == 40 for a in page.all("img"))
 
 
+def test_a_remark_stands_below_its_caption():
+    shown = [Example("a.jpg", photo(), "two dogs", remark="Not true: two"), *examples(1)]
+    page = Page(render(Report("A run", examples=shown)))
+    remarks = [text for text in page.texts if text == "Not true: two"]
+    assert len(remarks) == 1
+
+
 def test_size_is_bounded_whatever_the_images():
     noise = photo(height=900, width=1200)  # compresses worst
     many = [Example(f"{k}", noise, "c") for k in range(60)]

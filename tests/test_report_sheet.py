@@ -4,7 +4,16 @@ from PIL import Image
 from report_cases import image as photo
 
 from paligemma_lib.report import contact_sheet
-from paligemma_lib.report.sheet import CELL, MAX_LINES, PAPER, _drawable, _width, _wrapped
+from paligemma_lib.report.sheet import (
+    CELL,
+    GAP,
+    LINE,
+    MAX_LINES,
+    PAPER,
+    _drawable,
+    _width,
+    _wrapped,
+)
 
 
 def ink(image: Image.Image) -> int:
@@ -63,6 +72,19 @@ def test_other_scripts_leave_boxes_and_no_error():
 def test_a_image_that_cannot_be_read_leaves_a_note(tmp_path):
     sheet = contact_sheet([(tmp_path / "gone.jpg", "a dog")])
     assert 500 < ink(sheet) < CELL * CELL / 4
+
+
+def test_remarks_are_red_and_below_their_captions():
+    captioned = [(photo(), "two dogs"), (photo(), "a dog")]
+    plain = contact_sheet(captioned)
+    sheet = contact_sheet(captioned, remarks=["Not true: two", ""])
+    assert sheet.height == plain.height + LINE
+    pixels = np.asarray(sheet).astype(int)
+    red = (pixels[..., 0] - pixels[..., 1] > 100) & (pixels[..., 0] - pixels[..., 2] > 100)
+    rows, columns = np.nonzero(red[plain.height - GAP :])
+    assert len(rows) > 50 and columns.max() < GAP + CELL
+    with pytest.raises(ValueError, match="1 remarks, expected one for each of the 2 images"):
+        contact_sheet(captioned, remarks=[""])
 
 
 @pytest.mark.parametrize(("count", "columns"), [(0, 4), (3, 0)])

@@ -7,7 +7,14 @@ import pytest
 
 from paligemma_lib.metrics import compare
 from paligemma_lib.run import DataConfig, ModelConfig, RunConfig, Setup
-from paligemma_lib.run.drawn_scorer import TRUE, scene_of, score_truth, scorer_of, tell_truth
+from paligemma_lib.run.drawn_scorer import (
+    TRUE,
+    remark_on,
+    scene_of,
+    score_truth,
+    scorer_of,
+    tell_truth,
+)
 from paligemma_lib.sample_data import compose
 from paligemma_lib.sample_data.pretraining_scenes import held_out
 from paligemma_lib.sample_data.scenes import Group, Scene, captions
@@ -72,6 +79,19 @@ def test_the_run_says_how_many_are_true(references):
         f"{said}, {len(new)} of {len(new)} where colours, kinds and numbers come together as the "
         "pretraining of nano never showed them."
     ]
+
+
+def test_what_is_not_true_of_a_caption_is_named(references):
+    name, texts = next(iter(references.items()))
+    scores = scorer_of(Setup(CONFIG))(references, {each: t[0] for each, t in references.items()})
+    assert remark_on(name, texts[0], scores, SEED) == ""
+    (kind, *_) = {"dog", "duck"} - {group.kind for group in compose(SEED, 0).groups}
+    told = remark_on(name, f"{texts[0]} and a {kind} sings", scores, SEED)
+    assert told == f"Not true: {kind}, sings"
+    others = scorer_of(Setup(RunConfig()))(references, dict.fromkeys(references, "a"))
+    assert remark_on(name, "a", others, SEED) == ""  # not scored for truth
+    assert remark_on(name, "there is", scores, SEED) == "It names nothing."
+    assert remark_on("a.jpg", f"a {kind}", scores, SEED) == ""
 
 
 def test_scenes_of_another_seed_are_told_and_not_scored(references):

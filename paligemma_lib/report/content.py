@@ -71,6 +71,7 @@ class Example:
       before: the caption of the other set of captions; see `Report.before_label`.
       references: human-written captions.
       alternatives: other captions that the decoder considered, best first.
+      remark: what is to be said of the generated caption, such as which words are not true.
       scores: name -> value, scores of this image.
     """
 
@@ -80,6 +81,7 @@ class Example:
     before: str | None = None
     references: Sequence[str] = ()
     alternatives: Sequence[Alternative] = ()
+    remark: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -87,6 +87,8 @@ def card(example: Example, side: int, before_label: str) -> Element:
     """Builds the card of an image: generated caption, scores, references and alternatives."""
     parts = [_image(example, side)]
     parts.append(element("p", {"class": "generated", "dir": "auto"}, _said(example.caption)))
+    if example.remark:
+        parts.append(element("p", {"class": "remark"}, example.remark))
     if example.before is not None:
         label = element("small", {}, before_label)
         parts.append(element("p", {"class": "former", "dir": "auto"}, label, _said(example.before)))

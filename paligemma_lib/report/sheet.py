@@ -24,10 +24,15 @@ FONT_SIZE = 15
 LINE = 20
 MAX_LINES = 6  # per caption
 MAX_CHARACTERS = 600  # more than six lines hold; limits the time that a very long text takes
-PAPER, INK, QUIET = "#fbfaf7", "#211f1b", "#625d54"
+PAPER, INK, QUIET, RED = "#fbfaf7", "#211f1b", "#625d54", "#b3261e"
 
 
-def contact_sheet(captioned: Sequence[tuple[ImageLike, str]], *, columns: int = 4) -> Image.Image:
+def contact_sheet(
+    captioned: Sequence[tuple[ImageLike, str]],
+    *,
+    columns: int = 4,
+    remarks: Sequence[str] | None = None,
+) -> Image.Image:
     """Draws images in rows, each with its caption below, wrapped and cut off after six lines.
 
     The font is Pillow's own, so the sheet looks the same on every machine. It has the letters of
@@ -37,30 +42,47 @@ def contact_sheet(captioned: Sequence[tuple[ImageLike, str]], *, columns: int = 
       captioned: pairs of image and caption, whose boxes are drawn. A note replaces an image that
         cannot be read.
       columns: number of images in a row.
+      remarks: what to say in red below each caption, such as which words are not true; "": nothing.
 
     Returns:
       An RGB image; with 4 columns it is 1,124 pixels wide.
 
     Raises:
-      ValueError: there are no images, or no columns.
+      ValueError: there are no images, no columns, or another number of remarks.
     """
     columns = whole("contact_sheet: columns", columns, 1)
     if not captioned:
         raise ValueError("contact_sheet: there are no images, expected at least one")
+    remarks = [""] * len(captioned) if remarks is None else remarks
+    if len(remarks) != len(captioned):
+        raise ValueError(
+            f"contact_sheet: {len(remarks)} remarks, expected one for each of the "
+            f"{len(captioned)} images"
+        )
     columns = min(columns, len(captioned))
     rows = [captioned[k : k + columns] for k in range(0, len(captioned), columns)]
     texts = [[_wrapped(without_tokens(text)) for _, text in row] for row in rows]
-    heights = [CELL + GAP + LINE * max(map(len, row)) for row in texts]
+    wrapped = [_wrapped(text) if text else [] for text in remarks]
+    notes = [wrapped[k : k + columns] for k in range(0, len(captioned), columns)]
+    heights = [
+        CELL + GAP + LINE * max(len(text) + len(note) for text, note in zip(*row, strict=True))
+        for row in zip(texts, notes, strict=True)
+    ]
     size = (columns * (CELL + GAP) + GAP, sum(heights) + GAP * len(rows) + GAP)
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     top = GAP
-    for row, lines, height in zip(rows, texts, heights, strict=True):
-        for column, ((image, caption), text) in enumerate(zip(row, lines, strict=True)):
-            left = GAP + column * (CELL + GAP)
+    for row, lines, noted, height in zip(rows, texts, notes, heights, strict=True):
+        for column, ((image, caption), text, note) in enumerate(
+            zip(row, lines, noted, strict=True)
+        ):
+            left, below = GAP + column * (CELL + GAP), top + CELL + GAP // 2
             _paste(sheet, draw, image, caption, left, top)
-            below = (left, top + CELL + GAP // 2)
-            draw.multiline_text(below, "\n".join(text), fill=INK, font=_font(), spacing=5)
+            for part, ink in ((text, INK), (note, RED)):
+                draw.multiline_text(
+                    (left, below), "\n".join(part), fill=ink, font=_font(), spacing=5
+                )
+                below += LINE * len(part)
         top += height + GAP
     return sheet
 

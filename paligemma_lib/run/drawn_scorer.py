@@ -71,6 +71,15 @@ def tell_truth(scores: Scores, config: RunConfig) -> list[str]:
     return [f"{told}."]
 
 
+def remark_on(image_id: ImageId, caption: str, scores: Scores, seed: int) -> str:
+    """Returns what is not true of a caption of a drawn scene; "" of other images, and if all is."""
+    scene = scene_of(seed, image_id) if TRUE in scores.per_image else None
+    if scene is None or (found := truth(scene, caption)).is_true:
+        return ""
+    wrong = [*(each.text for each in found.said if not each.true), *found.unread]
+    return f"Not true: {', '.join(wrong)}" if wrong else "It names nothing."
+
+
 def scene_of(seed: int, image_id: ImageId) -> Scene | None:
     """Returns the scene of an image by the name that `write_scenes` gives to it."""
     number = re.fullmatch(r"scene_(\d+)\.jpg", str(image_id))
