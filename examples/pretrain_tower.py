@@ -1,12 +1,12 @@
 """Trains the vision tower of a new small model on what each patch of a drawn scene shows.
 
-    python examples/pretrain_tower.py --out workdir/tower/nano.params.npz
+    python examples/pretrain_tower.py           # writes workdir/tower
     paligemma finetune --config=pretrain_nano
 
 PaliGemma begins with a tower that has learned to see, too. This one learns it in 40 minutes on two
 CPU cores, from facts that are told of every patch: see `sample_data.patch_facts`. Each scene is
-drawn once, while the step before it is computed. The classifier on top is thrown away. What is
-saved is a whole model, whose language model is new.
+drawn once, while other steps are computed. The classifier on top is thrown away. What is saved is a
+whole model, whose language model is new, and its tokenizer.
 """
 
 import argparse
@@ -38,14 +38,23 @@ Batch = tuple[np.ndarray, np.ndarray]  # float32[B, S, S, 3], int8[B, F, P]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", required=True, help="file of the model, .npz")
+    parser.add_argument("--out", default="workdir/tower", help="folder of the model")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch-size", type=int, default=32)
     args = parser.parse_args()
     config = variants.nano()
+    folder = Path(args.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer(config.language.vocab_size)
     params = train(config, args.steps, args.batch_size)
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    pg.checkpoint.save_params(args.out, params, "float32")
+    pg.checkpoint.save_params(folder / "nano.params.npz", params, "float32")
+    (folder / "tokenizer.model").write_bytes(tokenizer)
+
+
+def make_tokenizer(vocab_size: int) -> bytes:
+    """Returns a tokenizer for the labels of scenes, and for the prompt, which is read as often."""
+    labels = [record.captions[0] for record in PretrainingScenes("0:20000").texts(range(20_000))]
+    return pg.tokenizer.train(["caption en"] * len(labels) + labels, vocab_size)
 
 
 def train(config: PaliGemmaConfig, steps: int, batch_size: int) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def test_a_file_of_a_config_and_changes_of_it(said, capsys, tmp_path):
     code, lines = said(f"--config={config}", workdir)
     assert code == 0, lines
     assert any("1,500 images, to be drawn" in line for line in lines)
-    assert main(["doctor", f"--config={config}", workdir, "--config.batch_size=33"]) == 2
+    uneven = ["--config.batch_size=33", "--config.microbatches=2"]
+    assert main(["doctor", f"--config={config}", workdir, *uneven]) == 2
     assert "batch_size=33: expected a multiple of microbatches" in capsys.readouterr().err
     code, lines = said(f"--config={config}", workdir, "--config.stages[0].trainable=lorry")
     assert code == 1

@@ -143,7 +143,10 @@ def test_what_is_no_number_is_plotted_in_the_order_given():
         (["sed", "1", "2"], "sed: unknown field; did you mean seed?"),
         (["learning_rate", "1"], "did you mean optimizer.learning_rate?"),
         (["seed", "1", "two"], "seed='two': expected a valid integer"),
-        (["batch_size", "8", "9"], "batch_size=9: expected a multiple of microbatches"),
+        (
+            ["batch_size", "8", "9", "--config.microbatches=2"],
+            "batch_size=9: expected a multiple of microbatches",
+        ),
         (["seed", "1", "2", "--config.epoch=1"], "epoch: unknown field"),
         (["seed", "1", "2", "--config=no.py"], "no such file or recipe"),
         (["seed", "1", "2", "--confg=demo"], "--confg=demo"),

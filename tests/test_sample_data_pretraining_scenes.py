@@ -9,7 +9,7 @@ from PIL import Image
 
 from paligemma_lib.data.sources import Source
 from paligemma_lib.data.sources.protocol import HasTexts
-from paligemma_lib.sample_data import compose, fact_labels, scenes
+from paligemma_lib.sample_data import compose, labels, scenes
 from paligemma_lib.sample_data.objects import PALETTE
 from paligemma_lib.sample_data.pretraining_scenes import (
     AT_MOST_THREE,
@@ -85,7 +85,7 @@ def test_the_default_run_has_such_combinations():
 
 def test_labels_are_never_in_the_order_of_sentences():
     for index in range(300):
-        for label in fact_labels.captions(compose(1, index), random.Random(index)):
+        for label in labels.captions(compose(1, index), random.Random(index)):
             words = label.split()
             for number, colour, noun in zip(words, words[1:], words[2:], strict=False):
                 in_order = number in ("a", "an", "two", "three", "four") and colour in PALETTE
@@ -101,13 +101,13 @@ def test_labels_have_every_word_of_the_sentences():
             for text in captions(compose(0, index), random.Random(index))
             for word in text.split()
         }
-        for captions in (fact_labels.captions, scenes.captions)
+        for captions in (labels.captions, scenes.captions)
     )
     assert sentences <= spoken
 
 
 def test_labels_are_five_different_ones_of_bounded_length():
     for index in range(300):
-        told = fact_labels.captions(compose(2, index), random.Random(index))
+        told = labels.captions(compose(2, index), random.Random(index))
         assert len(set(told)) == 5
-        assert max(len(label.split()) for label in told) <= fact_labels.MOST_WORDS
+        assert max(len(label.split()) for label in told) <= labels.MOST_WORDS

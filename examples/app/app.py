@@ -144,7 +144,7 @@ def masthead(models: Mapping[str, Model], embedded: bool, waiting: bool) -> None
         st.html(
             cards.message(
                 "The embedded model, nano, knows only drawn scenes, and its captions are labels, "
-                "such as “two red : balls”. For photographs, start this page with a PaliGemma "
+                "such as “balls red two”. For photographs, start this page with a PaliGemma "
                 "model:",
                 command="streamlit run examples/app/app.py -- --checkpoint …",
             )

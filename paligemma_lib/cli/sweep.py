@@ -1,6 +1,6 @@
 """Repeats a run with several values of one field of its config, and says which value is best.
 
-  paligemma sweep optimizer.learning_rate 3e-3 6e-3 --folder sweep
+  paligemma sweep optimizer.learning_rate 1e-3 2e-3 --folder sweep
   paligemma sweep batch_size 8 16 --folder sweep --config=my.py
 
 The runs are made one after the other, each in its own folder. After a stop, the same command

@@ -143,9 +143,9 @@ def paligemma2_28b(image_size: int = 224) -> PaliGemmaConfig:
 
 
 def nano(image_size: int = 96) -> PaliGemmaConfig:
-    """Returns the config of the embedded model: PaliGemma with 2.8 million parameters."""
+    """Returns the config of the embedded model: PaliGemma with 3.2 million parameters."""
     return PaliGemmaConfig(
-        SiglipConfig(image_size, patch_size=12, width=128, depth=4, mlp_dim=512, num_heads=4),
+        SiglipConfig(image_size, patch_size=12, width=128, depth=6, mlp_dim=512, num_heads=4),
         GemmaConfig(
             width=192,
             depth=4,

@@ -1,7 +1,7 @@
 """Draws scenes to pretrain a small model on, each when it is read: no folder holds them.
 
     source = PretrainingScenes("0:300000")
-    source.read([17])[0].captions       # a label, see `fact_labels`
+    source.read([17])[0].captions       # a label, see `labels`
 
 Some things never come together in these scenes, so that a fine-tuned model can be asked about
 combinations that are new to it, see `held_out`.
@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 
 from paligemma_lib.data.sources.protocol import Record, check_numbers
-from paligemma_lib.sample_data import fact_labels
+from paligemma_lib.sample_data import labels
 from paligemma_lib.sample_data.composing import compose
 from paligemma_lib.sample_data.drawing import draw
 from paligemma_lib.sample_data.scenes import Scene
@@ -89,7 +89,7 @@ def _record(number: int, drawn: bool) -> Record:
         drawing = draw(scene, random.Random(f"{SEED}/{number}/drawing"))
         drawing.save(file, "JPEG", quality=92, subsampling=0)
         image = file.getvalue()
-    label, *_ = fact_labels.captions(scene, random.Random(f"{SEED}/{number}/wording"))
+    label, *_ = labels.captions(scene, random.Random(f"{SEED}/{number}/wording"))
     return Record(image, (label,), f"scene {number}")
 
 

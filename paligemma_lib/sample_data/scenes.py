@@ -129,8 +129,7 @@ def captions(scene: Scene, rng: random.Random) -> list[str]:
 
 
 def _brief(scene: Scene, rng: random.Random) -> str:
-    some = scene.groups[:2]
-    return _join([_phrase(scene, group, rng) for group in some])
+    return _join([_phrase(scene, group, rng) for group in scene.groups])
 
 
 def _listed(scene: Scene, rng: random.Random) -> str:
