@@ -41,7 +41,7 @@ def train(source: Source, checkpoint: str, steps: int) -> None:
         source,
         captioner.tokenizer,
         image_size=config.vision.image_size,
-        text_len=128,
+        text_len=144,
         batch_size=16,
         lowercase=True,
         seed=0,

@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 
 import finetune_cases
 import numpy as np
@@ -41,6 +42,7 @@ def run_twice(folder, name: str) -> None:
     config = RunConfig(workdir=str(folder / "mine"), trackers=(name,))
     (folder / "mine").mkdir()
     for first in (0, 2):
+        time.sleep(1.1)  # W&B names a start by its second
         (tracker,) = trackers_of(config)
         for step in (first, first + 1):
             tracker.scalars({"loss": 2.0 - step, "grad_norm": math.nan}, step)
