@@ -26,6 +26,7 @@ import optax
 import paligemma_lib as pg
 from paligemma_lib.model import paligemma, siglip, variants
 from paligemma_lib.model.variants import PaliGemmaConfig, SiglipConfig
+from paligemma_lib.runtime.atomic import atomic_write
 from paligemma_lib.sample_data.patch_facts import CLASSES, FACTS, patch_facts
 from paligemma_lib.sample_data.pretraining_scenes import PretrainingScenes, scene_of
 
@@ -48,7 +49,8 @@ def main() -> None:
     tokenizer = make_tokenizer(config.language.vocab_size)
     params = train(config, args.steps, args.batch_size)
     pg.checkpoint.save_params(folder / "nano.params.npz", params, "float32")
-    (folder / "tokenizer.model").write_bytes(tokenizer)
+    with atomic_write(folder / "tokenizer.model") as file:
+        file.write(tokenizer)
 
 
 def make_tokenizer(vocab_size: int) -> bytes:

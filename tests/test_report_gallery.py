@@ -57,8 +57,8 @@ def test_the_page_says_how_many_images_it_shows():
 def test_a_remark_stands_below_its_caption():
     shown = [Example("a.jpg", photo(), "two dogs", remark="Not true: two"), *examples(1)]
     page = Page(render(Report("A run", examples=shown)))
-    remarks = [text for text in page.texts if text == "Not true: two"]
-    assert len(remarks) == 1
+    assert page.texts.count("Not true: two") == 1
+    assert page.texts.index("Not true: two") == page.texts.index("two dogs") + 1
 
 
 def test_size_is_bounded_whatever_the_images():

@@ -6,8 +6,8 @@ from finetune_cases import losses
 from paligemma_lib.run import finetune, load
 
 OPTIONS = (
-    *("--config.data.kind=sample", "--config.data.name=120"),
-    *("--config.epochs=1", "--config.evaluate_before=False", "--config.test_images=2"),
+    *("--config.data.kind=sample", "--config.data.name=120", "--config.batch_size=16"),
+    *("--config.epochs=3", "--config.evaluate_before=False", "--config.test_images=2"),
     *("--config.max_new_tokens=4", "--config.validate_every=1"),
 )
 
@@ -23,6 +23,6 @@ def test_nano_learns_as_much_in_float16_as_in_float32(tmp_path):
         assert not any(losses(workdir, "skipped_in_a_row").values())
     first, *_, last = sorted(found["float32"])
     assert found["float32"][last] < 0.7 * found["float32"][first]
-    # Single steps differ by a few per cent: roundings grow where the rate is high.
-    means = [sum(found[dtype].values()) / len(found[dtype]) for dtype in found]
-    assert means[1] == pytest.approx(means[0], rel=0.02)
+    # Single steps differ by up to 4 %, with float16 ahead; none may be behind.
+    assert found["float16"] == pytest.approx(found["float32"], rel=0.05)
+    assert all(found["float16"][step] < 1.01 * loss for step, loss in found["float32"].items())

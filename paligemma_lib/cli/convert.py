@@ -32,12 +32,16 @@ def run(args: argparse.Namespace) -> int:
     """Converts a checkpoint and compares it with its source; returns the exit code."""
     from paligemma_lib import tokenizer
     from paligemma_lib.captioner.model_files import tokenizer_beside
+    from paligemma_lib.checkpoint import read_config
     from paligemma_lib.checkpoint.conversion import compare_checkpoints, convert
 
     file = args.tokenizer
     if file is None and not args.target.endswith(".npz"):
         file = tokenizer_beside(args.source)
-    given = tokenizer.load(file).serialized() if file else None
+    given = None
+    if file is not None:
+        vocab_size = read_config(args.source).language.vocab_size
+        given = tokenizer.load(file, vocab_size).serialized()
     convert(args.source, args.target, args.dtype, given)
     result = compare_checkpoints(args.source, args.target)
     source, target = visible(args.source), visible(args.target)

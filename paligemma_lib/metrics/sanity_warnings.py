@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from paligemma_lib.metrics.cider import DocumentFrequencies
 from paligemma_lib.metrics.constant_captions import best_constant
 
+EQUALS_A_REFERENCE = "equal a reference of their image"  # words that tell this warning from others
+
 _MANY = 0.05  # share of captions; human-written: 0.3 % too long, 0.002 % repeating, 0.02 % cut off
-EQUAL = "equal a reference of their image"  # in a warning of them
 _EXACT = 0.15  # share of captions that equal a reference; human-written: 0.1 %
 _SAME = 0.25  # share of captions that are the most frequent one; human-written: 0.02 %
 _ENOUGH = 20  # images; with fewer, a share above a limit means little
@@ -64,7 +65,8 @@ def sanity_warnings(
         (
             _EXACT,
             lambda i: tokens[i] and tokens[i] in references[i],
-            f"{EQUAL}: did references leak into the predictions, or these images into training?",
+            f"{EQUALS_A_REFERENCE}: did references leak into the predictions, or these images "
+            "into training?",
         ),
         (
             _SAME,

@@ -13,7 +13,7 @@ import numpy as np
 
 from paligemma_lib.metrics import ImageId, Scores
 from paligemma_lib.metrics.corpus_scores import Captions, References
-from paligemma_lib.metrics.sanity_warnings import EQUAL
+from paligemma_lib.metrics.sanity_warnings import EQUALS_A_REFERENCE
 from paligemma_lib.metrics.tasks import QUIET_SCORERS, SCORERS, Scorer
 from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.setup import Setup
@@ -71,9 +71,9 @@ def tell_truth(scores: Scores, config: RunConfig) -> list[str]:
     return [f"{told}."]
 
 
-def remark_on(image_id: ImageId, caption: str, scores: Scores, seed: int) -> str:
-    """Returns what is not true of a caption of a drawn scene; "" of other images, and if all is."""
-    scene = scene_of(seed, image_id) if TRUE in scores.per_image else None
+def remark_on(image_id: ImageId, caption: str, seed: int) -> str:
+    """Returns what is not true of a caption of a drawn scene; "" if all is, and of other images."""
+    scene = scene_of(seed, image_id)
     if scene is None or (found := truth(scene, caption)).is_true:
         return ""
     wrong = [*(each.text for each in found.said if not each.true), *found.unread]
@@ -96,7 +96,7 @@ def _with_truth(scorer: Scorer, seed: int, references: References, captions: Cap
     scores = scorer(references, captions)
     # A grammar says few things of a scene: who tells one anew says what a reference says in a third
     # of all images, and nothing has leaked.
-    kept = tuple(warning for warning in scores.warnings if EQUAL not in warning)
+    kept = tuple(warning for warning in scores.warnings if EQUALS_A_REFERENCE not in warning)
     scores = dataclasses.replace(scores, warnings=kept)
     found = []
     for image_id in scores.image_ids:

@@ -32,7 +32,7 @@ from paligemma_lib.run.adapter_export import export_adapter
 from paligemma_lib.run.captioning import caption_test_images, first_of
 from paligemma_lib.run.damage import DAMAGED, Damage, count_damage
 from paligemma_lib.run.data_config import DataConfig
-from paligemma_lib.run.drawn_scorer import remark_on, scorer_of, tell_truth
+from paligemma_lib.run.drawn_scorer import TRUE, remark_on, scorer_of, tell_truth
 from paligemma_lib.run.parameter_table import parameter_groups
 from paligemma_lib.run.prepare import Prepared
 from paligemma_lib.run.train import Outcome
@@ -151,7 +151,11 @@ def report_of(
                 each.caption.text,
                 before=before[each.image_id] if before else None,
                 references=each.references,
-                remark=remark_on(each.image_id, each.caption.text, scores, prepared.config.seed),
+                remark=(
+                    remark_on(each.image_id, each.caption.text, prepared.config.seed)
+                    if TRUE in scores.per_image
+                    else ""
+                ),
                 scores={rank_by: SCALE * float(scores.per_image[rank_by][number])},
             )
             for number, each in enumerate(found)

@@ -7,8 +7,8 @@
 The embedded model was pretrained on these labels. Fine-tuning it on the sentences of `scenes` then
 teaches it something: same images, same words, another order. A label has one order of noun, colour
 and number for all of its things, any but that of sentences: so a model learns to choose a thing
-before any word of it is told. With the noun always first, it learned to look for the colour of a
-noun; then it learned sentences less well, where the noun comes last.
+before any word of it is told. After 96,000 scenes with the noun always first, 85 % of the captions
+of the default run became true; after 224,000 scenes with these labels, 90 %.
 
 Nearly all of a label is to be seen in the image. Half of the labels tell sizes, places, what things
 do or how two of them stand, so that they have every word of the sentences.
