@@ -50,6 +50,7 @@ SMALL = {  # config -> data that make it small
     "lora": ["--config.data.kind=sample", "--config.data.name=40"],
     "answer_scenes": [],  # brings its data
     "detect_scenes": [],
+    "pretrain_nano": ["--config.data.train=0:32", "--config.data.validation=900000:900004"],
 }
 BOX = {"category_id": 1, "bbox": [10, 20, 40, 30], "iscrowd": 0}
 
@@ -160,6 +161,8 @@ def made_small(words: tuple[str, ...]) -> list[str]:
         given = [word.replace(placeholder, value) for word in given]
     if "data" in words[:2]:
         return given
+    if words[-1].endswith("pretrain_tower.py"):
+        return [*given, "--steps=2", "--batch-size=4"]
     if any(word.endswith(("finetune", "finetune.py", "sweep", "doctor")) for word in words[:8]):
         configs = [w.removeprefix("--config=") for w in words if w.startswith("--config=")]
         has_data = any(
@@ -175,6 +178,7 @@ def left(words: tuple[str, ...]) -> list[str]:
     if "doctor" in words:
         return []
     files = [word.partition("=")[2] + "/report.html" for word in words if "workdir=" in word]
+    files += ["workdir/tower/nano.params.npz"] if words[-1].endswith("pretrain_tower.py") else []
     for option, name in (("--out", ""), ("--out-dir", "/report.html"), ("--folder", "/sweep.html")):
         files += [words[k + 1] + name for k, word in enumerate(words) if word == option]
     files += [words[-1] + "/config.json"] if "convert" in words else []
