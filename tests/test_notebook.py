@@ -61,7 +61,9 @@ def fresh(tmp_path_factory):
     # pip finds there what the first cell asks for.
     links = f"{os.environ.get('PIP_FIND_LINKS', '')} {wheels}".strip()
     environment = os.environ | {"PIP_FIND_LINKS": links, "JUPYTER_PATH": str(folder)}
-    environment.pop("PYTHONPATH", None)
+    # Training takes longer than compiling here, and whoever opens the notebook sets none of these.
+    for name in ("PYTHONPATH", "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"):
+        environment.pop(name, None)
     return environment
 
 

@@ -1,6 +1,7 @@
 """Keeps the log lines of TensorFlow, absl and JAX out of the terminal, and formats errors."""
 
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ _THEIRS = (
     "jax", "jax._src.xla_bridge", "orbax", "tensorflow", "absl", "etils", "kagglehub",
     "uvicorn", "python_multipart",
 )  # fmt: skip
+_KERAS = "TF_USE_LEGACY_KERAS"
 
 
 class WrongUse(ValueError):
@@ -48,10 +50,15 @@ def keep_others_quiet(verbose: bool) -> None:
 def load_tensorflow() -> None:
     """Imports TensorFlow and hides what its C++ code prints meanwhile, which no setting prevents.
 
-    If the import fails, the hidden output is printed.
+    If the import fails, the hidden output is printed. Keras is not imported until `tf.keras` is used.
     """
     if "tensorflow" in sys.modules:
         return
+    # TensorFlow imports Keras 3, and pandas and scikit-learn with it: up to 5 of 12 seconds. Told to
+    # use Keras 2, it goes on where that is not installed.
+    spared = _KERAS not in os.environ and importlib.util.find_spec("tf_keras") is None
+    if spared:
+        os.environ[_KERAS] = "true"
     # C++ writes to file descriptor 2 and not to `sys.stderr`. So the descriptor itself points to a
     # file meanwhile.
     sys.stderr.flush()
@@ -67,6 +74,8 @@ def load_tensorflow() -> None:
         finally:
             os.dup2(before, 2)
             os.close(before)
+            if spared:  # `tf.keras` looks at it when it is first used
+                del os.environ[_KERAS]
 
 
 def error_line(error: Exception) -> str | None:
