@@ -140,7 +140,7 @@ def test_several_processes_caption_as_one(tmp_path):
     images = cases.write_images(tmp_path / "Images", names)
     (images / "2.png").write_bytes(b"damaged")
     found = {}
-    for count in (1, 2, 4):
+    for count in (1, 4):
         out = tmp_path / f"{count}.jsonl"
         command = [PALIGEMMA, "caption", *options, str(images), "--out", str(out)]
         result = launched(count, [*command, "--sampler=sample", "--samples=2", "--seed=3"])
