@@ -1,5 +1,6 @@
 import collections
 import io
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 from pipeline_cases import RECORDS, SIZE, captions_in, digest, evaluate, take, train
 
 from paligemma_lib.batch import check
-from paligemma_lib.data import decode_image, from_tfrecords, order
+from paligemma_lib.data import decode_image, from_jsonl, from_tfrecords, order
 from paligemma_lib.testing import tiny_captions, tiny_tokenizer
 
 
@@ -175,6 +176,24 @@ def test_half_of_the_images_are_mirrored_and_which_follows_from_the_example(sour
     for cut, both in zip(take(boxes(), 4), take(boxes(horizontal_flip=True), 4), strict=True):
         for old, new in zip(cut["image"], both["image"], strict=True):
             assert min(np.abs(old - new).max(), np.abs(old[:, ::-1] - new).max()) < 1e-5
+
+
+def test_texts_say_left_where_a_flipped_image_has_it(tmp_path):
+    said = ("a dog left of a cat", "a dog right of a cat")
+    (tmp_path / "0.jpg").write_bytes(photo(0))
+    line = {"image": "0.jpg", "prefix": "what is left ?", "suffix": said[0]}
+    (tmp_path / "data.jsonl").write_text(json.dumps(line) + "\n")
+    batches = train(from_jsonl(tmp_path / "data.jsonl"), horizontal_flip=True)
+    flipped = order.flipped(np.arange(16), seed=0)
+    assert 2 < sum(flipped) < 14
+    tokenizer = tiny_tokenizer()
+    for step, batch in enumerate(take(batches, 2)):
+        rows = flipped[step * 8 :]
+        for row, record, turned in zip(range(8), batches.texts(step), rows, strict=False):
+            assert record.captions == (said[int(turned)],)
+            text, segment = batch["text"][row], batch["segment"][row]
+            assert tokenizer.decode(text[segment == 1].tolist()).strip() == said[int(turned)]
+            assert ("right" in tokenizer.decode(text[segment == 0].tolist())) == turned
 
 
 def test_captions_are_lowercased_if_asked(source):

@@ -142,6 +142,16 @@ def test_plain_values_and_back_is_the_same_run(config):
     assert dataclasses.replace(config) == config
 
 
+@pytest.mark.parametrize("moved", [{"horizontal_flip": True}, {"min_crop_area": 0.5}])
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [({"task": "detect"}, "boxes in the texts"), ({"reward": {"name": "truth"}}, "as drawn")],
+)
+def test_what_says_where_things_are_is_not_moved(moved, changes, why):
+    with pytest.raises(ConfigError, match=f"data.{next(iter(moved))}: .*{why}"):
+        parse(RunConfig, changes | {"data": moved})
+
+
 @pytest.mark.parametrize("name", ["early_stopping", "export_best"])
 def test_what_needs_a_validation_is_refused_without(name):
     with pytest.raises(ConfigError, match=f"{name} has no effect: validate_every=0"):

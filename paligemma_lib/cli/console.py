@@ -50,12 +50,12 @@ def keep_others_quiet(verbose: bool) -> None:
 def load_tensorflow() -> None:
     """Imports TensorFlow and hides what its C++ code prints meanwhile, which no setting prevents.
 
-    If the import fails, the hidden output is printed. Keras is not imported until `tf.keras` is used.
+    If the import fails, the hidden output is printed. Keras waits until `tf.keras` is used.
     """
     if "tensorflow" in sys.modules:
         return
-    # TensorFlow imports Keras 3, and pandas and scikit-learn with it: up to 5 of 12 seconds. Told to
-    # use Keras 2, it goes on where that is not installed.
+    # TensorFlow imports Keras 3, which imports pandas and scikit-learn: up to 5 of 12 seconds. Told
+    # to use Keras 2, it goes on where that is not installed.
     spared = _KERAS not in os.environ and importlib.util.find_spec("tf_keras") is None
     if spared:
         os.environ[_KERAS] = "true"

@@ -55,12 +55,13 @@ class Batches(Iterator[Batch]):
     def texts(self, step: int) -> list[Record]:
         """Returns the records in this process's rows of the batch of a step, without their images.
 
-        Captions are as in the source, before they are lower-cased or sampled.
+        Captions are as in the source, before they are lower-cased or sampled; where the image is
+        flipped, left and right are exchanged in them, too.
         """
         examples = self._examples
         step = check_whole("step", step, 0, MAX_NUMBER // examples.batch_size - 1)
-        _, numbers, _ = examples.records(np.arange(examples.share) + step * examples.share)
-        return read_texts(examples.source, numbers.tolist())
+        which, numbers, _ = examples.records(np.arange(examples.share) + step * examples.share)
+        return examples.as_shown(which, read_texts(examples.source, numbers.tolist()))
 
     def __next__(self) -> Batch:
         while True:

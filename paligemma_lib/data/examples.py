@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from paligemma_lib.data.argument_checks import (
     check_whole,
 )
 from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation
+from paligemma_lib.data.mirrored_text import mirrored
 from paligemma_lib.data.sources import Record, Source
 from paligemma_lib.data.sources.protocol import records_of
 from paligemma_lib.data.text import pack
@@ -147,7 +148,8 @@ class Examples:
             records[index] = record
         # Texts are tokenized in this thread: SentencePiece does not release the GIL, so more
         # threads would not help, and from the second epoch on the cache holds most captions.
-        rows = [self._text(*each) for each in zip(visits, numbers, records, strict=True)]
+        told = self.as_shown(examples, records)
+        rows = [self._text(*each) for each in zip(visits, numbers, told, strict=True)]
         loaded = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         images = [_decodable(record.image) for record in records]
         loaded["encoded"] = np.array(images, object)
@@ -163,6 +165,26 @@ class Examples:
         if self.horizontal_flip:
             loaded["flipped"] = order.flipped(examples, seed=self.seed)
         return loaded
+
+    def as_shown(self, examples: np.ndarray, records: Sequence[Record]) -> list[Record]:
+        """Returns records as their images are shown: where one is flipped, its texts are as well.
+
+        Args:
+          examples: int64[n], number of the example of each record.
+          records: as the source has them.
+        """
+        if self.seed is None or not self.horizontal_flip:
+            return list(records)
+        flipped = order.flipped(examples, seed=self.seed)
+        return [
+            self._mirrored(record) if turned else record
+            for record, turned in zip(records, flipped, strict=True)
+        ]
+
+    def _mirrored(self, record: Record) -> Record:
+        prefix = self.prefix if record.prefix is None else record.prefix
+        captions = tuple(map(mirrored, record.captions))
+        return dataclasses.replace(record, prefix=mirrored(prefix), captions=captions)
 
     @functools.cached_property
     def _encode(self) -> tuple[Callable[[str], list[int]], Callable[[str], list[int]]]:

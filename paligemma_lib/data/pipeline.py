@@ -63,7 +63,8 @@ def train_batches(
       image_dtype: float32 in [-1, 1], or uint8, which the device scales: a quarter of the bytes.
       apply_exif: whether to apply the EXIF orientation of images; the reference does not.
       min_crop_area: if below 1, crops each image at random to at least this fraction of its area.
-      horizontal_flip: whether to exchange left and right in half of the images, at random.
+      horizontal_flip: whether to exchange left and right in half of the images, at random, and
+        the words "left" and "right" in their texts.
       on_corrupt_image: "raise" raises an error for a record that cannot be read, or an image that
         does not decode; "replace" substitutes another record, always the same one, and lists what
         is wrong in `Batches.corrupt_images`. Finding such an image pauses the batches, once in a

@@ -150,8 +150,11 @@ class RunConfig:
             "horizontal_flip": self.data.horizontal_flip,
             "min_crop_area": self.data.min_crop_area < 1,
         }
-        if self.task == "detect" and (name := next((n for n, on in moved.items() if on), "")):
+        name = next((name for name, on in moved.items() if on), "")
+        if self.task == "detect" and name:
             raise ValueError(f"data.{name}: boxes in the texts would not move along; leave it out")
+        if self.reward.name == "truth" and name:
+            raise ValueError(f"data.{name}: reward.name=truth knows scenes as drawn; leave it out")
         if self.batch_size % self.microbatches:
             raise ValueError(
                 f"batch_size={self.batch_size}: expected a multiple of microbatches, which is "

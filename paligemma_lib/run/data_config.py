@@ -71,7 +71,7 @@ class DataConfig:
     min_crop_area: float = Field(default=1.0, gt=0, le=1)
     """smallest area of random training crops, as a share of the image; 1: no crops"""
     horizontal_flip: bool = False
-    """flip half of the training images left to right, at random"""
+    """flip half of the training images left to right, at random, and these words in their texts"""
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
