@@ -41,6 +41,8 @@ NOTES = {  # scores that a report shows, the one that counts first, and what the
     "BLEU-1": "words in common, 0 to 100",
     "VQA accuracy": "answers that people gave too, 0 to 100",
     "Exact match": "answers that equal one by a person, 0 to 100",
+    "Mean mask IoU": "overlap of the true masks with their matches, 0 to 100",
+    "Mask F1": "masks that are found and right, at IoU 0.5, 0 to 100",
     "Mean IoU": "overlap of the true boxes with their matches, 0 to 100",
     "F1": "boxes that are found and right, at IoU 0.5, 0 to 100",
 }

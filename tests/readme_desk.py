@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import adapter_cases
+import mask_cases
 import pyarrow as pa
 import pyarrow.parquet as pq
 from coco_cases import write_coco_captions
@@ -143,6 +144,8 @@ class Desk:
             "categories": [{"id": 1, "name": "dog"}],
             "annotations": [{"id": k, "image_id": k, **BOX} for k in range(len(names))],
         }
+        mask_cases.write_codec(self.folder / "vae-oid.npz")
+        Image.new("L", (40, 30), 255).save(self.folder / "mask.png")
         (mine / "_annotations.coco.json").write_text(json.dumps(instances))
         answers = [{"image_id": name, "caption": "two"} for name in names]
         (self.folder / "answers.json").write_text(json.dumps(answers))

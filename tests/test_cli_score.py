@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import mask_cases
 import pytest
 
 from paligemma_lib import embedding
@@ -144,3 +145,19 @@ def test_scores_by_java_that_cannot_run_are_told(files, monkeypatch, capsys):
     assert main(["score", *names, "--predictions", str(files / "captions.csv")]) == 1
     said = capsys.readouterr()
     assert "CIDEr" in said.out and "METEOR needs pycocoevalcap" in said.err
+
+
+def test_masks_are_scored_by_the_codec_that_is_named(tmp_path, capsys):
+    codec = str(mask_cases.write_codec(tmp_path / "vae.npz", **mask_cases.square_arrays()))
+    codes = "".join(f"<seg{k % 2:03d}>" for k in range(16))
+    text = f"<loc0000><loc0000><loc1023><loc1023>{codes} dog"
+    (tmp_path / "texts.json").write_text(json.dumps({"1.jpg": [text]}))
+    names = [f"--{name}={tmp_path / 'texts.json'}" for name in ("references", "predictions")]
+    assert main(["score", *names, "--task=segment", f"--masks={codec}"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["Mean", "mask", "IoU", "100.0"]
+    assert main(["score", *names, "--task=segment"]) == 2
+    assert "needs --masks: gs://big_vision/paligemma/vae-oid.npz" in capsys.readouterr().err
+    assert main(["score", *names, f"--masks={codec}"]) == 2
+    assert "--masks has no effect without --task segment" in capsys.readouterr().err
+    assert main(["score", *names, "--task=segment", f"--masks={tmp_path / 'texts.json'}"]) == 1
+    assert "texts.json" in capsys.readouterr().err

@@ -87,7 +87,7 @@ STANDS_FOR_IN_CODE = {
 # Pages whose code is one program, from top to bottom; another test has those of the other pages.
 PROGRAMS = (
     *("README.md", "adapters.md", "index.md", "library.md", "own-data.md", "quantized.md"),
-    "recipes.md",
+    *("recipes.md", "tasks.md"),
 )
 
 

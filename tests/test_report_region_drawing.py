@@ -1,10 +1,11 @@
 """Boxes in reports: where they are drawn, in which colour, and what stays as it is."""
 
 import numpy as np
+from mask_cases import square_arrays
 from PIL import Image
 from report_cases import Page
 
-from paligemma_lib.regions import Box, Region, write_regions
+from paligemma_lib.regions import Box, MaskCodec, Region, write_regions
 from paligemma_lib.report import Example, Report, contact_sheet, render
 from paligemma_lib.report.region_drawing import COLOURS, with_regions
 
@@ -25,6 +26,19 @@ def test_a_box_has_lines_where_the_text_says():
     lower_right = (150, 75)
     assert colours(drawn, lower_right, (100, 75), (150, 50)) == [COLOURS[0]] * 3
     assert colours(drawn, (100, 60), (10, 90), (180, 50)) == ["#808080"] * 3
+
+
+def test_masks_lie_over_the_image_where_they_are_true():
+    upper = Region("dog", Box(0, 0, 1, 0.5), (1,) * 8 + (0,) * 8)
+    text = write_regions([upper, Region("cat", Box(0.1, 0.6, 0.9, 0.9))])
+    drawn = with_regions(grey(200, 300), text, codec=MaskCodec(square_arrays()))
+    inside, below, cat = (drawn.getpixel(place) for place in ((50, 100), (50, 200), (150, 150)))
+    share = 140 / 255
+    colour = [int(COLOURS[0][k : k + 2], 16) for k in (1, 3, 5)]
+    want = [share * each + (1 - share) * 128 for each in colour]
+    np.testing.assert_allclose(inside, want, atol=2)
+    assert below == cat == (128, 128, 128)  # a region without a mask has a box alone
+    assert with_regions(grey(200, 300), text).getpixel((50, 100)) == (128, 128, 128)
 
 
 def test_each_label_has_its_colour_and_boxes_of_one_label_the_same():

@@ -104,7 +104,8 @@ def runs(draw):
     values["microbatches"] = draw(st.integers(1, 16))
     values["batch_size"] = values["microbatches"] * draw(st.integers(1, 1000))
     data = drawn(DataConfig)
-    if values["task"] == "detect":
+    values["masks"] = "vae.npz" if values["task"] == "segment" else ""
+    if values["task"] in ("detect", "segment"):
         data |= {"horizontal_flip": False, "min_crop_area": 1.0}
     data["mixture"] = tuple(PartConfig(**drawn(PartConfig)) for _ in range(draw(st.integers(0, 2))))
     if data["mixture"]:
@@ -145,11 +146,21 @@ def test_plain_values_and_back_is_the_same_run(config):
 @pytest.mark.parametrize("moved", [{"horizontal_flip": True}, {"min_crop_area": 0.5}])
 @pytest.mark.parametrize(
     ("changes", "why"),
-    [({"task": "detect"}, "boxes in the texts"), ({"reward": {"name": "truth"}}, "as drawn")],
+    [
+        ({"task": "detect"}, "boxes in the texts"),
+        ({"task": "segment", "masks": "vae.npz"}, "boxes in the texts"),
+        ({"reward": {"name": "truth"}}, "as drawn"),
+    ],
 )
 def test_what_says_where_things_are_is_not_moved(moved, changes, why):
     with pytest.raises(ConfigError, match=f"data.{next(iter(moved))}: .*{why}"):
         parse(RunConfig, changes | {"data": moved})
+
+
+@pytest.mark.parametrize("given", [{"task": "segment"}, {"masks": "vae.npz"}])
+def test_masks_are_scored_with_what_reads_them_or_not_at_all(given):
+    with pytest.raises(ConfigError, match="expected masks with task=segment alone"):
+        parse(RunConfig, given)
 
 
 @pytest.mark.parametrize("name", ["early_stopping", "export_best"])

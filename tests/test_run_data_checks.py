@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 from data_cases import photo
+from mask_cases import write_codec
 from run_cases import setup_of, sources_of, write_run
 
 import flickr8k_tfds
@@ -168,11 +169,11 @@ def test_boxes_are_scored_where_some_test_image_has_one(setup, tiny, tmp_path):
     sources = sources_of(tiny)
     box = "<loc0000><loc0000><loc0500><loc0500> dog"
 
-    def detect(*texts: tuple[int, str], **changes):
+    def detect(*texts: tuple[int, str], task="detect", **changes):
         rows = [{"image": "1.png", "prefix": f"detect {k}", "suffix": t} for k, t in texts]
         (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
         given = {**sources, "test": from_jsonl(tmp_path / "test.jsonl")}
-        return checks.data(setup(given=given, task="detect", **changes))
+        return checks.data(setup(given=given, task=task, **changes))
 
     texts = [*enumerate(["none"] * 20), (20, box)]
     assert "test 21 images" in detect(*texts)
@@ -180,3 +181,10 @@ def test_boxes_are_scored_where_some_test_image_has_one(setup, tiny, tmp_path):
         detect(*texts, test_images=20)
     with pytest.raises(ValueError, match="none of 2 images has a text with a box"):
         detect(*texts[:2])
+    masks = {"task": "segment", "masks": str(write_codec(tmp_path / "vae.npz"))}
+    with pytest.raises(ValueError, match="none of 21 images has a text with a mask"):
+        detect(*texts, **masks)
+    codes = "".join(f"<seg{k:03d}>" for k in range(16))
+    assert "test 22 images" in detect(*texts, (21, box.replace(" ", codes + " ")), **masks)
+    with pytest.raises(FileNotFoundError, match="absent.npz"):
+        detect(*texts, task="segment", masks="absent.npz")

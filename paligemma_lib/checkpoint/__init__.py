@@ -31,6 +31,7 @@ from paligemma_lib.checkpoint import (
     target_names,
 )
 from paligemma_lib.checkpoint.final_export import export_final
+from paligemma_lib.checkpoint.mask_codec_file import load_mask_codec
 from paligemma_lib.checkpoint.params import load_params, save_params
 from paligemma_lib.checkpoint.stored import read_config
 from paligemma_lib.checkpoint.target_names import target_kind
@@ -44,6 +45,7 @@ __all__ = [
     "final_export",
     "finite",
     "huggingface",
+    "load_mask_codec",
     "load_params",
     "matching",
     "npz",

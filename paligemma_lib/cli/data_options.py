@@ -1,4 +1,4 @@
-"""The option --data of `caption` and `evaluate`, data of any form or of TFDS; the option --task."""
+"""The options --data of `caption` and `evaluate`, --task and --masks of what scores."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from paligemma_lib.metrics.tasks import Task
 
 if TYPE_CHECKING:
     from paligemma_lib.data.sources import Source
+    from paligemma_lib.regions import MaskCodec
 
 ALLOW_OUTSIDE = "follow links that lead out of the data's folder"
 _SPLIT = "test"
+MASKS = "gs://big_vision/paligemma/vae-oid.npz"
 
 
 def add_data_options(parser: Parser) -> None:
@@ -32,10 +34,29 @@ def add_data_options(parser: Parser) -> None:
 
 
 def add_task_option(parser: Parser) -> None:
-    """Adds --task, which is None if it is not given."""
+    """Adds --task, which is None if it is not given, and --masks."""
     tasks = get_args(Task)
     told = f"what texts are scored as: {', '.join(tasks)}"
     parser.add_argument("--task", choices=tasks, metavar="TASK", help=told)
+    parser.add_argument("--masks", metavar="NPZ", help="vae-oid.npz, for --task segment")
+
+
+def codec_of(args: argparse.Namespace) -> MaskCodec | None:
+    """Returns the codec of masks that --masks names; None for tasks without masks.
+
+    Raises:
+      WrongUse: --masks without that task, or that task without --masks.
+      FileNotFoundError, ValueError, ImportError: see `load_mask_codec`.
+    """
+    if args.task == "segment" and not args.masks:
+        raise WrongUse(f"--task segment needs --masks: {MASKS}, or a copy of it")
+    if args.task != "segment" and args.masks:
+        raise WrongUse("--masks has no effect without --task segment: give it too, or leave it out")
+    if not args.masks:
+        return None
+    from paligemma_lib.checkpoint import load_mask_codec
+
+    return load_mask_codec(args.masks)
 
 
 def check_data_options(args: argparse.Namespace, images: str = "") -> None:

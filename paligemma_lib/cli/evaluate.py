@@ -30,6 +30,7 @@ from paligemma_lib.cli.data_options import (
     add_data_options,
     add_task_option,
     check_data_options,
+    codec_of,
     source_of,
 )
 from paligemma_lib.cli.parser import Parser
@@ -92,16 +93,18 @@ def run(args: argparse.Namespace) -> int:
         source = found if args.compare else despite_damage(found)
         take_defaults(args)
         args.task = args.task or (args.config.task if args.config else "caption")
+        args.masks = args.masks or (args.config.masks if args.config else None)
+        codec = codec_of(args)
         if jax.process_index() == 0:
             args.out_dir.mkdir(parents=True, exist_ok=True)
         asked = {name: value for name, value in vars(args).items() if value is not None}
         if args.compare:
             if jax.process_index() == 0:
-                _announce(args.out_dir, comparison(source, args.compare, asked))
+                _announce(args.out_dir, comparison(source, args.compare, asked, codec))
             return 0
         done, skipped = _captioned(args, source)
         if jax.process_index() == 0:
-            _announce(args.out_dir, evaluation(source, done, skipped, asked))
+            _announce(args.out_dir, evaluation(source, done, skipped, asked, codec))
             for warning in unfamiliar_told(args):
                 print(f"warning: {visible(warning)}", file=sys.stderr)
         return 1 if skipped else 0

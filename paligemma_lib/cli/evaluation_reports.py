@@ -23,7 +23,6 @@ from paligemma_lib.evaluation import (
     skipped_told,
 )
 from paligemma_lib.metrics import (
-    SCORERS,
     ImageId,
     compare,
     meteor,
@@ -32,7 +31,8 @@ from paligemma_lib.metrics import (
     spice,
     write_predictions,
 )
-from paligemma_lib.metrics.tasks import QUIET_SCORERS
+from paligemma_lib.metrics.tasks import scorer_of
+from paligemma_lib.regions import MaskCodec
 from paligemma_lib.report import Example, Report
 
 CHUNK = 64  # records read at a time to collect their captions
@@ -45,6 +45,7 @@ def evaluation(
     done: Mapping[ImageId, Captioned],
     skipped: Sequence[Skipped],
     asked: Mapping[str, Any],
+    codec: MaskCodec | None = None,
 ) -> Report:
     """Scores captions, and writes them to predictions.json in the output folder.
 
@@ -53,14 +54,16 @@ def evaluation(
       done: captions by image.
       skipped: images that could not be captioned.
       asked: options of the command.
+      codec: turns the codes of masks into pixels, for task segment.
     """
     captions = {image_id: result.caption.text for image_id, result in done.items()}
     references = {image_id: result.references for image_id, result in done.items()}
     predictions = asked["out_dir"] / "predictions.json"
     write_predictions(predictions, captions)
     task = asked["task"]
-    scores = SCORERS[task](references, captions)
-    rows = score_rows(scores, permuted_scores(references, captions, QUIET_SCORERS[task]))
+    scores = scorer_of(task, codec)(references, captions)
+    chance = permuted_scores(references, captions, scorer_of(task, codec, quiet=True))
+    rows = score_rows(scores, chance)
     counted, named = skipped_told(skipped)
     return Report(
         f"Captions by {Path(asked.get('checkpoint', 'nano')).name}",
@@ -70,27 +73,34 @@ def evaluation(
         scores=rows,
         examples=examples_of(source, done, scores),
         rank_by=rows[0].name,
+        codec=codec,
         config=_config_of(asked),
         environment=environment(),
         files={"Predictions": predictions},
     )
 
 
-def comparison(source: Source, files: Sequence[Path], asked: Mapping[str, Any]) -> Report:
+def comparison(
+    source: Source,
+    files: Sequence[Path],
+    asked: Mapping[str, Any],
+    codec: MaskCodec | None = None,
+) -> Report:
     """Scores two files of predictions, and tests by how much the second is better.
 
     Args:
       source: the images and their references.
       files: two files of predictions for the same images.
       asked: options of the command.
+      codec: turns the codes of masks into pixels, for task segment.
     """
     a, b = files
     numbers, references = _references_of(source)
     former, latter = (renamed(read_predictions(path), references, path) for path in (a, b))
     task = asked["task"]
-    before, after = (SCORERS[task](references, each) for each in (former, latter))
+    before, after = (scorer_of(task, codec)(references, each) for each in (former, latter))
     differences = compare(after, before)
-    chance = permuted_scores(references, latter, QUIET_SCORERS[task])
+    chance = permuted_scores(references, latter, scorer_of(task, codec, quiet=True))
     rows = score_rows(after, chance, before, differences)
     rank_by = rows[0].name
     examples = [
@@ -121,6 +131,7 @@ def comparison(source: Source, files: Sequence[Path], asked: Mapping[str, Any]) 
         before_label=a.name,
         examples=examples,
         rank_by=rows[0].name,
+        codec=codec,
         config=_config_of(asked),
         environment=environment(),
         files={"Before": a, "After": b},

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paligemma_lib.cli.console import WrongUse
-from paligemma_lib.cli.data_options import add_task_option
+from paligemma_lib.cli.data_options import add_task_option, codec_of
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.strict_json import dumps
 from paligemma_lib.runtime.visible_text import visible
@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.clip) != bool(args.images):
         raise WrongUse("--clip needs --images, and --images needs --clip: give both or none")
     args.task = args.task or "caption"
+    codec = codec_of(args)
     if args.task != "caption" and (args.corpus or args.java_scores or args.clip):
         raise WrongUse("--corpus, --java-scores and --clip are about captions: leave out --task")
     from paligemma_lib.metrics import (
-        SCORERS,
         average_precision,
         document_frequencies,
         image_files,
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         spice,
     )
     from paligemma_lib.metrics.corpus_scores import SCALE
+    from paligemma_lib.metrics.tasks import scorer_of
 
     references = read_captions(args.references)
     files = image_files(args.references)
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if args.task == "caption":
         scores = score(theirs, captions, document_frequencies=corpus)
     else:
-        scores = SCORERS[args.task](theirs, captions)
+        scores = scorer_of(args.task, codec)(theirs, captions)
     found, intervals = dict(scores.corpus), scores.intervals()
     if args.clip:
         clip = _clip_scores(args.clip, args.images, captions, theirs, files)
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{len(captions):,} images")
         for name, row in rows.items():
             bounds = f"  {row['low']:.1f} to {row['high']:.1f}" if "low" in row else ""
-            print(f"{name:<12} {row['value']:6.1f}{bounds}")
+            print(f"{name:<13} {row['value']:6.1f}{bounds}")
         for warning in warnings:
             print(f"warning: {visible(warning)}", file=sys.stderr)
     return 1 if missing else 0

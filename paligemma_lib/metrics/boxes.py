@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from paligemma_lib.regions import Region, parse_regions
 
 NAMES = ("Mean IoU", "F1")
 
-_OVERLAP = 0.5  # IoU from which a box counts as found
+OVERLAP = 0.5  # IoU from which a box or a mask counts as found
 _SIDE = 1000  # pixels of the square that pycocotools is told; IoU is the same in any unit
 
 
@@ -51,7 +51,7 @@ def score_boxes(references: References, captions: Captions) -> Scores:
     for image_id, true in truth.items():
         said = parse_regions(captions[image_id])
         overlaps = matched(said, true)
-        hits = sum(overlap >= _OVERLAP for overlap in overlaps)
+        hits = sum(overlap >= OVERLAP for overlap in overlaps)
         rows.append([sum(overlaps), len(true), hits, len(said) + len(true)])
         without += [image_id] * (bool(true) and not said)
     warnings = []
@@ -61,14 +61,27 @@ def score_boxes(references: References, captions: Captions) -> Scores:
             "prompt ask for boxes, and are max_new_tokens enough for them? First: "
             f"{without[0]!r}"
         ]
-    return Scores.of(NAMES, [*references], np.array(rows, np.float64), _values, warnings)
+    return Scores.of(NAMES, [*references], np.array(rows, np.float64), iou_and_f1, warnings)
 
 
 def matched(said: Sequence[Region], true: Sequence[Region]) -> list[float]:
     """Returns the IoU of each match of a box with a true one of the same label."""
+    return best_matches(said, true, lambda i, j: said[i].box.iou(true[j].box))
+
+
+def best_matches(
+    said: Sequence[Region], true: Sequence[Region], overlap: Callable[[int, int], float]
+) -> list[float]:
+    """Returns the IoU of each match of a region with a true one of the same label.
+
+    Args:
+      said: regions by the model.
+      true: regions by people.
+      overlap: gives the IoU of said[i] with true[j].
+    """
     pairs = sorted(
         (
-            (-one.box.iou(other.box), i, j)
+            (-overlap(i, j), i, j)
             for i, one in enumerate(said)
             for j, other in enumerate(true)
             if one.label.casefold() == other.label.casefold()
@@ -156,7 +169,7 @@ def _true_boxes(references: References) -> dict[ImageId, list[Region]]:
     return found
 
 
-def _values(sums: np.ndarray) -> np.ndarray:
+def iou_and_f1(sums: np.ndarray) -> np.ndarray:
     """Converts float64[..., 4] sums of IoU, true boxes, hits and all boxes to float64[..., 2]."""
     overlap, true, hits, boxes = np.moveaxis(sums, -1, 0)
     # Where nothing is true, an image is right if nothing is said. Its sums are 0, so it changes no

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from paligemma_lib.regions import MaskCodec
 from paligemma_lib.report.thumbnails import ImageLike
 from paligemma_lib.runtime.bounds import real, whole
 
@@ -160,6 +161,7 @@ class Report:
       confidence: level of the intervals.
       examples: all examples; `write_report` takes the number that is shown.
       rank_by: name of an example score, higher is better. The best and the worst are shown first.
+      codec: turns the codes of masks in captions into pixels; None: only boxes are drawn.
       charts: curves of the training run.
       parameters: groups of trained and frozen parameters.
       config, environment: name -> value; nested mappings become dotted names.
@@ -176,6 +178,7 @@ class Report:
     confidence: float = 0.95
     examples: Sequence[Example] = ()
     rank_by: str = ""
+    codec: MaskCodec | None = None
     charts: Sequence[Chart] = ()
     parameters: Sequence[ParameterGroup] = ()
     config: Mapping[str, object] = field(default_factory=dict)

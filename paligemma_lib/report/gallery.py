@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from paligemma_lib.regions import without_tokens
+from paligemma_lib.regions import MaskCodec, without_tokens
 from paligemma_lib.report.charts import bar
 from paligemma_lib.report.content import Alternative, Example, Report
 from paligemma_lib.report.markup import element
@@ -72,9 +72,7 @@ def gallery(report: Report, most: int, side: int) -> list[Element]:
     said = f"{count}, scaled down to at most {side} pixels on the longer side."
     parts = [element("p", {"class": "note"}, said)]
     for group in groups:
-        cards = element(
-            "div", {"class": "cards"}, *(card(e, side, report.before_label) for e in group.examples)
-        )
+        cards = element("div", {"class": "cards"}, *(card(e, side, report) for e in group.examples))
         if group.folded:
             summary = element("summary", {}, group.title)
             parts.append(element("details", {"class": "more"}, summary, cards))
@@ -83,14 +81,14 @@ def gallery(report: Report, most: int, side: int) -> list[Element]:
     return parts
 
 
-def card(example: Example, side: int, before_label: str) -> Element:
+def card(example: Example, side: int, report: Report) -> Element:
     """Builds the card of an image: generated caption, scores, references and alternatives."""
-    parts = [_image(example, side)]
+    parts = [_image(example, side, report.codec)]
     parts.append(element("p", {"class": "generated", "dir": "auto"}, _said(example.caption)))
     if example.remark:
         parts.append(element("p", {"class": "remark"}, example.remark))
     if example.before is not None:
-        label = element("small", {}, before_label)
+        label = element("small", {}, report.before_label)
         parts.append(element("p", {"class": "former", "dir": "auto"}, label, _said(example.before)))
     facts = (
         element("span", {}, f"{name} ", element("b", {}, short(value)))
@@ -107,9 +105,10 @@ def card(example: Example, side: int, before_label: str) -> Element:
     return element("article", {"class": "card"}, *parts)
 
 
-def _image(example: Example, side: int) -> Element:
+def _image(example: Example, side: int, codec: MaskCodec | None) -> Element:
     try:
-        image = with_regions(thumbnail(example.image, side), example.caption, example.references)
+        image = thumbnail(example.image, side)
+        image = with_regions(image, example.caption, example.references, codec)
     except (ValueError, FileNotFoundError) as error:
         return element("p", {"class": "image missing"}, f"No image: {error}")
     text = f"Image {example.image_id}"

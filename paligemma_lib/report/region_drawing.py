@@ -3,7 +3,7 @@
 drawn = with_regions(image, "<loc0100><loc0200><loc0500><loc0700> dog", references=["<loc0105>..."])
 
 Boxes of the text have solid lines and their labels, a colour for each label; boxes by people are
-dashed.
+dashed. With a codec, masks are laid over the image in the colours of their labels.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from paligemma_lib.regions import Region, parse_regions
+from paligemma_lib.regions import MaskCodec, Region, parse_regions, region_masks
 from paligemma_lib.runtime.visible_text import visible
 
 # Bright on photographs, and told apart by people who see fewer colours (Okabe and Ito, 2008).
@@ -22,37 +23,56 @@ _DARK, _LIGHT = "#1c1b18", "#ffffff"
 _WIDTH = 2  # pixels of a line, with a dark one of the same width around it
 _DASH = 6  # pixels of a dash, and of the gap behind it
 _FONT_SIZE = 13
+_VEIL = 140  # of 255, how much of a mask's colour covers the image
 _MAX_LABEL = 30  # characters
 _MOST = 100  # boxes of a text that are drawn; more hide the image
 
 
-def with_regions(image: Image.Image, text: str, references: Iterable[str] = ()) -> Image.Image:
+def with_regions(
+    image: Image.Image,
+    text: str,
+    references: Iterable[str] = (),
+    codec: MaskCodec | None = None,
+) -> Image.Image:
     """Returns the image with its regions, or `image` itself if no text names any.
 
     Args:
       image: RGB.
       text: by the model.
       references: by people.
+      codec: turns the codes of masks in `text` into pixels; None: boxes alone are drawn.
     """
     said = parse_regions(text)[:_MOST]
     true = [region for each in references for region in parse_regions(each)][:_MOST]
     if not said and not true:
         return image
+    labels = list(dict.fromkeys(region.label for region in said))
+    colours = [COLOURS[labels.index(region.label) % len(COLOURS)] for region in said]
     drawn = image.copy()
+    if codec is not None:
+        _veil(drawn, said, colours, codec)
     brush = ImageDraw.Draw(drawn)
     for region in true:
         _dashed(brush, _pixels(region, image.size))
-    labels = list(dict.fromkeys(region.label for region in said))
-    for region in said:
-        colour = COLOURS[labels.index(region.label) % len(COLOURS)]
+    for region, colour in zip(said, colours, strict=True):
         left, top, right, bottom = _pixels(region, image.size)
         around = (left - 1, top - 1, right + 1, bottom + 1)
         brush.rectangle(around, outline=_DARK, width=_WIDTH + 2)
         brush.rectangle((left, top, right, bottom), outline=colour, width=_WIDTH)
-    for region in said:  # above all lines
-        colour = COLOURS[labels.index(region.label) % len(COLOURS)]
+    for region, colour in zip(said, colours, strict=True):  # above all lines
         _label(brush, region.label, colour, _pixels(region, image.size), image.size)
     return drawn
+
+
+def _veil(
+    drawn: Image.Image, regions: Sequence[Region], colours: Sequence[str], codec: MaskCodec
+) -> None:
+    """Lays the masks of regions over an image."""
+    masks = region_masks(regions, codec, height=drawn.height, width=drawn.width)
+    for mask, colour in zip(masks, colours, strict=True):
+        if mask is not None:
+            cover = Image.fromarray(np.where(mask, _VEIL, 0).astype(np.uint8))
+            drawn.paste(Image.new("RGB", drawn.size, colour), mask=cover)
 
 
 def _pixels(region: Region, size: tuple[int, int]) -> tuple[int, int, int, int]:

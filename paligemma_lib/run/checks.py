@@ -31,12 +31,13 @@ from paligemma_lib.run.adapter_checks import adapter
 from paligemma_lib.run.assembly import low_rank_of, optimizer_of, trainable_of
 from paligemma_lib.run.config import SPLITS
 from paligemma_lib.run.data_checks import (
-    check_boxes,
     check_drawn,
+    check_regions,
     check_sample,
     shared_images,
     verified,
 )
+from paligemma_lib.run.drawn_scorer import mask_codec
 from paligemma_lib.run.record import check_record
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.runtime.atomic import path_of
@@ -146,8 +147,9 @@ def data(setup: Setup) -> str:
             of = f" of {setup.data_set}" if setup.data_set else ""
             raise ValueError(f"{split}: there are no images in {named}{of}")
         check_sample(split, source, replace=setup.config.data.on_corrupt_image == "replace")
-    if setup.config.task == "detect":
-        check_boxes(setup.data["test"], setup.config.test_images)
+    if (task := setup.config.task) in ("detect", "segment"):
+        mask_codec(setup.config.masks)  # is needed at the end
+        check_regions(setup.data["test"], setup.config.test_images, task)
     steps = setup.config.epochs * epoch_len(setup.data["train"]) / setup.config.batch_size
     if steps < 0.5:
         raise ValueError(

@@ -61,7 +61,9 @@ class RunConfig:
     model: ModelConfig = ModelConfig()
 
     task: Task = "caption"
-    """what texts are scored as: captions, answers to questions, or boxes"""
+    """what texts are scored as: captions, answers to questions, boxes, or masks"""
+    masks: str = ""
+    """for task=segment: vae-oid.npz, which turns the codes of masks into pixels"""
     prompt: str = "caption en"
     """prefix of each caption; data with prompts of their own have these instead"""
     text_len: int = Field(default=0, ge=0, le=1 << 16)
@@ -151,7 +153,12 @@ class RunConfig:
             "min_crop_area": self.data.min_crop_area < 1,
         }
         name = next((name for name, on in moved.items() if on), "")
-        if self.task == "detect" and name:
+        if (self.task == "segment") != bool(self.masks):
+            raise ValueError(
+                f"task={self.task}, masks={self.masks!r}: expected masks with task=segment alone, "
+                "gs://big_vision/paligemma/vae-oid.npz or a copy of it"
+            )
+        if self.task in ("detect", "segment") and name:
             raise ValueError(f"data.{name}: boxes in the texts would not move along; leave it out")
         if self.reward.name == "truth" and name:
             raise ValueError(f"data.{name}: reward.name=truth knows scenes as drawn; leave it out")

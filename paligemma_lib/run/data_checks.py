@@ -18,6 +18,7 @@ from paligemma_lib.data.sources.split_names import ALIASES, usual_split
 from paligemma_lib.data.sources.tfds_metadata import tfds_errors
 from paligemma_lib.data.sources.tfds_source import prepared_builder
 from paligemma_lib.data.storage_errors import storage_errors
+from paligemma_lib.metrics.tasks import Task
 from paligemma_lib.regions import parse_regions
 from paligemma_lib.run.data_config import DataConfig
 from paligemma_lib.runtime.atomic import path_of
@@ -110,15 +111,16 @@ def check_sample(split: str, source: Source, *, replace: bool = False) -> None:
         )
 
 
-def check_boxes(source: Source, count: int) -> None:
-    """Looks for a box in the texts of test images, up to the first one that has any.
+def check_regions(source: Source, count: int, task: Task) -> None:
+    """Looks for a box or a mask in the texts of test images, up to the first one that has any.
 
     Args:
       source: the test images.
       count: number of images that are scored; 0: all.
+      task: "detect" scores boxes, "segment" masks.
 
     Raises:
-      ValueError: none has a box, so that there would be nothing to score after training.
+      ValueError: none has any, so that there would be nothing to score after training.
     """
     count = min(count or len(source), len(source))
     for number in range(count):
@@ -126,11 +128,16 @@ def check_boxes(source: Source, count: int) -> None:
             (record,) = read_texts(source, [number])
         except (ValueError, OSError):
             continue  # damaged, or not to be read now: told by the checks that decode images
-        if any(map(parse_regions, record.captions)):
+        regions = [region for text in record.captions for region in parse_regions(text)]
+        if any(region.mask or task == "detect" for region in regions):
             return
+    one, tokens = {
+        "detect": ("box", "boxes, four <loc> tokens each"),
+        "segment": ("mask", "masks, four <loc> and 16 <seg> tokens each"),
+    }[task]
     raise ValueError(
-        f"test: none of {count:,} images has a text with a box, the first is {source.where(0)}. "
-        "task=detect scores boxes, four <loc> tokens each; leave the task out, or use other data"
+        f"test: none of {count:,} images has a text with a {one}, the first is {source.where(0)}. "
+        f"task={task} scores {tokens}; leave the task out, or use other data"
     )
 
 

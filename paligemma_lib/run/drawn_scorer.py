@@ -11,10 +11,12 @@ import re
 
 import numpy as np
 
-from paligemma_lib.metrics import ImageId, Scores
+from paligemma_lib.checkpoint import load_mask_codec
+from paligemma_lib.metrics import ImageId, Scores, tasks
 from paligemma_lib.metrics.corpus_scores import Captions, References
 from paligemma_lib.metrics.sanity_warnings import EQUALS_A_REFERENCE
-from paligemma_lib.metrics.tasks import QUIET_SCORERS, SCORERS, Scorer
+from paligemma_lib.metrics.tasks import Scorer
+from paligemma_lib.regions import MaskCodec
 from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.setup import Setup
 from paligemma_lib.sample_data import compose
@@ -34,10 +36,16 @@ def scorer_of(setup: Setup, quiet: bool = False) -> Scorer:
       quiet: whether the captions are bad by intention, of which no warning is wanted.
     """
     config = setup.config
-    scorer = (QUIET_SCORERS if quiet else SCORERS)[config.task]
+    scorer = tasks.scorer_of(config.task, mask_codec(config.masks), quiet)
     if setup.given is not None or not config.data.drawn or config.data.wording != "sentences":
         return scorer
     return functools.partial(_with_truth, scorer, config.seed)
+
+
+@functools.lru_cache(1)
+def mask_codec(path: str) -> MaskCodec | None:
+    """Returns the codec of masks in a file; None for "". See `load_mask_codec` for errors."""
+    return load_mask_codec(path) if path else None
 
 
 def score_truth(image_ids: list[ImageId], found: list[Truth]) -> Scores:

@@ -32,7 +32,7 @@ from paligemma_lib.run.adapter_export import export_adapter
 from paligemma_lib.run.captioning import caption_test_images, first_of
 from paligemma_lib.run.damage import DAMAGED, Damage, count_damage
 from paligemma_lib.run.data_config import DataConfig
-from paligemma_lib.run.drawn_scorer import TRUE, remark_on, scorer_of, tell_truth
+from paligemma_lib.run.drawn_scorer import TRUE, mask_codec, remark_on, scorer_of, tell_truth
 from paligemma_lib.run.parameter_table import parameter_groups
 from paligemma_lib.run.prepare import Prepared
 from paligemma_lib.run.train import Outcome
@@ -161,6 +161,7 @@ def report_of(
             for number, each in enumerate(found)
         ],
         rank_by=rank_by,
+        codec=mask_codec(prepared.config.masks),
         charts=_charts(outcome.history),
         parameters=groups,
         config=prepared.config.to_dict(),

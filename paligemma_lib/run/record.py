@@ -41,7 +41,7 @@ SOFTWARE = (
 _LEARN_NOTHING = (
     *("workdir", "allow_changed", "trackers", "keep", "save_every", "save_minutes"),
     *("validate_every", "early_stopping", "max_skipped", "data.max_corrupt"),
-    *("export", "export_dtype", "export_best", "evaluate_before", "task"),
+    *("export", "export_dtype", "export_best", "evaluate_before", "task", "masks"),
     *("data.test", "test_images", "decode_batch_size", "sampler", "max_new_tokens"),
     *("fsdp", "microbatches", "model.remat"),
 )

@@ -27,7 +27,11 @@ from paligemma_lib.train.compatibility import CHECKPOINTS, newest_run
 
 _MAX_BYTES = 4 << 20
 _HANDLE = re.compile(r"(?P<owner>google)/paligemma(-?2)?/\w+/(?P<name>[\w-]+)(/\d+)?")  # of Kaggle
-_PROMPTS = {"answer": "answer en what colour is it?", "detect": "detect dog"}  # by task
+_PROMPTS = {
+    "answer": "answer en what colour is it?",
+    "detect": "detect dog",
+    "segment": "segment dog",
+}
 
 
 @dataclasses.dataclass(frozen=True)
