@@ -159,8 +159,9 @@ def _announce(folder: Path, report: Report) -> None:
 
     path = write_outcome(folder, report)
     print("\n".join(map(visible, report.summary)))
+    width = max(len(row.name) for row in report.scores)
     for row in report.scores:
-        print(f"{row.name:<8} {row.value:6.1f}  {row.low:.1f} to {row.high:.1f}")
+        print(f"{row.name:<{width}} {row.value:6.1f}  {row.low:.1f} to {row.high:.1f}")
     for warning in report.warnings:
         print(f"warning: {visible(warning)}", file=sys.stderr)
     print(f"wrote {visible(str(path))}")

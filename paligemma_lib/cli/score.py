@@ -118,9 +118,10 @@ def run(args: argparse.Namespace) -> int:
         print(dumps({**told, "warnings": warnings}, indent=2))
     else:
         print(f"{len(captions):,} images")
+        width = max(map(len, rows))
         for name, row in rows.items():
             bounds = f"  {row['low']:.1f} to {row['high']:.1f}" if "low" in row else ""
-            print(f"{name:<13} {row['value']:6.1f}{bounds}")
+            print(f"{name:<{width}} {row['value']:6.1f}{bounds}")
         for warning in warnings:
             print(f"warning: {visible(warning)}", file=sys.stderr)
     return 1 if missing else 0
