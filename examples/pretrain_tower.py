@@ -13,7 +13,6 @@ import argparse
 import functools
 import multiprocessing
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import tower_training
 
 import paligemma_lib as pg
 from paligemma_lib.model import paligemma, siglip, variants
@@ -65,29 +65,25 @@ def train(config: PaliGemmaConfig, steps: int, batch_size: int) -> dict[str, Any
     model, width = paligemma.init(config, model_key), config.language.width
     classes = sum(map(len, CLASSES.values()))
     head = jax.random.normal(head_key, (width, classes)) * width**-0.5
-    params = mean = {"img": model["img"], "head": head, "bias": jnp.zeros(classes)}
-    rate = optax.warmup_cosine_decay_schedule(0, 1.5e-3, min(200, steps // 4), steps)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=0.02)
-    )
-    state = optimizer.init(params)
-
-    @jax.jit
-    def step(params, state, mean, images, facts):
-        gradient = jax.grad(lambda p: loss_and_right(config, p, images, facts)[0])(params)
-        updates, state = optimizer.update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
-        return params, state, optax.incremental_update(params, mean, 1 / min(500, steps))
-
+    params = {"img": model["img"], "head": head, "bias": jnp.zeros(classes)}
     measure = jax.jit(lambda p, images, facts: loss_and_right(config, p, images, facts))
     held_out = drawn(config.vision, HELD_OUT, 400)
-    begin = time.monotonic()
-    for number, batch in enumerate(batches(config.vision, steps, batch_size), start=1):
-        params, state, mean = step(params, state, mean, *batch)
-        if number % 500 == 0 or number == steps:
-            loss, right = measure(mean, *held_out)
-            told = ", ".join(f"{fact} {float(right[fact]):.1%}" for fact in FACTS)
-            print(f"step {number}, {time.monotonic() - begin:.0f} s: loss {loss:.3f}; {told}")
+
+    def tell(number: int, seconds: float, mean: dict[str, Any]) -> None:
+        loss, right = measure(mean, *held_out)
+        told = ", ".join(f"{fact} {float(right[fact]):.1%}" for fact in FACTS)
+        print(f"step {number}, {seconds:.0f} s: loss {loss:.3f}; {told}", flush=True)
+
+    mean = tower_training.train(
+        params,
+        lambda p, images, facts: loss_and_right(config, p, images, facts)[0],
+        batches(config.vision, steps, batch_size),
+        steps,
+        rate=1.5e-3,
+        weight_decay=0.02,
+        tell=tell,
+        tell_every=500,
+    )
     return model | {"img": mean["img"]}
 
 
