@@ -7,7 +7,7 @@
 To write sentences is hard to learn, and of the loss little is about what an image shows. So the
 tower learns first which words occur, in 8 minutes on two CPU cores. It begins as that of `nano`,
 which has seen drawn scenes. Words are in the pieces of the run's tokenizer, and what is learned of
-them becomes the run's table of embeddings. `--config.FIELD=VALUE` changes the config of that run.
+them becomes the run's table of embeddings.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.run.batching import eval_batches_of, train_batches_of
 from paligemma_lib.run.prepare import prepare
 
-CONFIG = ("batch_size=32", "data.min_crop_area=0.35", "model.checkpoint=")
+CONFIG = ("batch_size=32", "data.min_crop_area=0.35", "model.checkpoint=", "model.vocab_size=2048")
 RATE, WEIGHT_DECAY = 1e-3, 0.1
 CAPTIONS = 5  # of an image; a piece in all of them counts 1
 QUERIES = 4  # each looks for patches of its own
@@ -40,16 +40,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="workdir/words", help="folder of the model")
     parser.add_argument("--epochs", type=float, default=12)
-    args, changes = parser.parse_known_args()
-    given = [f"--config.{each}" for each in (*CONFIG, f"workdir={args.out}")]
-    prepared = prepare(pg.run.Setup(pg.run.load("flickr8k_scratch", [*given, *changes])))
+    told = "of the config of the run that follows, such as data.dir=built"
+    parser.add_argument("changes", nargs="*", metavar="FIELD=VALUE", help=told)
+    args = parser.parse_args()
+    given = [f"--config.{each}" for each in (*CONFIG, f"workdir={args.out}", *args.changes)]
+    prepared = prepare(pg.run.Setup(pg.run.load("flickr8k_scratch", given)))
     config, model, data = prepared.config, prepared.model, prepared.data
     size, tokenizer = model.vision.image_size, prepared.tokenizer
     per_epoch = max(1, len(data["train"]) // config.batch_size)
     held_out = [
-        arrays_of(batch)
+        tuple(array[batch["valid"]] for array in arrays_of(batch))
         for batch in eval_batches_of(config, data["validation"], tokenizer, image_size=size)
-        if np.all(batch["valid"])
     ]
     measure = jax.jit(lambda params, batch: loss(model, params, *batch))
 

@@ -49,6 +49,8 @@ SMALL = {  # config -> data that make it small
     "flickr8k": ["--config.data.train=train", "--config.data.validation=validation"],
     "": ["--config.data.name=40"],  # drawn images
     "lora": ["--config.data.kind=sample", "--config.data.name=40"],
+    "flickr8k_scratch": ["--config.data.validation=validation"],
+    "flickr8k_rewarded": ["--config.data.validation=validation"],
     "answer_scenes": [],  # brings its data
     "detect_scenes": [],
     "pretrain_nano": ["--config.data.train=0:32", "--config.data.validation=900000:900004"],
@@ -166,6 +168,9 @@ def made_small(words: tuple[str, ...]) -> list[str]:
         return given
     if words[-1].endswith("pretrain_tower.py"):
         return [*given, "--steps=2", "--batch-size=4"]
+    if words[-1].endswith("pretrain_words.py"):
+        small = ("batch_size=8", "model.vocab_size=400", "data.validation=validation")
+        return [*given, "--epochs=1", *small]
     if any(word.endswith(("finetune", "finetune.py", "sweep", "doctor")) for word in words[:8]):
         configs = [w.removeprefix("--config=") for w in words if w.startswith("--config=")]
         has_data = any(
@@ -181,7 +186,8 @@ def left(words: tuple[str, ...]) -> list[str]:
     if "doctor" in words:
         return []
     files = [word.partition("=")[2] + "/report.html" for word in words if "workdir=" in word]
-    files += ["workdir/tower/nano.params.npz"] if words[-1].endswith("pretrain_tower.py") else []
+    made = {"pretrain_tower.py": "tower/nano", "pretrain_words.py": "words/words"}
+    files += [f"workdir/{made[name]}.params.npz" for name in made if words[-1].endswith(name)]
     for option, name in (("--out", ""), ("--out-dir", "/report.html"), ("--folder", "/sweep.html")):
         files += [words[k + 1] + name for k, word in enumerate(words) if word == option]
     files += [words[-1] + "/config.json"] if "convert" in words else []

@@ -48,8 +48,8 @@ def test_without_a_look_at_the_image_the_loss_is_that_of_the_frequencies():
 def test_the_script_writes_a_model_that_a_run_begins_with(tmp_path):
     script = Path(pretrain_words.__file__)
     drawn = ["data.kind=sample", "data.name=60", "data.train=train", "data.validation=validation"]
-    small = [f"--config.{each}" for each in (*drawn, "model.vocab_size=400")]
-    words = [sys.executable, str(script), "--epochs", "2", "--config.batch_size=8", *small]
+    words = [sys.executable, str(script), "--epochs", "2", *drawn]
+    words += ["batch_size=8", "model.vocab_size=400"]
     done = subprocess.run(
         words,
         cwd=tmp_path,
