@@ -11,7 +11,7 @@ the decoder is that of arXiv 2301.02229.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -25,6 +25,7 @@ _HALVINGS, _RESIDUALS = 4, 2
 _ENCODER = [2 * n for n in range(_HALVINGS)]
 _DECODER = [2 * _RESIDUALS + 2 * n for n in range(_HALVINGS)]
 _MOST_CHANNELS = 4096
+_BATCH = 32  # masks computed at a time: a text may name a thousand
 
 
 class MaskCodec:
@@ -70,6 +71,9 @@ class MaskCodec:
             raise ValueError(f"codes {codes.shape}: expected whole numbers [N, {CODES}]")
         if codes.min() < 0 or codes.max() >= CODEBOOK:
             raise ValueError(f"codes from {codes.min()} to {codes.max()}: expected 0 to 127")
+        return _in_batches(self._pixels, codes)
+
+    def _pixels(self, codes: np.ndarray) -> np.ndarray:
         x = self._arrays[_EMBEDDING][codes].reshape(len(codes), _GRID, _GRID, -1)
         x = _relu(self._conv("decoder.0", x))
         for n in range(_RESIDUALS):
@@ -89,7 +93,10 @@ class MaskCodec:
             raise ValueError(f"masks {x.shape}: expected [N, {SIDE}, {SIDE}]")
         if x.size and not (x.min() >= 0 and x.max() <= 1):  # NaN neither
             raise ValueError(f"masks from {x.min()} to {x.max()}: expected 0 to 1")
-        x = 2 * x[..., None] - 1
+        return _in_batches(self._nearest, x) if len(x) else np.zeros((0, CODES), np.int32)
+
+    def _nearest(self, masks: np.ndarray) -> np.ndarray:
+        x = 2 * masks[..., None] - 1
         for place in _ENCODER:
             x = _relu(self._conv(f"encoder.{place}", x, stride=2))
         for n in range(_RESIDUALS):
@@ -165,6 +172,11 @@ class MaskCodec:
         if not np.isfinite(array).all():
             raise ValueError(f"{name} of the masks' codec holds NaN or infinite values")
         return array
+
+
+def _in_batches(function: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    parts = [function(rows[first : first + _BATCH]) for first in range(0, len(rows), _BATCH)]
+    return np.concatenate(parts)
 
 
 def _relu(x: np.ndarray) -> np.ndarray:
