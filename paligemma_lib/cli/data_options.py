@@ -36,7 +36,7 @@ def add_data_options(parser: Parser) -> None:
 def add_task_option(parser: Parser) -> None:
     """Adds --task, which is None if it is not given, and --masks."""
     tasks = get_args(Task)
-    told = f"what texts are scored as: {', '.join(tasks)}"
+    told = f"scored as {', '.join(tasks)}"
     parser.add_argument("--task", choices=tasks, metavar="TASK", help=told)
     parser.add_argument("--masks", metavar="NPZ", help="vae-oid.npz, for --task segment")
 

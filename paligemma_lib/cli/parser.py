@@ -54,13 +54,10 @@ class Parser(argparse.ArgumentParser):
           purpose: what the command uses the config for, in the help.
         """
         self._config_default = default
-        self.add_argument(
-            "--config",
-            default=default,
-            metavar="FILE",
-            help=f"{purpose}: a file, or a recipe: {', '.join(RECIPES)}"
-            + (f" (default: {default})" if default else ""),
-        )
+        told = f"{purpose}: a file, or a recipe of `paligemma finetune`"
+        if default:  # it begins something: so all are named
+            told = f"{purpose}: a file, or a recipe: {', '.join(RECIPES)} (default: {default})"
+        self.add_argument("--config", default=default, metavar="FILE", help=told)
 
     def takes_processes(self) -> None:
         """Adds --cpu and the arguments of `processes.joined`."""
