@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from paligemma_lib.regions import Region, parse_regions
 
 NAMES = ("Mean IoU", "F1")
 
-OVERLAP = 0.5  # IoU from which a box or a mask counts as found
+_OVERLAP = 0.5  # IoU from which a box or a mask counts as found
 _SIDE = 1000  # pixels of the square that pycocotools is told; IoU is the same in any unit
 
 
@@ -47,13 +47,9 @@ def score_boxes(references: References, captions: Captions) -> Scores:
     """
     check_captions(references, captions)
     truth = _true_boxes(references)
-    rows, without = [], []
-    for image_id, true in truth.items():
-        said = parse_regions(captions[image_id])
-        overlaps = matched(said, true)
-        hits = sum(overlap >= OVERLAP for overlap in overlaps)
-        rows.append([sum(overlaps), len(true), hits, len(said) + len(true)])
-        without += [image_id] * (bool(true) and not said)
+    said = {image_id: parse_regions(captions[image_id]) for image_id in truth}
+    rows = match_rows(said, truth, matched)
+    without = [image_id for image_id, true in truth.items() if true and not said[image_id]]
     warnings = []
     if without:
         warnings = [
@@ -61,7 +57,21 @@ def score_boxes(references: References, captions: Captions) -> Scores:
             "prompt ask for boxes, and are max_new_tokens enough for them? First: "
             f"{without[0]!r}"
         ]
-    return Scores.of(NAMES, [*references], np.array(rows, np.float64), iou_and_f1, warnings)
+    return Scores.of(NAMES, [*references], rows, iou_and_f1, warnings)
+
+
+def match_rows(
+    said: Mapping[ImageId, list[Region]],
+    truth: Mapping[ImageId, list[Region]],
+    match: Callable[[list[Region], list[Region]], list[float]],
+) -> np.ndarray:
+    """Returns float64[images, 4] for `iou_and_f1`: sum of IoU, true regions, hits, all regions."""
+    rows = []
+    for image_id, true in truth.items():
+        overlaps = match(said[image_id], true)
+        hits = sum(overlap >= _OVERLAP for overlap in overlaps)
+        rows.append([sum(overlaps), len(true), hits, len(said[image_id]) + len(true)])
+    return np.array(rows, np.float64)
 
 
 def matched(said: Sequence[Region], true: Sequence[Region]) -> list[float]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from paligemma_lib.metrics.boxes import OVERLAP, best_matches, iou_and_f1
+from paligemma_lib.metrics.boxes import best_matches, iou_and_f1, match_rows
 from paligemma_lib.metrics.caption_checks import check_captions
 from paligemma_lib.metrics.corpus_scores import Captions, References, Scores
 from paligemma_lib.regions import MaskCodec, Region, parse_regions, region_masks
@@ -44,15 +44,13 @@ def score_masks(references: References, captions: Captions, codec: MaskCodec) ->
             f"none of {len(truth):,} references has a mask, the first is {told[0]!r:.80} of "
             f"{first!r}: expected texts with 4 <loc> and 16 <seg> tokens"
         )
-    rows, without = [], []
-    for image_id, true in truth.items():
-        said = parse_regions(captions[image_id])
-        masks = region_masks([*said, *true], codec, height=_SIDE, width=_SIDE)
-        overlap = functools.partial(_iou, masks[: len(said)], masks[len(said) :])
-        overlaps = best_matches(said, true, overlap)
-        hits = sum(overlap >= OVERLAP for overlap in overlaps)
-        rows.append([sum(overlaps), len(true), hits, len(said) + len(true)])
-        without += [image_id] * (bool(true) and not any(region.mask for region in said))
+    said = {image_id: parse_regions(captions[image_id]) for image_id in truth}
+    rows = match_rows(said, truth, functools.partial(_matched, codec))
+    without = [
+        image_id
+        for image_id, true in truth.items()
+        if true and not any(region.mask for region in said[image_id])
+    ]
     warnings = []
     if without:
         warnings = [
@@ -60,11 +58,18 @@ def score_masks(references: References, captions: Captions, codec: MaskCodec) ->
             "prompt ask for masks, and are max_new_tokens enough for them, 20 each? First: "
             f"{without[0]!r}"
         ]
-    return Scores.of(NAMES, [*references], np.array(rows, np.float64), iou_and_f1, warnings)
+    return Scores.of(NAMES, [*references], rows, iou_and_f1, warnings)
 
 
 def _with_masks(texts: Iterable[str]) -> list[Region]:
     return [region for text in texts for region in parse_regions(text) if region.mask]
+
+
+def _matched(codec: MaskCodec, said: list[Region], true: list[Region]) -> list[float]:
+    """Returns the IoU of each match of a mask with a true one of the same label."""
+    masks = region_masks([*said, *true], codec, height=_SIDE, width=_SIDE)
+    overlap = functools.partial(_iou, masks[: len(said)], masks[len(said) :])
+    return best_matches(said, true, overlap)
 
 
 def _iou(

@@ -27,7 +27,7 @@ from paligemma_lib.train.compatibility import CHECKPOINTS, newest_run
 
 _MAX_BYTES = 4 << 20
 _HANDLE = re.compile(r"(?P<owner>google)/paligemma(-?2)?/\w+/(?P<name>[\w-]+)(/\d+)?")  # of Kaggle
-_PROMPTS = {
+_PROMPTS = {  # by task
     "answer": "answer en what colour is it?",
     "detect": "detect dog",
     "segment": "segment dog",

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.workdir = "workdir/flickr8k_rewarded"
     config.reward.name = "cider"
     config.stages = ({"from_step": 0, "trainable": ("all",), "top_layers": 0},)
-    config.text_len = 0  # no caption of people is read, and none is cut
+    config.text_len = 0  # captions of people are references here, and not cut
     config.truncate = False
     config.data.min_crop_area = 0.6  # what a caption is worth is said of the whole image
     config.epochs = 2.0
