@@ -111,7 +111,7 @@ def loss(model: PaliGemmaConfig, params: Params, image: Any, text: Any, segment:
 
 
 def occurring(text: Any, segment: Any, vocab_size: int) -> jax.Array:
-    """Returns float32[B, V], how often captions have each piece, 1 for as often as captions."""
+    """Returns float32[B, V], how often captions have each piece, as a share of five; at most 1."""
     rows = jnp.arange(len(text))[:, None]
     counts = jnp.zeros((len(text), vocab_size)).at[rows, text].add((segment > 0) / CAPTIONS)
     return jnp.minimum(counts, 1)

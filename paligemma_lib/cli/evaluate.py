@@ -93,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
         source = found if args.compare else despite_damage(found)
         take_defaults(args)
         args.task = args.task or (args.config.task if args.config else "caption")
-        args.masks = args.masks or (args.config.masks if args.config else None)
+        if args.config and args.task == args.config.task:
+            args.masks = args.masks or args.config.masks or None
         codec = codec_of(args)
         if jax.process_index() == 0:
             args.out_dir.mkdir(parents=True, exist_ok=True)
