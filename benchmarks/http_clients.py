@@ -61,9 +61,10 @@ class Connection:
     def __init__(self, port: int):
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.first_text = 0.0  # when the last stream had its first text, by `perf_counter`
 
     async def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Returns status, head and body; for a stream, the body up to the first text."""
+        """Returns status, head and body; a stream is read to its end."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
@@ -77,12 +78,13 @@ class Connection:
         if "content-length" in head:
             body = await reader.readexactly(int(head["content-length"]))
         else:
-            body = b""
-            while not re.search(rb'"content": ?"[^"]', body):
+            body, self.first_text = b"", 0.0
+            while not body.endswith(b"\r\n0\r\n\r\n"):
                 if not (more := await reader.read(1 << 16)):
-                    raise ConnectionError("the stream has ended without a text")
+                    raise ConnectionError("the stream has ended too early")
                 body += more
-            self.close()  # with the rest of the stream
+                if not self.first_text and re.search(rb'"content": ?"[^"]', body):
+                    self.first_text = time.perf_counter()
         if head.get("connection") == "close":
             self.close()
         return int(status.split()[1]), head, body
