@@ -54,7 +54,7 @@ def decode_image(
     usual = as_jpeg_or_png(encoded)
     orientation = exif_orientation(usual) if apply_exif else 1
     try:
-        return _decode(size, dtype)(usual, orientation).numpy()
+        return _decode(size, dtype)(tf.constant(usual), tf.constant(orientation)).numpy()
     except Exception as error:  # TensorFlow has several for damaged bytes
         raise ValueError(
             "not a complete JPEG, PNG, GIF, BMP, WebP, TIFF, PPM, AVIF or HEIC image: "
@@ -124,14 +124,16 @@ def allow_memory_growth() -> None:
 
 @functools.cache
 def _decode(size: int, dtype: str) -> Callable[..., tf.Tensor]:
-    # Training decodes in a graph, so this does too: eager execution could round differently.
+    # Training decodes in a graph, so this does too: eager execution could round differently. Traced
+    # here, and not at the first call: a `tf.function` takes a lock in each call, and a thread that
+    # dies while it holds it has all others wait for ever.
     @tf.function(
         input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32)], autograph=False
     )
     def decode(encoded: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
         return to_pixels(encoded, size=size, dtype=dtype, orientation=orientation)
 
-    return decode
+    return decode.get_concrete_function()
 
 
 def _turn(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
