@@ -14,7 +14,7 @@ from fuzzing import EXAMPLES, changed_json, fuzz
 import paligemma_lib as pg
 from paligemma_lib.captioner import Captioner
 from paligemma_lib.decode import Beam, BestOf, Greedy, Sample, generate, slots
-from paligemma_lib.serving import Busy, Engine, Unavailable
+from paligemma_lib.serving import Busy, Engine, Unavailable, model_threads
 from paligemma_lib.serving.dispatch import Dispatch
 from paligemma_lib.serving.prompt_reading import PromptReader
 from paligemma_lib.testing import tiny_tokenizer
@@ -283,6 +283,23 @@ def test_a_device_that_is_gone_ends_jobs_and_makes_it_ill(engine, images, monkey
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert engine.counts()["restarts"] == 0
+
+
+def test_a_device_that_hangs_makes_it_ill(engine, images, monkeypatch):
+    texts([engine.submit(images[0])])
+    monkeypatch.setattr(model_threads, "_HANG", 0.2)
+    time.sleep(0.3)
+    assert engine.healthy  # nobody asks for anything
+    gate, read = threading.Event(), PromptReader._read
+    monkeypatch.setattr(PromptReader, "_read", lambda *args: gate.wait(60) and read(*args))
+    job = engine.submit(images[0])
+    deadline = time.monotonic() + 30
+    while engine.healthy:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    gate.set()
+    texts([job])
+    assert engine.healthy
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,8 @@ class Engine:
     @property
     def healthy(self) -> bool:
         """Whether captions can be expected, now or once the model is loaded."""
-        return self.problem is None and self._model.failures < _UNWELL
+        model = self._model
+        return model.problem is None and model.failures < _UNWELL and not model.hangs
 
     def counts(self) -> dict[str, int]:
         """Returns jobs "waiting" and "writing", and "tokens", failures and restarts so far."""

@@ -32,6 +32,7 @@ _UNLOADED = "The model could not be loaded; the log of the server says why."
 _UNCOMPILED = (
     "This way of choosing words does not work with this model; the log of the server says why."
 )
+_HANG = 300.0  # seconds without any progress, after which a model counts as hanging
 _PATIENCE = 0.2  # seconds for which captions wait until others are read, to be written together
 _PAUSES = 2  # times that an image takes to read, for which captions that are written wait for more
 
@@ -78,11 +79,20 @@ class ModelThreads:
         self._lanes: dict[Program, Lane] = {}
         self._being_read: list[Job | None] = [None] * readers
         self._quickest = math.inf  # seconds in which an image was read
+        self._moved = (
+            time.monotonic()
+        )  # when an image was last taken or read, or some tokens written
 
     @property
     def tokens(self) -> int:
         """Tokens that have been written."""
         return sum(lane.tokens for lane in list(self._lanes.values()))
+
+    @property
+    def hangs(self) -> bool:
+        """Whether there is work, and nothing has come of it for long."""
+        is_busy = any(self._being_read) or any(lane.is_busy for lane in list(self._lanes.values()))
+        return is_busy and time.monotonic() - self._moved > _HANG
 
     def threads(self) -> Iterator[tuple[str, Function, Function]]:
         """Yields the name of each thread, what it does, and what to do when it has died."""
@@ -155,10 +165,11 @@ class ModelThreads:
             return False
         self._being_read[number] = job
         begun: Begun | None = None
-        begin = time.monotonic()
+        self._moved = begin = time.monotonic()
         try:
             begun = self._readers[job.adapter].read(job)
-            self._quickest = min(self._quickest, time.monotonic() - begin)
+            self._moved = time.monotonic()
+            self._quickest = min(self._quickest, self._moved - begin)
         except ValueError as error:  # a fault of the image or the prompt, told to the client
             self._dispatch.end(job, str(error), "request")
         except Exception as error:
@@ -196,7 +207,7 @@ class ModelThreads:
                 for job in lane.advance():
                     self._dispatch.left(job)
                 if was_busy:  # a lane without jobs says nothing of the model
-                    self.failures = 0
+                    self.failures, self._moved = 0, time.monotonic()
             except Exception:
                 _log.exception("A batch has failed")
                 self.failures += 1

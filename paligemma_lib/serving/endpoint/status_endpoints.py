@@ -14,7 +14,7 @@ async def healthz(request: Request) -> Response:
     """200 while captions can be expected, now or once models are loaded; else 503: restart it."""
     state: ServerState = request.app.state.server
     problems = {
-        name: "could not be loaded" if engine.problem else "captions fail, one after the other"
+        name: "could not be loaded" if engine.problem else "captions fail, or do not come"
         for name, engine in state.models.engines.items()
         if not engine.healthy
     }
