@@ -142,6 +142,14 @@ def test_a_run_is_evaluated_as_it_evaluates_itself(tmp_path):
     assert read_predictions(out / name) == read_predictions(tmp_path / "run" / name)
 
 
+def test_masks_of_a_config_are_for_its_own_task(captioner, tmp_path):
+    config = tiny_run(tmp_path)
+    config.task, config.masks = "segment", "no-such-file.npz"
+    file = write_config(config, tmp_path / "config.py")
+    given = ["evaluate", f"--config={file}", *captioner, "--task", "caption"]
+    assert main([*given, "--out-dir", str(tmp_path / "out")]) == 0
+
+
 def test_predictions_of_other_images_are_refused(folder, tmp_path, capsys):
     write_predictions(tmp_path / "a.json", {"other.png": "a dog"})
     given = ["--compare", str(tmp_path / "a.json"), str(tmp_path / "a.json")]
