@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.text_len = 0  # captions of people are references here, and not cut
     config.truncate = False
     config.data.min_crop_area = 0.6  # what a caption is worth is said of the whole image
-    config.epochs = 2.0
+    config.epochs = 4.0
     config.optimizer.learning_rate = 2e-4
     config.optimizer.weight_decay = 0.0
     config.optimizer.ema = 0.99
