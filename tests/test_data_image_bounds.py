@@ -1,6 +1,7 @@
 """Images that would keep a decoder busy or exhaust the memory are refused by their headers."""
 
 import io
+import re
 import time
 
 import numpy as np
@@ -25,6 +26,12 @@ REFUSED = {
     "gif": (b"GIF89a" + b"\x28\x23\x40\x1f" + photo(0, (9, 9), "GIF")[10:], "9,000 x 8,000 pixels"),
     "text": (b"P2 2100 2100 9\n" + b"1 " * 2100**2, "too slow to decode: save it as PNG"),
 }
+HEAD = 33  # bytes of a PNG before its second chunk
+for name in ("tEXt", "zTXt", "iTXt", "eXIf", "any?"):
+    PNG = photo(0, (9, 9), "PNG")
+    CLAIM = b"\x7f\xff\xff\xff" + name.encode() + b"x\0y"
+    TOLD = f"damaged: its chunk b'{re.escape(name)}' claims 2,147,483,647 bytes, the whole file has"
+    REFUSED[name] = (PNG[:HEAD] + CLAIM + PNG[HEAD:], TOLD)
 
 
 @pytest.mark.timeout(60)
@@ -52,9 +59,10 @@ def test_costly_images_are_refused_with_the_reason_wherever_one_is_decoded(kind)
         photo(0, form="JPEG") + b"\xff\xda" * 1000,  # behind the image, as in an MPO file
         photo(0, form="JPEG", restart_marker_rows=1),
         photo(0),
+        photo(0) + b"\xff" * 1000,  # what others have put behind the image
         photo(0, form="WEBP"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_other_images_pass(encoded):
     check_bounds(encoded)

@@ -21,6 +21,7 @@ from paligemma_lib.data.image_bounds import (
     check_bounds,
     check_pixels,
     jpeg_segments,
+    png_chunks,
 )
 
 # All formats, by Pillow's name of the format, with their suffixes.
@@ -154,13 +155,7 @@ def _has_metadata(encoded: bytes) -> bool:
     if encoded.startswith(b"\xff\xd8"):
         kinds = (marker for marker, _ in jpeg_segments(encoded))
         return next((kind for kind in kinds if kind in (_APP1, START_OF_SCAN)), 0) == _APP1
-    at = 8
-    while at + 8 <= len(encoded):
-        if encoded[at + 4 : at + 8] in _PNG_METADATA:
-            return True
-        # A chunk is the length of its content, its name, its content, and a checksum.
-        at += 12 + int.from_bytes(encoded[at : at + 4])
-    return False
+    return any(name in _PNG_METADATA for name, *_ in png_chunks(encoded))
 
 
 def upright_size(encoded: bytes) -> tuple[int, int]:

@@ -3,8 +3,9 @@
     check_bounds(encoded)             # or raises ValueError, which says why
 
 A file of a few kB may claim billions of pixels. A progressive JPEG is decoded in scans, each of
-which may visit every pixel for a few bytes of the file, so that thousands of scans take hours. Only
-a header is read here: of JPEG and PNG as they are, of other formats by Pillow.
+which may visit every pixel for a few bytes of the file, so that thousands of scans take hours. A
+chunk of a PNG may claim 2 GiB, which libpng allocates and clears before it finds the file's end.
+Only headers are read here: of JPEG and PNG as they are, of other formats by Pillow.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ def check_bounds(encoded: bytes) -> None:
     """Checks the bytes of an image file, of any format; of a damaged one, what its header says.
 
     Raises:
-      ValueError: the file is larger than MAX_IMAGE_BYTES, or its image has more than MAX_PIXELS
-        pixels or MAX_SCANS scans. The message continues "the image is".
+      ValueError: the file is larger than MAX_IMAGE_BYTES, its image has more than MAX_PIXELS pixels
+        or MAX_SCANS scans, or metadata of a PNG claim to go on behind its end. The message
+        continues "the image is".
     """
     if len(encoded) > MAX_IMAGE_BYTES:
         raise ValueError(
@@ -54,6 +56,13 @@ def check_bounds(encoded: bytes) -> None:
     elif encoded.startswith(_PNG) and len(encoded) >= 24:
         # The first chunk is the header: 8 bytes of length and name, then width and height.
         check_pixels(*struct.unpack(">II", encoded[16:24]))
+        for name, place, length in png_chunks(encoded):
+            # Of pixels that are cut off, libpng reads as many as there are.
+            if name != b"IDAT" and length > len(encoded) - place:
+                raise ValueError(
+                    f"damaged: its chunk {name!r} claims {length:,} bytes, the whole file has "
+                    f"{len(encoded):,}. Replace the file"
+                )
 
 
 def check_pixels(width: int, height: int) -> None:
@@ -78,6 +87,16 @@ def jpeg_segments(encoded: bytes) -> Iterator[tuple[int, int]]:
             return
         yield marker, place
         place += int.from_bytes(encoded[place : place + 2], "big")
+
+
+def png_chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yields each chunk of a PNG to its end: the name, the content's place, the length claimed."""
+    at, name = len(_PNG), b""
+    while at + 8 <= len(encoded) and name != b"IEND":
+        # A chunk is the length of its content, its name, its content, and a checksum.
+        length, name = int.from_bytes(encoded[at : at + 4], "big"), encoded[at + 4 : at + 8]
+        yield name, at + 8, length
+        at += 12 + length
 
 
 def _of_jpeg(encoded: bytes) -> tuple[int, int, int]:
