@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-MANY = [pytest.mark.slow, pytest.mark.fuzz, pytest.mark.timeout(900)]
+MANY = [pytest.mark.slow, pytest.mark.fuzz, pytest.mark.timeout(3600)]
 EXAMPLES = pytest.mark.parametrize("examples", [25, pytest.param(20_000, marks=MANY)])
 
 # Whole numbers at which sizes overflow, and what stands in JSON where a number should.
