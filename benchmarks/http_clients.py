@@ -61,13 +61,14 @@ class Connection:
     def __init__(self, port: int):
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self.first_text = 0.0  # when the last stream had its first text, by `perf_counter`
+        self.first_text = 0.0  # when the last answer, if it was a stream, had text; else 0
 
     async def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         """Returns status, head and body; a stream is read to its end."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
+        self.first_text = 0.0
         writer.write(request)
         await writer.drain()
         status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -78,7 +79,7 @@ class Connection:
         if "content-length" in head:
             body = await reader.readexactly(int(head["content-length"]))
         else:
-            body, self.first_text = b"", 0.0
+            body = b""
             while not body.endswith(b"\r\n0\r\n\r\n"):
                 if not (more := await reader.read(1 << 16)):
                     raise ConnectionError("the stream has ended too early")

@@ -59,7 +59,7 @@ def main() -> None:
                 note(f"{count} clients: captions/s", len(times) / args.seconds)
                 note(f"{count} clients: median, ms", 1e3 * statistics.median(times))
                 note(f"{count} clients: 99 %, ms", 1e3 * float(np.quantile(times, 0.99)))
-            first = asyncio.run(closed_loop(port, streamed, 1, args.seconds, "first text"))
+            first = asyncio.run(closed_loop(port, streamed, 1, args.seconds))
             note("1 client: first text, ms", 1e3 * statistics.median(first))
             note("generate, one token of one image, ms", 1e3 * alone(captioner, images))
     ratio("1 client: first text, ms", "generate, one token of one image, ms", found)
@@ -138,10 +138,8 @@ def alone(captioner: Captioner, images: list[bytes]) -> float:
     return statistics.median(times[1:])
 
 
-async def closed_loop(
-    port: int, requests: list[bytes], count: int, seconds: float, until: str = "answer"
-) -> list[float]:
-    """Seconds to each answer, or to the first text of each stream, that came in this time."""
+async def closed_loop(port: int, requests: list[bytes], count: int, seconds: float) -> list[float]:
+    """Seconds to each answer that came in this time; to the first text of a stream."""
     times: list[float] = []
     end = time.perf_counter() + seconds
 
@@ -152,9 +150,8 @@ async def closed_loop(
             status, _, body = await connection.ask(request)
             if status != 200:
                 raise SystemExit(f"status {status}: {body[:300]!r}")
-            now = time.perf_counter()
-            if now < end:
-                times.append((now if until == "answer" else connection.first_text) - begin)
+            if (now := time.perf_counter()) < end:
+                times.append((connection.first_text or now) - begin)
         connection.close()
 
     await asyncio.gather(*(client(number) for number in range(count)))

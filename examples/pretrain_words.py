@@ -5,7 +5,7 @@
     paligemma finetune --config=flickr8k_scratch
 
 To write sentences is hard to learn, and of the loss little is about what an image shows. So the
-tower learns first which words occur, in 25 minutes on two CPU cores. It begins as that of `nano`,
+tower learns first which words occur, in 26 minutes on two CPU cores. It begins as that of `nano`,
 which has seen drawn scenes. Words are in the pieces of the run's tokenizer, and what is learned of
 them becomes the run's table of embeddings.
 """

@@ -13,7 +13,7 @@ from PIL import Image
 
 from paligemma_lib.data.encoded import as_jpeg_or_png, exif_orientation
 from paligemma_lib.data.image import decode_image
-from paligemma_lib.data.image_bounds import MAX_IMAGE_BYTES, MAX_SCANS, check_bounds
+from paligemma_lib.data.image_bounds import MAX_CHUNKS, MAX_IMAGE_BYTES, MAX_SCANS, check_bounds
 from paligemma_lib.report.thumbnails import thumbnail
 
 REFUSED = {
@@ -26,12 +26,25 @@ REFUSED = {
     "gif": (b"GIF89a" + b"\x28\x23\x40\x1f" + photo(0, (9, 9), "GIF")[10:], "9,000 x 8,000 pixels"),
     "text": (b"P2 2100 2100 9\n" + b"1 " * 2100**2, "too slow to decode: save it as PNG"),
 }
-HEAD = 33  # bytes of a PNG before its second chunk
-for name in ("tEXt", "zTXt", "iTXt", "eXIf", "any?"):
-    PNG = photo(0, (9, 9), "PNG")
-    CLAIM = b"\x7f\xff\xff\xff" + name.encode() + b"x\0y"
-    TOLD = f"damaged: its chunk b'{re.escape(name)}' claims 2,147,483,647 bytes, the whole file has"
-    REFUSED[name] = (PNG[:HEAD] + CLAIM + PNG[HEAD:], TOLD)
+
+
+def with_chunks(chunks: bytes) -> bytes:
+    """A PNG with these behind its header."""
+    png = photo(0, (9, 9), "PNG")
+    return png[:33] + chunks + png[33:]
+
+
+REFUSED["chunks"] = (
+    with_chunks((bytes(4) + b"zzZz" + bytes(4)) * (MAX_CHUNKS + 1)),
+    "too slow to decode: it has more than 100,000 chunks",
+)
+REFUSED |= {
+    name: (
+        with_chunks(b"\x7f\xff\xff\xff" + name.encode() + b"x\0y"),
+        f"damaged: its chunk b'{re.escape(name)}' claims 2,147,483,647 bytes, the whole file has",
+    )
+    for name in ("tEXt", "zTXt", "iTXt", "eXIf", "any?")
+}
 
 
 @pytest.mark.timeout(60)

@@ -21,6 +21,9 @@ MAX_PIXELS = 64_000_000  # as in `flickr8k_tfds`: 8,000 x 8,000, or 192 MB of RG
 # no image takes more than some seconds: the largest may have 25 scans.
 MAX_SCANS = 100
 _MAX_PIXELS_IN_SCANS = 25 * MAX_PIXELS
+# An encoder writes a chunk for each 8 kB or more. A file of empty ones keeps whoever walks through
+# them busy for seconds.
+MAX_CHUNKS = 100_000
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 # A marker of JPEG but those without a length: FF00 is a byte FF of data, D0 to D7 restart a scan.
@@ -37,8 +40,8 @@ def check_bounds(encoded: bytes) -> None:
 
     Raises:
       ValueError: the file is larger than MAX_IMAGE_BYTES, its image has more than MAX_PIXELS pixels
-        or MAX_SCANS scans, or metadata of a PNG claim to go on behind its end. The message
-        continues "the image is".
+        or MAX_SCANS scans, or a PNG has more than MAX_CHUNKS chunks, or metadata that claim to go
+        on behind its end. The message continues "the image is".
     """
     if len(encoded) > MAX_IMAGE_BYTES:
         raise ValueError(
@@ -56,7 +59,11 @@ def check_bounds(encoded: bytes) -> None:
     elif encoded.startswith(_PNG) and len(encoded) >= 24:
         # The first chunk is the header: 8 bytes of length and name, then width and height.
         check_pixels(*struct.unpack(">II", encoded[16:24]))
-        for name, place, length in png_chunks(encoded):
+        for number, (name, place, length) in enumerate(png_chunks(encoded)):
+            if number == MAX_CHUNKS:
+                raise ValueError(
+                    f"too slow to decode: it has more than {MAX_CHUNKS:,} chunks. Save a copy"
+                )
             # Of pixels that are cut off, libpng reads as many as there are.
             if name != b"IDAT" and length > len(encoded) - place:
                 raise ValueError(

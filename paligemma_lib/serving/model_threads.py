@@ -79,9 +79,8 @@ class ModelThreads:
         self._lanes: dict[Program, Lane] = {}
         self._being_read: list[Job | None] = [None] * readers
         self._quickest = math.inf  # seconds in which an image was read
-        self._moved = (
-            time.monotonic()
-        )  # when an image was last taken or read, or some tokens written
+        # When an image was last taken or read, or some tokens were written.
+        self._moved = time.monotonic()
 
     @property
     def tokens(self) -> int:
