@@ -84,6 +84,23 @@ def test_an_interruption_leaves_a_table_and_no_process(tmp_path):
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_process_is_being_started_leaves_none(tmp_path, monkeypatch, number):
+    execute, pids = subprocess.Popen._execute_child, []
+
+    def interrupted(self, *args):
+        execute(self, *args)
+        pids.append(self.pid)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(subprocess.Popen, "_execute_child", interrupted)
+    assert Runner(tmp_path, tmp_path, dry_run=True).run(["parity", "sizes"], seconds=60) == 1
+    assert "interrupted" in (tmp_path / "table.md").read_text()
+    (pid,) = pids
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
 def test_what_takes_too_long_or_finds_no_time_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(PARTS, "parity", ("parity_part", 1, 1))  # less than JAX takes to load
     assert Runner(tmp_path, tmp_path, dry_run=True).run(["parity", "sizes"], seconds=1.5) == 1

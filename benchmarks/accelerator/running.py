@@ -36,12 +36,13 @@ class Runner:
         out.mkdir(parents=True, exist_ok=True)
         self._out, self._golden, self._dry_run = out, golden, dry_run
         self.results = out / "results.jsonl"
+        self._asked = False  # to end, by a signal
 
     def run(self, parts: Sequence[str], seconds: float) -> int:
         """Runs the parts within so many seconds; returns the exit code."""
         self.results.unlink(missing_ok=True)
         deadline = time.monotonic() + seconds
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        before = {each: signal.signal(each, self._ask) for each in (signal.SIGTERM, signal.SIGINT)}
         failed = 0
         try:
             for part in parts:
@@ -50,7 +51,8 @@ class Runner:
             self._note("interrupted", "the rest was not run")
             failed += 1
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for each, handler in before.items():
+                signal.signal(each, handler)
             text = table(self._records())
             (self._out / "table.md").write_text(text, "utf-8")
             print(text)
@@ -72,11 +74,15 @@ class Runner:
         command = [sys.executable, "-m", f"accelerator.{module}", part]
         command += [str(self.results), str(self._golden), *["--dry-run"] * self._dry_run]
         process = subprocess.Popen(command, env=environment, start_new_session=True)
+        end = time.monotonic() + limit
         try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            self._note(part, f"cut off after {limit:.0f} s")
-            return False
+            while (code := process.poll()) is None:
+                if self._asked:
+                    raise KeyboardInterrupt
+                if time.monotonic() > end:
+                    self._note(part, f"cut off after {limit:.0f} s")
+                    return False
+                time.sleep(0.1)
         finally:  # with whatever it has started, also when this program is to end
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -84,6 +90,11 @@ class Runner:
         if code:
             self._note(part, f"failed with exit code {code}; see its output")
         return code == 0
+
+    def _ask(self, number: int, frame: object) -> None:
+        # An exception would come at any place, also while a process is started that nobody has got
+        # hold of yet.
+        self._asked = True
 
     def _note(self, part: str, text: str) -> None:
         with self.results.open("a", encoding="utf-8") as file:
@@ -98,7 +109,3 @@ class Runner:
             with contextlib.suppress(ValueError):  # a process was killed while it wrote this one
                 records.append(json.loads(line))
         return records
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
