@@ -16,22 +16,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.sharding import Mesh
 
 from paligemma_lib.model.inputs import check_batch
-from paligemma_lib.model.low_rank import Dropout
-from paligemma_lib.model.partitioning import num_shards
 from paligemma_lib.model.variants import PaliGemmaConfig
-from paligemma_lib.runtime.bounds import real, whole
 from paligemma_lib.sharding import batch_sharding, put_batch
+from paligemma_lib.train.gradients import make_gradients
 from paligemma_lib.train.loss import in_place, token_losses
-from paligemma_lib.train.loss_options import checked_loss
 from paligemma_lib.train.loss_scale import next_scale
-from paligemma_lib.train.microbatching import number_of_parts
 from paligemma_lib.train.optimizer import Optimizer
 from paligemma_lib.train.state import TrainState
-from paligemma_lib.trainable import Parts, merge
+from paligemma_lib.trainable import Parts
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
@@ -75,44 +70,22 @@ def make_train_step(
       ValueError: an argument is out of range, or (the step) a batch breaks the contract, see
         `model.inputs`, or cannot be divided among devices and microbatches.
     """
-    microbatches = whole("make_train_step: microbatches", microbatches, 1)
-    label_smoothing, z_loss = checked_loss("make_train_step", label_smoothing, z_loss)
-    rate = real("make_train_step: adapter_dropout", adapter_dropout, least=0, below=1)
-    seed = whole("make_train_step: seed", seed, 0)
+    gradients_of = make_gradients(
+        config,
+        mesh=mesh,
+        microbatches=microbatches,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        adapter_dropout=adapter_dropout,
+        seed=seed,
+    )
 
     def update(frozen: Parts, changing: dict[str, Any], batch: Metrics) -> tuple[Any, Metrics]:
         trained, opt_state = changing["trained"], changing["opt_state"]
-        scale = changing["loss_scale"]
-        # The sum of weights is taken over the global batch, and the loss of each microbatch is
-        # divided by it. So the losses of the microbatches add up to the loss of the batch, and so
-        # do gradients. A mean of means would weigh a caption by the others in its microbatch.
         supervised = jnp.sum(jnp.abs(batch["loss_weight"]), dtype=jnp.float32)
-
-        key = jax.random.fold_in(jax.random.key(seed), changing["step"])
-
-        def loss_of_part(trained: Parts, part: Metrics, number: Any) -> jax.Array:
-            params = merge(trained, frozen)
-            drop = Dropout(jax.random.fold_in(key, number), rate) if rate else None
-            nll, weight = token_losses(config, params, part, label_smoothing, z_loss, drop)
-            # The maximum gives a batch without any weight a loss of 0, not NaN.
-            return scale * jnp.sum(nll * weight) / jnp.maximum(supervised, 1e-9)
-
-        def add_part(sums: Any, numbered: tuple[Metrics, jax.Array]) -> tuple[Any, None]:
-            return jax.tree.map(
-                jnp.add, sums, jax.value_and_grad(loss_of_part)(trained, *numbered)
-            ), None
-
-        # A scan of one iteration would need memory for a second copy of the gradients.
-        parts = number_of_parts(len(batch["text"]), mesh.size, microbatches)
-        if parts == 1:
-            loss, gradients = jax.value_and_grad(loss_of_part)(trained, batch, 0)
-        else:
-            zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained)
-            numbered = _parts(batch, parts), jnp.arange(parts)
-            (loss, gradients), _ = lax.scan(add_part, zeros, numbered)
-        # The smallest positive float16 is 6e-8, so smaller gradients of activations would vanish.
-        # Gradients of a scaled loss do not; the scale is divided out before they are used.
-        loss, gradients = jax.tree.map(lambda x: x / scale, (loss, gradients))
+        loss, gradients = gradients_of(
+            trained, frozen, batch, supervised, changing["step"], changing["loss_scale"]
+        )
 
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradients)))
         # Any gradient that is not finite makes the norm not finite, and then the step has no
@@ -136,7 +109,7 @@ def make_train_step(
             "step": changing["step"] + 1,
             "skipped": changing["skipped"] + jnp.where(good, 0, 1),
             "skipped_in_a_row": in_a_row,
-            **next_scale(config, good, scale, changing["good_steps"]),
+            **next_scale(config, good, changing["loss_scale"], changing["good_steps"]),
         }
         metrics = {
             "loss": loss,
@@ -195,21 +168,6 @@ def _on_devices(
     if all(isinstance(array, np.ndarray) for array in arrays.values()):
         return put_batch(mesh, arrays)
     return arrays
-
-
-def _parts(batch: Metrics, parts: int) -> Metrics:
-    """Reshapes [B, ...] to [parts, B / parts, ...]; rows stay on their devices."""
-
-    def divide(x: jax.Array) -> jax.Array:
-        # Devices hold consecutive rows. A microbatch of consecutive rows would lie on few devices,
-        # and rows would have to move. So each microbatch takes some rows of every device. With 8
-        # rows, 2 devices and 2 microbatches:
-        #     device 0: 0 1 2 3, device 1: 4 5 6 7    microbatches: [0 1 4 5], [2 3 6 7]
-        x = x.reshape(num_shards(), parts, -1, *x.shape[1:])
-        x = x.swapaxes(0, 1)
-        return x.reshape(parts, -1, *x.shape[3:])
-
-    return jax.tree.map(divide, batch)
 
 
 def _apply(
