@@ -144,6 +144,19 @@ def test_gradients_that_stay_infinite_end_the_run(config, tmp_path):
     assert any((tmp_path / "checkpoints").iterdir())
 
 
+def test_gradients_that_overflow_where_losses_do_not_are_told(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("paligemma_lib.train.state.first_scale", lambda model: 2.0**24)
+    run = of(config, tmp_path, **{"model.dtype": "float16", "max_skipped": 1})
+    run.evaluate_before = False
+    with pytest.raises(
+        ValueError,
+        match=r"1 steps in a row .* All losses of this batch are finite\. On the way back, "
+        r"gradients are first not finite in layer \d of \d of the \w+ model, those of "
+        r"(\d+\.png(, )?)+\.",
+    ):
+        finetune(run)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

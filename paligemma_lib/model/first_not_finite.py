@@ -46,14 +46,22 @@ def first_not_finite(
 
 def place_of(config: PaliGemmaConfig, number: int) -> str | None:
     """Returns the name of a place; None: all places are finite."""
-    vision, language = config.vision.depth, config.language.depth
     names = [
         "the image itself",
-        *(f"layer {k} of {vision} of the vision model" for k in range(1, vision + 1)),
+        *(layer_name(config, "img", k) for k in range(config.vision.depth)),
         "the projection of image tokens",
-        *(f"layer {k} of {language} of the language model" for k in range(1, language + 1)),
+        *(layer_name(config, "llm", k) for k in range(config.language.depth)),
     ]
     return names[number] if number < len(names) else None
+
+
+def layer_name(config: PaliGemmaConfig, tower: str, layer: int) -> str:
+    """Returns what messages call a layer, counted from 0, of the tower "img" or "llm"."""
+    name, depth = {
+        "img": ("vision", config.vision.depth),
+        "llm": ("language", config.language.depth),
+    }[tower]
+    return f"layer {layer + 1} of {depth} of the {name} model"
 
 
 def _is_finite(x: jax.Array) -> jax.Array:

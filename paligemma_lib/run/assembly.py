@@ -12,6 +12,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from paligemma_lib.batch import Batch
 from paligemma_lib.decode import Beam, Greedy
 from paligemma_lib.decode.programs import Strategy
 from paligemma_lib.model.adapter_params import LowRank
@@ -20,7 +21,8 @@ from paligemma_lib.parameter_spec import ParameterSpec, parameter_spec
 from paligemma_lib.run.config import RunConfig
 from paligemma_lib.run.dotted import is_dotted, load_dotted
 from paligemma_lib.run.training_config import StageConfig
-from paligemma_lib.train import Optimizer, make_optimizer, make_train_step
+from paligemma_lib.train import Optimizer, TrainState, make_optimizer, make_train_step
+from paligemma_lib.train.overflow import Overflow, make_overflow_search
 from paligemma_lib.trainable import Select
 
 
@@ -78,13 +80,21 @@ def train_step_of(
     config: RunConfig, model: PaliGemmaConfig, optimizer: Optimizer, mesh: Mesh
 ) -> Callable[..., Any]:
     """Makes the jitted training step, see `train.make_train_step`."""
-    return make_train_step(
-        model,
-        optimizer,
-        mesh=mesh,
-        microbatches=config.microbatches,
-        label_smoothing=config.label_smoothing,
-        z_loss=config.z_loss,
-        adapter_dropout=config.lora.dropout,
-        seed=config.seed,
-    )
+    return make_train_step(model, optimizer, mesh=mesh, **_loss_options(config))
+
+
+def overflow_search_of(
+    config: RunConfig, model: PaliGemmaConfig, mesh: Mesh
+) -> Callable[[TrainState, Batch], Overflow | None]:
+    """Makes what finds the gradients of a step that are not finite, see `train.overflow`."""
+    return make_overflow_search(model, mesh=mesh, **_loss_options(config))
+
+
+def _loss_options(config: RunConfig) -> dict[str, Any]:
+    return {
+        "microbatches": config.microbatches,
+        "label_smoothing": config.label_smoothing,
+        "z_loss": config.z_loss,
+        "adapter_dropout": config.lora.dropout,
+        "seed": config.seed,
+    }
