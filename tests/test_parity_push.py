@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from adapter_cases import random_adapters
 from hub_server import TOKEN
 from PIL import Image
 
 import paligemma_lib as pg
+from paligemma_lib.checkpoint.adapters import find_adapter, write_adapter
 from paligemma_lib.run.publishing import push
 from paligemma_lib.sample_data import compose, draw
 
@@ -13,7 +15,7 @@ REASON = "needs transformers and torch (pip install -e '.[parity]')"
 torch = pytest.importorskip("torch", reason=REASON)
 transformers = pytest.importorskip("transformers", reason=REASON)
 
-NAME, PROMPT = "somebody/captioner", "caption en"
+NAME, BASE, PROMPT = "somebody/captioner", "somebody/base", "caption en"
 
 
 @pytest.fixture
@@ -28,10 +30,31 @@ def images():
 def test_transformers_writes_the_captions_of_what_was_pushed(hub, monkeypatch, images):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     push("nano", NAME)
+    model = transformers.PaliGemmaForConditionalGeneration.from_pretrained(NAME).float()
+    compare(model, images)
+
+
+def test_peft_writes_the_captions_of_an_adapter_that_was_pushed(hub, monkeypatch, images, tmp_path):
+    """With the processor of the adapter's repository."""
+    peft = pytest.importorskip("peft", reason=REASON)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    push("nano", BASE)
+    config = pg.load("nano").config
+    arrays = random_adapters(config, ["attention"], size=0.2)
+    push(write_adapter(tmp_path / "adapter", arrays, base=BASE, config=config), NAME)
+    base = transformers.PaliGemmaForConditionalGeneration.from_pretrained(BASE).float()
+    # From our download: peft keeps the Hub's address that it was imported with.
+    compare(peft.PeftModel.from_pretrained(base, str(find_adapter(NAME))), images)
+    plain, adapted = (pg.load(each).caption(images, prompt=PROMPT) for each in (BASE, NAME))
+    assert [each.caption.text for each in plain] != [each.caption.text for each in adapted]
+
+
+def compare(model, images):
+    """Asserts that theirs and ours write the same captions, ours of what was pushed as NAME."""
     ours = pg.load(NAME).caption([np.asarray(each) for each in images], prompt=PROMPT)
     processor = transformers.AutoProcessor.from_pretrained(NAME)
     assert processor.tokenizer.is_fast
-    model = transformers.PaliGemmaForConditionalGeneration.from_pretrained(NAME).float().eval()
+    model.eval()
     for image, expected in zip(images, ours, strict=True):
         inputs = processor(images=image, text=f"<image>{PROMPT}", return_tensors="pt")
         written = model.generate(**inputs, max_new_tokens=64, do_sample=False)

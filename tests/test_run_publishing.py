@@ -15,9 +15,17 @@ from paligemma_lib.cli import main
 from paligemma_lib.hub.fetching import NANO
 from paligemma_lib.run import publishing
 from paligemma_lib.run.publishing import push
+from paligemma_lib.testing import tiny_tokenizer
 
 NAME = "somebody/captioner"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+)
 
 
 @pytest.fixture
@@ -112,12 +120,14 @@ def test_an_adapter_is_pushed_under_the_name_of_its_base(signed_in, published):
     first = signed_in.repos["somebody/base"].refs["main"]
     push(published, NAME)
     files = files_of(signed_in)
-    assert {*files} == {".gitattributes", "README.md", *ADAPTER_FILES}
+    assert {*files} == {".gitattributes", "README.md", *ADAPTER_FILES, *PROCESSOR_FILES}
+    processor = json.loads(files["preprocessor_config.json"])
+    assert processor["size"] == {"height": 192, "width": 192}  # of the adapter, not of its base
     settings = json.loads(files["adapter_config.json"])
     assert settings["base_model_name_or_path"] == "somebody/base"
     assert settings["revision"] == "main"
     found = find_adapter(NAME)  # from the Hub
-    assert {path.name for path in found.iterdir()} == {*ADAPTER_FILES}
+    assert {path.name for path in found.iterdir()} == {*ADAPTER_FILES, *PROCESSOR_FILES}
     assert find_adapter("somebody/base") is None
     signed_in.repos["somebody/base"].commit({"config.json": b"{}"})  # a newer base
     with pytest.raises(ValueError, match="somebody/base@main"):
@@ -130,6 +140,14 @@ def test_an_adapter_is_pushed_under_the_name_of_its_base(signed_in, published):
     assert (card.data.base_model, card.data.library_name) == ("somebody/base", "peft")
     assert f'PeftModel.from_pretrained(model, "{NAME}")' in card.text
     assert "for images of 192 x 192 pixels" in card.text
+
+
+def test_an_adapter_brings_the_tokenizer_of_its_run(signed_in, published):
+    """It need not be the base's: the run may have been told another one."""
+    own = tiny_tokenizer().serialized()
+    (published / "tokenizer.model").write_bytes(own)
+    push(published, NAME)
+    assert files_of(signed_in)["tokenizer.model"] == own
 
 
 @pytest.mark.parametrize("place", ["gs://bucket/run", "gs://bucket/run/adapter"])

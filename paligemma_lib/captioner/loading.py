@@ -176,8 +176,9 @@ def load(
     Args:
       checkpoint: as for `checkpoint.load_params`; "nano" is the small model of the library. Of the
         folder of an adapter, the base model that it names is loaded, and the adapter put in place.
-      tokenizer_path: a SentencePiece file, or a tokenizer.json; None: `tokenizer.model`, or else
-        `tokenizer.json`, in the checkpoint's folder, or else PaliGemma's tokenizer.
+      tokenizer_path: a SentencePiece file, or a tokenizer.json; None: `tokenizer.model` in an
+        adapter's folder; or that, or else `tokenizer.json`, in the checkpoint's; or else
+        PaliGemma's tokenizer.
       dtype: dtype of parameters and activations, "float32", "bfloat16" or "float16"; None:
         parameters keep the dtype of the file, activations are float32.
       adapters: name -> folder, of adapters for `Captioner.with_adapter`. Their arrays are float32,
@@ -200,7 +201,7 @@ def load(
     checkpoint, config = model_of(checkpoint)
     if dtype is not None:
         config = dataclasses.replace(config, dtype=dtype)
-    path = tokenizer_path or tokenizer_of(checkpoint)
+    path = tokenizer_path or tokenizer_of(checkpoint, own)
     parts = tokenizer.load(path, config.language.vocab_size)
     # Adapters first: whether they are of this model shows at once, and they are small.
     arrays = {name: read_adapter(folder, config) for name, folder in adapters.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 from paligemma_lib import hub
 from paligemma_lib.checkpoint import read_config
 from paligemma_lib.checkpoint.adapters import base_of, find_adapter
+from paligemma_lib.checkpoint.adapters.adapter_folder import TOKENIZER
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.runtime.atomic import is_remote, path_of
 from paligemma_lib.runtime.visible_text import visible
@@ -36,11 +37,14 @@ def model_of(checkpoint: str | os.PathLike[str]) -> tuple[str, PaliGemmaConfig]:
         ) from error
 
 
-def tokenizer_of(checkpoint: str) -> Path:
-    """Returns the file of a tokenizer in or beside a checkpoint, or else PaliGemma's, downloaded.
+def tokenizer_of(checkpoint: str, adapter: Path | None = None) -> Path:
+    """Returns the file of a tokenizer of an adapter or a model, or else PaliGemma's, downloaded.
 
-    It is `tokenizer.model`, or `tokenizer.json` where that lies alone.
+    It is `tokenizer.model` in the adapter's folder, where a run has put it; or that in or beside
+    the checkpoint, or `tokenizer.json` where that lies alone.
     """
+    if adapter and (adapter / TOKENIZER).is_file():
+        return adapter / TOKENIZER
     return tokenizer_beside(checkpoint) or hub.fetch_tokenizer()
 
 
@@ -48,6 +52,6 @@ def tokenizer_beside(checkpoint: str) -> Path | None:
     """Returns the file of a tokenizer in or beside a checkpoint; None if there is none."""
     place = path_of(checkpoint if is_remote(checkpoint) else hub.fetch(checkpoint))
     folder = place if place.is_dir() else place.parent
-    names = ("tokenizer.model", "tokenizer.json")
+    names = (TOKENIZER, "tokenizer.json")
     beside = [folder / name for name in names if (folder / name).is_file()]
     return beside[0] if beside else None

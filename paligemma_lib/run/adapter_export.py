@@ -44,6 +44,7 @@ def export_adapter(prepared: Prepared, state: TrainState) -> Path:
         "config": prepared.model,
         "metadata": {BASE_STORAGE: prepared.config.model.frozen_dtype},
         "rslora": prepared.config.lora.rslora,
+        "tokenizer": prepared.tokenizer.serialized(),
     }
     if not is_remote(target):
         return write_adapter(target, arrays, **options)

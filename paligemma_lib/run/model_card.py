@@ -162,7 +162,7 @@ def _use(name: str, prompt: str, adapter_of: str) -> str:
         *(["from peft import PeftModel"] if adapter_of else []),
         "from transformers import AutoProcessor, PaliGemmaForConditionalGeneration",
         "",
-        f"processor = AutoProcessor.{from_whole}",
+        f'processor = AutoProcessor.from_pretrained("{name}")',
         f"model = PaliGemmaForConditionalGeneration.{from_whole}",
         *([f'model = PeftModel.from_pretrained(model, "{name}")'] if adapter_of else []),
         'image = Image.open("dog.jpg").convert("RGB")',

@@ -18,6 +18,7 @@ from paligemma_lib import captioner, hub
 from paligemma_lib.checkpoint.adapters.adapter_folder import (
     ADAPTER_MODEL,
     IN_WORKDIR,
+    TOKENIZER,
     base_of,
     find_adapter,
 )
@@ -28,6 +29,7 @@ from paligemma_lib.checkpoint.adapters.peft_settings import ADAPTER_CONFIG
 from paligemma_lib.checkpoint.conversion import convert
 from paligemma_lib.checkpoint.huggingface.config_json import CONFIG
 from paligemma_lib.checkpoint.huggingface.json_text import json_object
+from paligemma_lib.checkpoint.huggingface.settings import image_files, tokenizer_files
 from paligemma_lib.checkpoint.stored import open_reader, read_config
 from paligemma_lib.hub import huggingface_models
 from paligemma_lib.hub.huggingface_refusals import huggingface_refusals
@@ -116,15 +118,19 @@ def _remote_adapter(folder: Path, temporary: Path) -> Path | None:
     ]
     for place in places[:1]:
         (temporary / IN_WORKDIR).mkdir()
-        for name in (ADAPTER_CONFIG, ADAPTER_MODEL):
-            (temporary / IN_WORKDIR / name).write_bytes((place / name).read_bytes())
+        for name in (ADAPTER_CONFIG, ADAPTER_MODEL, TOKENIZER):
+            if name != TOKENIZER or (place / name).is_file():  # an adapter may have none
+                (temporary / IN_WORKDIR / name).write_bytes((place / name).read_bytes())
     return temporary / IN_WORKDIR if places else None
 
 
 def _adapter_files(
     adapter: Path, base: str, config: PaliGemmaConfig, temporary: Path
 ) -> dict[str, Path]:
-    """Returns name -> path of the files of an adapter, whose settings name the base on the Hub."""
+    """Returns name -> path of the files of an adapter, whose settings name the base on the Hub.
+
+    The processor is that of the image size that the adapter is for.
+    """
     read_adapter(adapter, config)  # what is damaged should not be pushed
     if not hub_name(base):
         raise ValueError(
@@ -136,7 +142,16 @@ def _adapter_files(
     name, revision = without_revision(hub_name(base))
     named = {_BASE: name, "revision": revision}
     settings.write_text(json.dumps(fields | named, indent=2), "utf-8")
-    return {ADAPTER_CONFIG: settings, ADAPTER_MODEL: adapter / ADAPTER_MODEL}
+    config = at_image_size(config, [adapter])
+    processor = image_files(config) | tokenizer_files(config)
+    for each, content in processor.items():
+        (temporary / each).write_text(json.dumps(content, indent=2), "utf-8")
+    return {
+        ADAPTER_CONFIG: settings,
+        ADAPTER_MODEL: adapter / ADAPTER_MODEL,
+        **{each: temporary / each for each in processor},
+        **_tokenizer(captioner.tokenizer_of(base, adapter), temporary),
+    }
 
 
 def _files(checkpoint: str, config: PaliGemmaConfig, temporary: Path) -> dict[str, Path]:
@@ -144,19 +159,22 @@ def _files(checkpoint: str, config: PaliGemmaConfig, temporary: Path) -> dict[st
     with open_reader(checkpoint, config) as file:
         file.verify()  # what is damaged should not be pushed
     place = Path(checkpoint) if is_remote(checkpoint) else hub.fetch(checkpoint)
-    model = load(captioner.tokenizer_of(checkpoint)).serialized()
-    tokenizer = temporary / "tokenizer.model"
-    tokenizer.write_bytes(model)
+    tokenizer = _tokenizer(captioner.tokenizer_of(checkpoint), temporary)
     if not (place.is_dir() and (place / CONFIG).is_file()):
-        convert(checkpoint, temporary / "model", tokenizer=tokenizer)
+        convert(checkpoint, temporary / "model", tokenizer=tokenizer[TOKENIZER])
         place = temporary / "model"
     # A folder may hold other files, which are nobody's business.
     names = [path.name for path in place.iterdir() if _MODEL.fullmatch(path.name)]
-    files = {name: place / name for name in names}
-    files["tokenizer.model"] = tokenizer
-    fast = temporary / "tokenizer.json"
+    return {name: place / name for name in names} | tokenizer
+
+
+def _tokenizer(path: Path, temporary: Path) -> dict[str, Path]:
+    """Returns name -> path of both forms of a tokenizer, made in the temporary folder."""
+    model = load(path).serialized()
+    own, fast = temporary / TOKENIZER, temporary / "tokenizer.json"
+    own.write_bytes(model)
     fast.write_text(json.dumps(tokenizer_json(model)), "utf-8")
-    return {**files, "tokenizer.json": fast}
+    return {own.name: own, fast.name: fast}
 
 
 def _uploaded(name: str, files: dict[str, Path], private: bool) -> str:

@@ -14,6 +14,7 @@ from paligemma_lib.checkpoint.huggingface.format import read_metadata
 from paligemma_lib.runtime.atomic import is_remote
 
 ADAPTER_MODEL = "adapter_model.safetensors"
+TOKENIZER = "tokenizer.model"  # of the run that trained the adapter; PEFT reads none
 IN_WORKDIR = "adapter"  # the folder of the adapter that a run trains
 BASE_STORAGE = "base_storage"  # in the metadata: how the base was stored while the adapter trained
 IMAGE_SIZE = "image_size"  # there, too: pixels a side of the images that the adapter is for

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from paligemma_lib.checkpoint.adapters.adapter_folder import ADAPTER_MODEL, IMAGE_SIZE
+from paligemma_lib.checkpoint.adapters.adapter_folder import ADAPTER_MODEL, IMAGE_SIZE, TOKENIZER
 from paligemma_lib.checkpoint.adapters.adapter_products import (
     Arrays,
     adapted_layers,
@@ -41,7 +41,7 @@ from paligemma_lib.model.low_rank import scale_of
 from paligemma_lib.model.variants import PaliGemmaConfig
 from paligemma_lib.runtime.atomic import atomic_folder
 
-_OURS = re.compile(rf"{re.escape(ADAPTER_CONFIG)}|{re.escape(ADAPTER_MODEL)}")
+_OURS = re.compile("|".join(map(re.escape, (ADAPTER_CONFIG, ADAPTER_MODEL, TOKENIZER))))
 
 
 def write_adapter(
@@ -54,6 +54,7 @@ def write_adapter(
     metadata: Mapping[str, str] = MappingProxyType({}),
     rslora: bool = False,
     layout: str = "transformers4.52",
+    tokenizer: bytes | None = None,
 ) -> Path:
     """Writes adapter_config.json and adapter_model.safetensors, and returns the folder.
 
@@ -72,6 +73,7 @@ def write_adapter(
         say the same.
       layout: names of modules, as a version of transformers has them: a key of
         `peft_modules.LAYOUTS`. The default opens with 4.52 and later ones, 5 too.
+      tokenizer: a SentencePiece model to keep beside it, as `tokenizer.model`; None: the base's.
 
     Raises:
       FileExistsError: the folder holds something else than an adapter.
@@ -97,6 +99,8 @@ def write_adapter(
             file.write(header_bytes(header, {**size, **metadata}))
             for values in tensors.values():
                 file.write(as_bytes(values))
+        if tokenizer is not None:
+            (partial / TOKENIZER).write_bytes(tokenizer)
     return Path(folder)
 
 

@@ -52,6 +52,13 @@ def files(config: PaliGemmaConfig, dtype: str) -> dict[str, dict[str, Any]]:
             "eos_token_id": _EOS,
             "pad_token_id": _PAD,
         },
+        **image_files(config),
+    }
+
+
+def image_files(config: PaliGemmaConfig) -> dict[str, dict[str, Any]]:
+    """Returns file name -> content, for the file of the image processor."""
+    return {
         "preprocessor_config.json": {
             "image_processor_type": "SiglipImageProcessor",
             "processor_class": "PaliGemmaProcessor",
@@ -65,7 +72,7 @@ def files(config: PaliGemmaConfig, dtype: str) -> dict[str, dict[str, Any]]:
             "do_normalize": True,
             "image_mean": [0.5, 0.5, 0.5],
             "image_std": [0.5, 0.5, 0.5],
-        },
+        }
     }
 
 
