@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from fault_runs import TIMEOUT, Broken, Run, cut, flip
 
+from paligemma_lib.runtime.signals import ONE_PRESS
+
 if TYPE_CHECKING:
     from fault_driver import Driver
 
@@ -54,7 +56,7 @@ def interrupt(driver: Driver, run: Run) -> str:
         started.process.send_signal(signal.SIGINT)
         presses = driver.random.choice([1, 1, 2])
         if presses == 2:
-            time.sleep(driver.random.uniform(0.05, 1.0))
+            time.sleep(driver.random.uniform(ONE_PRESS + 0.1, 1.5))
             started.process.send_signal(signal.SIGINT)
         begun = time.monotonic()
         started.expect(INTERRUPTED, or_over=True)

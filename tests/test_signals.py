@@ -45,6 +45,53 @@ def test_a_signal_in_a_destructor_comes_again(unasked):
     time.sleep(0.2)  # it does not count as a second one, which would end this process
 
 
+class ExtensionFileLoader:
+    """As the import system's, within which an exception ends the process in another way."""
+
+    def exec_module(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)  # here the handler runs
+        return "whole"
+
+
+def test_a_signal_while_a_module_in_c_begins_comes_behind_it(unasked):
+    assert ExtensionFileLoader().exec_module() == "whole"
+    with pytest.raises(SystemExit) as ended:
+        time.sleep(10)
+    assert ended.value.code == 130
+    time.sleep(0.2)
+
+
+IMPORTING = """
+    import signal
+    from paligemma_lib.runtime.signals import exit_on_signals
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with exit_on_signals():
+        print("ready", flush=True)
+        import jax, tensorflow
+        print("imported", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("begin", range(0, 480, 60))
+def test_ctrl_c_while_large_libraries_are_imported(begin):
+    for delay in range(begin, begin + 60, 12):  # ms
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(IMPORTING)],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(delay / 1000)
+        process.send_signal(signal.SIGINT)
+        said, warned = process.communicate(timeout=60)
+        assert (process.returncode, said) == (130, ""), f"after {delay} ms: {warned}"
+
+
 def test_a_signal_that_was_swallowed_ends_the_process_between_its_parts(unasked):
     signals.stop_if_asked()
     with contextlib.suppress(SystemExit):  # as a library may

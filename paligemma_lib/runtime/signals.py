@@ -30,6 +30,12 @@ _PAUSE = 0.05  # seconds after which a signal that would be swallowed is sent ag
 _latest = 0.0  # when the last signal in `asked` came, by the monotonic clock
 _again: list[int] = []  # signals that are sent again: no further press of Ctrl-C
 
+# Python ignores an exception in a destructor or in a callback of the garbage collector, such as
+# the one that JAX installs, and prints its traceback. Where a module in C++ begins, an exception
+# in what it calls of Python ends the process by SIGABRT or SIGSEGV, or is lost.
+_SWALLOWING = ("__del__", "_xla_gc_callback")
+_FATAL = ("ExtensionFileLoader.create_module", "ExtensionFileLoader.exec_module")
+
 _FIRST = b"\nCtrl-C: ending when it is safe; press Ctrl-C again to end at once\n"
 _SECOND = b"\nCtrl-C again: ended at once\n"
 
@@ -80,7 +86,7 @@ def stop_if_asked() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    if _is_swallowing(frame):
+    if not _may_raise(frame):
         _thread.start_new_thread(_send_again, (number,))
         return
     global _latest
@@ -93,14 +99,12 @@ def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(exit_code(number))
 
 
-def _is_swallowing(frame: FrameType | None) -> bool:
-    # Python ignores an exception in a destructor or in a callback of the garbage collector, such as
-    # the one that JAX installs, and prints its traceback.
+def _may_raise(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_name in ("__del__", "_xla_gc_callback"):
-            return True
+        if frame.f_code.co_name in _SWALLOWING or frame.f_code.co_qualname in _FATAL:
+            return False
         frame = frame.f_back
-    return False
+    return True
 
 
 def _send_again(number: int) -> None:
