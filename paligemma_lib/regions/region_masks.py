@@ -45,6 +45,23 @@ def region_of(mask: np.ndarray, codec: MaskCodec, label: str) -> Region:
     Raises:
       ValueError: the mask is not bool[H, W], or false everywhere.
     """
+    box, pixels = box_and_pixels(mask, label)
+    return Region(label, box, tuple(codec.encode(pixels[None])[0].tolist()))
+
+
+def box_and_pixels(mask: np.ndarray, label: str) -> tuple[Box, np.ndarray]:
+    """Returns the smallest box around a mask, and what fills it, as `MaskCodec.encode` takes it.
+
+    Args:
+      mask: bool[H, W], true where the thing is.
+      label: what it is, for the error.
+
+    Returns:
+      The box, and float32[64, 64], 0 to 1, in between at the thing's edges.
+
+    Raises:
+      ValueError: the mask is not bool[H, W], or false everywhere.
+    """
     if mask.ndim != 2 or mask.dtype != bool or not mask.any():
         raise ValueError(
             f"{label!r:.60}: its mask is {mask.dtype}{list(mask.shape)}, true at "
@@ -57,8 +74,7 @@ def region_of(mask: np.ndarray, codec: MaskCodec, label: str) -> Region:
     height, width = mask.shape
     part = Image.fromarray(mask[top:bottom, left:right].astype(np.uint8) * 255)
     pixels = np.asarray(part.resize((SIDE, SIDE), _BILINEAR), np.float32) / 255
-    box = Box(top / height, left / width, bottom / height, right / width)
-    return Region(label, box, tuple(codec.encode(pixels[None])[0].tolist()))
+    return Box(top / height, left / width, bottom / height, right / width), pixels
 
 
 def _placed(pixels: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:

@@ -2,18 +2,20 @@
 
     image = draw(compose(seed=0, index=42), random.Random(7))
     image.save("scene.jpg", quality=92)
+    masks = draw_masks(compose(seed=0, index=42), random.Random(7))   # of the things in this image
 
 `rng` decides what captions do not mention: tints, hills, waves, which way a dog looks, noise.
 """
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
 
 from paligemma_lib.sample_data.objects import CREAM, GLASS, OBJECTS, PALETTE, WHITE
 from paligemma_lib.sample_data.pen import FACTOR, Colour, Pen, tint
-from paligemma_lib.sample_data.scenes import AIR, SHORE, WATER, Scene
+from paligemma_lib.sample_data.scenes import AIR, SHORE, WATER, Box, Scene
 
 DAY: tuple[Colour, Colour] = ((104, 176, 236), (206, 232, 248))  # sky at the top and at the horizon
 ABOVE: dict[str, tuple[Colour, Colour]] = {
@@ -33,20 +35,50 @@ BELOW: dict[str, tuple[Colour, Colour]] = {  # from the horizon to the bottom
 
 def draw(scene: Scene, rng: random.Random) -> Image.Image:
     """Returns the scene as an RGB image, or as a single-channel one ("L") if it is greyscale."""
-    canvas = Image.new("RGB", (scene.width * FACTOR, scene.height * FACTOR))
-    page = Pen(canvas, (0, 0, *canvas.size), rng)
-    _draw_background(page, scene)
-    objects = [(box, group) for group in scene.groups for box in group.boxes]
-    for box, group in sorted(objects, key=lambda item: item[0][3]):  # by lower edge: nearest last
-        if group.kind not in AIR + WATER:
-            page.within(box).ellipse(-0.04, 0.93, 1.04, 1.04, (20, 20, 40, 70))  # shadow
-        OBJECTS[group.kind](page.within(box, rng.random() < 0.5), PALETTE[group.colour])
+    page = _page(scene, rng)
+    for _, pen, kind, colour in _things(page, scene):
+        OBJECTS[kind](pen, colour)
     # Noise of 1 to 4 levels, the same in all three channels, so that it adds no colour.
     noise = np.random.default_rng(rng.getrandbits(64))
     grain = noise.standard_normal((scene.height, scene.width, 1), np.float32)
-    pixels = np.asarray(canvas.reduce(FACTOR)) + np.float32(rng.uniform(1, 4)) * grain
+    pixels = np.asarray(page.canvas.reduce(FACTOR)) + np.float32(rng.uniform(1, 4)) * grain
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     return image.convert("L") if scene.greyscale else image
+
+
+def draw_masks(scene: Scene, rng: random.Random) -> dict[Box, np.ndarray]:
+    """Returns bool[height, width] for the box of each thing, true where `draw` draws the thing.
+
+    A pixel belongs to a thing that covers at least half of it. Shadows and foam do not.
+
+    Args:
+      scene: its things do not overlap, as in all that `compose` returns.
+      rng: as it was before `draw`, since it decides, for instance, which way a dog looks.
+    """
+    masks = {}
+    for box, pen, kind, colour in _things(_page(scene, rng), scene):
+        stencil = pen.start_stencil()
+        OBJECTS[kind](pen, colour)
+        masks[box] = np.asarray(stencil.reduce(FACTOR)) > 127
+    return masks
+
+
+def _page(scene: Scene, rng: random.Random) -> Pen:
+    """Returns a pen for the whole canvas, with the background drawn."""
+    canvas = Image.new("RGB", (scene.width * FACTOR, scene.height * FACTOR))
+    page = Pen(canvas, (0, 0, *canvas.size), rng)
+    _draw_background(page, scene)
+    return page
+
+
+def _things(page: Pen, scene: Scene) -> Iterator[tuple[Box, Pen, str, Colour]]:
+    """Yields box, pen, kind and colour of each thing when it is to be drawn, on its shadow."""
+    things = [(box, group) for group in scene.groups for box in group.boxes]
+    for box, group in sorted(things, key=lambda item: item[0][3]):  # by lower edge: nearest last
+        if group.kind not in AIR + WATER:
+            page.within(box).ellipse(-0.04, 0.93, 1.04, 1.04, (20, 20, 40, 70))  # shadow
+        pen = page.within(box, page.rng.random() < 0.5)
+        yield box, pen, group.kind, PALETTE[group.colour]
 
 
 def _draw_background(page: Pen, scene: Scene) -> None:

@@ -5,8 +5,8 @@
     OUT/captions.txt              image,caption: five rows for each image
     OUT/Images/scene_00000.jpg    ...
 
-With the wording "boxes" or "questions", the table is OUT/boxes.jsonl or OUT/questions.jsonl, whose
-lines have image, prefix and suffix.
+With the wording "boxes", "masks" or "questions", the table is OUT/boxes.jsonl, OUT/masks.jsonl or
+OUT/questions.jsonl, whose lines have image, prefix and suffix.
 
 Image k depends only on the seed and on k, so a larger count only adds images.
 """
@@ -14,6 +14,7 @@ Image k depends only on the seed and on k, so a larger count only adds images.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import numbers
@@ -24,6 +25,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from paligemma_lib.regions import MaskCodec
 from paligemma_lib.sample_data import labels, prompts, scenes
 from paligemma_lib.sample_data.composing import compose
 from paligemma_lib.sample_data.drawing import draw
@@ -31,13 +33,15 @@ from paligemma_lib.sample_data.scenes import Scene
 
 _MAX_COUNT = 10_000_000
 _MAX_WORKERS = 1024
+_WORDING, _DRAWING = "wording", "drawing"  # what the random numbers of a scene are for
 
 Captions = Callable[[Scene, random.Random], list[str]]  # five captions of a scene
 Prompts = Callable[[Scene, random.Random], list[tuple[str, str]]]  # prefixes with their suffixes
 
 CAPTIONS: dict[str, Captions] = {"sentences": scenes.captions, "labels": labels.captions}
 PROMPTS: dict[str, Prompts] = {"boxes": prompts.boxes, "questions": prompts.questions}
-WORDINGS = (*CAPTIONS, *PROMPTS)
+MASKS = "masks"  # prompts, too; their texts need a codec
+WORDINGS = (*CAPTIONS, *PROMPTS, MASKS)
 
 
 def write_scenes(
@@ -46,6 +50,7 @@ def write_scenes(
     seed: int = 0,
     wording: str = "sentences",
     workers: int | None = None,
+    codec: MaskCodec | None = None,
 ) -> Path:
     """Writes `count` images and their captions to `folder`, unless they are there already.
 
@@ -58,15 +63,17 @@ def write_scenes(
         seed.
       count: number of images, at least 1.
       seed: an int64; another seed gives other scenes.
-      wording: "sentences" or "labels", see `scenes` and `labels`; "boxes" or "questions", see
-        `prompts`.
+      wording: "sentences" or "labels", see `scenes` and `labels`; "boxes", "masks" or "questions",
+        see `prompts`.
       workers: number of threads, by default one for each core. The result does not depend on it.
+      codec: makes the codes of "masks"; None for the other wordings.
 
     Returns:
       The folder.
 
     Raises:
-      ValueError: a number is out of range, or there is no such wording.
+      ValueError: a number is out of range, there is no such wording, or "masks" are asked for
+        without a codec, or another wording with one.
       FileExistsError: `folder` holds something else.
     """
     for name, value, low, high in (
@@ -80,10 +87,19 @@ def write_scenes(
             raise ValueError(f"{name} is {value}, expected {low:,} to {high:,}")
     if wording not in WORDINGS:
         raise ValueError(f"wording={wording!r}, expected one of {', '.join(WORDINGS)}")
+    if (wording == MASKS) != (codec is not None):
+        given = "no codec" if codec is None else "a codec"
+        raise ValueError(
+            f"wording={wording!r} with {given}: expected a codec with {MASKS!r} alone, see "
+            "`load_mask_codec`"
+        )
     folder = Path(folder)
     drawn = [compose(seed, index) for index in range(count)]
     if wording in CAPTIONS:
         name, table = "captions.txt", _table(drawn, seed, CAPTIONS[wording])
+    elif codec is not None:
+        asked = functools.partial(prompts.masks, codec=codec)
+        name, table = f"{wording}.jsonl", _lines(drawn, seed, asked, _DRAWING)
     else:
         name, table = f"{wording}.jsonl", _lines(drawn, seed, PROMPTS[wording])
     if os.path.lexists(folder):
@@ -96,7 +112,7 @@ def write_scenes(
         (unfinished / "Images").mkdir(parents=True)
 
         def save(index: int) -> None:
-            image = draw(drawn[index], random.Random(f"{seed}/{index}/drawing"))
+            image = draw(drawn[index], random.Random(f"{seed}/{index}/{_DRAWING}"))
             image.save(unfinished / "Images" / _name(index), quality=92, subsampling=0)
 
         # Threads, not processes: forking is not safe once the caller has loaded JAX or TensorFlow.
@@ -123,17 +139,17 @@ def _table(drawn: Sequence[Scene], seed: int, captions: Captions) -> bytes:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["image", "caption"])
     for index, scene in enumerate(drawn):
-        for caption in captions(scene, random.Random(f"{seed}/{index}/wording")):
+        for caption in captions(scene, random.Random(f"{seed}/{index}/{_WORDING}")):
             rows.writerow([_name(index), caption])
     return text.getvalue().encode("ascii")
 
 
-def _lines(drawn: Sequence[Scene], seed: int, asked: Prompts) -> bytes:
+def _lines(drawn: Sequence[Scene], seed: int, asked: Prompts, purpose: str = _WORDING) -> bytes:
     """Returns the bytes of a .jsonl file, a line for each prompt."""
     lines = [
         json.dumps({"image": _name(index), "prefix": prefix, "suffix": suffix})
         for index, scene in enumerate(drawn)
-        for prefix, suffix in asked(scene, random.Random(f"{seed}/{index}/wording"))
+        for prefix, suffix in asked(scene, random.Random(f"{seed}/{index}/{purpose}"))
     ]
     return "".join(f"{line}\n" for line in lines).encode("ascii")
 
