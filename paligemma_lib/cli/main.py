@@ -32,6 +32,7 @@ COMMANDS = {
     "push": "put a model and its card on the Hugging Face Hub",
     "show": "describe a checkpoint, or say what is wrong with it",
     "data": "describe data, and say what is wrong with them",
+    "coco-masks": "write COCO's masks as prompts to train on",
     "sample-data": "draw scenes with captions, to try things out",
 }
 
