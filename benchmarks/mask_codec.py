@@ -158,5 +158,5 @@ if __name__ == "__main__":
     np.savez(args.out, **{name: np.asarray(array) for name, array in trained.items()})
     codec = MaskCodec(np.load(args.out, allow_pickle=False))
     found = [iou(codec, mask) for mask in masks_of(1, 100)]
-    print(f"{(time.monotonic() - start) / 60:.0f} minutes; mean IoU of {len(found)} held-out masks, "
-          f"written and read again: {np.mean(found):.3f}")  # fmt: skip
+    print(f"{(time.monotonic() - start) / 60:.0f} minutes; {len(found)} held-out masks, written and "
+          f"read again, have a mean IoU of {np.mean(found):.3f}")  # fmt: skip

@@ -4,6 +4,7 @@
     streamlit run examples/app/app.py -- --checkpoint paligemma-3b-pt-224.f16.npz --dtype bfloat16
     streamlit run examples/app/app.py -- --checkpoint base=nano --checkpoint mine=runs/mine
     streamlit run examples/app/app.py -- --checkpoint nano --adapter birds --adapter dogs=runs/dogs
+    streamlit run examples/app/app.py -- --checkpoint paligemma-3b-mix-224 --masks vae-oid.npz
     PALIGEMMA_CHECKPOINT=google/paligemma/jax/paligemma-3b-mix-224 streamlit run examples/app/app.py
 
 Streamlit reruns this script for every click of every visitor. State is kept elsewhere: the models,
@@ -31,9 +32,11 @@ import cards
 import streamlit as st
 from asking import Model
 
+from paligemma_lib.cli.data_options import codec_in
 from paligemma_lib.cli.named_paths import models_and_adapters
 
 if TYPE_CHECKING:  # takes seconds to import, and the page should appear at once
+    from paligemma_lib.regions import MaskCodec
     from paligemma_lib.serving import Engine
 
 EMBEDDED = "nano"
@@ -49,6 +52,7 @@ def main() -> None:
     engines = {
         name: start(path, args.tokenizer, args.dtype, adapters) for name, path in paths.items()
     }
+    codec = codec_of(args.masks)
     models = {name: Model(engine) for name, engine in engines.items()}
     models |= {name: Model(engine, name) for name in adapters for engine in engines.values()}
     waiting = not all(can_write(each) or each.engine.problem for each in models.values())
@@ -64,7 +68,7 @@ def main() -> None:
             sampler, way = app_settings.choose()
         with go:
             asked = {name: models[name] for name in chosen}
-            app_captions.ask_or_stop(asked, images, sampler, way)
+            app_captions.ask_or_stop(asked, images, sampler, way, codec)
     with captions, st.container(key="captions"):
         app_captions.heading()
         poll = app_captions.POLL if st.session_state.asked else None
@@ -83,6 +87,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--adapter", action="append", metavar="[NAME=]A", default=[])
     parser.add_argument("--tokenizer", default=environment("PALIGEMMA_TOKENIZER"))
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--masks", metavar="NPZ")  # draws masks, and not their boxes alone
     try:
         args = parser.parse_args()
         args.checkpoint = args.checkpoint or [environment("PALIGEMMA_CHECKPOINT", EMBEDDED)]
@@ -123,6 +128,22 @@ def start(
         max_new_tokens=max(app_settings.LENGTHS),
         adapters=list(adapters),
     )
+
+
+def codec_of(path: str | None) -> MaskCodec | None:
+    """Returns the codec of masks in a file, or None without one; tells what is wrong with it."""
+    try:
+        return load_codec(path)
+    except (ValueError, OSError, ImportError) as error:
+        st.html(cards.message(str(error), problem=True))
+        st.stop()
+        raise
+
+
+@st.cache_resource(show_spinner=False)
+def load_codec(path: str | None) -> MaskCodec | None:
+    """Loads the codec of this process, which all visitors and all runs of the script share."""
+    return codec_in(path)
 
 
 def can_write(model: Model) -> bool:

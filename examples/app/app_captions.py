@@ -1,6 +1,6 @@
 """Draws the button, captions while they are written, and the history of this visitor.
 
-    ask_or_stop(models, images, sampler, way)
+    ask_or_stop(models, images, sampler, way, codec)
     heading()
     newest()                        # in a fragment that runs every POLL seconds while `asked`
     earlier()
@@ -24,6 +24,7 @@ from uploads import Upload
 
 if TYPE_CHECKING:  # it takes seconds to import, and the page should appear at once
     from paligemma_lib.decode.programs import Strategy
+    from paligemma_lib.regions import MaskCodec
 
 MAX_HISTORY = 50  # images of a visit whose captions stay
 POLL = 0.5  # seconds between updates of a caption that is being written
@@ -40,9 +41,20 @@ def begin() -> None:
 
 
 def ask_or_stop(
-    models: Mapping[str, asking.Model], images: Sequence[Upload], sampler: Strategy, way: cards.Way
+    models: Mapping[str, asking.Model],
+    images: Sequence[Upload],
+    sampler: Strategy,
+    way: cards.Way,
+    codec: MaskCodec | None,
 ) -> None:
-    """Draws the button, which starts a request, or stops the pending one."""
+    """Draws the button, which starts a request, or stops the pending one.
+
+    Args:
+      models: those to ask, by name.
+      images: those to caption.
+      sampler, way: how, for the models and for people.
+      codec: draws the masks of captions; None: boxes alone are drawn.
+    """
     if asked := st.session_state.asked:
         st.button("Stop", on_click=asked.cancel, width="stretch", key="stop")
         return
@@ -57,7 +69,7 @@ def ask_or_stop(
         width="stretch",
         key="ask",
     ):
-        _ask(models, images, sampler, way)
+        _ask(models, images, sampler, way, codec)
         st.rerun()
     if st.session_state.problem:
         st.html(cards.message(st.session_state.problem, problem=True))
@@ -156,7 +168,11 @@ def stage_of(progress: asking.Progress) -> str:
 
 
 def _ask(
-    models: Mapping[str, asking.Model], images: Sequence[Upload], sampler: Strategy, way: cards.Way
+    models: Mapping[str, asking.Model],
+    images: Sequence[Upload],
+    sampler: Strategy,
+    way: cards.Way,
+    codec: MaskCodec | None,
 ) -> None:
     """Sends images to the models."""
     from paligemma_lib.serving import Busy, Unavailable
@@ -164,7 +180,7 @@ def _ask(
     state = st.session_state
     state.problem = ""
     try:
-        state.asked = asking.ask(models, images, sampler, way, state.visitor)
+        state.asked = asking.ask(models, images, sampler, way, state.visitor, codec)
     except Busy:
         state.problem = "Too many people are waiting just now. Try again in a minute."
     except Unavailable:  # the model has failed; the head of the page shows the reason
@@ -175,7 +191,9 @@ def _card(place: str, group: Sequence[cards.Result], bodies: Sequence[str]) -> N
     """Draws an image and its captions: beside it, or below each other for two models."""
     with st.container(border=True, key=f"card {place}"):
         column, words = st.columns([2, 3] if len(bodies) == 1 else [1, 3])
-        column.image(group[0].image.preview, width="stretch", alt=group[0].description)
+        # What two models name would lie over each other: theirs is the plain image.
+        shown = group[0].preview if len(group) == 1 else group[0].image.preview
+        column.image(shown, width="stretch", alt=group[0].description)
         if len(bodies) == 1:
             words.html(bodies[0])
         else:

@@ -16,6 +16,7 @@ from uploads import Upload
 
 if TYPE_CHECKING:  # these take seconds to import, and the page should appear at once
     from paligemma_lib.decode.programs import Strategy
+    from paligemma_lib.regions import MaskCodec
     from paligemma_lib.serving import Answer, Engine, Job, Stage
 
 PATIENCE = 60.0  # seconds without a look after which a request ends
@@ -51,12 +52,17 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A pending request: jobs of each image, one for each model."""
+    """A pending request: jobs of each image, one for each model.
+
+    Attributes:
+      codec: draws the masks of captions; None: boxes alone are drawn.
+    """
 
     models: tuple[str, ...]
     images: tuple[Upload, ...]
     way: cards.Way
     jobs: tuple[tuple[Job, ...], ...]
+    codec: MaskCodec | None = None
 
     def look(self) -> Progress:
         """Returns the progress, and lets the request go on."""
@@ -73,7 +79,9 @@ class Asked:
         """Returns a group of results for each image, one of each model."""
         return [
             tuple(
-                cards.Result(image, self.way, model, each.caption, _told(each), each.seconds)
+                cards.Result(
+                    image, self.way, model, each.caption, _told(each), each.seconds, self.codec
+                )
                 for model, each in zip(self.models, answers, strict=True)
             )
             for image, answers in zip(self.images, progress.answers, strict=True)
@@ -92,6 +100,7 @@ def ask(
     sampler: Strategy,
     way: cards.Way,
     visitor: str,
+    codec: MaskCodec | None = None,
 ) -> Asked:
     """Sends images to each model.
 
@@ -99,7 +108,7 @@ def ask(
       Busy, Unavailable: an engine refuses them; then no other works on them.
     """
     jobs: list[tuple[Job, ...]] = []
-    asked = Asked(tuple(models), tuple(images), way, ())
+    asked = Asked(tuple(models), tuple(images), way, (), codec)
     try:
         for number, image in enumerate(images):
             of_image: tuple[Job, ...] = ()

@@ -9,6 +9,7 @@ Nothing here depends on Streamlit.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import io
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from uploads import Upload
 
     from paligemma_lib.decode import Caption
+    from paligemma_lib.regions import MaskCodec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,11 @@ class Way:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """An image with its settings, and a model's caption or the reason why there is none."""
+    """An image with its settings, and a model's caption or the reason why there is none.
+
+    Attributes:
+      codec: turns the codes of masks in the caption into pixels; None: only boxes are drawn.
+    """
 
     image: Upload
     way: Way
@@ -54,6 +60,7 @@ class Result:
     caption: Caption | None
     problem: str | None
     seconds: float
+    codec: MaskCodec | None = None
 
     @property
     def description(self) -> str:
@@ -62,15 +69,16 @@ class Result:
             return self.image.name
         return f"{self.image.name}: {without_tokens(self.caption.text)}"
 
-    @property
+    @functools.cached_property
     def preview(self) -> bytes:
-        """The image, with the boxes that the caption names: a JPEG, or b"" if there is none."""
+        """The image, with boxes and masks that the caption names: a JPEG, or b"" without one."""
         text = self.caption.text if self.caption else ""
         if not self.image.preview or not parse_regions(text):
             return self.image.preview
         file = io.BytesIO()
         with PIL.Image.open(io.BytesIO(self.image.preview), formats=("JPEG",)) as image:
-            with_regions(image.convert("RGB"), text).save(file, "JPEG", quality=85)
+            drawn = with_regions(image.convert("RGB"), text, codec=self.codec)
+        drawn.save(file, "JPEG", quality=85)
         return file.getvalue()
 
 

@@ -25,7 +25,13 @@ from paligemma_lib.cli.captioning_options import (
     unfamiliar_told,
 )
 from paligemma_lib.cli.console import WrongUse, load_tensorflow
-from paligemma_lib.cli.data_options import add_data_options, check_data_options, source_of
+from paligemma_lib.cli.data_options import (
+    add_data_options,
+    add_drawn_masks_option,
+    check_data_options,
+    codec_in,
+    source_of,
+)
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.atomic import is_remote, path_of
 from paligemma_lib.runtime.visible_text import visible
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
 DRAWN = 12  # images to draw if none are given
 SHOWN = (".jsonl", ".csv", ".png", ".html")
 FORMATS = (*SHOWN, ".parquet")
+DRAWINGS = (".png", ".html")
 
 USAGE = "[IMAGE ...] [options]"
 
@@ -52,6 +59,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--out-dir", type=path_of, metavar="FOLDER", help=f"for captions.*: {', '.join(SHOWN)}"
     )
+    add_drawn_masks_option(parser)
     add_captioning_options(parser)
 
 
@@ -62,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     check_data_options(args)
     if wrong := [str(path) for path in args.out if path.suffix not in FORMATS]:
         raise WrongUse(f"--out {wrong[0]}: expected a name that ends in {', '.join(FORMATS)}")
+    if args.masks and not args.out_dir and not any(p.suffix in DRAWINGS for p in args.out):
+        raise WrongUse("--masks has no effect without --out X.png or X.html: leave it out")
     load_tensorflow()
     check_options(args)
     take_defaults(args)
@@ -106,6 +116,7 @@ def _caption(args: argparse.Namespace, source: Source) -> int:
     if missing := [path for path in local if not path.parent.is_dir()]:
         raise FileNotFoundError(f"cannot write {missing[0]}: its folder does not exist; create it")
 
+    codec = codec_in(args.masks)
     several = len(args.adapter or ()) > 1
     width = max(len(visible(name)) for name in args.adapter) if several else 0
     at_once = alone and not several  # other results come in another order
@@ -140,7 +151,7 @@ def _caption(args: argparse.Namespace, source: Source) -> int:
                 show(result)
         if is_main:
             for path in outputs:
-                write_captions(path, done, skipped, source, vars(args))
+                write_captions(path, done, skipped, source, vars(args), codec)
                 print(f"wrote {visible(str(path))}", file=sys.stderr)
     code = 1 if any(processes.gather(b"skipped" if skipped else b"")) else 0
     if not is_main:

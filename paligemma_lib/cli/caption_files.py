@@ -11,6 +11,7 @@ from paligemma_lib.captioner import Captioned, Skipped
 from paligemma_lib.data.sources import Source
 from paligemma_lib.decode import Caption
 from paligemma_lib.evaluation import alternatives_of, environment, image_of
+from paligemma_lib.regions import MaskCodec
 from paligemma_lib.report import Example, Report, contact_sheet, write_report
 from paligemma_lib.runtime.atomic import atomic_write
 from paligemma_lib.runtime.csv_cells import csv_text
@@ -25,6 +26,7 @@ def write_captions(
     skipped: Sequence[Skipped],
     source: Source,
     asked: Mapping[str, object],
+    codec: MaskCodec | None = None,
 ) -> None:
     """Writes a file in the format of its suffix.
 
@@ -34,15 +36,18 @@ def write_captions(
       skipped: images that could not be read; only a page lists them.
       source: the images themselves, for a page or a sheet.
       asked: options of the command, which a page lists.
+      codec: turns the codes of masks into pixels, for a page or a sheet; None: boxes are drawn.
     """
     if path.suffix == ".html":
-        write_report(path, _report(done, skipped, source, asked), images=_SHOWN)
+        write_report(path, _report(done, skipped, source, asked, codec), images=_SHOWN)
         return
+    is_sheet = path.suffix == ".png"
+    contents = _sheet(done, source, codec) if is_sheet else _CONTENTS[path.suffix](done)
     with atomic_write(path) as file:
-        file.write(_CONTENTS[path.suffix](done, source))
+        file.write(contents)
 
 
-def _json_lines(done: Sequence[Captioned], source: Source) -> bytes:
+def _json_lines(done: Sequence[Captioned]) -> bytes:
     """Returns one JSON line for each image, with log-probabilities in nats."""
     lines = []
     for result in done:
@@ -52,7 +57,7 @@ def _json_lines(done: Sequence[Captioned], source: Source) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode("utf-8")
 
 
-def _table(done: Sequence[Captioned], source: Source) -> bytes:
+def _table(done: Sequence[Captioned]) -> bytes:
     """Returns CSV in the layout of captions.txt in Kaggle's Flickr8k, guarded against formulas.
 
     Where adapters have names, they have a third column.
@@ -65,7 +70,7 @@ def _table(done: Sequence[Captioned], source: Source) -> bytes:
     return csv_text(rows).encode("utf-8", "backslashreplace")
 
 
-def _parquet(done: Sequence[Captioned], source: Source) -> bytes:
+def _parquet(done: Sequence[Captioned]) -> bytes:
     """Returns Parquet with the columns image, caption, logprob and alternatives.
 
     Where adapters have names, they have a fifth column.
@@ -93,11 +98,11 @@ def _parquet(done: Sequence[Captioned], source: Source) -> bytes:
     return file.getvalue()
 
 
-def _sheet(done: Sequence[Captioned], source: Source) -> bytes:
+def _sheet(done: Sequence[Captioned], source: Source, codec: MaskCodec | None) -> bytes:
     """Returns a PNG of the first images with their captions."""
     file = io.BytesIO()
     shown = [(image_of(source, each.number), _titled(each)) for each in done[:_SHOWN]]
-    contact_sheet(shown).save(file, "PNG")
+    contact_sheet(shown, codec=codec).save(file, "PNG")
     return file.getvalue()
 
 
@@ -106,6 +111,7 @@ def _report(
     skipped: Sequence[Skipped],
     source: Source,
     asked: Mapping[str, object],
+    codec: MaskCodec | None,
 ) -> Report:
     """Returns the contents of an HTML page."""
     examples = [
@@ -123,6 +129,7 @@ def _report(
         subtitle=str(asked["checkpoint"] or "nano"),
         warnings=[f"Skipped {each.where}: {each.problem}" for each in skipped],
         examples=examples,
+        codec=codec,
         config={name: value for name, value in asked.items() if value not in (None, [])},
         environment=environment(),
     )
@@ -140,9 +147,8 @@ def _weighed(caption: Caption) -> list[dict[str, object]]:
     ]
 
 
-_CONTENTS: dict[str, Callable[[Sequence[Captioned], Source], bytes]] = {
+_CONTENTS: dict[str, Callable[[Sequence[Captioned]], bytes]] = {
     ".jsonl": _json_lines,
     ".csv": _table,
     ".parquet": _parquet,
-    ".png": _sheet,
 }

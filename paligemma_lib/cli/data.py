@@ -13,12 +13,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paligemma_lib.cli.console import WrongUse, load_tensorflow
-from paligemma_lib.cli.data_options import ALLOW_OUTSIDE, is_tfds
+from paligemma_lib.cli.data_options import (
+    ALLOW_OUTSIDE,
+    add_drawn_masks_option,
+    codec_in,
+    is_tfds,
+)
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.strict_json import dumps
 from paligemma_lib.runtime.visible_text import visible, visible_lines
+
+if TYPE_CHECKING:
+    from paligemma_lib.regions import MaskCodec
 
 USAGE = "PATH [options]"
 
@@ -37,6 +46,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--tokenizer", metavar="FILE", help="(default: that of nano)")
     parser.add_argument("--show", type=int, metavar="N", help="print record N as the model gets it")
     parser.add_argument("--out", type=Path, metavar="PNG", help="write a sheet of nine images")
+    add_drawn_masks_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -49,6 +59,9 @@ def run(args: argparse.Namespace) -> int:
             raise WrongUse(f"--show={args.show}: expected a number from 0")
     if args.out and args.out.suffix.lower() != ".png":
         raise WrongUse(f"--out {args.out}: expected a name that ends in .png")
+    if args.masks and not args.out:
+        raise WrongUse("--masks has no effect without --out X.png: leave it out")
+    codec = codec_in(args.masks)
     load_tensorflow()
     from paligemma_lib import captioner, tokenizer
     from paligemma_lib.data.sources import Columns, despite_damage, open_source, splits_of
@@ -75,13 +88,19 @@ def run(args: argparse.Namespace) -> int:
         return 0
     result = survey(found, chosen, args.prompt)
     if args.out and any(map(len, found.values())):
-        write_sheet(args.out, found)
+        write_sheet(args.out, found, codec)
     print(dumps(result.to_dict(), indent=2) if args.json else visible_lines(str(result)))
     return 1 if result.unreadable else 0
 
 
-def write_sheet(path: Path, splits: dict) -> None:
-    """Writes nine images with their first captions, evenly spread over a split."""
+def write_sheet(path: Path, splits: dict, codec: MaskCodec | None) -> None:
+    """Writes nine images with their first captions, evenly spread over a split.
+
+    Args:
+      path: ends in .png.
+      splits: sources by name.
+      codec: turns the codes of masks into pixels; None: only boxes are drawn.
+    """
     import contextlib
     import io
 
@@ -93,7 +112,8 @@ def write_sheet(path: Path, splits: dict) -> None:
     for number in sorted({k * (len(source) - 1) // 8 for k in range(9)}):
         with contextlib.suppress(ValueError, OSError):  # the survey names what cannot be read
             records += source.read([number])
-    sheet = contact_sheet([(r.image, "; ".join(r.captions[:1])) for r in records], columns=3)
+    captioned = [(r.image, "; ".join(r.captions[:1])) for r in records]
+    sheet = contact_sheet(captioned, columns=3, codec=codec)
     file = io.BytesIO()
     sheet.save(file, "PNG")
     with atomic_write(path) as out:

@@ -1,4 +1,7 @@
-"""The options --data of `caption` and `evaluate`, --task and --masks of what scores."""
+"""The options --data of `caption` and `evaluate`, --task of what scores, --masks of all.
+
+--masks names the codec of masks, see `load_mask_codec`.
+"""
 
 from __future__ import annotations
 
@@ -52,11 +55,27 @@ def codec_of(args: argparse.Namespace) -> MaskCodec | None:
         raise WrongUse(f"--task segment needs --masks: {MASKS}, or a copy of it")
     if args.task != "segment" and args.masks:
         raise WrongUse("--masks has no effect without --task segment: give it too, or leave it out")
-    if not args.masks:
+    return codec_in(args.masks)
+
+
+def codec_in(path: str | None) -> MaskCodec | None:
+    """Returns the codec of masks in a file; None if none is named.
+
+    Raises:
+      FileNotFoundError, ValueError, ImportError: see `load_mask_codec`.
+    """
+    if not path:
         return None
     from paligemma_lib.checkpoint import load_mask_codec
 
-    return load_mask_codec(args.masks)
+    return load_mask_codec(path)
+
+
+def add_drawn_masks_option(parser: Parser) -> None:
+    """Adds --masks of a command that draws what texts name."""
+    parser.add_argument(
+        "--masks", metavar="NPZ", help="vae-oid.npz, to draw masks, and not their boxes alone"
+    )
 
 
 def check_data_options(args: argparse.Namespace, images: str = "") -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from paligemma_lib.cli.console import WrongUse
 from paligemma_lib.cli.data_options import MASKS as PUBLISHED
+from paligemma_lib.cli.data_options import codec_in
 from paligemma_lib.cli.parser import Parser
 from paligemma_lib.runtime.visible_text import visible
 from paligemma_lib.sample_data import WORDINGS, write_scenes
@@ -54,11 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise WrongUse(
             "--masks has no effect without --wording masks: give it too, or leave it out"
         )
-    codec = None
-    if args.masks:
-        from paligemma_lib.checkpoint import load_mask_codec
-
-        codec = load_mask_codec(args.masks)
+    codec = codec_in(args.masks)
     folder = write_scenes(args.folder, args.count, args.seed, args.wording, codec=codec)
     told = "five captions each" if args.wording in CAPTIONS else "prompts and answers"
     print(f"{args.count} images with {told} are in {visible(str(folder))}")

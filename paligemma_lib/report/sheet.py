@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from paligemma_lib.regions import without_tokens
+from paligemma_lib.regions import MaskCodec, without_tokens
 from paligemma_lib.report.region_drawing import with_regions
 from paligemma_lib.report.thumbnails import ImageLike, thumbnail
 from paligemma_lib.runtime.bounds import whole
@@ -32,6 +32,7 @@ def contact_sheet(
     *,
     columns: int = 4,
     remarks: Sequence[str] | None = None,
+    codec: MaskCodec | None = None,
 ) -> Image.Image:
     """Draws images in rows, each with its caption below, wrapped and cut off after six lines.
 
@@ -43,6 +44,7 @@ def contact_sheet(
         cannot be read.
       columns: number of images in a row.
       remarks: what to say in red below each caption, such as which words are not true; "": nothing.
+      codec: turns the codes of masks in captions into pixels; None: only boxes are drawn.
 
     Returns:
       An RGB image; with 4 columns it is 1,124 pixels wide.
@@ -77,7 +79,7 @@ def contact_sheet(
             zip(row, lines, noted, strict=True)
         ):
             left, below = GAP + column * (CELL + GAP), top + CELL + GAP // 2
-            _paste(sheet, draw, image, caption, left, top)
+            _paste(sheet, draw, image, caption, left, top, codec)
             for part, ink in ((text, INK), (note, RED)):
                 draw.multiline_text(
                     (left, below), "\n".join(part), fill=ink, font=_font(), spacing=5
@@ -94,9 +96,10 @@ def _paste(
     caption: str,
     left: int,
     top: int,
+    codec: MaskCodec | None,
 ) -> None:
     try:
-        small = with_regions(thumbnail(image, CELL), caption)
+        small = with_regions(thumbnail(image, CELL), caption, codec=codec)
     except (ValueError, FileNotFoundError) as error:
         note = "\n".join(_wrapped(f"No image: {error}"))
         draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=QUIET)
