@@ -67,6 +67,8 @@ def test_crowds_and_what_has_no_area_are_left_out():
         (("annotations", 0, "category_id"), None, "annotation 1: no category has the id None"),
         (("annotations", 0, "bbox"), [1, 2, 3], "annotation 1: bbox is .*, expected left, top"),
         (("annotations", 0, "bbox"), [1, 2, "3", True], "annotation 1: bbox is"),
+        (("annotations", 0, "bbox"), [1, 2, 3, 10**400], "annotation 1: bbox is"),
+        (("annotations", 0, "bbox"), [1, 2, 3, float("inf")], "annotation 1: bbox is"),
         (("categories", 0, "name"), "a;b", "no category has the id 7, or it has no usable name"),
         (("images", 0, "width"), 0, "has no width and height"),
         (("images", 0, "file_name"), " ", "has no file_name"),

@@ -1,6 +1,7 @@
 """Writes the masks of COCO's instances as prompts with their answers, to train `segment` on.
 
   paligemma coco-masks instances_train2017.json train.jsonl --masks vae-oid.npz
+  paligemma coco-masks _annotations.coco.json masks.jsonl --masks vae-oid.npz
 
 An image gets the prompt `segment CATEGORY` for each category in it, and the boxes and masks of all
 its things as the text. Masks are polygons, or lengths of runs (RLE), also compressed. Crowds are

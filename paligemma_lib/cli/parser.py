@@ -51,12 +51,12 @@ class Parser(argparse.ArgumentParser):
 
         Args:
           default: the config if none is given; None: then `args.config` is None.
-          purpose: what the command uses the config for, in the help.
+          purpose: what the command uses the config for, in the help, if that is not to begin a run.
         """
         self._config_default = default
         told = f"{purpose}: a file, or a recipe of `paligemma finetune`"
         if default:  # it begins something: so all are named
-            told = f"{purpose}: a file, or a recipe: {', '.join(RECIPES)} (default: {default})"
+            told = f"a file, or a recipe: {', '.join(RECIPES)} (default: {default})"
         self.add_argument("--config", default=default, metavar="FILE", help=told)
 
     def takes_processes(self) -> None:

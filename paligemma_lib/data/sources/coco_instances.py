@@ -9,7 +9,7 @@ that mark crowds are left out.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -93,7 +93,9 @@ def written(region: Region) -> Region | None:
 
 def is_number(value: Any) -> bool:
     """Returns whether a value of JSON is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # a number of JSON may have hundreds of digits
 
 
 def _image_and_label(

@@ -4,7 +4,7 @@
     paligemma finetune --config=segment_scenes --config.masks=vae-oid.npz
 
 The vocabulary of nano has neither, so it spells each of the 20, in nine tokens. PaliGemma has them.
-Where the published codec is not at hand, benchmarks/mask_codec.py trains one on drawn things.
+Where the published codec is not at hand, benchmarks/train_mask_codec.py trains one on drawn things.
 """
 
 from ml_collections import ConfigDict

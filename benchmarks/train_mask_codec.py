@@ -1,6 +1,6 @@
 """Trains a small codec of masks in the form of vae-oid.npz, to try `task=segment` with.
 
-    python benchmarks/mask_codec.py vae-drawn.npz
+    python benchmarks/train_mask_codec.py vae-drawn.npz
 
 It knows the shapes of drawn things alone; that of gs://big_vision/paligemma/vae-oid.npz was trained
 on Open Images. It prints the mean IoU of masks of held-out things with themselves, written as text
@@ -158,5 +158,5 @@ if __name__ == "__main__":
     np.savez(args.out, **{name: np.asarray(array) for name, array in trained.items()})
     codec = MaskCodec(np.load(args.out, allow_pickle=False))
     found = [iou(codec, mask) for mask in masks_of(1, 100)]
-    print(f"{(time.monotonic() - start) / 60:.0f} minutes; {len(found)} held-out masks, written and "
-          f"read again, have a mean IoU of {np.mean(found):.3f}")  # fmt: skip
+    minutes = (time.monotonic() - start) / 60
+    print(f"{minutes:.0f} minutes; mean IoU of {len(found)} held-out masks: {np.mean(found):.3f}")
