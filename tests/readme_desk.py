@@ -53,8 +53,10 @@ SMALL = {  # config -> data that make it small
     "flickr8k_rewarded": ["--config.data.validation=validation"],
     "answer_scenes": [],  # brings its data
     "detect_scenes": [],
+    "segment_scenes": [],
     "pretrain_nano": ["--config.data.train=0:32", "--config.data.validation=900000:900004"],
 }
+OUTLINE = [10, 20, 50, 20, 50, 50, 10, 50]
 BOX = {"category_id": 1, "bbox": [10, 20, 40, 30], "iscrowd": 0}
 
 
@@ -144,7 +146,10 @@ class Desk:
         instances = {
             "images": images,
             "categories": [{"id": 1, "name": "dog"}],
-            "annotations": [{"id": k, "image_id": k, **BOX} for k in range(len(names))],
+            "annotations": [
+                {"id": k, "image_id": k, **BOX, "segmentation": [OUTLINE]}
+                for k in range(len(names))
+            ],
         }
         mask_cases.write_codec(self.folder / "vae-oid.npz")
         Image.new("L", (40, 30), 255).save(self.folder / "mask.png")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from data_cases import caption_example, photo, write_tfrecord
+from mask_cases import square_arrays, write_codec
 from PIL import Image
 
 from paligemma_lib.cli.main import main
@@ -86,6 +87,22 @@ def test_a_sheet_of_nine_images(folder, capsys):
     assert main(["data", str(folder), "--out", str(folder / "sheet.png")]) == 0
     with Image.open(folder / "sheet.png") as sheet:
         assert sheet.width > 700 and sheet.format == "PNG"
+
+
+def test_a_sheet_shows_masks(tmp_path, capsys):
+    (tmp_path / "1.jpg").write_bytes(photo(1))
+    suffix = "<loc0100><loc0100><loc0900><loc0900>" + "<seg001>" * 16 + " dog"
+    line = {"image": "1.jpg", "prefix": "segment dog", "suffix": suffix}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    codec = write_codec(tmp_path / "vae-oid.npz", **square_arrays())
+    words = ["data", str(tmp_path / "a.jsonl"), "--out"]
+    assert main([*words, str(tmp_path / "boxes.png")]) == 0
+    assert main([*words, str(tmp_path / "masks.png"), "--masks", str(codec)]) == 0
+    boxes, masks = (Image.open(tmp_path / f"{name}.png") for name in ("boxes", "masks"))
+    assert boxes.size == masks.size and boxes.tobytes() != masks.tobytes()
+    capsys.readouterr()
+    assert main([*words, str(tmp_path / "x.png"), "--masks", str(tmp_path / "none.npz")]) == 1
+    assert "none.npz" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_told(tmp_path, capsys):

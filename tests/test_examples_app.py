@@ -1,6 +1,7 @@
 """The web page without a browser: what it shows, what it refuses, what all visitors share."""
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import os
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 import pytest
 import uploads
+from mask_cases import square_arrays, write_codec
 from PIL import Image
 
 import paligemma_lib as pg
@@ -32,6 +34,7 @@ try:
     import app_images
     import app_settings
     import asking
+    from streamlit.delta_generator import DeltaGenerator
     from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
     from streamlit.testing.v1 import AppTest
 except ModuleNotFoundError:
@@ -380,6 +383,29 @@ def test_models_of_one_name_are_told(visit, services, monkeypatch, given, told):
 
 
 @pytest.mark.slow
+def test_masks_of_captions_are_drawn(visit, tmp_path, monkeypatch):
+    codec = write_codec(tmp_path / "vae<b>.npz", **square_arrays())
+    shown_images, show = [], DeltaGenerator.image
+    monkeypatch.setattr(
+        DeltaGenerator,
+        "image",
+        lambda self, data, **how: shown_images.append(data) or show(self, data, **how),
+    )
+    monkeypatch.setattr(sys, "argv", ["app.py", "--masks", str(codec)])
+    page = caption(upload(visit(), ("a.png", image())))
+    ((result,),) = page.session_state["results"]
+    assert result.preview == result.image.preview  # the tiny model names nothing
+    text = "<loc0100><loc0100><loc0900><loc0900>" + "<seg001>" * 16
+    named = dataclasses.replace(result, caption=dataclasses.replace(result.caption, text=text))
+    page.session_state["results"] = [(named,)]
+    page.run()
+    assert named.preview in shown_images
+    assert named.preview != dataclasses.replace(named, codec=None).preview
+    monkeypatch.setattr(sys, "argv", ["app.py", "--masks", f"{tmp_path}/no<b>.npz"])
+    text = shown(visit())
+    assert "no&lt;b&gt;.npz" in text and 'role="alert"' in text
+
+
 def test_too_many_visitors_are_asked_to_come_back(visit, monkeypatch):
     page = upload(visit(), ("a.png", image()))
 

@@ -8,13 +8,16 @@ import json
 import cards
 import PIL.Image
 import pytest
+from mask_cases import square_arrays
 from report_cases import Page
 from uploads import Upload
 
 from paligemma_lib.decode import Caption
+from paligemma_lib.regions import MaskCodec
 
 HOSTILE = "<img src=x onerror=alert(1)> & \"quotes\" 'too'"
 IMAGE = Upload(HOSTILE, b"", b"", 4, 3)
+MASK = "<seg001>" * 16 + " dog"
 WAY = cards.Way(HOSTILE, "beam search, 2 beams", 32, 7)
 OTHER = Caption("another <b>one</b>", (9, 1), (-2.0, -1.0), -3.0)
 CAPTION = Caption(HOSTILE, (8, 9, 1), (-0.5, -0.25, -0.25), -1.0, (OTHER,))
@@ -126,5 +129,9 @@ def test_boxes_are_drawn_and_their_tokens_are_not_shown():
     page = Page(cards.answer(with_box))
     assert "dog" in page.texts and "<loc" not in page.text
     assert with_box.description == "a.jpg: dog"
+    masked = dataclasses.replace(said, text="<loc0100><loc0100><loc0900><loc0900>" + MASK)
+    boxes = dataclasses.replace(with_box, caption=masked)
+    masks = dataclasses.replace(boxes, codec=MaskCodec(square_arrays()))
+    assert len({upload.preview, boxes.preview, masks.preview}) == 3
     assert dataclasses.replace(with_box, caption=CAPTION).preview == upload.preview
     assert dataclasses.replace(with_box, image=IMAGE).preview == b""

@@ -86,3 +86,12 @@ def test_pages_and_sheets_show_boxes_and_not_their_tokens():
     with_box, without = (contact_sheet([(pixels, text)]) for text in (HALF, "dog"))
     assert with_box.size == without.size
     assert with_box.tobytes() != without.tobytes()
+
+
+def test_sheets_lay_masks_over_images():
+    codec = MaskCodec(square_arrays())
+    masked = [(np.asarray(grey()), write_regions([Region("dog", Box(0, 0, 1, 0.5), (1,) * 16)]))]
+    plain, veiled = (np.asarray(contact_sheet(masked, codec=each)) for each in (None, codec))
+    changed = (plain != veiled).any(-1)
+    # Half of the image, but for the lines of its box and its label.
+    assert 0.4 < changed.sum() / (plain == 0x80).all(-1).sum() < 0.55
