@@ -28,9 +28,9 @@ def boxes(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
 def masks(scene: Scene, rng: random.Random, codec: MaskCodec) -> list[tuple[str, str]]:
     """Returns a prompt for each kind of which the scene has one thing, and its box and mask.
 
-    Kinds with several things are left out, so that no text is longer than 20 tokens of regions and
-    a noun. A vocabulary without these tokens, such as that of `nano`, spells each in about nine:
-    180 for a thing, and 720 for four.
+    Kinds with several things are left out, so that no text is longer than 4 <loc>, 16 <seg> and a
+    noun. A vocabulary without these tokens, such as that of `nano`, spells them in nine and seven:
+    a text has 150 tokens, and one of four things would have 600. A scene may have no prompt.
 
     Args:
       scene: as `compose` returns it.

@@ -3,7 +3,9 @@
     paligemma sample-data masks --wording masks --masks vae-oid.npz --count 3000
     paligemma finetune --config=segment_scenes --config.masks=vae-oid.npz
 
-The vocabulary of nano has neither, so it spells each of the 20, in nine tokens. PaliGemma has them.
+The vocabulary of nano has neither, so it spells each <loc> in nine tokens, and each <seg> in seven.
+PaliGemma has them, and needs a seventh of the text.
+
 Where the published codec is not at hand, benchmarks/train_mask_codec.py trains one on drawn things.
 """
 
@@ -27,6 +29,6 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.evaluate_before = False  # it writes no masks before
     config.test_images = 150
-    config.max_new_tokens = 200  # of a box and its mask
+    config.max_new_tokens = 160  # of a box and its mask
     config.export = "segment_scenes.params.f16.npz"
     return config
