@@ -8,11 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from fuzzing import EXAMPLES, ODD_VALUES, changed_json, damaged, fuzz
 from hypothesis import strategies as st
+from mask_cases import square_arrays
 
+from paligemma_lib.data.sources.coco_segments import segment_rows
 from paligemma_lib.data.sources.json_forms import USUAL, Columns
 from paligemma_lib.data.sources.json_values import parse_json
 from paligemma_lib.data.sources.table_forms import READERS
 from paligemma_lib.data.sources.table_recognition import form_of_json
+from paligemma_lib.regions import MaskCodec
 
 OBJECTS = [
     {"image": "a.jpg", "suffix": ["a dog", "a cat"], "prefix": "caption en", "split": "train"},
@@ -39,6 +42,15 @@ KARPATHY = {
         }
     ]
 }
+RUNS = {"size": [4, 6], "counts": [4, 20]}
+INSTANCES = {
+    "images": [{"id": 1, "file_name": "a.jpg", "width": 6, "height": 4}],
+    "categories": [{"id": 2, "name": "dog"}],
+    "annotations": [
+        {"image_id": 1, "category_id": 2, "bbox": [1, 1, 3, 2], "segmentation": each}
+        for each in ([[0, 0, 6, 0, 6.5, 4.0]], RUNS, RUNS | {"counts": "4d0"})
+    ],
+}
 TEXTS = {
     "captions.txt": b'image,caption\na.jpg,a dog\nb.jpg,"a dog, a cat"\n',
     "delimited": b'image|comment|split\na.jpg|"a\ndog"|train\nb.jpg|a cat|val\n',
@@ -47,7 +59,12 @@ TEXTS = {
     "json": json.dumps(OBJECTS).encode(),
     "coco": json.dumps(COCO).encode(),
     "karpathy": json.dumps(KARPATHY).encode(),
+    "coco_boxes": json.dumps(INSTANCES).encode(),
 }
+MASKS = "coco_segments"  # no form that data are opened in
+FORMS = {**READERS, MASKS: lambda data, _: segment_rows(data, CODEC)}
+CODEC = MaskCodec(square_arrays())
+TEXTS[MASKS] = TEXTS["coco_boxes"]
 
 
 def parquet() -> bytes:
@@ -58,7 +75,7 @@ def parquet() -> bytes:
 
 def check_rows(form: str, data: bytes, columns: Columns = USUAL) -> None:
     try:
-        rows = list(READERS[form](data, columns))
+        rows = list(FORMS[form](data, columns))
     except ValueError as error:
         assert type(error) is ValueError and str(error)
         return
@@ -77,7 +94,11 @@ def test_damaged_bytes(examples, form):
 
 @EXAMPLES
 @pytest.mark.parametrize(
-    ("form", "valid"), [("json", OBJECTS), ("coco", COCO), ("karpathy", KARPATHY)]
+    ("form", "valid"),
+    [
+        *(("json", OBJECTS), ("coco", COCO), ("karpathy", KARPATHY)),
+        *(("coco_boxes", INSTANCES), (MASKS, INSTANCES)),
+    ],
 )
 def test_json_of_another_structure(examples, form, valid):
     def check(tree):
@@ -123,7 +144,7 @@ def test_json_that_is_deep_or_has_huge_numbers(data):
         parse_json(data)
     except ValueError as error:
         assert "deep" in str(error) or "digits" in str(error) or "line 1" in str(error)
-    for form in ("json", "jsonl", "coco", "karpathy"):
+    for form in ("json", "jsonl", "coco", "karpathy", "coco_boxes", MASKS):
         check_rows(form, data)
 
 
