@@ -21,7 +21,7 @@ def done() -> list[Captioned]:
 
 @pytest.mark.parametrize("suffix", [".png", ".html", ".csv", ".jsonl", ".parquet"])
 def test_what_is_drawn_shows_masks_and_tables_stay_the_same(done, suffix, tmp_path):
-    (tmp_path / "1.jpg").write_bytes(photo(1))
+    (tmp_path / "1.jpg").write_bytes(photo(1, (200, 150)))
     source = from_image_files([str(tmp_path)])
     asked = {"checkpoint": "nano"}
     for name, codec in (("boxes", None), ("masks", MaskCodec(square_arrays()))):
