@@ -32,6 +32,7 @@ NOT_HERE = (
     "paligemma serve",
     "python benchmarks/on_accelerator.py --out results",  # wants an accelerator
     "python benchmarks/serving_overload.py",  # ten minutes
+    "python benchmarks/train_mask_codec.py vae-oid.npz",  # eight
     "tfds build",  # downloads
     "tfds build --overwrite",  # the same, in running text
     "python tests/fault_driver.py --faults 100",  # an hour; test_faults.py has some of it
