@@ -26,6 +26,7 @@ from paligemma_lib.regions.region_masks import box_and_pixels
 from paligemma_lib.sample_data import compose
 from paligemma_lib.sample_data.drawing import draw_masks
 
+SCENES, STEPS = 1500, 800
 CHANNELS, WIDTH, BATCH = 32, 16, 64  # of most layers; of the codebook; masks in a step
 DOUBLING = (32, 32, 16, 8, 8)  # channels before, between and behind the layers that double the size
 COMMITMENT, DECAY, DEAD = 0.25, 0.99, 0.05  # DEAD: a code's running number of uses in a step
@@ -149,12 +150,10 @@ def iou(codec: MaskCodec, mask: np.ndarray) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", help="the codec's .npz file")
-    parser.add_argument("--scenes", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=800)
     args = parser.parse_args()
     start = time.monotonic()
-    things = np.stack([box_and_pixels(each, "thing")[1] for each in masks_of(0, args.scenes)])
-    trained = train(things, args.steps, np.random.default_rng(0))
+    things = np.stack([box_and_pixels(each, "thing")[1] for each in masks_of(0, SCENES)])
+    trained = train(things, STEPS, np.random.default_rng(0))
     np.savez(args.out, **{name: np.asarray(array) for name, array in trained.items()})
     codec = MaskCodec(np.load(args.out, allow_pickle=False))
     found = [iou(codec, mask) for mask in masks_of(1, 100)]
