@@ -47,6 +47,7 @@ def test_compressed_runs_are_read_as_coco_writes_them(height, width, share, seed
     np.testing.assert_array_equal(mask_of(given, height, width), mask)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # of pycocotools, by NumPy 2
 def test_polygons_are_nearly_those_of_coco():
     coco, rng = pytest_coco(), np.random.default_rng(0)
     for _ in range(100):
