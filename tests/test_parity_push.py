@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from adapter_cases import random_adapters
-from hub_server import TOKEN
+from hub_server import TOKEN, hub_here
 from PIL import Image
 
 import paligemma_lib as pg
@@ -15,7 +15,8 @@ REASON = "needs transformers and torch (pip install -e '.[parity]')"
 torch = pytest.importorskip("torch", reason=REASON)
 transformers = pytest.importorskip("transformers", reason=REASON)
 
-NAME, BASE, PROMPT = "somebody/captioner", "somebody/base", "caption en"
+NAME, BASE, ADAPTER = "somebody/captioner", "somebody/base", "somebody/adapter"
+PROMPT = "caption en"
 
 
 @pytest.fixture
@@ -27,32 +28,41 @@ def images():
     return [each.resize((96, 96), Image.Resampling.BICUBIC) for each in drawn]
 
 
-def test_transformers_writes_the_captions_of_what_was_pushed(hub, monkeypatch, images):
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
+@pytest.fixture(scope="module", autouse=True)
+def one_hub(tmp_path_factory):
+    """The Hub for all tests: transformers keeps the address of the first that it asks."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        hub_here(patch, tmp_path_factory.mktemp("hub") / "home"),
+    ):
+        patch.setenv("HF_TOKEN", TOKEN)
+        yield
+
+
+def test_transformers_writes_the_captions_of_what_was_pushed(images):
     push("nano", NAME)
     model = transformers.PaliGemmaForConditionalGeneration.from_pretrained(NAME).float()
-    compare(model, images)
+    compare(NAME, model, images)
 
 
-def test_peft_writes_the_captions_of_an_adapter_that_was_pushed(hub, monkeypatch, images, tmp_path):
+def test_peft_writes_the_captions_of_an_adapter_that_was_pushed(images, tmp_path):
     """With the processor of the adapter's repository."""
     peft = pytest.importorskip("peft", reason=REASON)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
     push("nano", BASE)
     config = pg.load("nano").config
     arrays = random_adapters(config, ["attention"], size=0.2)
-    push(write_adapter(tmp_path / "adapter", arrays, base=BASE, config=config), NAME)
+    push(write_adapter(tmp_path / "adapter", arrays, base=BASE, config=config), ADAPTER)
     base = transformers.PaliGemmaForConditionalGeneration.from_pretrained(BASE).float()
     # From our download: peft keeps the Hub's address that it was imported with.
-    compare(peft.PeftModel.from_pretrained(base, str(find_adapter(NAME))), images)
-    plain, adapted = (pg.load(each).caption(images, prompt=PROMPT) for each in (BASE, NAME))
+    compare(ADAPTER, peft.PeftModel.from_pretrained(base, str(find_adapter(ADAPTER))), images)
+    plain, adapted = (pg.load(each).caption(images, prompt=PROMPT) for each in (BASE, ADAPTER))
     assert [each.caption.text for each in plain] != [each.caption.text for each in adapted]
 
 
-def compare(model, images):
-    """Asserts that theirs and ours write the same captions, ours of what was pushed as NAME."""
-    ours = pg.load(NAME).caption([np.asarray(each) for each in images], prompt=PROMPT)
-    processor = transformers.AutoProcessor.from_pretrained(NAME)
+def compare(name, model, images):
+    """Asserts that theirs and ours write the same captions, ours of what was pushed."""
+    ours = pg.load(name).caption([np.asarray(each) for each in images], prompt=PROMPT)
+    processor = transformers.AutoProcessor.from_pretrained(name)
     assert processor.tokenizer.is_fast
     model.eval()
     for image, expected in zip(images, ours, strict=True):
