@@ -7,6 +7,7 @@ from form_cases import packed
 from fuzzing import EXAMPLES, changed_json, damaged, fuzz
 
 from paligemma_lib.data.sources import splits_of
+from paligemma_lib.data.sources.hub_card import read_card
 from paligemma_lib.data.sources.hub_configs import chosen_config, configs_in_card, matching
 from paligemma_lib.data.sources.hub_files import parts_of
 from paligemma_lib.data.sources.hub_reference import HubReference
@@ -47,28 +48,51 @@ def tree():
     ]
 
 
+CARD = b"""---
+license: mit
+tags: &tags [dogs, 1, 2.5, 2024-01-01, ~]
+configs:
+- config_name: a
+  data_files:
+  - split: x
+    path: data/*
+  extra: {<<: {more: *tags}}
+---
+# Dogs
+"""
+
+
 @EXAMPLES
-@pytest.mark.parametrize("what", ["listing", "card"])
-def test_answers_of_the_hub(examples, hub, dogs, what, monkeypatch):
+def test_cards_whose_bytes_are_damaged(examples, tmp_path):
+    file = tmp_path / "README.md"
+
+    def check(card):
+        file.write_bytes(card)
+        try:
+            configs_in_card(read_card(file))
+        except ValueError as error:
+            assert str(error)
+
+    fuzz(examples, check, damaged(CARD))
+
+
+@EXAMPLES
+def test_listings_of_the_hub(examples, hub, dogs, monkeypatch):
     made = iter(range(1_000_000))
     # A file that is missing is asked for again and again.
     monkeypatch.setattr(time, "sleep", lambda _: None)
 
-    def check(changed):
-        card = b"---\nconfigs:\n- config_name: a\n  data_files: data/*.parquet\n---\n# Dogs\n"
-        card = changed if what == "card" else card
+    def check(listing):
         dogs.commits.clear()
-        dogs.commit(FILES | {"README.md": card, f"{next(made)}.txt": b""})
-        dogs.tree = changed if what == "listing" else None
+        dogs.commit(FILES | {"README.md": CARD, f"{next(made)}.txt": b""})
+        dogs.tree = listing
         try:
             for source in splits_of("somebody/dogs").values():
                 source.read(range(len(source)))
         except (ValueError, OSError) as error:
             assert str(error)
 
-    card = b"---\nconfigs:\n- config_name: a\n  data_files:\n  - split: x\n    path: data/*\n---\n"
-    inputs = damaged(card) if what == "card" else changed_json(tree())
-    fuzz(examples, check, inputs)
+    fuzz(examples, check, changed_json(tree()))
 
 
 def test_a_hub_that_is_down_says_also_that_there_is_no_such_path(hub, dogs):

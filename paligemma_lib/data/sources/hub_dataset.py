@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from paligemma_lib.data.sources.hub_card import MAX_CARD_BYTES, read_card
 from paligemma_lib.data.sources.hub_commits import commit_of, repo_of
 from paligemma_lib.data.sources.hub_configs import (
     HubConfig,
@@ -32,7 +33,6 @@ from paligemma_lib.hub.huggingface_repos import api
 from paligemma_lib.runtime.disk_space import check_download
 
 _CARD = "README.md"
-_MAX_CARD_BYTES = 4 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -81,15 +81,13 @@ def local_parts(path: str, split: str = "") -> dict[str, LocalPart]:
 def _configs(reference: HubReference, commit: str, sizes: Mapping[str, int]) -> list[HubConfig]:
     if _CARD not in sizes:
         return configs_of_export([*sizes])
-    if sizes[_CARD] > _MAX_CARD_BYTES:
+    if sizes[_CARD] > MAX_CARD_BYTES:
         raise ValueError(f"{reference.name}: {_CARD} has {sizes[_CARD]:,} bytes, too many to read")
     with huggingface_refusals(reference.name, repo_of(reference).page):
         card = api().hf_hub_download(reference.repo, _CARD, repo_type="dataset", revision=commit)
-    from huggingface_hub import metadata_load
-
     try:
-        return configs_in_card(metadata_load(card) or {})
-    except Exception as error:  # of YAML, which are no ValueErrors, or of the card's form
+        return configs_in_card(read_card(card))
+    except ValueError as error:
         why = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{reference.name}: the card of the data set, {_CARD}, cannot be used: {why}. Give the "
