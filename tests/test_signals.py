@@ -1,12 +1,15 @@
 """Signals end a process with their exit codes, wherever they come."""
 
 import contextlib
+import importlib.machinery
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import types
+import weakref
 
 import pytest
 from process_cases import ENVIRONMENT
@@ -43,6 +46,46 @@ def test_a_signal_in_a_destructor_comes_again(unasked):
         time.sleep(10)
     assert ended.value.code == 130
     time.sleep(0.2)  # it does not count as a second one, which would end this process
+
+
+def _get_module_lock(thing):
+    """As the import system's, whose locks have such callbacks."""
+
+    def cb(_):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)  # here the handler runs
+
+    return weakref.ref(thing, cb)
+
+
+def test_a_signal_in_a_callback_of_a_weak_reference_comes_again(unasked):
+    thing = set()
+    reference = _get_module_lock(thing)
+    with pytest.raises(SystemExit) as ended:
+        del thing
+        time.sleep(10)
+    assert (ended.value.code, reference()) == (130, None)
+    time.sleep(0.2)
+
+
+def names_within(code) -> set[str]:
+    """Names of a function and of the functions that it defines."""
+    inner = [each for each in code.co_consts if isinstance(each, types.CodeType)]
+    return {code.co_qualname}.union(*map(names_within, inner))
+
+
+def test_callbacks_have_these_names_in_this_python():
+    functions = [
+        importlib._bootstrap._get_module_lock,
+        *(each.__init__ for each in (weakref.WeakKeyDictionary, weakref.WeakValueDictionary)),
+        weakref.WeakSet.__init__,
+        *(
+            getattr(importlib.machinery.ExtensionFileLoader, n)
+            for n in ("create_module", "exec_module")
+        ),
+    ]
+    found = set().union(*(names_within(function.__code__) for function in functions))
+    assert {*signals._CALLBACKS, *signals._FATAL} <= found
 
 
 class ExtensionFileLoader:

@@ -30,10 +30,18 @@ _PAUSE = 0.05  # seconds after which a signal that would be swallowed is sent ag
 _latest = 0.0  # when the last signal in `asked` came, by the monotonic clock
 _again: list[int] = []  # signals that are sent again: no further press of Ctrl-C
 
-# Python ignores an exception in a destructor or in a callback of the garbage collector, such as
-# the one that JAX installs, and prints its traceback. Where a module in C++ begins, an exception
-# in what it calls of Python ends the process by SIGABRT or SIGSEGV, or is lost.
-_SWALLOWING = ("__del__", "_xla_gc_callback")
+# Python ignores an exception in a destructor, in a callback of the garbage collector, such as the
+# one that JAX installs, and in a callback of a weak reference, such as those of the import system
+# and of weakref, and prints its traceback.
+_DESTRUCTORS = ("__del__", "_xla_gc_callback")
+_CALLBACKS = (
+    "_get_module_lock.<locals>.cb",
+    "WeakSet.__init__.<locals>._remove",
+    "WeakKeyDictionary.__init__.<locals>.remove",
+    "WeakValueDictionary.__init__.<locals>.remove",
+)
+# Where a module in C++ begins, an exception in what it calls of Python ends the process by SIGABRT
+# or SIGSEGV.
 _FATAL = ("ExtensionFileLoader.create_module", "ExtensionFileLoader.exec_module")
 
 _FIRST = b"\nCtrl-C: ending when it is safe; press Ctrl-C again to end at once\n"
@@ -101,7 +109,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def _may_raise(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_name in _SWALLOWING or frame.f_code.co_qualname in _FATAL:
+        code = frame.f_code
+        if code.co_name in _DESTRUCTORS or code.co_qualname in _CALLBACKS + _FATAL:
             return False
         frame = frame.f_back
     return True
