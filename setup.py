@@ -29,6 +29,7 @@ INSTALL = [
     "kagglehub>=0.3",
     # Data of the Hugging Face Hub. 2.4: listings of repositories are cached for offline use.
     "huggingface_hub>=2.4",
+    "pyyaml>=6.0.2",
     "google-crc32c>=1.5",
     "ml_collections>=1.0",
     # Options of a run: types, bounds and all errors at once.

@@ -406,6 +406,7 @@ def test_masks_of_captions_are_drawn(visit, tmp_path, monkeypatch):
     assert "no&lt;b&gt;.npz" in text and 'role="alert"' in text
 
 
+@pytest.mark.slow
 def test_too_many_visitors_are_asked_to_come_back(visit, monkeypatch):
     page = upload(visit(), ("a.png", image()))
 

@@ -96,6 +96,10 @@ def test_the_search_ends_after_so_many_tries(monkeypatch):
     monkeypatch.setattr("paligemma_lib.train.overflow._MOST_TRIES", 2)
     found = first_found(state_of(narrowed("llm", 1)), weighted([64, 1, 1, 1]))
     assert (found.rows, found.is_complete) == ((), False)
+    monkeypatch.setattr("paligemma_lib.train.overflow._MOST_TRIES", 4)
+    wild = dataclasses.replace(state_of(narrowed("llm", 1)), loss_scale=jnp.float32(2**LARGEST))
+    found = FIND(wild, weighted([1, 1, 1, 1]))  # all of them
+    assert (found.rows, found.is_complete) == ((0, 1), False)
 
 
 def test_nothing_is_found_where_gradients_are_finite():

@@ -8,7 +8,6 @@ A loss may be finite where its gradients are not. In float16, which holds no mor
 of activations are the first, as they are of a loss that is scaled.
 """
 
-import collections
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -101,18 +100,20 @@ def make_overflow_search(
             place = _place(config, finite(0, rows))
             if place is None:
                 return None
-            alone, queue, tries = [], collections.deque([(0, rows)]), 0
-            while queue and tries < _MOST_TRIES:
-                first, last = queue.popleft()
-                if last - first == 1:
-                    alone.append(first)
-                    continue
+            # Depth first: where all examples overflow, some are named, however many there are.
+            alone, open_, tries = [], [(0, rows)], 0
+            while open_ and tries < _MOST_TRIES:
+                first, last = open_.pop()
                 middle = (first + last) // 2
-                for half in (first, middle), (middle, last):
+                for half in (middle, last), (first, middle):
                     tries += 1
-                    if not all(each.all() for each in finite(*half).values()):
-                        queue.append(half)
-        return Overflow(place, tuple(sorted(alone)), not queue)
+                    if all(each.all() for each in finite(*half).values()):
+                        continue
+                    if half[1] - half[0] == 1:
+                        alone.append(half[0])
+                    else:
+                        open_.append(half)
+        return Overflow(place, tuple(sorted(alone)), not open_)
 
     return find
 
